@@ -1,0 +1,166 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "in_flight.h"
+#include "replica_link.h"
+#include "response_sink.h"
+#include "sample_store.h"
+#include "stats.h"
+#include "wake_up.h"
+#include "wire.h"
+
+namespace sut {
+
+// Why a dispatcher stopped. `code` is a word for programs, e.g. "connection_lost".
+struct Failure {
+  std::string code;
+  std::string message;
+  int replica = -1;  // -1: no single replica is to blame
+};
+
+class Stopped : public std::runtime_error {
+ public:
+  explicit Stopped(const Failure& failure)
+      : std::runtime_error(failure.code + ": " + failure.message) {}
+};
+
+// A native vLLM V1 front-end: takes samples, spreads them over replicas, hands answers to a sink.
+//
+// Threads. Anyone may call any member. One I/O thread, started by the constructor, owns the
+// sockets and every sample in flight, and makes every call to a sink, so a sample's first token
+// and its completion come from one thread, in that order. It blocks in poll and never spins.
+//
+// A sample waits in one queue until some replica has credit for it; the least loaded replica
+// takes it. A replica never holds more than its credit.
+//
+// Every sample ends: in on_complete, or by the dispatcher's failure, after which no sink is
+// called again and everything issued is dropped. A failure is final and the first one is kept.
+class Dispatcher {
+ public:
+  struct Options {
+    std::string host;  // address the sockets are bound to; ports are the system's choice
+    int num_replicas = 1;
+    std::size_t max_output_tokens = 0;  // a sample that exceeds it is a failure
+    double sample_deadline_s = 0;       // from admission to completion
+    double stall_deadline_s = 0;        // silence of a replica that has work
+  };
+
+  static constexpr int kAnyReplica = -1;
+
+  // Binds the sockets. Throws SocketError, std::invalid_argument.
+  Dispatcher(std::shared_ptr<const SampleStore> store, WireLayout layout, Options options);
+  ~Dispatcher();  // close()
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+
+  const SampleStore& store() const { return *store_; }
+  std::string handshake_endpoint(int replica) const;
+
+  // Blocks until every replica is ready (true), or the time is over or the dispatcher has stopped.
+  bool wait_ready(double timeout_s);
+  std::optional<std::string> ready_response(int replica) const;
+
+  // The most samples a replica may hold. 0, the value to begin with, gives it none.
+  void set_credit(int replica, std::size_t max_in_flight);
+
+  // Queues samples; never waits for a replica. `sink` must live until each of them is complete
+  // or stopped() is true. After a failure the samples are dropped. Throws std::out_of_range.
+  void issue(std::span<const Sample> samples, ResponseSink& sink, int replica = kAnyReplica);
+
+  // Stops with a reason: the first one stands. stopped() follows within a few milliseconds.
+  void fail(Failure failure);
+  std::optional<Failure> failure() const;
+
+  // True once no sink will be called again.
+  bool stopped() const;
+
+  // Blocks until `done()` is true (true), or stopped, or the time is over. `done` is evaluated
+  // under a lock whenever notify() was called; it must be cheap and must not call back.
+  bool wait(const std::function<bool()>& done, double timeout_s);
+  void notify();
+
+  Snapshot stats() const;
+  // Starts counting anew. Throws std::logic_error while a sample is queued or in flight.
+  void reset_stats();
+
+  // Ends the I/O thread; stopped() is true from then on. Blocks for some milliseconds. Idempotent.
+  void close();
+
+ private:
+  struct Queued {
+    Sample sample;
+    ResponseSink* sink;
+    std::int64_t issued_ns;
+    int replica;
+  };
+  struct Replica {
+    explicit Replica(const Context& context, const std::string& host) : link(context, host) {}
+    ReplicaLink link;
+    ReplicaStats stats;
+    std::atomic<std::size_t> credit{0};
+    std::optional<std::string> ready_response;  // under state_mutex_
+    bool ready = false;                         // the rest: I/O thread only
+    std::int64_t last_heard_ns = 0;
+    std::int64_t suspect_until_ns = 0;  // a connection was lost; is it this engine's?
+  };
+
+  void run();  // the I/O thread
+  void poll();
+  void take_incoming();
+  void serve(Replica& replica, int index);
+  void receive_ready(Replica& replica);
+  void receive_outputs(Replica& replica, int index);
+  bool handle_outputs(Replica& replica, int index, std::int64_t now);
+  void admit();
+  int choose_replica(int wanted);
+  void check_deadlines();
+  void stop();
+  bool failed() const { return failed_.load(std::memory_order_acquire); }
+
+  const std::shared_ptr<const SampleStore> store_;
+  const WireLayout layout_;
+  const Options options_;
+
+  Context context_;
+  WakeUp wake_up_;
+  std::vector<std::unique_ptr<Replica>> replicas_;
+
+  std::mutex incoming_mutex_;
+  std::vector<Queued> incoming_;  // from issue() to the I/O thread
+
+  mutable std::mutex state_mutex_;  // guards failure_, stopped_, Replica::ready_response
+  std::condition_variable state_changed_;
+  std::optional<Failure> failure_;
+  bool stopped_ = false;
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> closing_{false};
+
+  Stats stats_;
+
+  // I/O thread only.
+  std::vector<Queued> taken_;
+  std::deque<Queued> queue_;
+  InFlightTable in_flight_;
+  Outputs outputs_;
+  std::vector<zmq_pollitem_t> poll_items_;
+  std::size_t next_replica_ = 0;
+  std::int64_t next_deadline_check_ns_ = 0;
+
+  std::mutex close_mutex_;
+  std::thread io_thread_;  // last: starts when all above stands
+};
+
+}  // namespace sut

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "response_sink.h"
+#include "wire.h"
+
+namespace sut {
+
+// Every sample that a replica holds, in slots that are used again and again: a token event finds
+// its slot by index and appends to memory reserved up front. One thread uses it.
+class InFlightTable {
+ public:
+  struct Slot {
+    std::uint32_t use = 0;  // counts the samples this slot has held
+    bool taken = false;
+    std::uint32_t replica = 0;
+    Sample sample{};
+    ResponseSink* sink = nullptr;
+    std::int64_t issued_ns = 0;
+    std::int64_t admitted_ns = 0;
+    std::int64_t first_token_ns = 0;  // 0: none so far
+    std::vector<std::int32_t> tokens;
+  };
+
+  explicit InFlightTable(std::size_t max_output_tokens) : max_output_tokens_(max_output_tokens) {}
+
+  // A free slot under a new id.
+  RequestId take() {
+    if (free_.empty()) {
+      free_.push_back(static_cast<std::uint32_t>(slots_.size()));
+      slots_.emplace_back().tokens.reserve(max_output_tokens_);
+    }
+    const std::uint32_t index = free_.back();
+    free_.pop_back();
+    Slot& slot = slots_[index];
+    slot.taken = true;
+    ++slot.use;
+    slot.first_token_ns = 0;
+    slot.tokens.clear();
+    return {index, slot.use};
+  }
+
+  // The slot of `id`, or null when that id is not in flight.
+  Slot* find(RequestId id) {
+    if (id.slot >= slots_.size()) return nullptr;
+    Slot& slot = slots_[id.slot];
+    return slot.taken && slot.use == id.use ? &slot : nullptr;
+  }
+
+  void release(RequestId id) {
+    slots_[id.slot].taken = false;
+    free_.push_back(id.slot);
+  }
+
+  // The oldest admission among samples in flight, or null.
+  const Slot* oldest() const {
+    const Slot* oldest = nullptr;
+    for (const Slot& slot : slots_)
+      if (slot.taken && (!oldest || slot.admitted_ns < oldest->admitted_ns)) oldest = &slot;
+    return oldest;
+  }
+
+  std::size_t size() const { return slots_.size() - free_.size(); }
+  std::size_t max_output_tokens() const { return max_output_tokens_; }
+
+ private:
+  std::size_t max_output_tokens_;
+  std::vector<Slot> slots_;
+  std::vector<std::uint32_t> free_;
+};
+
+}  // namespace sut

@@ -1,0 +1,196 @@
+#include "loadgen_test.h"
+
+#include <loadgen.h>
+#include <query_sample_library.h>
+#include <system_under_test.h>
+#include <test_settings.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+namespace sut {
+namespace {
+
+mlperf::TestScenario scenario_of(const std::string& name) {
+  if (name == "Server") return mlperf::TestScenario::Server;
+  if (name == "Offline") return mlperf::TestScenario::Offline;
+  if (name == "SingleStream") return mlperf::TestScenario::SingleStream;
+  throw std::invalid_argument("unknown scenario '" + name +
+                              "'; LoadGen's are Server, Offline and SingleStream");
+}
+
+mlperf::TestSettings settings_of(const LoadGenTest::Options& options) {
+  // FromConfig's conf types: 0 is the mlperf.conf built into LoadGen, 2 a user.conf on top of it.
+  // Type 1 works once in a process only.
+  constexpr int kMlperfConf = 0;
+  constexpr int kUserConf = 2;
+  mlperf::TestSettings settings;
+  settings.scenario = scenario_of(options.scenario);
+  if (settings.FromConfig("", options.model, options.scenario, kMlperfConf) != 0)
+    throw std::invalid_argument("LoadGen can't read its own mlperf.conf");
+  if (!options.user_conf.empty() &&
+      settings.FromConfig(options.user_conf, options.model, options.scenario, kUserConf) != 0)
+    throw std::invalid_argument("LoadGen can't read " + options.user_conf);
+  settings.mode = options.mode == LoadGenTest::Mode::kPerformance
+                      ? mlperf::TestMode::PerformanceOnly
+                      : mlperf::TestMode::AccuracyOnly;
+  return settings;
+}
+
+// LoadGen's view of the samples: all of them are in memory, encoded, from before the test on.
+class Library : public mlperf::QuerySampleLibrary {
+ public:
+  Library(std::string name, std::size_t size) : name_(std::move(name)), size_(size) {}
+
+  const std::string& Name() override { return name_; }
+  std::size_t TotalSampleCount() override { return size_; }
+  std::size_t PerformanceSampleCount() override { return size_; }
+  void LoadSamplesToRam(const std::vector<mlperf::QuerySampleIndex>&) override {
+    enter(Stage::kMeasuring);
+  }
+  void UnloadSamplesFromRam(const std::vector<mlperf::QuerySampleIndex>&) override {
+    enter(Stage::kEnding);
+  }
+
+  void finish() { enter(Stage::kFinished); }
+
+  bool finished() const {
+    std::lock_guard lock(mutex_);
+    return stage_ == Stage::kFinished;
+  }
+
+  // Gives the test up and flushes LoadGen's logs, or lets a test that is past its last sample
+  // end by itself. AbortTest and the end of StartTest both stop LoadGen's logger, and only one of
+  // them may: LoadGen is held at its next stage once the test is given up.
+  void abort() {
+    std::unique_lock lock(mutex_);
+    if (given_up_) return;
+    changed_.wait(lock, [this] { return stage_ != Stage::kEnding; });
+    if (stage_ == Stage::kFinished) return;
+    given_up_ = true;
+    if (stage_ == Stage::kMeasuring) mlperf::AbortTest();
+  }
+
+ private:
+  enum class Stage { kStarting, kMeasuring, kEnding, kFinished };
+
+  void enter(Stage stage) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !given_up_; });  // for ever, once given up
+    stage_ = stage;
+    changed_.notify_all();
+  }
+
+  const std::string name_;
+  const std::size_t size_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  Stage stage_ = Stage::kStarting;
+  bool given_up_ = false;
+};
+
+class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
+ public:
+  SystemUnderTest(std::string name, std::shared_ptr<Dispatcher> dispatcher, bool first_tokens)
+      : name_(std::move(name)), dispatcher_(std::move(dispatcher)), first_tokens_(first_tokens) {}
+
+  const std::string& Name() override { return name_; }
+
+  // On LoadGen's one issuing thread.
+  void IssueQuery(const std::vector<mlperf::QuerySample>& query) override {
+    samples_.clear();
+    for (const mlperf::QuerySample& sample : query) samples_.push_back({sample.id, sample.index});
+    try {
+      dispatcher_->issue(samples_, *this);
+    } catch (const std::exception& error) {
+      dispatcher_->fail({"loadgen_error", error.what(), -1});
+    }
+  }
+  void FlushQueries() override {}
+
+ private:
+  // LoadGen wants both events of a sample from one thread, and takes the time inside the calls.
+  void on_first_token(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
+    if (!first_tokens_) return;
+    mlperf::QuerySampleResponse response = response_of(id, tokens);
+    mlperf::FirstTokenComplete(&response, 1);
+  }
+  void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
+    mlperf::QuerySampleResponse response = response_of(id, tokens);
+    mlperf::QuerySamplesComplete(&response, 1);
+  }
+  static mlperf::QuerySampleResponse response_of(std::uintptr_t id,
+                                                 std::span<const std::int32_t> tokens) {
+    return {id, reinterpret_cast<std::uintptr_t>(tokens.data()), tokens.size_bytes(),
+            static_cast<std::int64_t>(tokens.size())};
+  }
+
+  const std::string name_;
+  const std::shared_ptr<Dispatcher> dispatcher_;
+  const bool first_tokens_;  // Offline has none
+  std::vector<Sample> samples_;
+};
+
+}  // namespace
+
+struct LoadGenTest::Session {
+  Session(std::shared_ptr<Dispatcher> dispatcher_in, const Options& options)
+      : dispatcher(std::move(dispatcher_in)),
+        settings(settings_of(options)),
+        audit_conf(options.audit_conf),
+        library(options.qsl_name, dispatcher->store().size()),
+        system(options.sut_name, dispatcher,
+               settings.scenario != mlperf::TestScenario::Offline) {
+    log_settings.log_output.outdir = options.log_dir;
+    log_settings.enable_trace = false;
+  }
+
+  void run() {
+    try {
+      mlperf::StartTest(&system, &library, settings, log_settings, audit_conf);
+    } catch (const std::exception& error) {
+      dispatcher->fail({"loadgen_error", error.what(), -1});
+    }
+    library.finish();
+    dispatcher->notify();
+  }
+
+  const std::shared_ptr<Dispatcher> dispatcher;
+  const mlperf::TestSettings settings;
+  mlperf::LogSettings log_settings;
+  const std::string audit_conf;
+  Library library;
+  SystemUnderTest system;
+};
+
+LoadGenTest::LoadGenTest(std::shared_ptr<Dispatcher> dispatcher, const Options& options)
+    : session_(std::make_shared<Session>(std::move(dispatcher), options)) {}
+
+LoadGenTest::~LoadGenTest() {
+  if (!thread_.joinable()) return;
+  if (!finished()) {
+    session_->dispatcher->fail({"test_abandoned", "LoadGen's test was given up", -1});
+    session_->library.abort();
+  }
+  if (finished())
+    thread_.join();
+  else
+    thread_.detach();
+}
+
+void LoadGenTest::start() {
+  if (thread_.joinable()) throw std::logic_error("a LoadGenTest starts once");
+  thread_ = std::thread([session = session_] { session->run(); });
+}
+
+bool LoadGenTest::wait(double timeout_s) {
+  session_->dispatcher->wait([this] { return finished(); }, timeout_s);
+  if (!finished() && session_->dispatcher->stopped()) session_->library.abort();
+  return finished() || session_->dispatcher->stopped();
+}
+
+bool LoadGenTest::finished() const { return session_->library.finished(); }
+
+}  // namespace sut

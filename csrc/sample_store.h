@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sut {
+
+// Length of a request id on the wire: 16 hexadecimal characters.
+inline constexpr std::size_t kRequestIdLength = 16;
+
+// Every sample's encoded engine-core request, in one block of memory. Filled, then sealed before
+// a dispatcher has it, so any thread may read it without a lock.
+class SampleStore {
+ public:
+  struct Request {
+    std::string_view bytes;   // msgpack of one EngineCoreRequest
+    std::size_t id_offset;    // where its request id starts in `bytes`
+    std::uint32_t num_prompt_tokens;
+  };
+
+  // Throws std::invalid_argument unless a 16-character msgpack string lies at `id_offset`, and
+  // std::logic_error once sealed.
+  void add(std::string_view request, std::size_t id_offset, std::uint32_t num_prompt_tokens);
+
+  void seal() { sealed_ = true; }
+
+  std::size_t size() const { return entries_.size(); }
+  std::size_t num_bytes() const { return bytes_.size(); }
+  Request operator[](std::size_t sample) const;
+
+ private:
+  struct Entry {
+    std::size_t begin;
+    std::uint32_t length;
+    std::uint32_t id_offset;
+    std::uint32_t num_prompt_tokens;
+  };
+
+  bool sealed_ = false;
+  std::string bytes_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace sut

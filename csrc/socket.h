@@ -1,0 +1,119 @@
+#pragma once
+
+#include <zmq.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace sut {
+
+// A libzmq call that failed, with zmq's own words.
+class SocketError : public std::runtime_error {
+ public:
+  explicit SocketError(const std::string& what)
+      : std::runtime_error(what + ": " + zmq_strerror(zmq_errno())) {}
+};
+
+class Context {
+ public:
+  Context() : handle_(zmq_ctx_new()) {
+    if (!handle_) throw SocketError("zmq_ctx_new");
+  }
+  // Returns at once: every socket is opened with a linger of 0 and closed before this.
+  ~Context() { zmq_ctx_term(handle_); }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  void* handle() const { return handle_; }
+
+ private:
+  void* handle_;
+};
+
+// One received or outgoing frame. Its bytes are valid until the next receive or destruction.
+class Frame {
+ public:
+  Frame() { zmq_msg_init(&message_); }
+  explicit Frame(std::size_t size) {
+    if (zmq_msg_init_size(&message_, size) != 0) throw SocketError("zmq_msg_init_size");
+  }
+  ~Frame() { zmq_msg_close(&message_); }
+  Frame(const Frame&) = delete;
+  Frame& operator=(const Frame&) = delete;
+
+  char* data() { return static_cast<char*>(zmq_msg_data(&message_)); }
+  std::size_t size() const { return zmq_msg_size(&message_); }
+  bool has_more() const { return zmq_msg_more(&message_) != 0; }
+  std::span<const char> bytes() { return {data(), size()}; }
+  std::string text() { return {data(), size()}; }
+  zmq_msg_t* handle() { return &message_; }
+
+ private:
+  zmq_msg_t message_;
+};
+
+// A socket is used by one thread at a time. No call below waits.
+class Socket {
+ public:
+  Socket(const Context& context, int type) : handle_(zmq_socket(context.handle(), type)) {
+    if (!handle_) throw SocketError("zmq_socket");
+    try {
+      set(ZMQ_LINGER, 0);
+      set(ZMQ_SNDHWM, 0);
+      set(ZMQ_RCVHWM, 0);
+    } catch (...) {
+      zmq_close(handle_);
+      throw;
+    }
+  }
+  ~Socket() {
+    if (handle_) zmq_close(handle_);
+  }
+  Socket(Socket&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Socket& operator=(Socket&&) = delete;
+
+  void* handle() const { return handle_; }
+
+  void set(int option, int value) {
+    if (zmq_setsockopt(handle_, option, &value, sizeof value) != 0)
+      throw SocketError("zmq_setsockopt");
+  }
+
+  // Binds to a port the system chooses and returns the whole endpoint, tcp://HOST:PORT.
+  std::string bind_any_port(const std::string& host) {
+    if (zmq_bind(handle_, ("tcp://" + host + ":*").c_str()) != 0)
+      throw SocketError("can't bind a socket on host '" + host + "'");
+    char endpoint[256];
+    std::size_t size = sizeof endpoint;
+    if (zmq_getsockopt(handle_, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0)
+      throw SocketError("zmq_getsockopt");
+    return endpoint;
+  }
+
+  // False when nothing is there to receive.
+  bool receive(Frame& frame) {
+    for (;;) {
+      if (zmq_msg_recv(frame.handle(), handle_, ZMQ_DONTWAIT) >= 0) return true;
+      if (zmq_errno() == EAGAIN) return false;
+      if (zmq_errno() != EINTR) throw SocketError("zmq_msg_recv");
+    }
+  }
+
+  // False when a ROUTER has no such peer (any more).
+  bool send(Frame& frame, bool more) {
+    const int flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
+    for (;;) {
+      if (zmq_msg_send(frame.handle(), handle_, flags) >= 0) return true;
+      if (zmq_errno() == EHOSTUNREACH || zmq_errno() == EAGAIN) return false;
+      if (zmq_errno() != EINTR) throw SocketError("zmq_msg_send");
+    }
+  }
+
+ private:
+  void* handle_;
+};
+
+}  // namespace sut

@@ -1,0 +1,74 @@
+#include "stats.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace sut {
+
+std::int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+Quantiles quantiles_of(std::vector<std::int64_t> latencies) {
+  if (latencies.empty()) return {};
+  Quantiles quantiles;
+  const std::size_t last = latencies.size() - 1;
+  std::size_t sorted_below = 0;
+  const std::pair<const char*, double> wanted[] = {
+      {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1.0}};
+  for (const auto& [name, fraction] : wanted) {
+    const auto index = std::min(
+        last, static_cast<std::size_t>(static_cast<double>(latencies.size()) * fraction));
+    const auto begin = latencies.begin();
+    std::nth_element(begin + static_cast<std::ptrdiff_t>(sorted_below),
+                     begin + static_cast<std::ptrdiff_t>(index), latencies.end());
+    sorted_below = index;
+    quantiles.emplace_back(name, latencies[index]);
+  }
+  return quantiles;
+}
+
+void ReplicaStats::admit(std::int64_t now, std::uint32_t num_prompt_tokens) {
+  if (in_flight_.get() == 0) busy_since_.set(now);
+  in_flight_.add(1);
+  admitted_.add(1);
+  prompt_tokens_.add(num_prompt_tokens);
+}
+
+void ReplicaStats::complete(std::int64_t now) {
+  in_flight_.add(-1);
+  completed_.add(1);
+  if (in_flight_.get() == 0) busy_ns_.add(now - busy_since_.get());
+}
+
+void ReplicaStats::set_scheduler(const SchedulerStats& stats) {
+  running_.set(stats.running);
+  waiting_.set(stats.waiting);
+  kv_cache_usage_.store(stats.kv_cache_usage, std::memory_order_relaxed);
+}
+
+ReplicaSnapshot ReplicaStats::snapshot(int index, std::int64_t now) const {
+  ReplicaSnapshot s;
+  s.index = index;
+  s.ready = ready_.load(std::memory_order_relaxed);
+  s.in_flight = in_flight_.get();
+  s.admitted = admitted_.get();
+  s.completed = completed_.get();
+  s.prompt_tokens = prompt_tokens_.get();
+  s.output_tokens = output_tokens_.get();
+  s.busy_ns = busy_ns_.get() + (s.in_flight > 0 ? now - busy_since_.get() : 0);
+  s.running = running_.get();
+  s.waiting = waiting_.get();
+  s.queued = std::max<std::int64_t>(0, s.in_flight - s.running);
+  s.kv_cache_usage = kv_cache_usage_.load(std::memory_order_relaxed);
+  return s;
+}
+
+void ReplicaStats::reset() {
+  for (Counter* counter : {&admitted_, &completed_, &prompt_tokens_, &output_tokens_, &busy_ns_})
+    counter->set(0);
+}
+
+}  // namespace sut

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "append_log.h"
+#include "wire.h"
+
+namespace sut {
+
+// Nanoseconds of the steady clock.
+std::int64_t now_ns();
+
+// A named quantile of a set of latencies, e.g. {"p99", 1'234'567}.
+using Quantiles = std::vector<std::pair<std::string, std::int64_t>>;
+
+// Exact p50, p90, p99, p99.9 and max, by LoadGen's rule (the value at index n * percentile of the
+// sorted latencies). Empty for no latencies.
+Quantiles quantiles_of(std::vector<std::int64_t> latencies);
+
+struct ReplicaSnapshot {
+  int index = 0;
+  bool ready = false;
+  std::int64_t queued = 0;     // in flight and not running, by the engine's last word
+  std::int64_t in_flight = 0;  // sent and not complete
+  std::int64_t admitted = 0;
+  std::int64_t completed = 0;
+  std::int64_t prompt_tokens = 0;
+  std::int64_t output_tokens = 0;
+  std::int64_t busy_ns = 0;  // time with at least one sample in flight
+  std::int64_t running = 0;
+  std::int64_t waiting = 0;
+  double kv_cache_usage = 0;
+};
+
+struct Snapshot {
+  std::int64_t elapsed_ns = 0;
+  std::int64_t issued = 0;
+  std::int64_t queued = 0;  // in the dispatcher's queue
+  std::int64_t admitted = 0;
+  std::int64_t first_tokens = 0;
+  std::int64_t completed = 0;
+  std::int64_t failed = 0;
+  std::int64_t prompt_tokens = 0;
+  std::int64_t output_tokens = 0;
+  Quantiles ttft_ns;  // from issue() to the first token
+  Quantiles tpot_ns;  // (completion - first token) / (tokens - 1)
+  std::vector<ReplicaSnapshot> replicas;
+};
+
+// A count with one writer and any number of readers.
+class Counter {
+ public:
+  void add(std::int64_t n) {
+    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  void set(std::int64_t value) { value_.store(value, std::memory_order_relaxed); }
+  std::int64_t get() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::int64_t> value_{0};
+};
+
+// What one replica did, written by the I/O thread alone, read by anyone at any time.
+class ReplicaStats {
+ public:
+  void admit(std::int64_t now, std::uint32_t num_prompt_tokens);
+  void complete(std::int64_t now);
+  void add_tokens(std::size_t count) { output_tokens_.add(static_cast<std::int64_t>(count)); }
+  void set_scheduler(const SchedulerStats& stats);
+  void set_ready() { ready_.store(true, std::memory_order_relaxed); }
+
+  std::int64_t in_flight() const { return in_flight_.get(); }
+  ReplicaSnapshot snapshot(int index, std::int64_t now) const;
+  void reset();  // with nothing in flight
+
+ private:
+  std::atomic<bool> ready_{false};
+  Counter in_flight_, admitted_, completed_, prompt_tokens_, output_tokens_;
+  Counter busy_ns_, busy_since_;
+  Counter running_, waiting_;
+  std::atomic<double> kv_cache_usage_{0};
+};
+
+// What the whole dispatcher did. `issued` has many writers, everything else only the I/O thread.
+struct Stats {
+  std::atomic<std::int64_t> since_ns{now_ns()};
+  std::atomic<std::int64_t> issued{0};
+  Counter first_tokens;
+  Counter failed;   // not complete when the dispatcher stopped
+  Counter dropped;  // those of them that no replica had
+  AppendLog ttft_ns;
+  AppendLog tpot_ns;
+};
+
+}  // namespace sut

@@ -1,0 +1,40 @@
+"""Builds sut._core and sut/replay_engine with CMake; everything else stands in pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+
+class CMakeBuild(build_ext):
+    """One CMake build gives the extension module and the replay engine beside it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        module = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = Path(self.build_temp).resolve()
+        configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
+        configure += [f"-DPython3_EXECUTABLE={sys.executable}"]
+        configure += [f"-DPython_EXECUTABLE={sys.executable}"]
+        if shutil.which("ninja"):
+            configure += ["-G", "Ninja"]
+        subprocess.run(configure, check=True)
+        jobs = str(len(os.sched_getaffinity(0)))
+        targets = ["_core", "replay_engine"]
+        subprocess.run(
+            ["cmake", "--build", str(build), "--parallel", jobs, "--target", *targets], check=True
+        )
+        module.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(next((build / "csrc").glob("_core*.so")), module)
+        engine = build / "csrc" / "replay_engine" / "replay_engine"
+        shutil.copy2(engine, module.parent / "replay_engine")
+
+
+setup(ext_modules=[Extension("sut._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

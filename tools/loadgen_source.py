@@ -1,0 +1,70 @@
+"""Print the folder of LoadGen's sources, fetching them on first use.
+
+The sources are those of the pinned PyPI sdist, unmodified, hash checked, kept under the
+user's cache folder and never in the repository. Where PyPI can't be reached, set
+SUT_LOADGEN_SDIST to a copy of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+VERSION = "6.0.17"
+SDIST = f"mlcommons_loadgen-{VERSION}.tar.gz"
+SHA256 = "a2e85d09e3cc0c606f89bfe1fbf97537c8b5b238ae0afbd923ad9c710fcf2ca8"
+
+
+def main() -> None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlperf-sut"
+    target = cache / f"loadgen-{VERSION}-{SHA256[:12]}"
+    if not target.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            unpack(checked(find_sdist(Path(temporary))), Path(temporary))
+            try:
+                (Path(temporary) / SDIST.removesuffix(".tar.gz")).rename(target)
+            except OSError:  # another build was first
+                if not target.is_dir():
+                    raise
+    print(target)
+
+
+def find_sdist(folder: Path) -> Path:
+    given = os.environ.get("SUT_LOADGEN_SDIST")
+    if given:
+        return Path(given)
+    # pip knows the index this machine uses.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
+    run = subprocess.run([*command, f"mlcommons_loadgen=={VERSION}"], capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(
+            f"{run.stderr.strip()}\nerror: LoadGen's sources ({SDIST}) can't be fetched from PyPI; "
+            "fetch the file elsewhere and set SUT_LOADGEN_SDIST to its path"
+        )
+    return folder / SDIST
+
+
+def checked(sdist: Path) -> Path:
+    try:
+        digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
+    except OSError as error:
+        sys.exit(f"error: {sdist}: {error.strerror}")
+    if digest != SHA256:
+        sys.exit(f"error: {sdist} has sha256 {digest}; LoadGen {VERSION} has {SHA256}")
+    return sdist
+
+
+def unpack(sdist: Path, folder: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+
+
+if __name__ == "__main__":
+    main()
