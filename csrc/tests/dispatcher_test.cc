@@ -1,0 +1,234 @@
+// The dispatcher against real replay engines: answers, spreading, every way to fail, shutdown.
+#include "../dispatcher.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <map>
+#include <numeric>
+
+#include "../generate.h"
+#include "engine_process.h"
+
+namespace {
+
+// Checks the sink's contract: one thread, first token before completion, each at most once.
+class StrictSink final : public sut::ResponseSink {
+ public:
+  explicit StrictSink(sut::Dispatcher& dispatcher) : dispatcher_(dispatcher) {}
+
+  void on_first_token(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
+    check_thread();
+    CHECK(!tokens.empty());
+    CHECK(seen_[id]++ == 0);
+  }
+  void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
+    check_thread();
+    CHECK(seen_[id]++ == 1);
+    CHECK(tokens.size() == kMaxTokens);
+    if (completed_.fetch_add(1) + 1 == expected.load()) dispatcher_.notify();
+  }
+
+  bool done() const { return completed_.load() == expected.load(); }
+  std::atomic<int> expected{0};
+
+ private:
+  void check_thread() {
+    if (thread_ == std::thread::id()) thread_ = std::this_thread::get_id();
+    CHECK(thread_ == std::this_thread::get_id());
+  }
+  sut::Dispatcher& dispatcher_;
+  std::thread::id thread_;
+  std::map<std::uintptr_t, int> seen_;
+  std::atomic<int> completed_{0};
+};
+
+std::vector<sut::Sample> samples(std::size_t count) {
+  std::vector<sut::Sample> samples;
+  for (std::size_t i = 0; i < count; ++i) samples.push_back({i, i % 100});
+  return samples;
+}
+
+void every_sample_gets_its_own_answer() {
+  System system(2);
+  std::vector<std::size_t> all(100);
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  const auto answers = sut::generate(*system.dispatcher, all, sut::Dispatcher::kAnyReplica, 60);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const std::vector<int> prompt = prompt_of(i);
+    CHECK(answers[i].size() == kMaxTokens);
+    for (std::size_t n = 0; n < kMaxTokens; ++n) CHECK(answers[i][n] == prompt[n % prompt.size()]);
+  }
+}
+
+void replicas_share_the_work_and_counts_agree() {
+  System system(2);
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 400;
+  system.dispatcher->issue(samples(400), sink);
+  while (!system.dispatcher->wait([&] { return sink.done(); }, 0.01)) {
+    const auto s = system.dispatcher->stats();
+    for (const auto& replica : s.replicas) CHECK(replica.in_flight <= 10);
+    CHECK(!system.dispatcher->failure());
+  }
+  const auto s = system.dispatcher->stats();
+  CHECK(s.issued == 400 && s.admitted == 400 && s.completed == 400 && s.first_tokens == 400);
+  CHECK(s.queued == 0 && s.failed == 0);
+  CHECK(s.output_tokens == 400 * static_cast<std::int64_t>(kMaxTokens));
+  CHECK(s.ttft_ns.size() == 5 && s.tpot_ns.size() == 5);
+  for (const auto& replica : s.replicas) CHECK(replica.completed > 100 && replica.busy_ns > 0);
+  system.dispatcher->reset_stats();
+  const auto fresh = system.dispatcher->stats();
+  CHECK(fresh.issued == 0 && fresh.completed == 0 && fresh.ttft_ns.empty());
+}
+
+void a_pinned_sample_goes_to_its_replica() {
+  System system(2);
+  sut::generate(*system.dispatcher, {1, 2, 3}, 1, 60);
+  const auto s = system.dispatcher->stats();
+  CHECK(s.replicas[0].completed == 0 && s.replicas[1].completed == 3);
+}
+
+void a_light_load_reaches_every_replica() {
+  System system(3);
+  for (std::size_t i = 0; i < 6; ++i)
+    sut::generate(*system.dispatcher, {i}, sut::Dispatcher::kAnyReplica, 60);
+  for (const auto& replica : system.dispatcher->stats().replicas) CHECK(replica.completed == 2);
+}
+
+void a_fault_is_a_failure_with_its_reason(const std::string& fault, const std::string& code) {
+  sut::Dispatcher::Options options = options_for(1);
+  options.stall_deadline_s = 1.0;
+  System system(options, {"--fault", fault});
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 50;
+  system.dispatcher->issue(samples(50), sink);
+  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 20));
+  const auto failure = system.dispatcher->failure();
+  CHECK(failure);
+  if (failure->code != code)
+    std::fprintf(stderr, "%s gave %s: %s\n", fault.c_str(), failure->code.c_str(),
+                 failure->message.c_str());
+  CHECK(failure->code == code && failure->replica == 0);
+  CHECK(system.dispatcher->stopped());
+  const auto s = system.dispatcher->stats();
+  CHECK(s.completed + s.failed == s.issued);
+  system.dispatcher->issue(samples(1), sink);  // dropped
+  bool threw = false;
+  try {
+    sut::generate(*system.dispatcher, {0}, 0, 60);
+  } catch (const sut::Stopped&) {
+    threw = true;
+  }
+  CHECK(threw);
+}
+
+void a_sample_over_its_deadline_is_a_failure() {
+  sut::Dispatcher::Options options = options_for(1);
+  options.sample_deadline_s = 0.5;
+  System system(options, {"--step-base-us", "300000"});
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 1;
+  system.dispatcher->issue(samples(1), sink);
+  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 20));
+  CHECK(system.dispatcher->failure()->code == "sample_deadline");
+}
+
+void a_killed_engine_is_noticed() {
+  System system(2);
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 100'000;
+  system.dispatcher->issue(samples(100'000), sink);
+  system.dispatcher->wait([] { return false; }, 0.1);
+  system.engines[1]->kill();
+  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 5));
+  const auto failure = system.dispatcher->failure();
+  CHECK(failure && failure->code == "connection_lost" && failure->replica == 1);
+}
+
+void a_stranger_on_the_port_does_no_harm() {
+  System system(1);
+  const std::string endpoint = system.dispatcher->handshake_endpoint(0);
+  const auto port = static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1)));
+  for (std::uint16_t offset = 0; offset < 1; ++offset) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    CHECK(write(fd, "GET / HTTP/1.0\r\n\r\n", 18) == 18);
+    close(fd);
+  }
+  CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
+  CHECK(!system.dispatcher->failure());
+}
+
+void closing_in_the_middle_ends_everything() {
+  System system(2);
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 1'000'000;
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i)
+    threads.emplace_back([&, i] {
+      while (!stop) {
+        // Ids are the sink's own: each thread has its half.
+        if (i == 0) system.dispatcher->stats();
+        if (i == 1) system.dispatcher->failure();
+      }
+    });
+  system.dispatcher->issue(samples(100'000), sink);
+  std::thread closer([&] { system.dispatcher->close(); });
+  system.dispatcher->close();
+  closer.join();
+  CHECK(system.dispatcher->stopped());
+  stop = true;
+  for (auto& thread : threads) thread.join();
+}
+
+void bad_arguments_are_refused() {
+  System system(1);
+  StrictSink sink(*system.dispatcher);
+  const auto refuses = [](auto call) {
+    try {
+      call();
+    } catch (const std::logic_error&) {
+      return true;
+    }
+    return false;
+  };
+  CHECK(refuses([&] { sut::generate(*system.dispatcher, {100}, 0, 1); }));
+  CHECK(refuses([&] { sut::generate(*system.dispatcher, {0}, 1, 1); }));
+  CHECK(refuses([&] { system.dispatcher->set_credit(3, 1); }));
+  CHECK(refuses([&] {
+    sink.expected = 1000;
+    system.dispatcher->issue(samples(1000), sink);
+    system.dispatcher->reset_stats();
+  }));
+  system.dispatcher->close();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CHECK(argc == 2);
+  replay_engine_path = argv[1];
+  every_sample_gets_its_own_answer();
+  replicas_share_the_work_and_counts_agree();
+  a_pinned_sample_goes_to_its_replica();
+  a_light_load_reaches_every_replica();
+  a_fault_is_a_failure_with_its_reason("die@3", "connection_lost");
+  a_fault_is_a_failure_with_its_reason("dead@3", "engine_dead");
+  a_fault_is_a_failure_with_its_reason("stall@3", "stall");
+  a_fault_is_a_failure_with_its_reason("error@3", "request_failed");
+  a_fault_is_a_failure_with_its_reason("garbage@3", "protocol_error");
+  a_fault_is_a_failure_with_its_reason("truncate@3", "protocol_error");
+  a_fault_is_a_failure_with_its_reason("unknown-id@3", "protocol_error");
+  a_sample_over_its_deadline_is_a_failure();
+  a_killed_engine_is_noticed();
+  a_stranger_on_the_port_does_no_harm();
+  closing_in_the_middle_ends_everything();
+  bad_arguments_are_refused();
+}

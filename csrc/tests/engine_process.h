@@ -1,0 +1,106 @@
+#pragma once
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <msgpack.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../dispatcher.h"
+#include "check.h"
+
+extern char** environ;
+
+// The path of the replay engine, given to every test program that needs one.
+inline std::string replay_engine_path;
+
+// A replay engine as a child process; killed, if it still runs, when this goes.
+class EngineProcess {
+ public:
+  EngineProcess(const std::string& handshake, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> words = {replay_engine_path, "--handshake", handshake,
+                                      "--max-num-seqs", "8", "--max-model-len", "1024",
+                                      "--max-num-batched-tokens", "4096",
+                                      "--prefill-tokens-per-s", "1000000",
+                                      "--step-base-us", "200", "--step-per-sequence-us", "0",
+                                      "--seed", "1"};
+    words.insert(words.end(), more.begin(), more.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    CHECK(posix_spawn(&pid_, argv[0], nullptr, nullptr, argv.data(), environ) == 0);
+  }
+  ~EngineProcess() {
+    kill();
+    waitpid(pid_, nullptr, 0);
+  }
+  EngineProcess(const EngineProcess&) = delete;
+  EngineProcess& operator=(const EngineProcess&) = delete;
+
+  void kill() { ::kill(pid_, SIGKILL); }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+inline const sut::WireLayout kLayout{
+    1, 2, 0, 1, 5, "num_running_reqs", "num_waiting_reqs", "kv_cache_usage"};
+
+inline constexpr std::size_t kMaxTokens = 12;
+
+// The prompt of sample i; the replay engine answers with its head, again and again.
+inline std::vector<int> prompt_of(std::size_t i) {
+  std::vector<int> prompt;
+  for (std::size_t n = 0; n < 3 + i % 5; ++n) prompt.push_back(static_cast<int>(100 * i + n));
+  return prompt;
+}
+
+inline std::shared_ptr<sut::SampleStore> make_store(std::size_t num_samples) {
+  auto store = std::make_shared<sut::SampleStore>();
+  for (std::size_t i = 0; i < num_samples; ++i) {
+    msgpack::sbuffer buffer;
+    msgpack::packer<msgpack::sbuffer> p(buffer);
+    p.pack_array(9);
+    p.pack(std::string(sut::kRequestIdLength, '0'));
+    p.pack(prompt_of(i));
+    p.pack_nil();
+    p.pack_map(2);
+    p.pack("min_tokens");
+    p.pack(kMaxTokens);
+    p.pack("max_tokens");
+    p.pack(kMaxTokens);
+    p.pack_nil();
+    p.pack(0.0);
+    for (int n = 0; n < 3; ++n) p.pack_nil();
+    store->add({buffer.data(), buffer.size()}, 2, static_cast<std::uint32_t>(prompt_of(i).size()));
+  }
+  store->seal();
+  return store;
+}
+
+inline sut::Dispatcher::Options options_for(int num_replicas) {
+  return {"127.0.0.1", num_replicas, kMaxTokens, 30.0, 30.0};
+}
+
+// A dispatcher with its engines, ready and with credit.
+struct System {
+  explicit System(int num_replicas, const std::vector<std::string>& engine_options = {})
+      : System(options_for(num_replicas), engine_options) {}
+  System(const sut::Dispatcher::Options& options, const std::vector<std::string>& engine_options)
+      : dispatcher(std::make_shared<sut::Dispatcher>(make_store(100), kLayout, options)) {
+    for (int i = 0; i < options.num_replicas; ++i)
+      engines.push_back(std::make_unique<EngineProcess>(dispatcher->handshake_endpoint(i),
+                                                        engine_options));
+    CHECK(dispatcher->wait_ready(60));
+    for (int i = 0; i < options.num_replicas; ++i) dispatcher->set_credit(i, 10);
+  }
+
+  std::shared_ptr<sut::Dispatcher> dispatcher;
+  std::vector<std::unique_ptr<EngineProcess>> engines;
+};

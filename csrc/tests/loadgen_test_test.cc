@@ -1,0 +1,90 @@
+// LoadGen's real StartTest over the dispatcher: it ends by itself, several times in one process;
+// and when an engine dies in the middle, wait() returns and the logs are on disk.
+#include "../loadgen_test.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "engine_process.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+sut::LoadGenTest::Options options_in(const fs::path& folder, const std::string& scenario,
+                                     sut::LoadGenTest::Mode mode) {
+  fs::create_directories(folder);
+  std::ofstream(folder / "user.conf") << "test." << scenario << ".min_duration = 300\n"
+                                      << "test." << scenario << ".min_query_count = 200\n"
+                                      << "test." << scenario << ".use_token_latencies = 1\n"
+                                      << "test.Server.target_qps = 400\n"
+                                      << "test.Server.target_latency = 0\n";
+  return {"test", scenario, mode, (folder / "user.conf").string(), "", folder.string(),
+          "replay", "numbers"};
+}
+
+void every_scenario_ends_by_itself(const fs::path& folder) {
+  using Mode = sut::LoadGenTest::Mode;
+  System system(2);
+  for (const char* scenario : {"Server", "Offline", "SingleStream"})
+    for (const Mode mode : {Mode::kPerformance, Mode::kAccuracy}) {
+      const fs::path logs =
+          folder / (scenario + std::string(mode == Mode::kPerformance ? "-performance" : "-accuracy"));
+      sut::LoadGenTest test(system.dispatcher, options_in(logs, scenario, mode));
+      test.start();
+      CHECK(test.wait(60));
+      CHECK(test.finished());
+      const std::string detail = read(logs / "mlperf_log_detail.txt");
+      CHECK(detail.find("\"is_error\": true") == std::string::npos);
+      if (mode == Mode::kPerformance)
+        CHECK(detail.find("result_validity") != std::string::npos);
+      else
+        CHECK(read(logs / "mlperf_log_accuracy.json").find("token_count") != std::string::npos);
+      const auto s = system.dispatcher->stats();
+      CHECK(s.issued == s.completed && s.failed == 0);
+    }
+}
+
+void an_unreadable_user_conf_is_refused(const fs::path& folder) {
+  System system(1);
+  auto options = options_in(folder / "bad", "Server", sut::LoadGenTest::Mode::kPerformance);
+  options.user_conf = (folder / "missing.conf").string();
+  try {
+    sut::LoadGenTest test(system.dispatcher, options);
+    CHECK(false);
+  } catch (const std::invalid_argument&) {
+  }
+}
+
+void a_dead_engine_ends_the_wait(const fs::path& folder) {
+  System system(1, {"--fault", "die@20"});
+  sut::LoadGenTest test(system.dispatcher, options_in(folder / "dead", "Server",
+                                                      sut::LoadGenTest::Mode::kPerformance));
+  test.start();
+  CHECK(test.wait(20));
+  CHECK(!test.finished());
+  CHECK(system.dispatcher->failure()->code == "connection_lost");
+  CHECK(!read(folder / "dead" / "mlperf_log_detail.txt").empty());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CHECK(argc == 2);
+  replay_engine_path = argv[1];
+  char name[] = "/tmp/loadgen_test.XXXXXX";
+  const fs::path folder = mkdtemp(name);
+  every_scenario_ends_by_itself(folder);
+  an_unreadable_user_conf_is_refused(folder);
+  a_dead_engine_ends_the_wait(folder);
+  fs::remove_all(folder);
+  std::fflush(nullptr);
+  _exit(0);  // LoadGen's thread is left in its test
+}

@@ -1,0 +1,147 @@
+// Frames of vLLM's shape are read; anything else is refused with a reason and never a crash.
+#include "../wire.h"
+
+#include <msgpack.hpp>
+#include <random>
+
+#include "check.h"
+
+namespace {
+
+using Packer = msgpack::packer<msgpack::sbuffer>;
+
+const sut::WireLayout kLayout{1, 2, 0, 1, 5, "num_running_reqs", "num_waiting_reqs",
+                              "kv_cache_usage"};
+
+std::string text_of(sut::RequestId id) {
+  std::string text(sut::kRequestIdLength, '\0');
+  sut::write_request_id(id, text.data());
+  return text;
+}
+
+// [0, [[id, [7, 300, 70000], nil, nil, nil, 1, "why", nil], [id2, [9]]], {stats}, 1.5]
+msgpack::sbuffer good_frame() {
+  msgpack::sbuffer buffer;
+  Packer p(buffer);
+  p.pack_array(4);
+  p.pack(0);
+  p.pack_array(2);
+  p.pack_array(8);
+  p.pack(text_of({3, 41}));
+  p.pack(std::vector<int>{7, 300, 70000});
+  for (int i = 0; i < 3; ++i) p.pack_nil();
+  p.pack(1);
+  p.pack("why");
+  p.pack_nil();
+  p.pack_array(2);
+  p.pack(text_of({4, 1}));
+  p.pack(std::vector<int>{9});
+  p.pack_map(4);
+  p.pack("num_running_reqs");
+  p.pack(12);
+  p.pack("prefix_cache_stats");
+  p.pack_map(1);
+  p.pack("num_running_reqs");  // a nested key of the same name must not be taken
+  p.pack(99);
+  p.pack("kv_cache_usage");
+  p.pack(0.25);
+  p.pack("num_waiting_reqs");
+  p.pack(5);
+  p.pack(1.5);
+  return buffer;
+}
+
+std::string decode(const msgpack::sbuffer& buffer, sut::Outputs& out) {
+  return sut::decode_outputs({buffer.data(), buffer.size()}, kLayout, out);
+}
+
+template <typename Pack>
+std::string error_of(Pack pack) {
+  msgpack::sbuffer buffer;
+  Packer p(buffer);
+  pack(p);
+  sut::Outputs out;
+  return decode(buffer, out);
+}
+
+void reads_outputs_tokens_and_scheduler_stats() {
+  sut::Outputs out;
+  const msgpack::sbuffer frame = good_frame();
+  for (int again = 0; again < 2; ++again) {  // the second time into used buffers
+    CHECK(decode(frame, out).empty());
+    CHECK(out.outputs.size() == 2);
+    CHECK(out.outputs[0].id.slot == 3 && out.outputs[0].id.use == 41);
+    CHECK(out.outputs[0].finish_reason == sut::FinishReason::kLength);
+    const auto tokens = out.tokens_of(out.outputs[0]);
+    CHECK(tokens.size() == 3 && tokens[0] == 7 && tokens[1] == 300 && tokens[2] == 70000);
+    CHECK(out.outputs[1].finish_reason == sut::FinishReason::kNone);
+    CHECK(out.tokens_of(out.outputs[1]).size() == 1);
+    CHECK(out.scheduler_stats && out.scheduler_stats->running == 12);
+    CHECK(out.scheduler_stats->waiting == 5 && out.scheduler_stats->kv_cache_usage == 0.25);
+  }
+}
+
+void refuses_what_is_not_ours() {
+  CHECK(!error_of([](Packer& p) { p.pack(5); }).empty());
+  CHECK(!error_of([](Packer& p) { p.pack_map(0); }).empty());
+  const auto output = [](auto fill) {
+    return error_of([&](Packer& p) {
+      p.pack_array(2);
+      p.pack(0);
+      p.pack_array(1);
+      fill(p);
+    });
+  };
+  CHECK(!output([](Packer& p) { p.pack(1); }).empty());
+  CHECK(!output([](Packer& p) { p.pack_map(0); }).empty());
+  CHECK(!output([](Packer& p) { p.pack_array(0); }).empty());
+  const auto fields = [&](const std::string& id, auto token) {
+    return output([&](Packer& p) {
+      p.pack_array(2);
+      p.pack(id);
+      p.pack_array(1);
+      p.pack(token);
+    });
+  };
+  CHECK(fields(text_of({1, 1}), 5).empty());
+  CHECK(!fields("short", 5).empty());
+  CHECK(!fields("00000000000000zz", 5).empty());
+  CHECK(!fields(text_of({1, 1}), -5).empty());
+  CHECK(!fields(text_of({1, 1}), 2.5).empty());
+  CHECK(!fields(text_of({1, 1}), 1ull << 40).empty());
+  CHECK(!fields(text_of({1, 1}), "token").empty());
+}
+
+void refuses_every_cut_and_survives_every_damage() {
+  const msgpack::sbuffer frame = good_frame();
+  sut::Outputs out;
+  for (std::size_t size = 0; size < frame.size(); ++size)
+    CHECK(!sut::decode_outputs({frame.data(), size}, kLayout, out).empty());
+  std::mt19937 random(1);
+  for (int round = 0; round < 200'000; ++round) {
+    std::string bytes(frame.data(), frame.size());
+    for (int n = 0; n < 3; ++n)
+      bytes[random() % bytes.size()] = static_cast<char>(random() & 0xff);
+    sut::decode_outputs(bytes, kLayout, out);
+    for (const auto& output : out.outputs) CHECK(output.token_end <= out.tokens.size());
+  }
+  std::string deep(1000, '\x91');  // arrays in arrays
+  CHECK(!sut::decode_outputs(deep, kLayout, out).empty());
+}
+
+void ids_come_back() {
+  for (const sut::RequestId id : {sut::RequestId{0, 1}, {0xffffffff, 0}, {123456789, 987654321}}) {
+    const auto back = sut::read_request_id(text_of(id));
+    CHECK(back && back->slot == id.slot && back->use == id.use);
+  }
+  CHECK(!sut::read_request_id("0123456789ABCDEF"));
+}
+
+}  // namespace
+
+int main() {
+  ids_come_back();
+  reads_outputs_tokens_and_scheduler_stats();
+  refuses_what_is_not_ours();
+  refuses_every_cut_and_survives_every_damage();
+}
