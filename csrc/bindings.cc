@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <map>
+#include <optional>
 
 #include "dispatcher.h"
 #include "generate.h"
@@ -20,10 +21,11 @@ namespace {
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
 // Destroying a dispatcher joins a thread and giving up a test may wait for LoadGen's logger:
-// neither under the GIL.
+// neither under the GIL. The last owner may be a thread that does not hold it.
 template <typename T>
 void destroy_without_gil(T* object) {
-  py::gil_scoped_release release;
+  std::optional<py::gil_scoped_release> release;
+  if (PyGILState_Check()) release.emplace();
   delete object;
 }
 

@@ -1,0 +1,153 @@
+#include "engine.h"
+
+#include <cmath>
+#include <cstdio>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "request_decoder.h"
+
+namespace replay {
+namespace {
+
+constexpr std::string_view kEngineDead = "ENGINE_CORE_DEAD";
+constexpr std::string_view kGarbage = "\xc1\xc1\xc1\xc1 not msgpack";  // msgpack never uses c1
+constexpr std::string_view kUnknownId = "ffffffffffffffff";
+constexpr char kAdd = 0;
+constexpr char kAbort = 1;
+constexpr std::chrono::milliseconds kFlushLimit{4000};
+
+// A step begins at the modelled end of the one before it, not when this process got the CPU, so
+// that wake-up delays don't add up; but a delay past this is the machine's, and is not made up for.
+constexpr std::int64_t kMaxCatchUpNs = 1'000'000;
+// How often an engine whose steps take no time looks for signals and a lost front-end.
+constexpr std::int64_t kLookAroundNs = 1'000'000;
+
+}  // namespace
+
+Engine::Engine(const Options& options)
+    : options_(options),
+      faults_(options.faults),
+      scheduler_(options.limits, options.model),
+      front_end_(options.handshake_address) {}
+
+int Engine::run() {
+  std::optional<int> exit_code = load();
+  if (!exit_code) exit_code = serve();
+  std::fprintf(stderr, "replay_engine: %s; %llu requests, %llu completed, %llu tokens\n",
+               *exit_code == 0 ? front_end_.reason() : "dies",
+               static_cast<unsigned long long>(num_requests_),
+               static_cast<unsigned long long>(num_completed_),
+               static_cast<unsigned long long>(num_tokens_));
+  return *exit_code;
+}
+
+std::optional<int> Engine::load() {
+  const std::optional<Addresses> addresses = front_end_.say_hello();
+  if (!addresses) return 0;
+  if (faults_.take(FaultKind::kDieLoading)) return 1;
+  if (faults_.take(FaultKind::kNeverReady)) {
+    while (front_end_.wait(FrontEnd::kForever)) front_end_.receive(frame_);
+    return 0;
+  }
+  front_end_.become_ready(*addresses, ready_response(options_.limits, options_.vllm_version));
+  std::fprintf(stderr, "replay_engine: ready\n");
+  return std::nullopt;
+}
+
+int Engine::serve() {
+  try {
+    return run_steps();
+  } catch (const std::invalid_argument& error) {
+    std::fprintf(stderr, "replay_engine: %s\n", error.what());
+    front_end_.send(kEngineDead);
+    front_end_.flush_on_exit(kFlushLimit);
+    return 1;
+  }
+}
+
+int Engine::run_steps() {
+  std::int64_t look_around_at = 0;
+  for (;;) {
+    receive_requests();
+    if (const auto exit_code = commit_due_faults()) return *exit_code;
+    std::int64_t now = now_ns();
+    if (!in_step_ && !stalled_ && scheduler_.has_work()) start_step(now);
+    if (in_step_ && now >= step_end_ns_) {
+      finish_step();
+      if (const auto exit_code = commit_due_faults()) return *exit_code;
+      if (now < look_around_at) continue;
+      look_around_at = now + kLookAroundNs;
+      if (!front_end_.wait(FrontEnd::kNotAtAll)) return 0;
+    } else if (!front_end_.wait(in_step_ ? step_end_ns_ : FrontEnd::kForever)) {
+      return 0;
+    }
+  }
+}
+
+void Engine::receive_requests() {
+  while (front_end_.receive(frame_)) {
+    const std::span<const char> bytes = frame_.bytes();
+    const char type = bytes.size() == 1 ? bytes.front() : '\xff';
+    if (!frame_.more() || (type != kAdd && type != kAbort)) {
+      throw std::invalid_argument("a message is neither an ADD nor an ABORT request");
+    }
+    front_end_.receive(frame_);  // ZeroMQ delivers a message's frames all at once
+    accept(type);
+    while (frame_.more()) front_end_.receive(frame_);
+  }
+}
+
+void Engine::accept(char type) {
+  if (type == kAbort) {
+    for (const std::string& id : decode_abort(frame_.bytes())) scheduler_.abort(id);
+    return;
+  }
+  Request request = decode_add(frame_.bytes());
+  request.fails = faults_.take(FaultKind::kError, ++num_requests_);
+  scheduler_.add(std::move(request));
+}
+
+void Engine::start_step(std::int64_t now) {
+  const Step step = scheduler_.begin_step();
+  const double factor = faults_.step_factor(num_completed_);
+  const auto duration = static_cast<std::int64_t>(std::llround(step.duration_ns * factor));
+  const bool catches_up = back_to_back_ && now - step_end_ns_ < kMaxCatchUpNs;
+  step_end_ns_ = (catches_up ? step_end_ns_ : now) + duration;
+  in_step_ = true;
+}
+
+void Engine::finish_step() {
+  const std::span<const Output> outputs = scheduler_.end_step();
+  std::span<const char> frame =
+      encoder_.encode(outputs, scheduler_.stats(), static_cast<double>(now_ns()) * 1e-9);
+  if (faults_.take(FaultKind::kTruncate, num_completed_)) frame = frame.first(frame.size() / 2);
+  front_end_.send(frame);
+  for (const Output& output : outputs) {
+    num_tokens_ += output.finish_reason != FinishReason::kError;
+    num_completed_ += output.finish_reason != FinishReason::kNone;
+  }
+  in_step_ = false;
+  back_to_back_ = scheduler_.has_work();
+}
+
+std::optional<int> Engine::commit_due_faults() {
+  if (num_requests_ == 0) return std::nullopt;
+  const auto due = [this](FaultKind kind) { return faults_.take(kind, num_completed_); };
+  if (due(FaultKind::kGarbage)) front_end_.send(kGarbage);
+  if (due(FaultKind::kUnknownId)) {
+    const Output output{.request_id = kUnknownId, .token = 1, .num_prompt_tokens = 1};
+    const std::span<const Output> outputs(&output, 1);
+    front_end_.send(
+        encoder_.encode(outputs, scheduler_.stats(), static_cast<double>(now_ns()) * 1e-9));
+  }
+  stalled_ |= due(FaultKind::kStall);
+  const bool dead = due(FaultKind::kDead);
+  if (dead) front_end_.send(kEngineDead);
+  if (!dead && !due(FaultKind::kDie)) return std::nullopt;
+  front_end_.flush_on_exit(kFlushLimit);
+  return 1;
+}
+
+}  // namespace replay

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "fault.h"
+#include "front_end.h"
+#include "options.h"
+#include "output_encoder.h"
+#include "scheduler.h"
+
+namespace replay {
+
+// An engine core as a front-end sees one: the protocol around the Scheduler, in real time, and
+// the faults.
+class Engine {
+ public:
+  explicit Engine(const Options& options);
+
+  // Serve until the front-end goes away or a stop signal comes, and return 0; or until a fault or
+  // a request that is not one ends it, and return 1. Throws ZmqError, std::runtime_error.
+  int run();
+
+ private:
+  std::optional<int> load();  // an exit code, or none when requests may come
+  int serve();
+  int run_steps();
+  void receive_requests();
+  void accept(char type);
+  void start_step(std::int64_t now);
+  void finish_step();
+  std::optional<int> commit_due_faults();
+
+  const Options options_;
+  FaultPlan faults_;
+  Scheduler scheduler_;
+  OutputEncoder encoder_;
+  FrontEnd front_end_;
+  ZmqMessage frame_;
+
+  bool stalled_ = false;
+  bool in_step_ = false;
+  bool back_to_back_ = false;  // the last step left work for the next
+  std::int64_t step_end_ns_ = 0;
+  std::uint64_t num_requests_ = 0;
+  std::uint64_t num_completed_ = 0;
+  std::uint64_t num_tokens_ = 0;
+};
+
+}  // namespace replay

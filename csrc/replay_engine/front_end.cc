@@ -1,0 +1,82 @@
+#include "front_end.h"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+
+namespace replay {
+namespace {
+
+constexpr std::int64_t kHandshakeTimeoutNs = 300'000'000'000;
+constexpr std::chrono::milliseconds kHandshakeLinger{5000};
+
+// Indexes of poll_items_. Those past the last are of sockets whose peer may be lost.
+enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstLoss };
+
+}  // namespace
+
+FrontEnd::FrontEnd(const std::string& handshake_address) {
+  handshake_.emplace(context_, ZMQ_DEALER, kIdentity);
+  handshake_->connect(handshake_address);
+  poll_on(*handshake_, std::array{handshake_->lost()});
+}
+
+std::optional<Addresses> FrontEnd::say_hello() {
+  handshake_->send(hello_message());
+  const std::int64_t deadline_ns = now_ns() + kHandshakeTimeoutNs;
+  ZmqMessage reply;
+  while (!receive(reply)) {
+    if (now_ns() >= deadline_ns) {
+      throw std::runtime_error("no front-end has answered at the handshake address for 300 s");
+    }
+    if (!wait(deadline_ns)) return std::nullopt;
+  }
+  return decode_addresses(reply.bytes());
+}
+
+void FrontEnd::become_ready(const Addresses& addresses, std::span<const char> ready_response) {
+  output_.emplace(context_, ZMQ_PUSH);
+  output_->connect(addresses.output);
+  input_.emplace(context_, ZMQ_DEALER, kIdentity);
+  input_->connect(addresses.input);
+  input_->send(ready_response);
+  handshake_->send(ready_message());
+  handshake_->set_linger(kHandshakeLinger);
+  poll_on(*input_, std::array{input_->lost(), output_->lost()});
+  handshake_.reset();
+}
+
+bool FrontEnd::wait(std::int64_t until_ns) {
+  if (until_ns != kForever && until_ns != kNotAtAll && until_ns != alarm_at_ns_) {
+    alarm_.set(alarm_at_ns_ = until_ns);
+  }
+  const int timeout_ms = until_ns == kNotAtAll ? 0 : -1;
+  if (zmq_poll(poll_items_.data(), static_cast<int>(poll_items_.size()), timeout_ms) == -1) {
+    if (zmq_errno() == EINTR) return true;
+    throw ZmqError("zmq_poll");
+  }
+  if (poll_items_[kAlarm].revents != 0) {
+    alarm_.clear();
+    alarm_at_ns_ = 0;
+  }
+  const auto happened = [](const zmq_pollitem_t& item) { return item.revents != 0; };
+  if (happened(poll_items_[kStopSignal])) {
+    reason_ = "told to stop";
+    return false;
+  }
+  if (std::any_of(poll_items_.begin() + kFirstLoss, poll_items_.end(), happened)) {
+    reason_ = "the front-end has gone away";
+    return false;
+  }
+  return true;
+}
+
+void FrontEnd::poll_on(ZmqSocket& source, std::span<const zmq_pollitem_t> losses) {
+  source_ = &source;
+  poll_items_ = {{nullptr, stop_signal_.fd(), ZMQ_POLLIN, 0},
+                 {nullptr, alarm_.fd(), ZMQ_POLLIN, 0},
+                 source.readable()};
+  poll_items_.insert(poll_items_.end(), losses.begin(), losses.end());
+}
+
+}  // namespace replay

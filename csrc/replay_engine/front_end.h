@@ -1,0 +1,63 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "event_fds.h"
+#include "handshake.h"
+#include "zmq_socket.h"
+
+namespace replay {
+
+// The engine's end of its connection to the front-end: the sockets, and the one place that waits.
+class FrontEnd {
+ public:
+  static constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
+  static constexpr std::int64_t kNotAtAll = 0;
+
+  explicit FrontEnd(const std::string& handshake_address);
+
+  // Report for duty and return the front-end's addresses; none when it is over meanwhile. Blocks
+  // for five minutes at most, as vLLM does, and then throws std::runtime_error.
+  std::optional<Addresses> say_hello();
+
+  // Open the input and output sockets and end the handshake: requests may come from now on.
+  void become_ready(const Addresses& addresses, std::span<const char> ready_response);
+
+  // One frame from the front-end; false if there is none.
+  bool receive(ZmqMessage& frame) { return source_->receive(frame); }
+
+  // One frame to the front-end. Copied, never blocks. Requires become_ready().
+  void send(std::span<const char> frame) { output_->send(frame); }
+
+  // Block until there is a frame to receive, or the moment `until_ns` of the monotonic clock. False
+  // when it is over: the front-end has gone away, or a stop signal has come.
+  bool wait(std::int64_t until_ns);
+
+  // Let what was sent leave before the process does, for at most `limit`.
+  void flush_on_exit(std::chrono::milliseconds limit) { output_->set_linger(limit); }
+
+  // Why wait() returned false.
+  const char* reason() const { return reason_; }
+
+ private:
+  void poll_on(ZmqSocket& source, std::span<const zmq_pollitem_t> losses);
+
+  StopSignal stop_signal_;  // before the context, whose threads inherit the signal mask
+  Alarm alarm_;
+  std::int64_t alarm_at_ns_ = 0;
+  ZmqContext context_;
+  std::optional<ZmqSocket> handshake_;
+  std::optional<ZmqSocket> input_;
+  std::optional<ZmqSocket> output_;
+  ZmqSocket* source_ = nullptr;  // the socket that is read: handshake_, then input_
+  std::vector<zmq_pollitem_t> poll_items_;
+  const char* reason_ = "";
+};
+
+}  // namespace replay

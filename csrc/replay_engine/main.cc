@@ -1,0 +1,29 @@
+#include <cstdio>
+#include <exception>
+#include <stdexcept>
+#include <string_view>
+#include <vector>
+
+#include "engine.h"
+#include "options.h"
+
+int main(int argc, char** argv) {
+  const std::vector<std::string_view> arguments(argv + 1, argv + argc);
+  if (arguments == std::vector<std::string_view>{"--help"}) {
+    std::fputs(replay::usage().data(), stdout);
+    return 0;
+  }
+  replay::Options options;
+  try {
+    options = replay::parse_options(arguments);
+  } catch (const std::invalid_argument& error) {
+    std::fprintf(stderr, "replay_engine: %s\n%s", error.what(), replay::usage().data());
+    return 2;
+  }
+  try {
+    return replay::Engine(options).run();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "replay_engine: %s\n", error.what());
+    return 1;
+  }
+}

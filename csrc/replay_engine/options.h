@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fault.h"
+#include "scheduler.h"
+#include "service_model.h"
+
+namespace replay {
+
+struct Options {
+  std::string handshake_address;
+  Limits limits;
+  ServiceModel model;
+  std::string vllm_version = "0.32.0";
+  std::vector<Fault> faults;
+};
+
+// The program's usage, one line per option.
+std::string_view usage();
+
+// Reads the arguments after the program's name. Throws std::invalid_argument that names the
+// option and what is wrong with it.
+Options parse_options(const std::vector<std::string_view>& arguments);
+
+}  // namespace replay

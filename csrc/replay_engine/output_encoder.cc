@@ -1,0 +1,130 @@
+#include "output_encoder.h"
+
+#include <bit>
+#include <string_view>
+
+namespace replay {
+namespace {
+
+// vLLM encodes its positional structs whole, defaults included (vllm/v1/engine/__init__.py).
+constexpr std::uint32_t kNumOutputsFields = 9;
+constexpr std::uint32_t kNumOutputFields = 18;
+constexpr std::uint32_t kNumStatsFields = 18;
+constexpr char kNil = '\xc0';
+
+using Packer = msgpack::packer<msgpack::sbuffer>;
+
+void pack_string(Packer& packer, std::string_view text) {
+  const auto size = static_cast<std::uint32_t>(text.size());
+  packer.pack_str(size);
+  packer.pack_str_body(text.data(), size);
+}
+
+// msgpack::packer would make an integer of a whole number; vLLM does not.
+void pack_float64(msgpack::sbuffer& buffer, double value) {
+  auto bits = std::bit_cast<std::uint64_t>(value);
+  char bytes[9] = {'\xcb'};
+  for (int i = 8; i > 0; --i, bits >>= 8) bytes[i] = static_cast<char>(bits & 0xff);
+  buffer.write(bytes, sizeof bytes);
+}
+
+void pack_nils(msgpack::sbuffer& buffer, std::size_t count) {
+  constexpr std::string_view kNils = "\xc0\xc0\xc0\xc0\xc0\xc0\xc0\xc0\xc0\xc0";
+  buffer.write(kNils.data(), count);
+}
+
+// A field of SchedulerStats and the msgpack of its default value.
+void pack_default(Packer& packer, msgpack::sbuffer& buffer, std::string_view key, char value) {
+  pack_string(packer, key);
+  buffer.write(&value, 1);
+}
+
+}  // namespace
+
+std::span<const char> OutputEncoder::encode(std::span<const Output> outputs,
+                                            const SchedulerStats& stats, double timestamp_s) {
+  buffer_.clear();
+  Packer packer(buffer_);
+  packer.pack_array(kNumOutputsFields);
+  packer.pack_uint32(0);  // engine_index
+  packer.pack_array(static_cast<std::uint32_t>(outputs.size()));
+  for (const Output& output : outputs) pack(output);
+  pack(stats);
+  pack_float64(buffer_, timestamp_s);
+  pack_nils(buffer_, 5);
+  return {buffer_.data(), buffer_.size()};
+}
+
+void OutputEncoder::pack(const Output& output) {
+  Packer packer(buffer_);
+  packer.pack_array(kNumOutputFields);
+  pack_string(packer, output.request_id);
+  const bool has_token = output.finish_reason != FinishReason::kError;
+  packer.pack_array(has_token ? 1 : 0);
+  if (has_token) packer.pack_uint32(output.token);
+  pack_nils(buffer_, 3);
+  if (output.finish_reason == FinishReason::kNone) {
+    pack_nils(buffer_, 1);
+  } else {
+    packer.pack_int8(static_cast<std::int8_t>(output.finish_reason));
+  }
+  pack_nils(buffer_, 5);
+  if (output.is_first) {
+    pack_prefill_stats(output.num_prompt_tokens);
+  } else {
+    pack_nils(buffer_, 1);
+  }
+  constexpr char kTail[] = {kNil, 0, kNil, kNil, kNil, kNil};  // 0: num_nans_in_logits
+  buffer_.write(kTail, sizeof kTail);
+}
+
+void OutputEncoder::pack_prefill_stats(std::uint32_t num_prompt_tokens) {
+  Packer packer(buffer_);
+  packer.pack_map(6);
+  pack_string(packer, "num_prompt_tokens");
+  packer.pack_uint32(num_prompt_tokens);
+  pack_string(packer, "num_computed_tokens");
+  packer.pack_uint32(num_prompt_tokens);
+  for (const std::string_view key : {"num_cached_tokens", "num_local_cached_tokens",
+                                     "num_external_cached_tokens", "num_cache_creation_tokens"}) {
+    pack_default(packer, buffer_, key, 0);
+  }
+}
+
+void OutputEncoder::pack(const SchedulerStats& stats) {
+  constexpr char kFalse = '\xc2';
+  constexpr char kEmptyMap = '\x80';
+  constexpr char kEmptyArray = '\x90';
+  Packer packer(buffer_);
+  packer.pack_map(kNumStatsFields);
+  pack_string(packer, "num_running_reqs");
+  packer.pack_uint32(stats.num_running);
+  pack_string(packer, "num_waiting_reqs");
+  packer.pack_uint32(stats.num_waiting);
+  pack_default(packer, buffer_, "num_skipped_waiting_reqs", 0);
+  pack_default(packer, buffer_, "num_kv_fetch_reqs_by_stage", kEmptyMap);
+  pack_default(packer, buffer_, "step_counter", 0);
+  pack_default(packer, buffer_, "current_wave", 0);
+  pack_string(packer, "kv_cache_usage");
+  pack_float64(buffer_, stats.kv_cache_usage);
+  pack_default(packer, buffer_, "iteration_details", kNil);
+  pack_string(packer, "prefix_cache_stats");
+  packer.pack_map(8);
+  pack_default(packer, buffer_, "reset", kFalse);
+  for (const std::string_view key : {"requests", "queries", "hits", "preempted_requests",
+                                     "preempted_queries", "preempted_hits"}) {
+    pack_default(packer, buffer_, key, 0);
+  }
+  pack_default(packer, buffer_, "hits_by_source", kEmptyMap);
+  pack_default(packer, buffer_, "connector_prefix_cache_stats", kNil);
+  pack_default(packer, buffer_, "kv_cache_eviction_events", kEmptyArray);
+  pack_default(packer, buffer_, "spec_decoding_stats", kNil);
+  pack_default(packer, buffer_, "kv_connector_stats", kNil);
+  pack_default(packer, buffer_, "ec_connector_stats", kNil);
+  pack_default(packer, buffer_, "waiting_lora_adapters", kEmptyMap);
+  pack_default(packer, buffer_, "running_lora_adapters", kEmptyMap);
+  pack_default(packer, buffer_, "cudagraph_stats", kNil);
+  pack_default(packer, buffer_, "perf_stats", kNil);
+}
+
+}  // namespace replay

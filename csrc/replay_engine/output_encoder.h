@@ -1,0 +1,26 @@
+#pragma once
+
+#include <msgpack.hpp>
+#include <span>
+
+#include "scheduler.h"
+
+namespace replay {
+
+// Writes vLLM's EngineCoreOutputs, byte for byte as vLLM's own encoder does. The buffer is kept
+// between frames, so once it has grown encoding allocates nothing.
+class OutputEncoder {
+ public:
+  // `timestamp_s` is on the monotonic clock, as vLLM's. The result is valid until the next call.
+  std::span<const char> encode(std::span<const Output> outputs, const SchedulerStats& stats,
+                               double timestamp_s);
+
+ private:
+  void pack(const Output& output);
+  void pack(const SchedulerStats& stats);
+  void pack_prefill_stats(std::uint32_t num_prompt_tokens);
+
+  msgpack::sbuffer buffer_;
+};
+
+}  // namespace replay

@@ -1,0 +1,111 @@
+#include "request_decoder.h"
+
+#include <algorithm>
+#include <limits>
+#include <msgpack.hpp>
+#include <stdexcept>
+#include <string_view>
+
+namespace replay {
+namespace {
+
+// Positions in EngineCoreRequest (vllm/v1/engine/__init__.py).
+constexpr int kRequestId = 0;
+constexpr int kPromptTokenIds = 1;
+constexpr int kSamplingParams = 3;
+
+// Picks a Request out of the msgpack as it is parsed: a prompt is thousands of integers, and no
+// object is made for any of them.
+class RequestVisitor : public msgpack::null_visitor {
+ public:
+  RequestVisitor(Request& request, std::size_t frame_size)
+      : request_(request), frame_size_(frame_size) {}
+
+  bool has_id() const { return !request_.id.empty(); }
+
+  bool start_array(std::uint32_t size) {
+    if (++depth_ == 2 && field_ == kPromptTokenIds) {
+      request_.prompt.reserve(std::min<std::size_t>(size, frame_size_));
+    }
+    return true;
+  }
+  bool start_array_item() {
+    if (depth_ == 1) ++field_;
+    return true;
+  }
+  bool end_array() { return --depth_ >= 0; }
+
+  bool start_map(std::uint32_t) { return ++depth_ > 1; }
+  bool start_map_key() {
+    if (in_sampling_params()) in_key_ = true;
+    return true;
+  }
+  bool end_map_key() {
+    if (in_sampling_params()) in_key_ = false;
+    return true;
+  }
+  bool end_map() { return --depth_ >= 0; }
+
+  bool visit_str(const char* text, std::uint32_t size) {
+    if (depth_ == 1 && field_ == kRequestId) request_.id.assign(text, size);
+    if (in_sampling_params() && in_key_) key_ = std::string_view(text, size);
+    return true;
+  }
+  bool visit_nil() {
+    if (in_sampling_params() && !in_key_ && key_ == "max_tokens") request_.max_tokens.reset();
+    return true;
+  }
+  bool visit_positive_integer(std::uint64_t value) {
+    const bool in_prompt = depth_ == 2 && field_ == kPromptTokenIds;
+    if (!in_prompt && !in_sampling_params()) return true;
+    const auto number = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(value, std::numeric_limits<std::uint32_t>::max()));
+    if (in_prompt) {
+      request_.prompt.push_back(number);
+    } else if (key_ == "min_tokens") {
+      request_.min_tokens = number;
+    } else if (key_ == "max_tokens") {
+      request_.max_tokens = number;
+    }
+    return true;
+  }
+  bool visit_negative_integer(std::int64_t) { return field_ != kPromptTokenIds; }
+
+ private:
+  bool in_sampling_params() const { return depth_ == 2 && field_ == kSamplingParams; }
+
+  Request& request_;
+  const std::size_t frame_size_;
+  int depth_ = 0;   // of the container the parser is in; the request's own array is 1
+  int field_ = -1;  // of the request's array
+  bool in_key_ = false;
+  std::string_view key_;  // points into the frame
+};
+
+}  // namespace
+
+Request decode_add(std::span<const char> frame) {
+  Request request;
+  RequestVisitor visitor(request, frame.size());
+  bool parsed = false;
+  try {
+    parsed = msgpack::parse(frame.data(), frame.size(), visitor);
+  } catch (const msgpack::unpack_error&) {
+  }
+  if (!parsed || !visitor.has_id()) {
+    throw std::invalid_argument("an ADD frame of " + std::to_string(frame.size()) +
+                                " bytes is not an EngineCoreRequest");
+  }
+  return request;
+}
+
+std::vector<std::string> decode_abort(std::span<const char> frame) {
+  try {
+    return msgpack::unpack(frame.data(), frame.size()).get().as<std::vector<std::string>>();
+  } catch (const std::exception&) {
+    throw std::invalid_argument("an ABORT frame of " + std::to_string(frame.size()) +
+                                " bytes is not a list of request ids");
+  }
+}
+
+}  // namespace replay

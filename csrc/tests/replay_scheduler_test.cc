@@ -1,0 +1,220 @@
+// The service model in virtual time: no sockets, no clock.
+
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fault.h"
+#include "scheduler.h"
+#include "service_model.h"
+
+namespace {
+
+using replay::FinishReason;
+using replay::Limits;
+using replay::Output;
+using replay::Request;
+using replay::Scheduler;
+using replay::ServiceModel;
+using replay::Step;
+
+#define CHECK(condition)                                                         \
+  do {                                                                           \
+    if (!(condition)) {                                                          \
+      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                              \
+    }                                                                            \
+  } while (false)
+
+constexpr Limits kLimits{.max_num_seqs = 2, .max_model_len = 100, .max_num_batched_tokens = 8};
+constexpr ServiceModel kModel{
+    .prefill_tokens_per_s = 1e6, .step_base_us = 100, .step_per_sequence_us = 10, .seed = 7};
+
+Request request(std::string id, std::vector<std::uint32_t> prompt, std::uint32_t num_tokens) {
+  return {.id = std::move(id),
+          .prompt = std::move(prompt),
+          .min_tokens = num_tokens,
+          .max_tokens = num_tokens};
+}
+
+// "a" for a token of request a, "a!" for its last.
+std::string run_step(Scheduler& scheduler, Step* step = nullptr) {
+  const Step begun = scheduler.begin_step();
+  if (step != nullptr) *step = begun;
+  std::string text;
+  for (const Output& output : scheduler.end_step()) {
+    text += output.request_id;
+    if (output.finish_reason != FinishReason::kNone) text += "!";
+  }
+  return text;
+}
+
+void a_step_takes_its_base_its_sequences_and_its_prefill() {
+  CHECK(kModel.step_ns(0, 0) == 100'000);
+  CHECK(kModel.step_ns(3, 0) == 130'000);
+  CHECK(kModel.step_ns(3, 50) == 180'000);
+  CHECK(ServiceModel{}.step_ns(1000, 1000) == 0);
+}
+
+void answer_lengths_are_fixed_and_spread_over_their_range() {
+  std::map<std::uint32_t, int> histogram;
+  int num_changed = 0;
+  ServiceModel other = kModel;
+  other.seed = 8;
+  for (std::uint32_t token = 0; token < 10'000; ++token) {
+    const std::vector<std::uint32_t> prompt{token, 1, 2};
+    const std::uint32_t length = kModel.answer_length(prompt, 5, 14);
+    CHECK(length == kModel.answer_length(prompt, 5, 14));
+    num_changed += length != other.answer_length(prompt, 5, 14);
+    ++histogram[length];
+  }
+  CHECK(histogram.begin()->first == 5 && histogram.rbegin()->first == 14);
+  for (const auto& [length, count] : histogram) CHECK(count > 850 && count < 1150);
+  CHECK(num_changed > 8'500);
+  constexpr auto kMost = std::numeric_limits<std::uint32_t>::max();
+  CHECK(kModel.answer_length({}, 1, kMost) >= 1);
+}
+
+void prefill_is_cut_to_the_token_budget_and_decodes_come_first() {
+  Scheduler scheduler(kLimits, kModel);
+  scheduler.add(request("a", {1, 2, 3}, 3));
+  Step step;
+  CHECK(run_step(scheduler, &step) == "a");
+  CHECK(step.num_decoding == 0 && step.num_prefill_tokens == 3);
+  CHECK(step.duration_ns == 103'000);
+
+  scheduler.add(request("b", {1, 2, 3, 4, 5, 6, 7, 8, 9}, 1));
+  CHECK(run_step(scheduler, &step) == "a");
+  CHECK(step.num_decoding == 1 && step.num_prefill_tokens == 7);
+  CHECK(scheduler.stats().kv_cache_usage == (3 + 1 + 7) / 200.0);
+  CHECK(run_step(scheduler, &step) == "a!b!");
+  CHECK(step.num_decoding == 1 && step.num_prefill_tokens == 2);
+  CHECK(!scheduler.has_work());
+  CHECK(scheduler.stats().kv_cache_usage == 0);
+}
+
+void waiting_requests_are_admitted_in_order_as_slots_come_free() {
+  Scheduler scheduler(kLimits, kModel);
+  scheduler.add(request("a", {1}, 2));
+  scheduler.add(request("b", {1}, 1));
+  scheduler.add(request("c", {1}, 1));
+  scheduler.add(request("d", {1}, 1));
+  CHECK(scheduler.stats().num_waiting == 4);
+  CHECK(run_step(scheduler) == "ab!");
+  CHECK(scheduler.stats().num_running == 1 && scheduler.stats().num_waiting == 2);
+  CHECK(run_step(scheduler) == "a!c!");
+  CHECK(run_step(scheduler) == "d!");
+}
+
+void an_abort_during_a_step_takes_the_output_with_it() {
+  Scheduler scheduler(kLimits, kModel);
+  for (const char* id : {"a", "b", "c"}) scheduler.add(request(id, {1}, 5));
+  scheduler.begin_step();
+  scheduler.abort("a");
+  scheduler.abort("c");
+  scheduler.abort("never seen");
+  CHECK(scheduler.end_step().size() == 1);
+  CHECK(scheduler.stats().num_running == 1 && scheduler.stats().num_waiting == 0);
+  scheduler.abort("b");
+  CHECK(!scheduler.has_work());
+  CHECK(scheduler.stats().kv_cache_usage == 0);
+  scheduler.add(request("a", {1}, 1));
+  CHECK(run_step(scheduler) == "a!");
+}
+
+void an_id_serves_one_request_at_a_time() {
+  Scheduler scheduler(kLimits, kModel);
+  scheduler.add(request("a", {1}, 1));
+  try {
+    scheduler.add(request("a", {1}, 1));
+    CHECK(false && "a second request of the same id was taken");
+  } catch (const std::invalid_argument&) {
+  }
+  CHECK(run_step(scheduler) == "a!");
+  scheduler.add(request("a", {1}, 1));
+}
+
+void outputs_say_why_an_answer_ended() {
+  Scheduler scheduler(kLimits, ServiceModel{});
+  int num_stopped = 0;
+  for (std::uint32_t token = 0; token < 100; ++token) {
+    scheduler.add({.id = "a", .prompt = {token}, .min_tokens = 1, .max_tokens = 4});
+    int num_tokens = 0;
+    FinishReason reason = FinishReason::kNone;
+    while (scheduler.has_work()) {
+      scheduler.begin_step();
+      for (const Output& output : scheduler.end_step()) {
+        CHECK(output.token == token && output.is_first == (num_tokens == 0));
+        ++num_tokens;
+        reason = output.finish_reason;
+      }
+    }
+    CHECK(reason == (num_tokens == 4 ? FinishReason::kLength : FinishReason::kStop));
+    num_stopped += reason == FinishReason::kStop;
+  }
+  CHECK(num_stopped > 50 && num_stopped < 100);
+}
+
+// A closed loop of 20 requests over 2 slots: every request ends, the books balance, and the
+// virtual time is what the steps add up to.
+void a_run_in_virtual_time_is_repeatable() {
+  const auto run = [] {
+    Scheduler scheduler(kLimits, kModel);
+    std::map<std::string, std::int64_t, std::less<>> ended_ns;
+    for (std::uint32_t i = 0; i < 20; ++i) {
+      scheduler.add({.id = "request " + std::to_string(i),
+                     .prompt = std::vector<std::uint32_t>(1 + i, i),
+                     .min_tokens = 1,
+                     .max_tokens = 30});
+    }
+    std::int64_t now_ns = 0;
+    while (scheduler.has_work()) {
+      now_ns += scheduler.begin_step().duration_ns;
+      for (const Output& output : scheduler.end_step()) {
+        if (output.finish_reason == FinishReason::kNone) continue;
+        CHECK(ended_ns.emplace(output.request_id, now_ns).second);
+      }
+    }
+    CHECK(ended_ns.size() == 20);
+    CHECK(scheduler.stats().kv_cache_usage == 0);
+    return ended_ns;
+  };
+  CHECK(run() == run());
+}
+
+void faults_are_read_and_come_due_once() {
+  replay::FaultPlan faults({replay::parse_fault("die@3"), replay::parse_fault("slow@2:2.5")});
+  CHECK(!faults.take(replay::FaultKind::kDie, 2));
+  CHECK(faults.take(replay::FaultKind::kDie, 4));
+  CHECK(!faults.take(replay::FaultKind::kDie, 5));
+  CHECK(!faults.take(replay::FaultKind::kDead, 5));
+  CHECK(faults.step_factor(1) == 1 && faults.step_factor(2) == 2.5);
+  for (const char* bad : {"", "die", "die@", "die@x", "die@-1", "die@1:2", "slow@1", "slow@1:x",
+                          "die-loading@1", "error@0", "explode@1"}) {
+    try {
+      replay::parse_fault(bad);
+      CHECK(false && "a bad fault was taken");
+    } catch (const std::invalid_argument&) {
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  a_step_takes_its_base_its_sequences_and_its_prefill();
+  answer_lengths_are_fixed_and_spread_over_their_range();
+  prefill_is_cut_to_the_token_budget_and_decodes_come_first();
+  waiting_requests_are_admitted_in_order_as_slots_come_free();
+  an_abort_during_a_step_takes_the_output_with_it();
+  an_id_serves_one_request_at_a_time();
+  outputs_say_why_an_answer_ended();
+  a_run_in_virtual_time_is_repeatable();
+  faults_are_read_and_come_due_once();
+  std::puts("replay_scheduler_test: passed");
+}

@@ -1,0 +1,1 @@
+"""MLPerf Inference for LLMs on Slurm: the official LoadGen over batched vLLM engines."""

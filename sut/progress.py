@@ -1,0 +1,102 @@
+"""Progress: one JSON object a line in ``RUN_DIR/progress.jsonl``, about one a second.
+
+Written by the run, read by whoever follows it. A line that is cut is one still being
+written. Fields are None, or left out, where they do not apply.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from sut import _core
+
+INTERVAL_S = 1.0
+
+
+class ReplicaProgress(msgspec.Struct, omit_defaults=True):
+    """One replica, by the dispatcher's count and the engine's scheduler statistics."""
+
+    index: int
+    in_flight: int
+    running: int
+    waiting: int
+    kv_cache_usage: float  # 0 to 1
+    output_tokens: int
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """The state of a run. ``t_s`` counts from the run's start; counts from the phase's."""
+
+    t_s: float
+    step: str  # what is going on, in words
+    phase: str | None = None
+    issued: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    completed: int = 0
+    output_tokens: int = 0
+    elapsed_s: float = 0.0  # of the phase
+    ttft_p99_ms: float | None = None
+    tpot_p99_ms: float | None = None
+    replicas: list[ReplicaProgress] = []
+
+
+class Progress:
+    """Appends lines, at most one an interval unless the step changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._start = time.monotonic()
+        self._last = ("", 0.0)
+
+    def step(self, text: str) -> None:
+        """Tell what is going on while nothing is measured."""
+        self._write(Line(t_s=self._now(), step=text))
+
+    def phase(self, name: str, stats: _core.Stats) -> None:
+        """Tell how far a phase is."""
+        ttft, tpot = stats.ttft_ns.get("p99"), stats.tpot_ns.get("p99")
+        self._write(
+            Line(
+                t_s=self._now(),
+                step=name,
+                phase=name,
+                issued=stats.issued,
+                queued=stats.queued,
+                in_flight=sum(replica.in_flight for replica in stats.replicas),
+                completed=stats.completed,
+                output_tokens=stats.output_tokens,
+                elapsed_s=round(stats.elapsed_ns / 1e9, 3),
+                ttft_p99_ms=None if ttft is None else ttft / 1e6,
+                tpot_p99_ms=None if tpot is None else tpot / 1e6,
+                replicas=[
+                    ReplicaProgress(
+                        index=replica.index,
+                        in_flight=replica.in_flight,
+                        running=replica.running,
+                        waiting=replica.waiting,
+                        kv_cache_usage=round(replica.kv_cache_usage, 4),
+                        output_tokens=replica.output_tokens,
+                    )
+                    for replica in stats.replicas
+                ],
+            )
+        )
+
+    def due(self, step: str) -> bool:
+        """Whether a line for ``step`` would be written, for callers to whom it costs something."""
+        last_step, last_time = self._last
+        return step != last_step or self._now() - last_time >= INTERVAL_S
+
+    def _now(self) -> float:
+        return round(time.monotonic() - self._start, 3)
+
+    def _write(self, line: Line) -> None:
+        if self.due(line.phase or line.step):
+            self._last = (line.phase or line.step, line.t_s)
+            self._file.write(msgspec.json.encode(line) + b"\n")

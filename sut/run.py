@@ -1,0 +1,119 @@
+"""Rank 0 of a run: ``python -m sut.run RUN_DIR``.
+
+Reads the plan, serves the replicas, runs each phase under LoadGen, and writes the record
+and the report, on failure too. Exit code: the record's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import msgspec
+
+from sut import dataset, model
+from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, RunError, SutError
+from sut.phase import judge_phase, run_phase
+from sut.plan import EngineKind, Plan, read_plan
+from sut.progress import Progress
+from sut.recorder import Recorder
+from sut.results import report
+from sut.results.record import Hashes
+from sut.rundir import RunDir
+from sut.serving import Serving
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if len(arguments) != 1:
+        _leave(EXIT_BAD_INPUT, "usage: python -m sut.run RUN_DIR")
+    run_dir = RunDir(arguments[0])
+    try:
+        recorder = Recorder(_read_plan(run_dir), run_dir)
+        progress = Progress(run_dir.progress)
+    except InputError as error:
+        _leave(EXIT_BAD_INPUT, f"error: {error}")
+    _cancel_on_signals()
+    failure = _attempt(recorder, progress)
+    record = recorder.finish(failure)
+    _leave(record.exit_code, report.summary(record, run_dir))
+
+
+def measure(recorder: Recorder, progress: Progress) -> None:
+    """The run itself: everything between the plan and the record. Raises SutError."""
+    plan, run_dir = recorder.plan, recorder.run_dir
+    with recorder.step("prepare"):
+        progress.step("preparing the model and the data")
+        model_path = None if plan.engine.kind is EngineKind.REPLAY else model.locate(plan.model)
+        samples = dataset.load(plan, model_path)
+        recorder.hashes = Hashes(
+            model=None if model_path is None else model.model_hash(model_path),
+            data=samples.sha256,
+        )
+    with recorder.step("start"):
+        progress.step("encoding the requests")
+        serving = Serving(plan, run_dir, samples.prompts, model_path)
+    with serving:
+        with recorder.step("load"):
+            serving.wait_ready(progress)
+        with recorder.step("warm-up"):
+            progress.step("warming up")
+            serving.warm_up()
+        for mode in plan.mode.phases:
+            with recorder.step(mode):
+                stats = run_phase(mode, serving, run_dir, samples, progress)
+            with recorder.step(f"judge {mode}"):
+                progress.step(f"judging {mode}")
+                recorder.add(judge_phase(mode, plan, run_dir, samples, stats, model_path))
+
+
+def _attempt(recorder: Recorder, progress: Progress) -> SutError | None:
+    try:
+        measure(recorder, progress)
+    except SutError as error:
+        return error
+    except OSError as error:
+        where = error.filename or recorder.run_dir
+        return RunError(f"{where}: {error.strerror or error}", code="os_error")
+    except Exception as error:
+        traceback.print_exc()
+        return RunError(f"internal error: {error!r}; see the job's log", code="internal_error")
+    return None
+
+
+def _read_plan(run_dir: RunDir) -> Plan:
+    try:
+        return read_plan(run_dir.plan)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(
+            f"{run_dir.plan}: {error}. Run directories are made by python -m sut.submit."
+        ) from None
+
+
+def _cancel_on_signals() -> None:
+    """The first SIGTERM or SIGINT ends the run with a record; later ones change nothing."""
+
+    def cancel(number: int, _frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        raise RunError(f"cancelled by {signal.Signals(number).name}", code="cancelled")
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, cancel)
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    """End the process without destructors: LoadGen's thread may still be in its test."""
+    print(message, file=sys.stderr if code in (EXIT_BAD_INPUT, EXIT_FAILED) else sys.stdout)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Replay engines under a dispatcher, without a plan: for tests of the core alone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+import sut
+from sut import _core
+
+BINARY = Path(sut.__file__).parent / "replay_engine"
+MAX_TOKENS = 8
+LAYOUT = _core.WireLayout(
+    outputs=1,
+    scheduler_stats=2,
+    request_id=0,
+    new_token_ids=1,
+    finish_reason=5,
+    running_key="num_running_reqs",
+    waiting_key="num_waiting_reqs",
+    kv_cache_usage_key="kv_cache_usage",
+)
+
+
+def request_of(prompt: Sequence[int]) -> bytes:
+    """An EngineCoreRequest with the placeholder id, as msgpack."""
+    params = {"min_tokens": MAX_TOKENS, "max_tokens": MAX_TOKENS}
+    fields = ["0" * 16, list(prompt), None, params, None, 0.0, None, None, None]
+    return msgspec.msgpack.encode(fields)
+
+
+@contextmanager
+def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_core.Dispatcher]:
+    """A dispatcher whose replicas are ready, over prompts ``[i, i + 1, i + 2]``."""
+    store = _core.SampleStore()
+    for i in range(num_samples):
+        store.add(request_of([i, i + 1, i + 2]), 2, 3)
+    dispatcher = _core.Dispatcher(
+        store,
+        LAYOUT,
+        host="127.0.0.1",
+        num_replicas=num_replicas,
+        max_output_tokens=MAX_TOKENS,
+        sample_deadline_s=60.0,
+        stall_deadline_s=30.0,
+    )
+    engines = []
+    try:
+        for index in range(num_replicas):
+            host, port = dispatcher.handshake_address(index)
+            argv = [str(BINARY), "--handshake", f"tcp://{host}:{port}", "--seed", "1"]
+            argv += ["--max-num-seqs", "64", "--max-model-len", "1024"]
+            argv += ["--max-num-batched-tokens", "8192", "--prefill-tokens-per-s", "0"]
+            argv += ["--step-base-us", "0", "--step-per-sequence-us", "0", *options]
+            engines.append(subprocess.Popen(argv))
+        assert dispatcher.wait_ready(30.0), dispatcher.failure
+        for index in range(num_replicas):
+            dispatcher.set_credit(index, 128)
+        yield dispatcher
+    finally:
+        dispatcher.close()
+        for engine in engines:
+            engine.kill()
+            engine.wait()
