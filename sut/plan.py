@@ -76,7 +76,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of every value in a plan or a config: frozen, and unknown keys are errors."""
 
 
-class Generation(Struct):
+class Generation(Struct, frozen=True, kw_only=True):
     """Sampling parameters, by vLLM's names. Greedy is ``temperature: 0``."""
 
     max_tokens: int
@@ -87,7 +87,7 @@ class Generation(Struct):
     seed: int = 42
 
 
-class Model(Struct):
+class Model(Struct, frozen=True, kw_only=True):
     """The model. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
 
     name: str
@@ -96,7 +96,7 @@ class Model(Struct):
     path: str = ""
 
 
-class Dataset(Struct):
+class Dataset(Struct, frozen=True, kw_only=True):
     """The samples. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
 
     name: str
@@ -110,7 +110,7 @@ class Dataset(Struct):
     path: str = ""
 
 
-class ReplayModel(Struct):
+class ReplayModel(Struct, frozen=True, kw_only=True):
     """The service model of the replay engine."""
 
     prefill_tokens_per_s: float = 100_000.0
@@ -120,7 +120,7 @@ class ReplayModel(Struct):
     faults: tuple[str, ...] = ()  # see csrc/replay_engine/README.md
 
 
-class Engine(Struct):
+class Engine(Struct, frozen=True, kw_only=True):
     """One engine's settings, by vLLM's names."""
 
     kind: EngineKind = EngineKind.VLLM
@@ -135,14 +135,14 @@ class Engine(Struct):
     replay: ReplayModel = ReplayModel()
 
 
-class Gate(Struct):
+class Gate(Struct, frozen=True, kw_only=True):
     """An accuracy gate: ``low <= score`` and, where given, ``score <= high``."""
 
     low: float
     high: float | None = None
 
 
-class Accuracy(Struct):
+class Accuracy(Struct, frozen=True, kw_only=True):
     """Reference scores and gates; metric names are rouge1, rouge2, rougeL, rougeLsum,
     gen_len (characters) or exact_match (synthetic data only)."""
 
@@ -150,7 +150,7 @@ class Accuracy(Struct):
     gates: dict[str, Gate]
 
 
-class ScenarioSettings(Struct):
+class ScenarioSettings(Struct, frozen=True, kw_only=True):
     """What LoadGen is told for one scenario. None leaves mlperf.conf's value.
 
     Keys and units are LoadGen's user.conf keys; a ``_ms`` suffix is ours.
@@ -171,7 +171,7 @@ class ScenarioSettings(Struct):
     use_token_latencies: bool | None = None
 
 
-class Timeouts(Struct):
+class Timeouts(Struct, frozen=True, kw_only=True):
     """Deadlines. Every wait in a run has one."""
 
     ready_s: float = 600.0  # an engine must be ready to serve
@@ -180,7 +180,7 @@ class Timeouts(Struct):
     stall_s: float = 60.0  # a replica with work in flight must say something
 
 
-class Replica(Struct):
+class Replica(Struct, frozen=True, kw_only=True):
     """One vLLM engine: a whole model copy."""
 
     index: int
@@ -188,12 +188,12 @@ class Replica(Struct):
     cpus: tuple[int, ...] = ()  # CPU device: cores it is bound to
 
 
-class CpuDevice(Struct):
+class CpuDevice(Struct, frozen=True, kw_only=True):
     kv_cache_gib: float = 2.0
     cpus: tuple[int, ...] = ()  # empty: every core this process may use
 
 
-class Plan(Struct):
+class Plan(Struct, frozen=True, kw_only=True):
     """One run, resolved. See the module's docstring."""
 
     schema_version: int = PLAN_SCHEMA_VERSION

@@ -1,0 +1,152 @@
+"""The record: what one run was, ran on and measured, in ``RUN_DIR/record.json``.
+
+It is the truth every report, list and comparison is made from, and is written when the
+run fails too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from sut.environment import Environment
+from sut.errors import InputError
+from sut.plan import Plan, Struct
+from sut.results.mllog import Scalar
+from sut.results.verdict import Validity, Verdict
+from sut.rundir import RunDir, write_atomic
+
+RECORD_SCHEMA_VERSION = 1
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Why a run could not finish. ``replica`` is None where no single one is to blame."""
+
+    code: str
+    message: str
+    replica: int | None = None
+
+
+class Hashes(Struct, frozen=True, kw_only=True):
+    """sha256 of the model's files and of the data set; None when not reached."""
+
+    model: str | None = None
+    data: str | None = None
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One step of the run, e.g. ``load`` or ``warm-up``; ``start_s`` counts from the first."""
+
+    name: str
+    start_s: float
+    duration_s: float
+
+
+class ReplicaWork(Struct, frozen=True, kw_only=True):
+    """What one replica did in a phase. ``share`` is its part of all output tokens, 0 to 1."""
+
+    index: int
+    node: str
+    samples: int
+    prompt_tokens: int
+    output_tokens: int
+    busy_s: float
+    share: float
+
+
+class Quantiles(Struct, frozen=True, kw_only=True):
+    """Milliseconds, exact, by the dispatcher's clock."""
+
+    p50: float
+    p90: float
+    p99: float
+    p99_9: float
+    max: float
+
+
+class DispatcherStats(Struct, frozen=True, kw_only=True):
+    """The dispatcher's own count of a phase. Quantiles are None before a first token."""
+
+    elapsed_s: float
+    issued: int
+    completed: int
+    failed: int
+    prompt_tokens: int
+    output_tokens: int
+    ttft_ms: Quantiles | None = None
+    tpot_ms: Quantiles | None = None
+
+
+class PhaseRecord(Struct, frozen=True, kw_only=True):
+    """One LoadGen test. ``loadgen`` is its detail log, key by key, as LoadGen names them."""
+
+    name: str
+    loadgen: dict[str, Scalar]
+    loadgen_errors: tuple[str, ...]
+    verdict: Verdict
+    replicas: tuple[ReplicaWork, ...]
+    dispatcher: DispatcherStats | None = None
+    accuracy: dict[str, float] | None = None
+    num_scored: int | None = None  # samples the accuracy scores stand on
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One run. ``verdict`` is VALID only when every phase's is; None when the run failed."""
+
+    schema_version: int = RECORD_SCHEMA_VERSION
+    run_id: str
+    created_utc: str  # ISO 8601, with Z
+    status: Literal["completed", "failed"]
+    exit_code: int
+    verdict: Validity | None
+    failure: Failure | None
+    plan_digest: str
+    plan: Plan
+    environment: Environment
+    hashes: Hashes
+    timings: tuple[Step, ...]
+    phases: tuple[PhaseRecord, ...]
+
+
+def write(record: Record, run_dir: RunDir) -> Path:
+    """Write ``record.json``, whole or not at all, and return its path. Raises OSError."""
+    text = msgspec.json.format(msgspec.json.encode(record), indent=2)
+    write_atomic(run_dir.record, text + b"\n")
+    return run_dir.record
+
+
+def read(path: Path) -> Record:
+    """The record at ``path``, a file or a run folder.
+
+    Raises InputError for one that is missing, damaged or of another schema version.
+    """
+    path = RunDir(path).record if path.is_dir() else path
+    try:
+        content = path.read_bytes()
+        version = msgspec.json.decode(content, type=_Versioned).schema_version
+        if version != RECORD_SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: its schema version is {version}, this program reads "
+                f"{RECORD_SCHEMA_VERSION}. Read it with the version that wrote it."
+            )
+        return msgspec.json.decode(content, type=Record)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}). Give a run folder.") from None
+    except msgspec.MsgspecError as error:
+        raise InputError(
+            f"{path}: not a whole record: {error}. Use the file as the run wrote it."
+        ) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a record, made from the structs above, as plain JSON values."""
+    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Record)))
+    return schema
+
+
+class _Versioned(msgspec.Struct):
+    """Any record, whatever its version."""
+
+    schema_version: int

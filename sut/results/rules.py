@@ -1,0 +1,211 @@
+"""The rules a LoadGen test is held to, each as a check of what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from sut.errors import InputError
+from sut.plan import Gate, Struct
+from sut.results import measures
+from sut.results.early_stopping import num_over_limit, queries_needed
+from sut.results.mllog import DetailLog
+from sut.results.units import against, number, quantity
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One rule. ``code`` is a stable word; ``unit`` is that of ``measured`` and ``limit``,
+    which are None where LoadGen does not tell."""
+
+    code: str
+    met: bool
+    text: str
+    measured: float | None
+    limit: float | None
+    unit: str
+
+
+def of_loadgen(log: DetailLog) -> list[Check]:
+    """The rules LoadGen itself applies in this log's scenario."""
+    rules = [_min_duration(log), _min_queries(log)]
+    match log.scenario:
+        case "Server" if log.token_latencies:
+            return [*rules, *_token_latencies(log), _early_stopping_server(log)]
+        case "Server":
+            return [*rules, _latency(log), _early_stopping_server(log)]
+        case "SingleStream":
+            return [*rules, _early_stopping_single_stream(log)]
+        case "Offline":
+            return rules
+        case other:
+            raise InputError(
+                f"{log.path}: scenario {other} is not judged here. "
+                "Give a log of Server, Offline or SingleStream."
+            )
+
+
+def of_ours(log: DetailLog, num_failed: int | None, replica_samples: Sequence[int]) -> list[Check]:
+    """The rules we add; those on what is not known are left out."""
+    checks = [_loadgen_errors(log)]
+    if num_failed is not None:
+        text = f"{quantity(num_failed, 'samples')} failed." if num_failed else "No sample failed."
+        checks.append(check("failed_samples", num_failed == 0, text, num_failed, 0, "samples"))
+    if replica_samples:
+        idle = [index for index, samples in enumerate(replica_samples) if samples == 0]
+        text = "Every replica did work."
+        if idle:
+            text = f"No sample was done by replica {', '.join(map(str, idle))}."
+        checks.append(check("idle_replicas", not idle, text, len(idle), 0, "replicas"))
+    return checks
+
+
+def _min_duration(log: DetailLog) -> Check:
+    measured = measures.measure(log.values).duration_s
+    limit = log.count("effective_min_duration_ms") / 1e3
+    met = log.flag("result_min_duration_met")
+    ran = (
+        "Its length is not known" if measured is None else f"It ran {against(measured, limit, 's')}"
+    )
+    text = f"{ran}; at least {quantity(limit, 's')} needed."
+    return check("min_duration", met, text, measured, limit, "s")
+
+
+def _min_queries(log: DetailLog) -> Check:
+    offline = log.scenario == "Offline"
+    unit = "samples" if offline else "queries"
+    issued = log.count("generated_samples_per_query" if offline else "result_query_count")
+    limit = log.count("effective_min_sample_count" if offline else "effective_min_query_count")
+    met = log.flag("result_min_queries_met") and issued >= limit
+    text = f"It issued {quantity(issued, unit)}; at least {number(limit)} needed."
+    return check("min_queries", met, text, issued, limit, unit)
+
+
+def _token_latencies(log: DetailLog) -> list[Check]:
+    limits = {
+        "TTFT": (measures.TTFT_KEY, "requested_server_ttft_latency"),
+        "TPOT": (measures.TPOT_KEY, "requested_server_tpot_latency"),
+    }
+    return [_within(log, name, key, log.count(limit)) for name, (key, limit) in limits.items()]
+
+
+def _latency(log: DetailLog) -> Check:
+    latency = _within(
+        log, "Latency", measures.LATENCY_KEY, log.count("effective_target_latency_ns")
+    )
+    hint = (
+        " This log holds no TTFT and TPOT: an LLM benchmark needs LoadGen's own model name "
+        "(llama3_1-8b, never with a dot)."
+    )
+    return msgspec.structs.replace(latency, text=latency.text + hint)
+
+
+def _within(log: DetailLog, name: str, template: str, limit_ns: int) -> Check:
+    percentile = _percentile(log)
+    measured_ns = log.number(measures.percentile_key(template, percentile))
+    if measured_ns is None:
+        met, measured_ms = log.flag("result_perf_constraints_met"), None
+    else:
+        met, measured_ms = 0 <= measured_ns <= limit_ns, measured_ns / 1e6
+    label = f"p{100 * percentile:g}"
+    limit_ms = limit_ns / 1e6
+    was = against(measured_ms, limit_ms, "ms")
+    text = f"{name} {label} was {was}; the limit is {quantity(limit_ms, 'ms')}."
+    return check(f"{name.lower()}_{label}", met, text, measured_ms, limit_ms, "ms")
+
+
+def _percentile(log: DetailLog) -> float:
+    percentile = log.number("effective_target_latency_percentile")
+    if percentile is None or not 0 < percentile < 1:
+        raise InputError(
+            f"{log.path}: damaged: effective_target_latency_percentile is {percentile}, not "
+            "between 0 and 1. Use the file as LoadGen wrote it."
+        )
+    return percentile
+
+
+def _early_stopping_server(log: DetailLog) -> Check:
+    issued = log.count("result_query_count")
+    percentile = _percentile(log)
+    needed, asked = queries_needed(0, percentile), _asked_for(log)
+    if asked:
+        needed = issued + asked[1]
+    met = log.flag("early_stopping_met") and issued >= needed
+    text = _early_stopping_text(issued, needed, percentile, asked, met)
+    return check("early_stopping", met, text, issued, needed, "queries")
+
+
+def _early_stopping_text(
+    issued: int, needed: int, percentile: float, asked: tuple[str, int] | None, met: bool
+) -> str:
+    queries, sure = quantity(issued, "queries"), f"99% sure of p{100 * percentile:g}"
+    more = f"at least {number(needed - issued)} more queries are needed"
+    if met:
+        return f"{queries}: enough to be {sure}."
+    if needed <= issued:
+        return "LoadGen says it is not met, and its log does not say why."
+    if needed == queries_needed(0, percentile):
+        return f"{queries}: too few to be {sure}; {more}."
+    what = asked[0] if asked else "latency"
+    over = num_over_limit(needed, percentile)
+    some = "Queries" if over is None else f"{number(over)} of {queries}"
+    return f"{some} over the {what} limit: to be {sure}, {more}, all within it."
+
+
+def _asked_for(log: DetailLog) -> tuple[str, int] | None:
+    """Which latency LoadGen's early stopping asks more queries for, and how many more.
+
+    LoadGen looks at TPOT first and, where that fails, not at TTFT.
+    """
+    for what, key in (
+        ("TPOT", "early_stopping_tpot_result"),
+        ("TTFT", "early_stopping_ttft_result"),
+        ("latency", "early_stopping_result"),
+    ):
+        if found := re.search(r"at least (\d+) more queries", str(log.values.get(key, ""))):
+            return what, int(found[1])
+    return None
+
+
+def _early_stopping_single_stream(log: DetailLog) -> Check:
+    issued = log.count("result_query_count")
+    percentile = _percentile(log)
+    needed = queries_needed(1, percentile)
+    met = log.flag("early_stopping_met") and issued >= needed
+    text = (
+        f"It issued {quantity(issued, 'queries')}; at least {number(needed)} needed to estimate "
+        f"p{100 * percentile:g}."
+    )
+    return check("early_stopping", met, text, issued, needed, "queries")
+
+
+def _loadgen_errors(log: DetailLog) -> Check:
+    num = log.num_errors
+    text = "LoadGen logged no error."
+    if num:
+        text = f"LoadGen logged {quantity(num, 'errors')}"
+        text += f', first: "{log.errors[0].message}".' if log.errors else "."
+    return check("loadgen_errors", num == 0, text, num, 0, "errors")
+
+
+def gate(metric: str, score: float | None, limits: Gate, scale: float) -> Check:
+    """An accuracy gate, its limits times ``scale``."""
+    low, high = limits.low * scale, None if limits.high is None else limits.high * scale
+    met = score is not None and score >= low and (high is None or score <= high)
+    between = f"at least {low:,.10g}" + ("" if high is None else f" and at most {high:,.10g}")
+    text = f"{metric} is {'not scored' if score is None else f'{score:,.10g}'}; {between} needed."
+    above = high is not None and score is not None and score > high
+    unit = "characters" if metric == "gen_len" else ""
+    return check(f"accuracy_{metric}", met, text, score, high if above else low, unit)
+
+
+def check(
+    code: str,
+    met: bool,
+    text: str,
+    measured: float | None = None,
+    limit: float | None = None,
+    unit: str = "",
+) -> Check:
+    return Check(code=code, met=met, text=text, measured=measured, limit=limit, unit=unit)

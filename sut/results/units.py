@@ -1,0 +1,41 @@
+"""Numbers for people: three significant digits, thousands apart, a unit behind."""
+
+from __future__ import annotations
+
+import math
+
+
+def number(value: float | None) -> str:
+    """``0.0126``, ``50.4``, ``2,000``, ``13,368``; a dash where there is none."""
+    if value is None:
+        return "-"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if float(value).is_integer() or abs(value) >= 100:
+        return f"{value:,.0f}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """``50.4 ms``; a unit of many letters takes the singular for one: ``1 query``."""
+    if value is None or not unit:
+        return number(value)
+    return f"{number(value)} {_SINGULAR.get(unit, unit) if value == 1 else unit}"
+
+
+def against(measured: float | None, limit: float, unit: str) -> str:
+    """``measured`` with as many digits as it takes to read differently from ``limit``."""
+    if measured is None or measured == limit or number(measured) != number(limit):
+        return quantity(measured, unit)
+    return f"{measured:,.12g} {unit}".strip()
+
+
+_SINGULAR = {
+    "queries": "query",
+    "samples": "sample",
+    "errors": "error",
+    "replicas": "replica",
+    "characters": "character",
+}

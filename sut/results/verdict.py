@@ -1,0 +1,129 @@
+"""The verdict: VALID, or every rule that is not met, with what was measured.
+
+Pure functions of LoadGen's log and of what the dispatcher counted. Stricter than
+LoadGen and than the official checker: an error LoadGen logged, a failed sample or a
+replica without work make a run INVALID. Nothing LoadGen calls INVALID is called VALID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from sut.errors import InputError
+from sut.plan import Accuracy, Struct
+from sut.results import measures, rules
+from sut.results.mllog import DetailLog, Scalar
+from sut.results.rules import Check
+
+Validity = Literal["VALID", "INVALID"]
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """``reasons`` are the checks not met. ``loadgen_validity`` is LoadGen's own word, None
+    for an accuracy test; ``official`` is None where the plan is not known; ``metrics``
+    are LoadGen's values under its key names, without those that mislead."""
+
+    verdict: Validity
+    loadgen_validity: Validity | None
+    official: bool | None
+    reasons: tuple[Check, ...]
+    checks: tuple[Check, ...]
+    metrics: dict[str, Scalar]
+
+
+def judge_performance(
+    log: DetailLog,
+    *,
+    num_failed: int | None = None,
+    replica_samples: Sequence[int] = (),
+    official: bool | None = None,
+) -> Verdict:
+    """The verdict on a performance test.
+
+    ``num_failed`` samples ended without an answer; ``replica_samples`` is what each replica
+    completed. Leave out what is not known. Raises InputError where the log is not one
+    of a whole performance test.
+    """
+    if log.mode not in ("PerformanceOnly", "SubmissionRun"):
+        raise InputError(
+            f"{log.path}: a log of mode {log.mode}, not of a performance test: LoadGen gives it "
+            "no validity. An accuracy test is judged by its scores, in the run's record.json."
+        )
+    validity = _validity(log)
+    checks = rules.of_loadgen(log)
+    if validity == "INVALID" and all(check.met for check in checks):
+        text = "LoadGen calls the run INVALID, and its log does not say why."
+        checks.append(rules.check("loadgen_validity", False, text))
+    checks += rules.of_ours(log, num_failed, replica_samples)
+    return _verdict(checks, validity, official, _metrics(log.values))
+
+
+def judge_accuracy(
+    scores: Mapping[str, float],
+    accuracy: Accuracy | None,
+    *,
+    log: DetailLog | None = None,
+    fraction: float = 1.0,
+    num_failed: int | None = None,
+    replica_samples: Sequence[int] = (),
+    official: bool | None = None,
+) -> Verdict:
+    """The verdict on an accuracy test: VALID when every gate is passed.
+
+    ``fraction`` is the share of the data set that was scored: gen_len is a sum, so its
+    gate shrinks with it.
+    """
+    if accuracy is None:
+        text = "The benchmark has no reference score, so its accuracy can't be judged."
+        checks = [rules.check("accuracy_gate", False, text)]
+    else:
+        checks = [
+            rules.gate(metric, scores.get(metric), gate, fraction if metric == "gen_len" else 1.0)
+            for metric, gate in accuracy.gates.items()
+        ]
+    if log is not None:
+        checks += rules.of_ours(log, num_failed, replica_samples)
+    return _verdict(checks, None, official, dict(scores))
+
+
+def overall(verdicts: Iterable[Verdict]) -> Validity:
+    """VALID only when there is a verdict and every one is VALID."""
+    words = {verdict.verdict for verdict in verdicts}
+    return "VALID" if words == {"VALID"} else "INVALID"
+
+
+def _verdict(
+    checks: list[Check],
+    validity: Validity | None,
+    official: bool | None,
+    metrics: dict[str, Scalar],
+) -> Verdict:
+    reasons = tuple(check for check in checks if not check.met)
+    return Verdict(
+        verdict="INVALID" if reasons or validity == "INVALID" else "VALID",
+        loadgen_validity=validity,
+        official=official,
+        reasons=reasons,
+        checks=tuple(checks),
+        metrics=metrics,
+    )
+
+
+def _metrics(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    kept = ("result_", "early_stopping_", "effective_", "requested_server_t", "generated_", "num_")
+    dropped = measures.misleading(values)
+    return {k: v for k, v in values.items() if k.startswith(kept) and k not in dropped}
+
+
+def _validity(log: DetailLog) -> Validity:
+    match log.text("result_validity"):
+        case "VALID":
+            return "VALID"
+        case "INVALID":
+            return "INVALID"
+        case other:
+            raise InputError(
+                f"{log.path}: damaged: result_validity is {other!r}, neither VALID nor INVALID. "
+                "Use the file as LoadGen wrote it."
+            )

@@ -1,0 +1,151 @@
+"""Records to test with, made of LoadGen's real logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sut import environment
+from sut.plan import (
+    Accuracy,
+    CpuDevice,
+    Dataset,
+    DatasetKind,
+    Device,
+    Engine,
+    EngineKind,
+    Gate,
+    Generation,
+    Mode,
+    Model,
+    Plan,
+    Preset,
+    Replica,
+    Scenario,
+    ScenarioSettings,
+    Timeouts,
+)
+from sut.results import mllog
+from sut.results.record import (
+    DispatcherStats,
+    Failure,
+    Hashes,
+    PhaseRecord,
+    Quantiles,
+    Record,
+    ReplicaWork,
+    Step,
+)
+from sut.results.verdict import judge_accuracy, judge_performance, overall
+
+PLAN = Plan(
+    benchmark="smollm2-135m-news",
+    site="local",
+    scenario=Scenario.SERVER,
+    mode=Mode.ALL,
+    preset=Preset.QUICK,
+    official=False,
+    not_official_because=("the preset is quick", "the model is not Llama-3.1-8B"),
+    round="v6.1",
+    model=Model(name="smollm2-135m-instruct", loadgen_name="llama3_1-8b", embedded=True),
+    dataset=Dataset(name="news", kind=DatasetKind.NEWS, num_samples=300),
+    generation=Generation(max_tokens=128),
+    engine=Engine(
+        kind=EngineKind.VLLM, max_model_len=2668, max_num_seqs=16, max_num_batched_tokens=4096
+    ),
+    device=Device.CPU,
+    cpu=CpuDevice(),
+    replicas=(Replica(index=0), Replica(index=1)),
+    host="127.0.0.1",
+    loadgen_name="llama3_1-8b",
+    loadgen_settings=ScenarioSettings(target_qps=50, max_query_count=10),
+    accuracy=Accuracy(
+        reference={"rouge1": 30.0, "gen_len": 120_000.0},
+        gates={"rouge1": Gate(low=29.7), "gen_len": Gate(low=108_000, high=132_000)},
+    ),
+    timeouts=Timeouts(),
+)
+QUANTILES = Quantiles(p50=48.1, p90=49.2, p99=50.3, p99_9=50.4, max=50.5)
+REPLICAS = (
+    ReplicaWork(
+        index=0,
+        node="jw2",
+        samples=6,
+        prompt_tokens=600,
+        output_tokens=48,
+        busy_s=0.4,
+        share=0.6,
+    ),
+    ReplicaWork(
+        index=1,
+        node="jw3",
+        samples=4,
+        prompt_tokens=400,
+        output_tokens=32,
+        busy_s=0.3,
+        share=0.4,
+    ),
+)
+
+
+def performance(log_dir: Path) -> PhaseRecord:
+    log = mllog.read(log_dir)
+    return PhaseRecord(
+        name="performance",
+        loadgen=log.values,
+        loadgen_errors=tuple(error.message for error in log.errors),
+        verdict=judge_performance(log, num_failed=0, replica_samples=(6, 4), official=False),
+        replicas=REPLICAS,
+        dispatcher=DispatcherStats(
+            elapsed_s=0.6,
+            issued=10,
+            completed=10,
+            failed=0,
+            prompt_tokens=1000,
+            output_tokens=80,
+            ttft_ms=QUANTILES,
+            tpot_ms=QUANTILES,
+        ),
+    )
+
+
+def accuracy(rouge1: float) -> PhaseRecord:
+    scores = {"rouge1": rouge1, "gen_len": 40_000.0}
+    verdict = judge_accuracy(scores, PLAN.accuracy, fraction=1 / 3, official=False)
+    return PhaseRecord(
+        name="accuracy",
+        loadgen={"effective_scenario": "Server", "effective_test_mode": "AccuracyOnly"},
+        loadgen_errors=(),
+        verdict=verdict,
+        replicas=REPLICAS,
+        accuracy=scores,
+        num_scored=100,
+    )
+
+
+def completed(*phases: PhaseRecord, **changes: Any) -> Record:
+    verdict = overall(phase.verdict for phase in phases)
+    record = Record(
+        run_id="20261124-021500-server",
+        created_utc="2026-11-24T02:15:00Z",
+        status="completed",
+        exit_code=0 if verdict == "VALID" else 1,
+        verdict=verdict,
+        failure=None,
+        plan_digest=PLAN.digest(),
+        plan=PLAN,
+        environment=environment.collect(),
+        hashes=Hashes(model="a" * 64, data="b" * 64),
+        timings=(
+            Step(name="load", start_s=0.0, duration_s=12.3),
+            Step(name="performance", start_s=12.3, duration_s=0.6),
+        ),
+        phases=phases,
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def failed(failure: Failure, *phases: PhaseRecord) -> Record:
+    return completed(*phases, status="failed", exit_code=3, verdict=None, failure=failure)

@@ -1,0 +1,185 @@
+"""Scores are the reference's, from exactly the answers LoadGen logged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from loadgen_logs import make
+from records import PLAN
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from sut import assets
+from sut.errors import InputError, RunError
+from sut.plan import Dataset, DatasetKind, Generation
+from sut.results import accuracy
+
+
+@pytest.fixture(autouse=True)
+def punkt() -> None:
+    accuracy.add_nltk_data(assets.nltk_data())
+
+
+def write_log(folder: Path, entries: Any) -> Path:
+    (folder / accuracy.FILE_NAME).write_text(json.dumps(entries))
+    return folder
+
+
+def entry(index: int, data: str = "01000000", **more: Any) -> dict[str, Any]:
+    return {"seq_id": index, "qsl_idx": index, "data": data, **more}
+
+
+@pytest.mark.parametrize("scenario", ["Server", "Offline"])
+def test_the_answers_are_those_given_to_loadgen(scenario: str, tmp_path: Path) -> None:
+    tokens = {str(i): [i, 2**31 - 1, 7 * i, -1][: 2 + i % 3] for i in range(20)}
+    log_dir = make(
+        tmp_path / "log",
+        scenario=scenario,
+        mode="AccuracyOnly",
+        user_conf={"target_qps": 1000},
+        num_samples=20,
+        tokens=tokens,
+    )
+    answers = accuracy.read_answers(log_dir, 20)
+    assert {str(index): answer for index, answer in answers.items()} == tokens
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([entry(0), entry(2)], "1 of 3 samples not answered: 1"),
+        ([entry(0), entry(1), entry(2), entry(1)], "1 of 3 samples answered twice: 1"),
+        ([entry(0), entry(1), entry(2), entry(9)], "1 of 3 samples not of the data set: 9"),
+    ],
+)
+def test_no_score_is_given_when_samples_are(
+    entries: list[dict[str, Any]], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=words) as caught:
+        accuracy.read_answers(write_log(tmp_path, entries), 3)
+    assert caught.value.code == "accuracy_incomplete"
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([], "holds no answers"),
+        ({"qsl_idx": 0}, "holds no answers"),
+        ([entry(0), {"qsl_idx": 1}], "entry 2"),
+        ([entry(0), "text"], "entry 2"),
+        ([entry(0, data="010000")], "entry 1"),
+        ([entry(0, data="0100000g")], "entry 1"),
+        ([entry(0, token_count=129)], "token_count is 129 but 1"),
+    ],
+)
+def test_a_damaged_log_is_named(entries: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{accuracy.FILE_NAME}.*{words}"):
+        accuracy.read_answers(write_log(tmp_path, entries), 1)
+
+
+def test_a_cut_or_missing_log_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be read"):
+        accuracy.read_answers(tmp_path, 1)
+    path = write_log(tmp_path, [entry(0)]) / accuracy.FILE_NAME
+    path.write_text(path.read_text()[:-1])
+    with pytest.raises(InputError, match="damaged or cut"):
+        accuracy.read_answers(tmp_path, 1)
+
+
+def test_the_same_text_scores_100() -> None:
+    text = "The mayor opened the bridge on Monday. Dr. Smith was there."
+    assert accuracy.score([text], [text]) == {
+        "rouge1": 100.0,
+        "rouge2": 100.0,
+        "rougeL": 100.0,
+        "rougeLsum": 100.0,
+        "gen_len": float(len(text)),
+    }
+
+
+def test_scores_are_what_is_counted_by_hand() -> None:
+    # 3 of 4 words shared (cats and cat are one stem): F = 2*3/(4+4); 1 of 3 pairs.
+    # The other prediction shares nothing.
+    scores = accuracy.score(["the cats sat down", "x"], ["the cat lay down", "y"])
+    assert scores["rouge1"] == 37.5
+    assert scores["rouge2"] == 16.6667
+    assert scores["rougeL"] == 37.5
+
+
+def test_rougelsum_compares_sentence_by_sentence() -> None:
+    # In the wrong order, as one text, the longest common run is one sentence of two.
+    scores = accuracy.score(["Dogs bark. Cats sleep."], ["Cats sleep. Dogs bark."])
+    assert scores["rougeL"] == 50.0
+    assert scores["rougeLsum"] == 100.0
+
+
+def test_gen_len_counts_characters_after_the_split() -> None:
+    scores = accuracy.score(["  One.  Two. \n", "héé"], ["One.", "x"])
+    assert scores["gen_len"] == len("One.\nTwo.") + len("héé")
+
+
+def test_scores_are_plain_floats() -> None:
+    scores = accuracy.score(["a b"], ["a c"])
+    assert {type(value) for value in scores.values()} == {float}
+    assert "np." not in str(scores)
+
+
+def test_an_answer_without_text_scores_nothing_and_breaks_nothing() -> None:
+    assert accuracy.score([""], ["a b"]) == dict.fromkeys([*accuracy.ROUGE, "gen_len"], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "matches"),
+    [
+        ([1, 2, 3, 1, 2], True),
+        ([1, 2], True),
+        ([1, 2, 3, 1, 2, 3], False),  # over max_tokens
+        ([1], False),  # under min_tokens
+        ([], False),
+        ([1, 2, 4], False),
+        ([1, 2, 3, 2], False),
+    ],
+)
+def test_an_echo_matches_at_any_length_allowed(tokens: list[int], matches: bool) -> None:
+    generation = Generation(min_tokens=2, max_tokens=5)
+    answers = {0: [7, 7], 1: tokens}
+    score = accuracy.exact_match(answers, [[7], [1, 2, 3]], generation)
+    assert score == (1.0 if matches else 0.5)
+
+
+def test_synthetic_data_is_scored_without_a_tokenizer(tmp_path: Path) -> None:
+    plan = msgspec.structs.replace(
+        PLAN,
+        dataset=Dataset(name="synthetic", kind=DatasetKind.SYNTHETIC, num_samples=2),
+        generation=Generation(max_tokens=2),
+    )
+    log_dir = write_log(tmp_path, [entry(1, "0500000005000000"), entry(0, "04000000")])
+    scores = accuracy.score_phase(
+        log_dir, plan, num_samples=2, prompts=[[4], [5]], references=[], model_path=None
+    )
+    assert scores == {"exact_match": 1.0}
+
+
+def test_answers_are_decoded_by_the_models_tokenizer_and_met_with_their_reference(
+    tmp_path: Path,
+) -> None:
+    words = {"<eos>": 0, "rain": 1, "stops": 2, "play": 3, "sun": 4}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    model = tmp_path / "model"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(model)
+    log = [entry(1, "0400000000000000"), entry(0, "01000000020000000300000000000000")]
+    scores = accuracy.score_phase(
+        write_log(tmp_path, log),
+        PLAN,
+        num_samples=2,
+        prompts=[[1], [1], [1]],
+        references=["rain stops play", "sun", "not answered"],
+        model_path=model,
+    )
+    assert scores["rouge1"] == 100.0
+    assert scores["gen_len"] == len("rain stops play") + len("sun")

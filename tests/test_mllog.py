@@ -1,0 +1,124 @@
+"""LoadGen's detail log is read as LoadGen wrote it, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loadgen_logs import make, smallest_valid, ten_queries, with_value
+
+from sut.errors import InputError
+from sut.results import mllog
+from sut.verdict import main as print_verdict
+
+
+def detail(folder: Path) -> Path:
+    return folder / mllog.FILE_NAME
+
+
+def test_values_are_loadgens_own() -> None:
+    log = mllog.read(ten_queries())
+    assert log.scenario == "Server"
+    assert log.mode == "PerformanceOnly"
+    assert log.token_latencies
+    assert log.count("result_query_count") == 10
+    assert log.flag("result_min_duration_met") is False
+    assert log.count("effective_schedule_rng_seed") == 16159082839903944936
+    assert "loaded_qsl_set" not in log.values  # a list, as long as the data set
+
+
+def test_an_error_is_told_with_its_line() -> None:
+    log = mllog.read(ten_queries())
+    (error,) = log.errors
+    line = detail(ten_queries()).read_text().splitlines()[error.line - 1]
+    assert error.message in line and '"is_error": true' in line
+    assert log.num_errors == 1
+
+
+def test_a_number_that_is_not_finite_is_none(tmp_path: Path) -> None:
+    conf = {"target_qps": 50, "max_query_count": 1}
+    folder = make(tmp_path / "one", user_conf=conf)
+    assert "nan" in detail(folder).read_text().lower()  # LoadGen divides nothing by nothing
+    assert mllog.read(folder).number("result_scheduled_samples_per_sec") is None
+
+
+def test_an_accuracy_log_is_whole_without_results(tmp_path: Path) -> None:
+    folder = make(tmp_path / "accuracy", mode="AccuracyOnly", scenario="Offline")
+    assert mllog.read(folder).mode == "AccuracyOnly"
+
+
+def without(key: str) -> Callable[[str], str]:
+    return lambda text: "".join(
+        line for line in text.splitlines(keepends=True) if f'"key": "{key}' not in line
+    )
+
+
+DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
+    "empty": (lambda text: "", "empty"),
+    "blank": (lambda text: "\n\n", "empty"),
+    "of another program": (lambda text: "hello\n" * 9, "not a LoadGen detail log"),
+    "of MLPerf Training": (
+        lambda text: ':::MLLOG {"key": "seed", "value": 1, "metadata": {"is_error": false}}\n',
+        "no LoadGen settings",
+    ),
+    "aborted": (
+        lambda text: text[: text.index(':::MLLOG {"key": "result_validity"')],
+        "did not finish",
+    ),
+    "without its last lines": (without("num_errors"), "num_errors"),
+    "without its limits": (without("requested_server_ttft"), "requested_server_ttft_latency"),
+    "cut within a line": (lambda text: text[:-100], "damaged or cut"),
+    "two in one file": (lambda text: text + text, "second time"),
+    "with a foreign line": (lambda text: text + "Killed\n", "damaged or cut"),
+    "with a line of zero bytes": (lambda text: text + "\0" * 64 + "\n", "damaged or cut"),
+    "with a word for a number": (
+        with_value("result_query_count", "many"),
+        "'result_query_count' should be",
+    ),
+    "with a percentile that is none": (
+        with_value("effective_target_latency_percentile", 1.0),
+        "between 0 and 1",
+    ),
+    "with an unknown validity": (
+        with_value("result_validity", "PERHAPS"),
+        "neither VALID nor INVALID",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_no_verdict_is_drawn_from_a_log_that_is(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, words = DAMAGE[damage]
+    detail(tmp_path).write_text(change(detail(smallest_valid()).read_text()))
+    assert print_verdict([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err and str(detail(tmp_path)) in err
+
+
+def test_a_damaged_line_is_named_by_number(tmp_path: Path) -> None:
+    lines = detail(smallest_valid()).read_text().splitlines()
+    lines[6] = lines[6][:-3]
+    detail(tmp_path).write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"{mllog.FILE_NAME}:7: damaged"):
+        mllog.read(tmp_path)
+
+
+def test_a_missing_log_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"can't be read .*mlperf_log_detail\.txt"):
+        mllog.read(tmp_path)
+
+
+@given(st.floats(0, 1, exclude_max=True))
+@settings(max_examples=60, deadline=None)
+def test_a_log_cut_anywhere_is_refused(where: float) -> None:
+    whole = detail(smallest_valid()).read_bytes().rstrip()
+    cut = detail(smallest_valid()).with_name("cut.txt")
+    cut.write_bytes(whole[: int(where * len(whole))])
+    with pytest.raises(InputError):
+        mllog.read(cut)

@@ -1,0 +1,109 @@
+"""The record keeps everything, and is read whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from loadgen_logs import smallest_valid, ten_queries
+from records import accuracy, completed, failed, performance
+
+from sut import environment
+from sut.errors import InputError
+from sut.results import mllog, record
+from sut.rundir import RunDir
+
+SCHEMA = Path(__file__).parent.parent / "configs" / "schema" / "record.json"
+
+RECORDS: dict[str, Callable[[], record.Record]] = {
+    "VALID": lambda: completed(performance(smallest_valid()), accuracy(31.0)),
+    "INVALID": lambda: completed(performance(ten_queries())),
+    "failed": lambda: failed(record.Failure(code="engine_died", message="exit 1", replica=1)),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_record_is_read_as_it_was_written(kind: str, tmp_path: Path) -> None:
+    written = RECORDS[kind]()
+    path = record.write(written, RunDir(tmp_path))
+    assert record.read(path) == record.read(tmp_path) == written
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_record_fits_its_schema(kind: str, tmp_path: Path) -> None:
+    path = record.write(RECORDS[kind](), RunDir(tmp_path))
+    jsonschema.validate(json.loads(path.read_text()), json.loads(SCHEMA.read_text()))
+
+
+def test_the_schema_is_current() -> None:
+    assert json.loads(SCHEMA.read_text()) == record.json_schema()
+
+
+def test_a_record_holds_loadgens_numbers_under_loadgens_names(tmp_path: Path) -> None:
+    path = record.write(completed(performance(ten_queries())), RunDir(tmp_path))
+    loadgen = json.loads(path.read_text())["phases"][0]["loadgen"]
+    assert loadgen == mllog.read(ten_queries()).values
+    assert loadgen["effective_schedule_rng_seed"] == 16159082839903944936
+
+
+def without_plan(document: dict[str, Any]) -> None:
+    del document["plan"]
+
+
+def of_version_99(document: dict[str, Any]) -> None:
+    document["schema_version"] = 99
+    document["news"] = "from the future"
+
+
+def with_unknown_key(document: dict[str, Any]) -> None:
+    document["verdct"] = "VALID"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without_plan, "not a whole record.*plan"),
+        (with_unknown_key, "not a whole record.*verdct"),
+        (of_version_99, "schema version is 99"),
+    ],
+)
+def test_a_record_that_is_not_ours_is_refused(
+    damage: Callable[[dict[str, Any]], None], words: str, tmp_path: Path
+) -> None:
+    path = record.write(completed(performance(ten_queries())), RunDir(tmp_path))
+    document = json.loads(path.read_text())
+    damage(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"{path}.*{words}"):
+        record.read(path)
+
+
+def test_a_cut_or_missing_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be read"):
+        record.read(tmp_path)
+    path = record.write(completed(performance(ten_queries())), RunDir(tmp_path))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="not a whole record"):
+        record.read(path)
+
+
+def test_the_environment_names_this_machine() -> None:
+    found = environment.collect()
+    assert found.num_cpus and found.memory_gib and found.kernel and found.python
+    assert "msgspec" in found.packages
+
+
+def test_gpus_are_read_from_nvidia_smi() -> None:
+    gpus, driver = environment.parse_gpus(
+        "NVIDIA A30, GPU-1111, 24576, 550.54.15\nNVIDIA A30, GPU-2222, [N/A], 550.54.15\n"
+    )
+    assert [(gpu.name, gpu.uuid, gpu.memory_mib) for gpu in gpus] == [
+        ("NVIDIA A30", "GPU-1111", 24576),
+        ("NVIDIA A30", "GPU-2222", None),
+    ]
+    assert driver == "550.54.15"
+    assert environment.parse_gpus("Failed to initialize NVML: Unknown Error\n") == ((), None)

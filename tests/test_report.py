@@ -1,0 +1,132 @@
+"""The report says the verdict first, then why, and calls nothing official that is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from loadgen_logs import make, smallest_valid, ten_queries
+from records import PLAN, accuracy, completed, failed, performance
+
+from sut.results.record import Failure, Record
+from sut.results.report import UNVERIFIED, render, summary
+from sut.results.units import against, number, quantity
+from sut.rundir import RunDir
+
+RUN_DIR = RunDir("/runs/latest")
+DEATH = Failure(code="engine_died", message="replica 1 ended with code 137", replica=1)
+
+
+def texts(record: Record) -> tuple[str, str]:
+    return render(record), summary(record, RUN_DIR)
+
+
+def test_the_verdict_comes_first() -> None:
+    for text in texts(completed(performance(ten_queries()))):
+        assert text.splitlines()[0].lstrip("# ").startswith("INVALID")
+    for text in texts(completed(performance(smallest_valid()))):
+        assert text.splitlines()[0].lstrip("# ").startswith("VALID")
+
+
+def test_every_reason_is_given_and_ttft_is_not_blamed() -> None:
+    record = completed(performance(ten_queries()))
+    for text in texts(record):
+        for reason in record.phases[0].verdict.reasons:
+            assert reason.text in text
+        assert "449 more queries" in text
+    before_tables = render(record).split("## Performance")[0]
+    assert "TTFT" not in before_tables
+
+
+def test_every_output_says_why_it_is_not_official() -> None:
+    for record in (
+        completed(performance(smallest_valid())),
+        completed(performance(ten_queries())),
+        failed(DEATH),
+    ):
+        for text in texts(record):
+            assert re.search(r"(?i)not official", text)
+            assert all(why in text for why in PLAN.not_official_because)
+            assert UNVERIFIED in text
+
+
+def test_the_report_names_benchmark_scenario_and_round_beside_unverified() -> None:
+    text = render(completed(performance(smallest_valid())))
+    assert "MLPerf Inference v6.1, smollm2-135m-news, Server: unverified." in text
+
+
+def test_the_summary_is_short_and_holds_what_people_look_for() -> None:
+    text = summary(completed(performance(ten_queries())), RUN_DIR)
+    assert len(text.splitlines()) <= 12
+    assert re.search(r"TTFT +p50 [\d.]+ ms +p99 [\d.]+ ms +limit 2,000 ms", text)
+    assert re.search(r"TPOT +p50 3[\d.]+ ms +p99 [\d.]+ ms +limit 100 ms", text)
+    assert re.search(r"[\d.]+ tokens/s, [\d.]+ samples/s", text)
+    assert str(RUN_DIR.report) in text
+
+
+def test_the_report_shows_each_replicas_work_and_where_it_ran_from() -> None:
+    record = completed(performance(ten_queries()))
+    text = render(record)
+    assert "| 1 | jw3 | 4 | 400 | 32 | 0.3 s | 40.0% |" in text
+    assert record.plan_digest in text and "a" * 64 in text and "b" * 64 in text
+    assert record.environment.kernel in text
+
+
+def test_accuracy_is_shown_beside_reference_and_gate() -> None:
+    text = render(completed(accuracy(29.0)))
+    assert "| rouge1 | 29 | 30 | at least 29.7 |" in text
+    assert "Scored on 100 of 300 samples" in text
+    assert "accuracy, accuracy_rouge1: rouge1 is 29; at least 29.7 needed." in text
+
+
+def test_a_failed_run_says_what_died_and_what_to_read() -> None:
+    text = summary(failed(DEATH), RUN_DIR, log_tail="Killed\nout of memory")
+    assert text.startswith("FAILED")
+    assert "engine_died: replica 1 ended with code 137" in text
+    assert "| out of memory" in text
+    assert text.splitlines()[-1].endswith(f"less {RUN_DIR.replica_log(1)}")
+    report = render(failed(DEATH))
+    assert "VALID" not in report and "engine_died" in report
+
+
+def test_offline_takes_ttft_from_the_dispatcher_and_says_so(tmp_path: Path) -> None:
+    conf = {"target_qps": 200, "min_duration": 50, "min_query_count": 100}
+    log_dir = make(tmp_path / "offline", scenario="Offline", user_conf=conf, tpot_ms=10)
+    text = summary(completed(performance(log_dir)), RUN_DIR)
+    assert re.search(r"TTFT +p50 48.1 ms +p99 50.3 ms \(by the dispatcher\)", text)
+
+
+def test_a_table_survives_any_message() -> None:
+    report = render(failed(Failure(code="x", message="a | b\n# c"), performance(ten_queries())))
+    assert "\n# c" not in report
+    for table in re.findall(r"(?:^\|.*\n)+", report, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(widths) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (0.0126, "0.0126"),
+        (38.0047, "38"),
+        (50.44, "50.4"),
+        (1.005, "1"),
+        (99.96, "100"),
+        (2000.0, "2,000"),
+        (1642.4, "1,642"),
+        (13368, "13,368"),
+        (-3.14159, "-3.14"),
+    ],
+)
+def test_numbers_have_three_digits_and_thousands_apart(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_units_agree_with_their_number() -> None:
+    assert quantity(1, "queries") == "1 query"
+    assert quantity(2, "queries") == "2 queries"
+    assert against(99.9999, 100, "ms") == "99.9999 ms"
+    assert against(100, 100, "ms") == "100 ms"

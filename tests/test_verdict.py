@@ -1,0 +1,342 @@
+"""The verdict names every rule that is not met, blames no other, and is never milder
+than LoadGen's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from loadgen_logs import SMALLEST_VALID, make, smallest_valid, ten_queries, with_value
+from records import PLAN
+
+from sut.errors import InputError
+from sut.plan import Accuracy, Gate
+from sut.results import mllog
+from sut.results.early_stopping import num_over_limit, queries_needed
+from sut.results.measures import measure
+from sut.results.rules import Check
+from sut.results.verdict import Verdict, judge_accuracy, judge_performance, overall
+from sut.rundir import RunDir
+from sut.verdict import main as print_verdict
+
+
+def judge(folder: Path, **counted: Any) -> Verdict:
+    return judge_performance(mllog.read(folder), **counted)
+
+
+def codes(checks: tuple[Check, ...]) -> set[str]:
+    return {check.code for check in checks}
+
+
+def check(verdict: Verdict, code: str) -> Check:
+    (found,) = (check for check in verdict.checks if check.code == code)
+    return found
+
+
+# Ten queries: what people try first.
+
+
+def test_ten_fast_queries_are_invalid_for_being_ten() -> None:
+    verdict = judge(ten_queries())
+    assert verdict.verdict == verdict.loadgen_validity == "INVALID"
+    assert codes(verdict.reasons) == {
+        "min_duration",
+        "min_queries",
+        "early_stopping",
+        "loadgen_errors",  # LoadGen logs an error when it ends at max_query_count
+    }
+    assert "Max query count reached" in check(verdict, "loadgen_errors").text
+
+
+def test_ten_fast_queries_are_not_blamed_on_their_latency() -> None:
+    verdict = judge(ten_queries())
+    ttft, tpot = check(verdict, "ttft_p99"), check(verdict, "tpot_p99")
+    assert ttft.met and ttft.limit == 2000 and ttft.measured == pytest.approx(50, abs=20)
+    assert tpot.met and tpot.limit == 100 and tpot.measured == pytest.approx(38, abs=5)
+    blamed = " ".join(reason.text for reason in verdict.reasons)
+    assert "TTFT" not in blamed and "TPOT" not in blamed
+
+
+def test_ten_fast_queries_are_told_how_many_more() -> None:
+    reason = check(judge(ten_queries()), "early_stopping")
+    assert (reason.measured, reason.limit) == (10, 459)
+    assert "449 more queries" in reason.text
+
+
+# One rule broken at a time.
+
+
+def test_the_smallest_valid_run_is_valid() -> None:
+    verdict = judge(smallest_valid(), num_failed=0, replica_samples=(300, 200), official=False)
+    assert verdict.verdict == verdict.loadgen_validity == "VALID"
+    assert verdict.reasons == ()
+    assert codes(verdict.checks) == {
+        "min_duration",
+        "min_queries",
+        "ttft_p99",
+        "tpot_p99",
+        "early_stopping",
+        "loadgen_errors",
+        "failed_samples",
+        "idle_replicas",
+    }
+
+
+@pytest.mark.parametrize(
+    ("slow", "conf", "reason"),
+    [
+        ({"ttft_ms": 40.0}, {"ttft_latency": 10}, "ttft_p99"),
+        ({"tpot_ms": 20.0}, {"tpot_latency": 10}, "tpot_p99"),
+    ],
+)
+def test_a_latency_over_its_limit_is_named_and_no_other(
+    slow: dict[str, float], conf: dict[str, int], reason: str, tmp_path: Path
+) -> None:
+    verdict = judge(make(tmp_path / "slow", user_conf=SMALLEST_VALID | conf, **slow))
+    assert codes(verdict.reasons) == {reason, "early_stopping"}  # the one brings the other
+    broken = check(verdict, reason)
+    assert broken.measured is not None and broken.limit is not None
+    assert broken.measured > broken.limit == 10
+
+
+def test_both_latencies_over_their_limits_are_both_named(tmp_path: Path) -> None:
+    conf = SMALLEST_VALID | {"ttft_latency": 10, "tpot_latency": 10}
+    verdict = judge(make(tmp_path / "slow", user_conf=conf, ttft_ms=40, tpot_ms=20))
+    assert codes(verdict.reasons) == {"ttft_p99", "tpot_p99", "early_stopping"}
+
+
+@pytest.mark.parametrize(
+    ("slow", "what"), [({"slow_ttft_ms": 700}, "TTFT"), ({"slow_tpot_ms": 40}, "TPOT")]
+)
+def test_a_few_slow_queries_fail_early_stopping_alone(
+    slow: dict[str, float], what: str, tmp_path: Path
+) -> None:
+    conf = SMALLEST_VALID | {"ttft_latency": 500, "tpot_latency": 20}
+    verdict = judge(make(tmp_path / "few", user_conf=conf, slow_every=150, **slow))
+    (reason,) = verdict.reasons
+    assert reason.code == "early_stopping"
+    assert reason.text.startswith(f"3 of 500 queries over the {what} limit")
+    assert reason.limit == 1001
+
+
+def test_a_run_too_short_fails_duration_alone(tmp_path: Path) -> None:
+    conf = {"target_qps": 1, "min_duration": 5000, "min_query_count": 100}
+    verdict = judge(make(tmp_path / "short", scenario="Offline", user_conf=conf))
+    (reason,) = verdict.reasons
+    assert reason.code == "min_duration" and reason.limit == 5 and reason.unit == "s"
+    assert reason.measured is not None and 0 < reason.measured < 5
+
+
+def test_an_error_loadgen_forgives_makes_a_run_invalid(tmp_path: Path) -> None:
+    folder = make(tmp_path / "lie", user_conf=SMALLEST_VALID, report_tokens=1)
+    verdict = judge(folder)
+    assert verdict.loadgen_validity == "VALID" and verdict.verdict == "INVALID"
+    errors = check(verdict, "loadgen_errors")
+    assert errors.measured == 500 and "greater than 1" in errors.text
+
+
+@pytest.mark.parametrize(
+    ("counted", "reason"),
+    [
+        ({"num_failed": 1}, "failed_samples"),
+        ({"replica_samples": (500, 0)}, "idle_replicas"),
+    ],
+)
+def test_what_loadgen_can_not_see_makes_a_run_invalid(counted: dict[str, Any], reason: str) -> None:
+    verdict = judge(smallest_valid(), **counted)
+    assert verdict.loadgen_validity == "VALID" and verdict.verdict == "INVALID"
+    assert codes(verdict.reasons) == {reason}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("result_validity", "INVALID", "loadgen_validity"),
+        ("result_min_duration_met", False, "min_duration"),
+        ("result_min_queries_met", False, "min_queries"),
+        ("early_stopping_met", False, "early_stopping"),
+        ("result_query_count", 9, "min_queries"),
+        ("result_first_token_99.00_percentile_latency_ns", 2_000_000_001, "ttft_p99"),
+        ("result_first_token_99.00_percentile_latency_ns", -1, "ttft_p99"),
+        ("result_time_per_output_token_99.00_percentile_ns", 100_000_001, "tpot_p99"),
+        ("num_errors", 1, "loadgen_errors"),
+    ],
+)
+def test_one_bad_value_in_a_valid_log_is_enough(
+    key: str, value: object, reason: str, tmp_path: Path
+) -> None:
+    text = (smallest_valid() / mllog.FILE_NAME).read_text()
+    (tmp_path / mllog.FILE_NAME).write_text(with_value(key, value)(text))
+    verdict = judge(tmp_path)
+    assert verdict.verdict == "INVALID"
+    assert reason in codes(verdict.reasons)
+
+
+def test_a_value_just_over_its_limit_does_not_read_as_the_limit(tmp_path: Path) -> None:
+    text = (smallest_valid() / mllog.FILE_NAME).read_text()
+    key = "result_first_token_99.00_percentile_latency_ns"
+    (tmp_path / mllog.FILE_NAME).write_text(with_value(key, 2_000_000_001)(text))
+    assert "2,000.000001 ms; the limit is 2,000 ms" in check(judge(tmp_path), "ttft_p99").text
+
+
+# The other scenarios.
+
+
+def test_offline_has_no_latency_rule(tmp_path: Path) -> None:
+    conf = {"target_qps": 200, "min_duration": 200, "min_query_count": 100}
+    folder = make(tmp_path / "offline", scenario="Offline", user_conf=conf, tpot_ms=40)
+    verdict = judge(folder)
+    assert verdict.verdict == "VALID"
+    assert codes(verdict.checks) == {"min_duration", "min_queries", "loadgen_errors"}
+    assert check(verdict, "min_queries").measured == 100  # samples: Offline is one query
+    figures = measure(verdict.metrics)
+    assert figures.samples_per_s and figures.tokens_per_s
+    assert figures.tokens_per_s == pytest.approx(8 * figures.samples_per_s, rel=1e-4)
+
+
+def test_single_stream_needs_64_queries(tmp_path: Path) -> None:
+    conf = {"target_latency": 2, "min_duration": 50, "min_query_count": 100}
+    folder = make(tmp_path / "single", scenario="SingleStream", user_conf=conf, ttft_ms=1)
+    verdict = judge(folder)
+    assert verdict.verdict == "VALID"
+    assert codes(verdict.checks) == {
+        "min_duration",
+        "min_queries",
+        "early_stopping",
+        "loadgen_errors",
+    }
+    assert check(verdict, "early_stopping").limit == 64
+
+
+def test_interactive_is_held_to_its_own_limits(tmp_path: Path) -> None:
+    folder = make(tmp_path / "log", model="llama3_1-8b-interactive", user_conf=SMALLEST_VALID)
+    verdict = judge(folder)
+    assert check(verdict, "ttft_p99").limit == 500
+    assert check(verdict, "tpot_p99").limit == 30
+
+
+def test_a_server_log_without_token_latencies_says_so(tmp_path: Path) -> None:
+    folder = make(tmp_path / "dot", model="llama3.1-8b", user_conf=SMALLEST_VALID)
+    assert "no TTFT and TPOT" in check(judge(folder), "latency_p99").text
+
+
+def test_an_accuracy_log_has_no_performance_verdict(tmp_path: Path) -> None:
+    folder = make(tmp_path / "accuracy", mode="AccuracyOnly", scenario="Offline")
+    with pytest.raises(InputError, match="AccuracyOnly"):
+        judge(folder)
+
+
+# Numbers.
+
+
+def test_keys_that_mislead_are_not_among_the_metrics() -> None:
+    log = mllog.read(smallest_valid())
+    metrics = judge_performance(log).metrics
+    assert "result_token_throughput" in log.values
+    assert not metrics.keys() & {"result_token_throughput", "result_overlatency_query_count"}
+    assert metrics["result_query_count"] == 500
+    figures = measure(log.values)
+    assert figures.samples_per_s and figures.tokens_per_s
+    assert figures.tokens_per_s == pytest.approx(8 * figures.samples_per_s * 500 / 499, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_over", "percentile", "total"),
+    [
+        (0, 0.99, 459),
+        (1, 0.99, 662),
+        (2, 0.99, 838),
+        (5, 0.99, 1307),
+        (10, 0.99, 2010),
+        (100, 0.99, 12571),
+        (2000, 0.99, 210_600),
+        (0, 0.9, 44),
+        (1, 0.9, 64),
+        (300, 0.9, 3407),
+    ],
+)
+def test_early_stopping_asks_for_as_many_as_loadgen(
+    num_over: int, percentile: float, total: int
+) -> None:
+    assert queries_needed(num_over, percentile) == total
+    assert num_over_limit(total, percentile) == num_over
+    assert num_over_limit(total + 1, percentile) is None
+
+
+# Accuracy.
+
+GATES = Accuracy(
+    reference={"rouge1": 38.7792, "gen_len": 8_167_644},
+    gates={
+        "rouge1": Gate(low=0.99 * 38.7792),
+        "gen_len": Gate(low=0.9 * 8_167_644, high=1.1 * 8_167_644),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("scores", "fraction", "reasons"),
+    [
+        ({"rouge1": 38.4, "gen_len": 8e6}, 1.0, set()),
+        ({"rouge1": 38.3, "gen_len": 8e6}, 1.0, {"accuracy_rouge1"}),
+        ({"rouge1": 38.4, "gen_len": 9e6}, 1.0, {"accuracy_gen_len"}),
+        ({"rouge1": 38.4, "gen_len": 7e6}, 1.0, {"accuracy_gen_len"}),
+        ({"rouge1": 38.4, "gen_len": 8e5}, 0.1, set()),
+        ({"rouge1": 38.4, "gen_len": 8e6}, 0.1, {"accuracy_gen_len"}),
+        ({"gen_len": 8e6}, 1.0, {"accuracy_rouge1"}),
+    ],
+)
+def test_every_gate_is_held(scores: dict[str, float], fraction: float, reasons: set[str]) -> None:
+    verdict = judge_accuracy(scores, GATES, fraction=fraction)
+    assert codes(verdict.reasons) == reasons
+    assert verdict.verdict == ("INVALID" if reasons else "VALID")
+    assert verdict.loadgen_validity is None
+
+
+def test_accuracy_without_a_reference_is_not_passed() -> None:
+    assert judge_accuracy({"rouge1": 99.0}, None).verdict == "INVALID"
+
+
+def test_a_run_is_valid_when_every_phase_is() -> None:
+    good, bad = judge(smallest_valid()), judge(ten_queries())
+    assert overall([good, good]) == "VALID"
+    assert overall([good, bad]) == overall([]) == "INVALID"
+
+
+# The command.
+
+
+def test_the_command_prints_every_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_verdict([str(ten_queries())]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("INVALID")
+    for rule in judge(ten_queries()).checks:
+        assert rule.text in out
+    assert print_verdict([str(smallest_valid())]) == 0
+    assert capsys.readouterr().out.startswith("VALID")
+
+
+def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_verdict([str(ten_queries()), "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert msgspec.convert(printed, Verdict) == judge(ten_queries())
+    assert printed["verdict"] == "INVALID"
+    assert {"code", "text", "measured", "limit"} <= printed["reasons"][0].keys()
+
+
+def test_the_command_says_why_a_run_is_not_official(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = RunDir(tmp_path)
+    shutil.copytree(smallest_valid(), run_dir.loadgen("performance"))
+    run_dir.plan.write_bytes(msgspec.json.encode(PLAN))
+    for folder in (run_dir.root, run_dir.loadgen("performance")):
+        assert print_verdict([str(folder)]) == 0
+        out = capsys.readouterr().out
+        assert "Not official" in out and all(why in out for why in PLAN.not_official_because)
+    print_verdict([str(tmp_path), "--json"])
+    assert json.loads(capsys.readouterr().out)["official"] is False
