@@ -189,7 +189,7 @@ class Replica(Struct, frozen=True, kw_only=True):
 
 
 class CpuDevice(Struct, frozen=True, kw_only=True):
-    kv_cache_gib: float = 2.0
+    kv_cache_gib: int = 2  # per replica; vLLM takes whole GiB
     cpus: tuple[int, ...] = ()  # empty: every core this process may use
 
 

@@ -36,7 +36,7 @@ class Serving:
         self._num_samples = len(prompts)
         self.dispatcher = _core.Dispatcher(
             _store(plan, prompts, model_path),
-            _core.WireLayout(**wire.layout()),
+            _core.WireLayout(**wire.layout(plan.engine.kind)),
             host=plan.host,
             num_replicas=len(plan.replicas),
             max_output_tokens=plan.generation.max_tokens,

@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <stdexcept>
@@ -112,7 +113,8 @@ void Engine::accept(char type) {
 void Engine::start_step(std::int64_t now) {
   const Step step = scheduler_.begin_step();
   const double factor = faults_.step_factor(num_completed_);
-  const auto duration = static_cast<std::int64_t>(std::llround(step.duration_ns * factor));
+  const std::int64_t duration =
+      std::llround(std::min(static_cast<double>(step.duration_ns) * factor, kLongestStepNs));
   const bool catches_up = back_to_back_ && now - step_end_ns_ < kMaxCatchUpNs;
   step_end_ns_ = (catches_up ? step_end_ns_ : now) + duration;
   in_step_ = true;

@@ -10,8 +10,6 @@ namespace replay {
 Scheduler::Scheduler(const Limits& limits, const ServiceModel& model)
     : limits_(limits), model_(model) {
   assert(limits.max_num_seqs >= 1 && limits.max_num_batched_tokens >= limits.max_num_seqs);
-  outputs_.reserve(limits.max_num_seqs);
-  running_.reserve(limits.max_num_seqs);
 }
 
 void Scheduler::add(Request request) {

@@ -1,5 +1,6 @@
 #include "service_model.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace replay {
@@ -19,7 +20,7 @@ std::int64_t ServiceModel::step_ns(std::uint32_t num_decoding,
                                    std::uint32_t num_prefill_tokens) const {
   double us = step_base_us + step_per_sequence_us * num_decoding;
   if (prefill_tokens_per_s > 0) us += num_prefill_tokens / prefill_tokens_per_s * 1e6;
-  return std::llround(us * 1e3);
+  return std::llround(std::min(us * 1e3, kLongestStepNs));
 }
 
 std::uint32_t ServiceModel::answer_length(std::span<const std::uint32_t> prompt,

@@ -5,6 +5,9 @@
 
 namespace replay {
 
+// 11 days: keeps any time in an int64_t.
+inline constexpr double kLongestStepNs = 1e15;
+
 // How long a step takes and how long an answer is. A duration or rate of 0 costs no time.
 struct ServiceModel {
   double prefill_tokens_per_s = 0;

@@ -72,6 +72,12 @@ class ZmqSocket {
     check(zmq_connect(monitor_.get(), address.c_str()), "zmq monitor");
   }
 
+  // A monitor that is still on when its reader is closed blocks ZeroMQ's I/O thread, and every
+  // socket with it, at the next event.
+  ~ZmqSocket() { zmq_socket_monitor(handle(), nullptr, 0); }
+  ZmqSocket(const ZmqSocket&) = delete;
+  ZmqSocket& operator=(const ZmqSocket&) = delete;
+
   void connect(const std::string& address) {
     if (address.starts_with("tcp://[")) set(ZMQ_IPV6, 1);
     check(zmq_connect(handle(), address.c_str()), "cannot connect to " + address);
