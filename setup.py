@@ -19,7 +19,8 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         module = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = Path(self.build_temp).resolve()
+        # An editable install gives a new build_temp each time; a folder of ours is built on.
+        build = Path(os.environ.get("SUT_BUILD_DIR") or self.build_temp).resolve()
         configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
         configure += [f"-DPython3_EXECUTABLE={sys.executable}"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}"]
@@ -35,6 +36,10 @@ class CMakeBuild(build_ext):
         shutil.copy2(next((build / "csrc").glob("_core*.so")), module)
         engine = build / "csrc" / "replay_engine" / "replay_engine"
         shutil.copy2(engine, module.parent / "replay_engine")
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        shutil.copy2(Path(self.build_lib) / "sut" / "replay_engine", ROOT / "sut")
 
 
 setup(ext_modules=[Extension("sut._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

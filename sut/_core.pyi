@@ -100,9 +100,7 @@ class Dispatcher:
     def ready_response(self, replica: int) -> bytes | None:
         """The engine's EngineCoreReadyResponse as it came (msgpack), or None."""
     def set_credit(self, replica: int, max_in_flight: int) -> None: ...
-    def generate(
-        self, samples: Sequence[int], replica: int, timeout_s: float
-    ) -> list[list[int]]:
+    def generate(self, samples: Sequence[int], replica: int, timeout_s: float) -> list[list[int]]:
         """Run samples outside LoadGen on one replica and return their output token ids."""
     def fail(self, code: str, message: str, replica: int = -1) -> None:
         """Stop with a reason. The first failure is kept; later ones are dropped."""

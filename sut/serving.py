@@ -103,9 +103,7 @@ class Serving:
         samples = range(min(NUM_WARMUP_SAMPLES, self._num_samples))
         with ThreadPoolExecutor(len(self.plan.replicas)) as pool:
             runs = [
-                pool.submit(
-                    self.dispatcher.generate, samples, r.index, self.plan.timeouts.warmup_s
-                )
+                pool.submit(self.dispatcher.generate, samples, r.index, self.plan.timeouts.warmup_s)
                 for r in self.plan.replicas
             ]
             while not all(run.done() for run in runs):

@@ -169,9 +169,7 @@ def _encode_by_vllm(
         yield bytes(frame)
 
 
-def _encode_for_replay(
-    generation: Generation, prompts: Sequence[Sequence[int]]
-) -> Iterable[bytes]:
+def _encode_for_replay(generation: Generation, prompts: Sequence[Sequence[int]]) -> Iterable[bytes]:
     """The same array with what the replay engine reads of SamplingParams."""
     params = {"min_tokens": generation.min_tokens, "max_tokens": generation.max_tokens}
     for prompt in prompts:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from replay import served
 
 from sut import _core
-from replay import served
 
 NUM_SAMPLES = 300
 USER_CONF = """

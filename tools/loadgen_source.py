@@ -42,7 +42,8 @@ def find_sdist(folder: Path) -> Path:
     # pip knows the index this machine uses.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
-    run = subprocess.run([*command, f"mlcommons_loadgen=={VERSION}"], capture_output=True, text=True)
+    command += [f"mlcommons_loadgen=={VERSION}"]
+    run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(
             f"{run.stderr.strip()}\nerror: LoadGen's sources ({SDIST}) can't be fetched from PyPI; "
@@ -63,7 +64,10 @@ def checked(sdist: Path) -> Path:
 
 def unpack(sdist: Path, folder: Path) -> None:
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        # The data filter came with Python 3.11.4; Debian 12 has 3.11.2. The file's hash is known.
+        if hasattr(tarfile, "data_filter"):
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
 
 
 if __name__ == "__main__":

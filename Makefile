@@ -1,0 +1,75 @@
+# Set-up happens on first use and is lazy after that: a second run redoes only what has changed.
+# Downloads and the Python packages are kept in $XDG_CACHE_HOME/mlperf-sut (~/.cache/mlperf-sut).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlperf-sut
+VENV := .venv
+PY := $(VENV)/bin/python
+# Folders are listed too, so that a deleted source is noticed.
+CPP_SOURCES := CMakeLists.txt setup.py pyproject.toml tools/loadgen_source.py \
+	$(shell find csrc -not -name '*.md' -not -path '*/tests*')
+SHELL_SCRIPTS = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+
+# What any checkout has compiled, no other compiles again.
+export CMAKE_CXX_COMPILER_LAUNCHER := ccache
+export CCACHE_DIR := $(CACHE)/ccache
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+
+.PHONY: help demo test bench build env lock lint format cpp-test clean clean-cache packages FORCE
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+demo: build ## Set everything up and run MLPerf's Server scenario on a small real model
+	@$(PY) -m sut.submit --scenario server
+
+test: lint cpp-test ## Set everything up and run every test
+	@$(PY) -m pytest
+
+bench: build ## Measure the dispatcher; see docs/performance.md
+	@$(PY) -m benchmarks
+
+build: build/stamp ## Build the C++ core in place
+
+env: $(VENV)/made-of ## Make the Python environment, .venv
+
+packages:
+	@tools/debian_packages.sh
+
+$(VENV)/made-of: packages FORCE
+	@tools/python_env.sh $(VENV)
+
+build/stamp: $(VENV)/made-of $(CPP_SOURCES)
+	@echo "==> C++ core (about a minute the first time)"
+	@mkdir -p build
+	@SUT_BUILD_DIR=build/release $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: build
+	@echo "==> ruff, mypy, shellcheck"
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check --quiet
+	@$(PY) -m mypy
+	@shellcheck $(SHELL_SCRIPTS)
+
+format: env ## Format the Python sources
+	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff format
+
+cpp-test: build
+	@tools/cpp_tests.sh $(PY) plain address thread
+
+lock: ## Resolve pyproject.toml again into requirements/*.lock (UPGRADE=1: to the newest versions)
+	@tools/lock.sh $(if $(UPGRADE),--upgrade)
+
+clean: ## Remove what was built in this checkout (runs/ is kept)
+	rm -rf build $(VENV) sut/_core*.so sut/replay_engine ./*.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+clean-cache: ## Remove what every checkout of yours shares: downloads and the Python packages
+	rm -rf "$(CACHE)"

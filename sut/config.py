@@ -1,0 +1,266 @@
+"""Benchmarks and sites: YAML in, frozen values out, every mistake reported at once.
+
+The structs here and in :mod:`sut.plan` are the one definition; the JSON Schemas in
+``configs/schema`` are generated from them (:mod:`sut.schema`) and check what is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonschema
+import msgspec
+import yaml
+
+from sut.errors import InputError
+from sut.plan import (
+    Accuracy,
+    CpuDevice,
+    Dataset,
+    Device,
+    Engine,
+    Generation,
+    Model,
+    PositiveInt,
+    Preset,
+    Scenario,
+    ScenarioSettings,
+    Struct,
+    Timeouts,
+)
+
+Document = dict[str, Any]
+
+
+class PerScenario(Struct, frozen=True, kw_only=True):
+    """Settings by scenario; None for a scenario that is not there."""
+
+    server: ScenarioSettings | None = None
+    offline: ScenarioSettings | None = None
+    singlestream: ScenarioSettings | None = None
+    interactive: ScenarioSettings | None = None
+
+    def of(self, scenario: Scenario) -> ScenarioSettings | None:
+        settings: ScenarioSettings | None = getattr(self, scenario)
+        return settings
+
+    def known(self) -> list[Scenario]:
+        return [scenario for scenario in Scenario if self.of(scenario) is not None]
+
+
+class Presets(Struct, frozen=True, kw_only=True):
+    """What each preset lays over the scenarios' settings; ``official`` lays nothing."""
+
+    quick: PerScenario = PerScenario()
+    smoke: PerScenario = PerScenario()
+
+    def of(self, preset: Preset) -> PerScenario:
+        match preset:
+            case Preset.QUICK:
+                return self.quick
+            case Preset.SMOKE:
+                return self.smoke
+            case Preset.OFFICIAL:
+                nothing = ScenarioSettings()
+                return PerScenario(**{scenario.value: nothing for scenario in Scenario})
+
+
+class Benchmark(Struct, frozen=True, kw_only=True):
+    """What is measured."""
+
+    name: str
+    description: str = ""
+    official: bool = False  # one of MLCommons' own benchmarks
+    round: str = "v6.1"  # whose seeds LoadGen carries
+    model: Model
+    dataset: Dataset
+    generation: Generation
+    engine: Engine
+    scenarios: PerScenario
+    presets: Presets = Presets()
+    accuracy: Accuracy | None = None
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    """Where it runs. Relative paths are taken from the folder the command is typed in."""
+
+    name: str
+    description: str = ""
+    device: Device = Device.CPU
+    host: str = "127.0.0.1"  # address the dispatcher listens on for its engines
+    run_root: str = "runs"
+    num_replicas: PositiveInt = 1
+    models: dict[str, str] = {}  # model name -> folder
+    datasets: dict[str, str] = {}  # data set name -> file
+    cpu: CpuDevice = CpuDevice()
+    timeouts: Timeouts = Timeouts()
+    env: dict[str, str] = {}  # added to the engines' environment
+
+
+def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark, Site]:
+    """The benchmark and the site by name or file, changed by ``sets`` (``engine.dtype=float32``,
+    ``site.run_root=/x``). Raises InputError that lists every mistake in both."""
+    benchmark_file, site_file = find("benchmarks", benchmark), find("sites", site)
+    documents = {Benchmark: read(benchmark_file), Site: read(site_file)}
+    for change in sets:
+        apply(change, documents[Benchmark], documents[Site])
+    files = {Benchmark: benchmark_file, Site: site_file}
+    mistakes = [m for t in files for m in check(documents[t], t, files[t])]
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    return _convert(documents[Benchmark], Benchmark), _convert(documents[Site], Site)
+
+
+def find(kind: str, name: str) -> Path:
+    """The file of a benchmark or a site: a path as it is, a name under ``configs/``."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        if not Path(name).is_file():
+            raise InputError(f"{name}: no such file")
+        return Path(name)
+    known = {path.stem: path for folder in reversed(_folders(kind)) for path in _files(folder)}
+    if name not in known:
+        raise InputError(
+            f"no {kind.removesuffix('s')} is called '{name}'{nearest(name, known)}. "
+            f"There are {', '.join(sorted(known)) or 'none'}; or give a .yaml file."
+        )
+    return known[name]
+
+
+def _folders(kind: str) -> list[Path]:
+    """In the current folder, beside the package (a checkout), and inside it (installed)."""
+    package = Path(__file__).resolve().parent
+    return [root / "configs" / kind for root in (Path.cwd(), package.parent, package)]
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(folder.glob("*.yaml"))
+
+
+def read(path: Path) -> Document:
+    """The YAML mapping in a file. Raises InputError."""
+    try:
+        document = yaml.load(path.read_text(), _Loader)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: holds no keys")
+    return document
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, where a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key_node.value}' stands twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def apply(change: str, benchmark: Document, site: Document) -> None:
+    """Carry out one ``--set key=value`` on the documents. The value is read as YAML."""
+    path, equals, text = change.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError(f"--set {change}: give key=value, e.g. engine.max_num_seqs=16")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {change}: the value is not YAML") from None
+    document = benchmark
+    if keys[0] == "site" and len(keys) > 1:
+        document, keys = site, keys[1:]
+    if keys[0] == "scenarios" and len(keys) == 3:
+        # Said on the command line, so it holds whatever the preset says.
+        for preset in benchmark.get("presets", {}).values():
+            preset.get(keys[1], {}).pop(keys[2], None)
+    for key in keys[:-1]:
+        document = document.setdefault(key, {})
+        if not isinstance(document, dict):
+            raise InputError(f"--set {change}: {key} is a value and has no keys")
+    document[keys[-1]] = value
+
+
+def check(document: Document, kind: type[Struct], file: Path) -> list[str]:
+    """Every mistake in a document, one line each: file, line, key, what is wrong."""
+    validator = jsonschema.Draft202012Validator(msgspec.json.schema(kind))
+    root = yaml.compose(file.read_text(), yaml.SafeLoader) if file.is_file() else None
+    mistakes = []
+    for error in validator.iter_errors(document):
+        for path, text in _explain(error):
+            key = ".".join(map(str, path))
+            mistakes.append(f"{file}:{_line(root, path)}: {key + ': ' if key else ''}{text}")
+    return sorted(mistakes)
+
+
+def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int], str]]:
+    """What a schema error means to who wrote the file."""
+    path = list(error.absolute_path)
+    if error.validator == "anyOf" and error.context:
+        # "this or nothing": say what is wrong with this.
+        branches = [e for e in error.context if e.validator_value != "null"]
+        for inner in branches:
+            yield from _explain(inner)
+    elif error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for key in sorted(set(error.instance) - set(known)):
+            yield [*path, key], f"unknown key{nearest(key, known)}"
+    elif error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        yield path, f"misses {', '.join(missing)}"
+    elif error.validator == "enum":
+        allowed = error.validator_value
+        yield (
+            path,
+            f"'{error.instance}' is not one of {', '.join(map(str, allowed))}"
+            + nearest(str(error.instance), allowed),
+        )
+    elif error.validator == "pattern":
+        yield path, f"'{error.instance}' does not fit {error.validator_value}"
+    elif error.validator == "type":
+        yield path, f"{error.instance!r} is not of type {error.validator_value}"
+    else:
+        yield path, error.message
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` where something known is near, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int:
+    """The line of the deepest part of ``path`` that stands in the file."""
+    line, node = 1, root
+    for key in path:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {k.value: (k, v) for k, v in node.value}
+            if key not in pairs:
+                break
+            key_node, node = pairs[key]
+            line = key_node.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+_T = TypeVar("_T", bound=Struct)
+
+
+def _convert(document: Document, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:  # what the schema can't say
+        raise InputError(f"{document.get('name', kind.__name__)}: {error}") from None

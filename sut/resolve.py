@@ -1,0 +1,194 @@
+"""From a benchmark and a site to a plan. Pure: all it knows comes in as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sut.config import Benchmark, Site, nearest
+from sut.errors import InputError
+from sut.plan import (
+    DatasetKind,
+    Device,
+    EngineKind,
+    Mode,
+    Plan,
+    Preset,
+    Replica,
+    Scenario,
+    ScenarioSettings,
+)
+
+
+def resolve(
+    benchmark: Benchmark,
+    site: Site,
+    *,
+    scenario: Scenario,
+    mode: Mode,
+    preset: Preset,
+    usable_cpus: Sequence[int],
+    sets: Sequence[str] = (),
+) -> Plan:
+    """The plan of one run. ``sets`` are the changes already made to the two inputs, for the
+    plan to tell. Raises InputError that lists everything that stands in the way."""
+    mistakes: list[str] = []
+    settings = _settings(benchmark, scenario, preset, mistakes)
+    loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
+    model_path = _model_path(benchmark, site, mistakes)
+    dataset_path = _dataset_path(benchmark, site, mistakes)
+    replicas = _replicas(site, usable_cpus, mistakes)
+    _check_lengths(benchmark, mistakes)
+    _check_settings(scenario, settings, mistakes)
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    because = _not_official_because(benchmark, preset, sets)
+    return Plan(
+        benchmark=benchmark.name,
+        site=site.name,
+        scenario=scenario,
+        mode=mode,
+        preset=preset,
+        official=not because,
+        not_official_because=because,
+        round=benchmark.round,
+        model=msgspec.structs.replace(benchmark.model, path=model_path),
+        dataset=msgspec.structs.replace(benchmark.dataset, path=dataset_path),
+        generation=benchmark.generation,
+        engine=benchmark.engine,
+        device=site.device,
+        cpu=site.cpu,
+        replicas=replicas,
+        host=site.host,
+        loadgen_name=loadgen_name,
+        loadgen_settings=settings,
+        accuracy=benchmark.accuracy,
+        timeouts=site.timeouts,
+        env=site.env,
+    )
+
+
+def _settings(
+    benchmark: Benchmark, scenario: Scenario, preset: Preset, mistakes: list[str]
+) -> ScenarioSettings:
+    """The scenario's settings with the preset's laid over them."""
+    base = benchmark.scenarios.of(scenario)
+    if base is None:
+        known = ", ".join(benchmark.scenarios.known())
+        mistakes.append(f"benchmark {benchmark.name} has no scenario {scenario}; it has {known}")
+        return ScenarioSettings(target_qps=1.0)
+    over = benchmark.presets.of(preset).of(scenario)
+    if over is None:
+        known = ", ".join(p for p in Preset if benchmark.presets.of(p).of(scenario) is not None)
+        mistakes.append(
+            f"benchmark {benchmark.name} has no preset {preset} for {scenario}; it has {known}"
+        )
+    return lay_over(base, over or ScenarioSettings())
+
+
+def lay_over(base: ScenarioSettings, over: ScenarioSettings) -> ScenarioSettings:
+    """``base`` with every setting that ``over`` gives."""
+    given = {k: v for k, v in msgspec.structs.asdict(over).items() if v not in (None, "")}
+    return msgspec.structs.replace(base, **given)
+
+
+def _model_path(benchmark: Benchmark, site: Site, mistakes: list[str]) -> str:
+    model = benchmark.model
+    if model.embedded or benchmark.engine.kind is EngineKind.REPLAY:
+        return ""
+    return _site_path("model", model.name, site.models, "models", site, mistakes)
+
+
+def _dataset_path(benchmark: Benchmark, site: Site, mistakes: list[str]) -> str:
+    dataset = benchmark.dataset
+    if dataset.kind is not DatasetKind.CNN_EVAL:
+        return ""
+    return _site_path("data set", dataset.name, site.datasets, "datasets", site, mistakes)
+
+
+def _site_path(
+    what: str, name: str, paths: dict[str, str], key: str, site: Site, mistakes: list[str]
+) -> str:
+    if name not in paths:
+        mistakes.append(
+            f"site {site.name} does not say where the {what} '{name}' is{nearest(name, paths)}. "
+            f"Put '{name}: /path' under {key}: in the site's file and give it with --site"
+        )
+    return paths.get(name, "")
+
+
+def _replicas(site: Site, usable_cpus: Sequence[int], mistakes: list[str]) -> tuple[Replica, ...]:
+    if site.device is not Device.CPU:
+        return tuple(Replica(index=i) for i in range(site.num_replicas))
+    cpus = site.cpu.cpus or tuple(usable_cpus)
+    if unusable := sorted(set(cpus) - set(usable_cpus)):
+        mistakes.append(
+            f"site {site.name}: cpu.cpus names {_list(unusable)}; this machine lets us use "
+            f"{_list(usable_cpus)}"
+        )
+    if len(set(cpus)) < len(cpus):
+        mistakes.append(f"site {site.name}: cpu.cpus names a core twice")
+    share = len(cpus) // site.num_replicas
+    if share == 0:
+        mistakes.append(
+            f"site {site.name}: {site.num_replicas} replicas need a core each, and there are "
+            f"{len(cpus)}"
+        )
+    return tuple(
+        Replica(index=i, cpus=tuple(cpus[i * share : (i + 1) * share]))
+        for i in range(site.num_replicas)
+    )
+
+
+def _check_lengths(benchmark: Benchmark, mistakes: list[str]) -> None:
+    dataset, generation, engine = benchmark.dataset, benchmark.generation, benchmark.engine
+    if generation.min_tokens > generation.max_tokens:
+        mistakes.append(
+            f"generation.min_tokens {generation.min_tokens} is more than "
+            f"max_tokens {generation.max_tokens}"
+        )
+    if dataset.kind is DatasetKind.SYNTHETIC and not (
+        0 < dataset.min_prompt_tokens <= dataset.max_prompt_tokens
+    ):
+        mistakes.append("a synthetic dataset needs 0 < min_prompt_tokens <= max_prompt_tokens")
+    longest = dataset.max_prompt_tokens + generation.max_tokens
+    if longest > engine.max_model_len:
+        mistakes.append(
+            f"engine.max_model_len {engine.max_model_len} is less than {longest}: prompts of "
+            f"{dataset.max_prompt_tokens} tokens and answers of {generation.max_tokens}"
+        )
+
+
+def _check_settings(scenario: Scenario, s: ScenarioSettings, mistakes: list[str]) -> None:
+    if scenario is not Scenario.SINGLE_STREAM and s.target_qps is None:
+        mistakes.append(
+            f"scenario {scenario} needs a target_qps: --set scenarios.{scenario}.target_qps=1"
+        )
+
+
+def _not_official_because(
+    benchmark: Benchmark, preset: Preset, sets: Sequence[str]
+) -> tuple[str, ...]:
+    because = []
+    if not benchmark.official:
+        because.append(f"{benchmark.name} is not an MLPerf benchmark")
+    elif not benchmark.dataset.sha256:
+        because.append("the data set's official hash is not known here")
+    if preset is not Preset.OFFICIAL:
+        because.append(f"preset {preset} lowers what mlperf.conf asks for")
+    if changed := [s for s in sets if not _free_to_choose(s)]:
+        because.append(f"changed on the command line: {', '.join(changed)}")
+    return tuple(because)
+
+
+def _free_to_choose(change: str) -> bool:
+    """Whether a submitter may set it: where a run is, how its engines are set up, the load."""
+    key = change.partition("=")[0]
+    return key.startswith(("site.", "engine.")) or key.endswith(
+        (".target_qps", ".target_latency_ms")
+    )
+
+
+def _list(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Usage: tools/lock.sh [--upgrade]
+#
+# Resolves pyproject.toml's extras into requirements/*.lock: exact versions with hashes. Versions
+# already locked are kept where they still fit, unless --upgrade is given. Reads metadata only.
+#
+# uv does not read pip's settings: behind a mirror, set UV_DEFAULT_INDEX.
+# requirements/torch-cpu.lock is written by hand: see there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly tool=build/lock-tool
+python3 -m venv "$tool"
+"$tool/bin/python" -m pip install --quiet --require-hashes -r requirements/lock-tool.lock
+
+compile() { # NAME PYTHON_VERSION ARGUMENT...
+  local -r name=$1 version=$2
+  shift 2
+  echo "==> requirements/$name.lock"
+  "$tool/bin/python" -m uv pip compile --quiet --generate-hashes --no-emit-index-url \
+    --python-platform x86_64-manylinux_2_28 --python-version "$version" \
+    --custom-compile-command "make lock" --output-file "requirements/$name.lock" "$@"
+}
+
+compile build 3.11 "$@" requirements/build.in
+compile cpu 3.11 "$@" --constraint requirements/build.lock --excludes requirements/cpu.exclude \
+  --extra cpu pyproject.toml requirements/torch-cpu.in
+compile test 3.11 "$@" --constraint requirements/build.lock --constraint requirements/cpu.lock \
+  --group test
+# The Python of vLLM's own image.
+compile cuda 3.12 "$@" --extra cuda pyproject.toml
