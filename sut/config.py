@@ -104,14 +104,14 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
     """The benchmark and the site by name or file, changed by ``sets`` (``engine.dtype=float32``,
     ``site.run_root=/x``). Raises InputError that lists every mistake in both."""
     benchmark_file, site_file = find("benchmarks", benchmark), find("sites", site)
-    documents = {Benchmark: read(benchmark_file), Site: read(site_file)}
+    benchmark_document, site_document = read(benchmark_file), read(site_file)
     for change in sets:
-        apply(change, documents[Benchmark], documents[Site])
-    files = {Benchmark: benchmark_file, Site: site_file}
-    mistakes = [m for t in files for m in check(documents[t], t, files[t])]
+        apply(change, benchmark_document, site_document)
+    mistakes = check(benchmark_document, Benchmark, benchmark_file)
+    mistakes += check(site_document, Site, site_file)
     if mistakes:
         raise InputError("\n".join(mistakes))
-    return _convert(documents[Benchmark], Benchmark), _convert(documents[Site], Site)
+    return _convert(benchmark_document, Benchmark), _convert(site_document, Site)
 
 
 def find(kind: str, name: str) -> Path:
@@ -205,29 +205,29 @@ def check(document: Document, kind: type[Struct], file: Path) -> list[str]:
 def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int], str]]:
     """What a schema error means to who wrote the file."""
     path = list(error.absolute_path)
+    value: Any = error.validator_value  # what the schema says
+    schema: Any = error.schema
     if error.validator == "anyOf" and error.context:
         # "this or nothing": say what is wrong with this.
         branches = [e for e in error.context if e.validator_value != "null"]
         for inner in branches:
             yield from _explain(inner)
     elif error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        for key in sorted(set(error.instance) - set(known)):
+        known = schema.get("properties", {})
+        instance: Any = error.instance
+        for key in sorted(set(instance) - set(known)):
             yield [*path, key], f"unknown key{nearest(key, known)}"
     elif error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
+        instance = error.instance
+        missing = [key for key in value if key not in instance]
         yield path, f"misses {', '.join(missing)}"
     elif error.validator == "enum":
-        allowed = error.validator_value
-        yield (
-            path,
-            f"'{error.instance}' is not one of {', '.join(map(str, allowed))}"
-            + nearest(str(error.instance), allowed),
-        )
+        near = nearest(str(error.instance), value)
+        yield path, f"'{error.instance}' is not one of {', '.join(map(str, value))}{near}"
     elif error.validator == "pattern":
-        yield path, f"'{error.instance}' does not fit {error.validator_value}"
+        yield path, f"'{error.instance}' does not fit {value}"
     elif error.validator == "type":
-        yield path, f"{error.instance!r} is not of type {error.validator_value}"
+        yield path, f"{error.instance!r} is not of type {value}"
     else:
         yield path, error.message
 

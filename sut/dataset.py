@@ -6,6 +6,7 @@ depends on; a second load reads that file and imports no tokenizer.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -257,9 +258,9 @@ def _check_fit(plan: Plan, samples: Samples) -> None:
     if long:
         longest = max(len(samples.prompts[i]) for i in long)
         raise InputError(
-            f"data set {plan.dataset.name}: {len(long)} prompts (sample {long[0]} first) are longer "
-            f"than {room} tokens, what engine.max_model_len {plan.engine.max_model_len} leaves "
-            f"beside answers of {plan.generation.max_tokens}. The longest has {longest}: "
+            f"data set {plan.dataset.name}: {len(long)} prompts (sample {long[0]} first) are "
+            f"longer than {room} tokens, what engine.max_model_len {plan.engine.max_model_len} "
+            f"leaves beside answers of {plan.generation.max_tokens}. The longest has {longest}: "
             f"--set engine.max_model_len={longest + plan.generation.max_tokens}"
         )
 
@@ -272,7 +273,5 @@ def _read_cache(path: Path) -> Samples | None:
 
 
 def _write_cache(path: Path, samples: Samples) -> None:
-    try:
+    with contextlib.suppress(OSError):  # only slower the next time
         write_atomic(path, msgspec.msgpack.encode(samples))
-    except OSError:
-        pass  # only slower the next time

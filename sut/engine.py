@@ -6,6 +6,7 @@ in a process group of its own, so that stopping it reaches everything it started
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -148,10 +149,8 @@ class EngineProcess:
         self._process.wait()
 
     def _signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
 
     def _group_lives(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -103,10 +104,8 @@ def model_hash(path: Path) -> str:
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         digest.update(f"{sha256}  {file.name}\n".encode())
-    try:
+    with contextlib.suppress(OSError):  # only slower the next time
         write_atomic(known, digest.hexdigest())
-    except OSError:
-        pass  # only slower the next time
     return digest.hexdigest()
 
 
@@ -132,9 +131,10 @@ def convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-    # It is dequantized, and must not say otherwise.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+    # What was read is dequantized, yet transformers refuses to write it as such.
+    del read.config.quantization_config
+    model = AutoModelForCausalLM.from_config(read.config)
+    model.load_state_dict(read.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, **source).save_pretrained(folder)

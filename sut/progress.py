@@ -6,6 +6,7 @@ written. Fields are None, or left out, where they do not apply.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ class Line(msgspec.Struct, omit_defaults=True):
 
     t_s: float
     step: str  # what is going on, in words
+    pid: int | None = None  # of the run, in its first line: SIGTERM there cancels it
     phase: str | None = None
     issued: int = 0
     queued: int = 0
@@ -53,6 +55,7 @@ class Progress:
         self._file = path.open("ab", buffering=0)
         self._start = time.monotonic()
         self._last = ("", 0.0)
+        self._write(Line(t_s=self._now(), step="starting", pid=os.getpid()))
 
     def step(self, text: str) -> None:
         """Tell what is going on while nothing is measured."""

@@ -27,6 +27,8 @@ from sut.results.record import Hashes
 from sut.rundir import RunDir
 from sut.serving import Serving
 
+CANCEL_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -35,11 +37,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     run_dir = RunDir(arguments[0])
     try:
         recorder = Recorder(_read_plan(run_dir), run_dir)
-        progress = Progress(run_dir.progress)
     except InputError as error:
         _leave(EXIT_BAD_INPUT, f"error: {error}")
-    _cancel_on_signals()
-    failure = _attempt(recorder, progress)
+    failure = _attempt(recorder)
     record = recorder.finish(failure)
     _leave(record.exit_code, report.summary(record, run_dir))
 
@@ -72,9 +72,10 @@ def measure(recorder: Recorder, progress: Progress) -> None:
                 recorder.add(judge_phase(mode, plan, run_dir, samples, stats, model_path))
 
 
-def _attempt(recorder: Recorder, progress: Progress) -> SutError | None:
+def _attempt(recorder: Recorder) -> SutError | None:
     try:
-        measure(recorder, progress)
+        _cancel_on_signals()
+        measure(recorder, Progress(recorder.run_dir.progress))
     except SutError as error:
         return error
     except OSError as error:
@@ -83,6 +84,8 @@ def _attempt(recorder: Recorder, progress: Progress) -> SutError | None:
     except Exception as error:
         traceback.print_exc()
         return RunError(f"internal error: {error!r}; see the job's log", code="internal_error")
+    finally:
+        _ignore_signals()
     return None
 
 
@@ -99,12 +102,17 @@ def _cancel_on_signals() -> None:
     """The first SIGTERM or SIGINT ends the run with a record; later ones change nothing."""
 
     def cancel(number: int, _frame: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)
+        _ignore_signals()
         raise RunError(f"cancelled by {signal.Signals(number).name}", code="cancelled")
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, cancel)
+    for each in CANCEL_SIGNALS:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, cancel)
+
+
+def _ignore_signals() -> None:
+    for each in CANCEL_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _leave(code: int, message: str) -> NoReturn:
