@@ -9,6 +9,7 @@
 #include "dispatcher.h"
 #include "generate.h"
 #include "loadgen_test.h"
+#include "replica_link.h"
 #include "sample_store.h"
 #include "stats.h"
 #include "wire.h"
@@ -119,23 +120,26 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("tpot_ns", [](const sut::Snapshot& s) { return as_map(s.tpot_ns); })
       .def_readonly("replicas", &sut::Snapshot::replicas);
 
+  py::class_<sut::ReplicaLinks, std::shared_ptr<sut::ReplicaLinks>>(m, "ReplicaLinks")
+      .def(py::init<const std::string&, int>(), py::kw_only(), "host"_a, "num_replicas"_a)
+      .def("handshake_address",
+           [](const sut::ReplicaLinks& links, int replica) {
+             return host_and_port(links.handshake_endpoint(replica));
+           },
+           "replica"_a);
+
   py::class_<sut::Dispatcher, std::shared_ptr<sut::Dispatcher>>(m, "Dispatcher")
-      .def(py::init([](std::shared_ptr<sut::SampleStore> store, const sut::WireLayout& layout,
-                       const std::string& host, int num_replicas, std::size_t max_output_tokens,
-                       double sample_deadline_s, double stall_deadline_s) {
+      .def(py::init([](std::shared_ptr<sut::ReplicaLinks> links,
+                       std::shared_ptr<sut::SampleStore> store, const sut::WireLayout& layout,
+                       std::size_t max_output_tokens, double sample_deadline_s,
+                       double stall_deadline_s) {
              store->seal();
              return make_shared_without_gil<sut::Dispatcher>(
-                 std::move(store), layout,
-                 sut::Dispatcher::Options{host, num_replicas, max_output_tokens, sample_deadline_s,
-                                          stall_deadline_s});
+                 std::move(links), std::move(store), layout,
+                 sut::Dispatcher::Options{max_output_tokens, sample_deadline_s, stall_deadline_s});
            }),
-           "store"_a, "layout"_a, py::kw_only(), "host"_a, "num_replicas"_a,
-           "max_output_tokens"_a, "sample_deadline_s"_a, "stall_deadline_s"_a)
-      .def("handshake_address",
-           [](const sut::Dispatcher& dispatcher, int replica) {
-             return host_and_port(dispatcher.handshake_endpoint(replica));
-           },
-           "replica"_a)
+           "links"_a, "store"_a, "layout"_a, py::kw_only(), "max_output_tokens"_a,
+           "sample_deadline_s"_a, "stall_deadline_s"_a)
       .def("wait_ready", &sut::Dispatcher::wait_ready, "timeout_s"_a, ReleaseGil())
       .def("ready_response",
            [](const sut::Dispatcher& dispatcher, int replica) -> std::optional<py::bytes> {

@@ -1,5 +1,6 @@
 #include "dispatcher.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <stdexcept>
@@ -14,10 +15,12 @@ constexpr std::int64_t kNsPerMs = 1'000'000;
 // ROUTER forgets a peer some time after the disconnect is told.
 constexpr std::int64_t kSuspectNs = 2'000 * kNsPerMs;
 
-// The order of a replica's sockets among the poll items.
-enum : std::size_t { kHandshake, kInput, kOutput, kMonitor, kSockets };
+// A wait longer than this is for ever, and fits every clock.
+constexpr double kForeverS = 1e8;
 
-std::int64_t to_ns(double seconds) { return static_cast<std::int64_t>(seconds * 1e9); }
+std::int64_t to_ns(double seconds) {
+  return static_cast<std::int64_t>(std::min(seconds, kForeverS) * 1e9);
+}
 
 std::string seconds_text(double seconds) {
   return std::to_string(std::llround(seconds)) + " s";
@@ -27,22 +30,23 @@ std::string replica_text(int index) { return "replica " + std::to_string(index);
 
 }  // namespace
 
-Dispatcher::Dispatcher(std::shared_ptr<const SampleStore> store, WireLayout layout, Options options)
-    : store_(std::move(store)),
+Dispatcher::Dispatcher(std::shared_ptr<ReplicaLinks> links,
+                       std::shared_ptr<const SampleStore> store, WireLayout layout,
+                       Options options)
+    : links_(std::move(links)),
+      store_(std::move(store)),
       layout_(std::move(layout)),
       options_(std::move(options)),
       in_flight_(options_.max_output_tokens) {
-  if (options_.num_replicas < 1) throw std::invalid_argument("num_replicas must be at least 1");
   if (options_.max_output_tokens < 1)
     throw std::invalid_argument("max_output_tokens must be at least 1");
   if (!(options_.sample_deadline_s > 0) || !(options_.stall_deadline_s > 0))
     throw std::invalid_argument("deadlines must be positive");
 
-  for (int i = 0; i < options_.num_replicas; ++i) {
-    ReplicaLink& link =
-        replicas_.emplace_back(std::make_unique<Replica>(context_, options_.host))->link;
-    for (Socket* socket : {&link.handshake(), &link.input(), &link.output(), &link.monitor()})
-      poll_items_.push_back({socket->handle(), 0, ZMQ_POLLIN, 0});
+  links_->take();
+  for (std::size_t i = 0; i < links_->size(); ++i) {
+    replicas_.push_back(std::make_unique<Replica>((*links_)[i]));
+    for (const zmq_pollitem_t& item : (*links_)[i].poll_items()) poll_items_.push_back(item);
   }
   poll_items_.push_back({nullptr, wake_up_.fd(), ZMQ_POLLIN, 0});
   io_thread_ = std::thread([this] { run(); });
@@ -55,10 +59,6 @@ void Dispatcher::close() {
   closing_.store(true);
   wake_up_.ring();
   if (io_thread_.joinable()) io_thread_.join();
-}
-
-std::string Dispatcher::handshake_endpoint(int replica) const {
-  return replicas_.at(static_cast<std::size_t>(replica))->link.handshake_endpoint();
 }
 
 bool Dispatcher::wait_ready(double timeout_s) {
@@ -82,7 +82,7 @@ void Dispatcher::set_credit(int replica, std::size_t max_in_flight) {
 }
 
 void Dispatcher::issue(std::span<const Sample> samples, ResponseSink& sink, int replica) {
-  if (replica < kAnyReplica || replica >= options_.num_replicas)
+  if (replica < kAnyReplica || replica >= static_cast<int>(replicas_.size()))
     throw std::out_of_range("no " + replica_text(replica));
   for (const Sample& sample : samples)
     if (sample.index >= store_->size())
@@ -122,8 +122,9 @@ bool Dispatcher::stopped() const {
 }
 
 bool Dispatcher::wait(const std::function<bool()>& done, double timeout_s) {
+  if (!(timeout_s >= 0)) throw std::invalid_argument("a timeout can't be negative");
   std::unique_lock lock(state_mutex_);
-  state_changed_.wait_for(lock, std::chrono::duration<double>(timeout_s),
+  state_changed_.wait_for(lock, std::chrono::duration<double>(std::min(timeout_s, kForeverS)),
                           [&] { return stopped_ || done(); });
   return done();
 }
@@ -204,12 +205,12 @@ void Dispatcher::take_incoming() {
 }
 
 void Dispatcher::serve(Replica& replica, int index) {
-  const zmq_pollitem_t* const items = &poll_items_[static_cast<std::size_t>(index) * kSockets];
-  const auto readable = [items](std::size_t socket) { return items[socket].revents & ZMQ_POLLIN; };
-  if (readable(kHandshake)) replica.link.serve_handshake();
-  if (readable(kInput)) receive_ready(replica);
-  if (readable(kOutput)) receive_outputs(replica, index);
-  if (readable(kMonitor) && replica.link.take_disconnect() && replica.ready)
+  const zmq_pollitem_t* const items = &poll_items_[static_cast<std::size_t>(index) * ReplicaLink::kNumItems];
+  const auto readable = [items](ReplicaLink::Item i) { return items[i].revents & ZMQ_POLLIN; };
+  if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
+  if (readable(ReplicaLink::kInput)) receive_ready(replica);
+  if (readable(ReplicaLink::kOutput)) receive_outputs(replica, index);
+  if (readable(ReplicaLink::kDisconnect) && replica.link.take_disconnect() && replica.ready)
     replica.suspect_until_ns = now_ns() + kSuspectNs;
 }
 
@@ -227,7 +228,7 @@ void Dispatcher::receive_ready(Replica& replica) {
 
 void Dispatcher::receive_outputs(Replica& replica, int index) {
   Frame frame;
-  while (!failed() && replica.link.output().receive(frame)) {
+  while (!failed() && replica.link.receive_output(frame)) {
     const std::int64_t now = now_ns();
     const std::span<const char> bytes = frame.bytes();
     if (std::string_view(bytes.data(), bytes.size()) == kEngineCoreDead) {
@@ -244,7 +245,7 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
     if (outputs_.scheduler_stats) replica.stats.set_scheduler(*outputs_.scheduler_stats);
     if (!handle_outputs(replica, index, now)) return;
     // vLLM may put tensors into frames of their own; none of them is ours to read.
-    while (frame.has_more() && replica.link.output().receive(frame)) {
+    while (frame.has_more() && replica.link.receive_output(frame)) {
     }
   }
 }

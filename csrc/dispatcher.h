@@ -51,8 +51,6 @@ class Stopped : public std::runtime_error {
 class Dispatcher {
  public:
   struct Options {
-    std::string host;  // address the sockets are bound to; ports are the system's choice
-    int num_replicas = 1;
     std::size_t max_output_tokens = 0;  // a sample that exceeds it is a failure
     double sample_deadline_s = 0;       // from admission to completion
     double stall_deadline_s = 0;        // silence of a replica that has work
@@ -60,14 +58,14 @@ class Dispatcher {
 
   static constexpr int kAnyReplica = -1;
 
-  // Binds the sockets. Throws SocketError, std::invalid_argument.
-  Dispatcher(std::shared_ptr<const SampleStore> store, WireLayout layout, Options options);
+  // Takes the links, for which their engines may have been started. Throws std::logic_error.
+  Dispatcher(std::shared_ptr<ReplicaLinks> links, std::shared_ptr<const SampleStore> store,
+             WireLayout layout, Options options);
   ~Dispatcher();  // close()
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
   const SampleStore& store() const { return *store_; }
-  std::string handshake_endpoint(int replica) const;
 
   // Blocks until every replica is ready (true), or the time is over or the dispatcher has stopped.
   bool wait_ready(double timeout_s);
@@ -107,8 +105,8 @@ class Dispatcher {
     int replica;
   };
   struct Replica {
-    explicit Replica(const Context& context, const std::string& host) : link(context, host) {}
-    ReplicaLink link;
+    explicit Replica(ReplicaLink& link_in) : link(link_in) {}
+    ReplicaLink& link;
     ReplicaStats stats;
     std::atomic<std::size_t> credit{0};
     std::optional<std::string> ready_response;  // under state_mutex_
@@ -130,11 +128,11 @@ class Dispatcher {
   void stop();
   bool failed() const { return failed_.load(std::memory_order_acquire); }
 
+  const std::shared_ptr<ReplicaLinks> links_;
   const std::shared_ptr<const SampleStore> store_;
   const WireLayout layout_;
   const Options options_;
 
-  Context context_;
   WakeUp wake_up_;
   std::vector<std::unique_ptr<Replica>> replicas_;
 

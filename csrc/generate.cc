@@ -42,7 +42,7 @@ std::vector<std::vector<std::int32_t>> generate(Dispatcher& dispatcher,
 
   // The I/O thread may still hold the collector: it must have stopped before we return.
   dispatcher.fail({"generate_timeout", "no answer within the time given", replica});
-  dispatcher.wait([] { return false; }, std::numeric_limits<std::int32_t>::max());
+  dispatcher.wait([] { return false; }, std::numeric_limits<double>::infinity());
   throw Stopped(dispatcher.failure().value_or(Failure{"closed", "the dispatcher was closed", -1}));
 }
 

@@ -1,7 +1,7 @@
 #include "replica_link.h"
 
-#include <cstring>
 #include <msgpack.hpp>
+#include <stdexcept>
 
 namespace sut {
 namespace {
@@ -51,23 +51,13 @@ void skip_rest(Socket& socket, Frame& frame) {
   }
 }
 
-Socket monitor_of(const Context& context, Socket& socket) {
-  const std::string endpoint =
-      "inproc://monitor-" + std::to_string(reinterpret_cast<std::uintptr_t>(socket.handle()));
-  if (zmq_socket_monitor(socket.handle(), endpoint.c_str(), ZMQ_EVENT_DISCONNECTED) != 0)
-    throw SocketError("zmq_socket_monitor");
-  Socket monitor(context, ZMQ_PAIR);
-  if (zmq_connect(monitor.handle(), endpoint.c_str()) != 0) throw SocketError("zmq_connect");
-  return monitor;
-}
-
 }  // namespace
 
 ReplicaLink::ReplicaLink(const Context& context, const std::string& host)
     : handshake_(context, ZMQ_ROUTER),
       input_(context, ZMQ_ROUTER),
       output_(context, ZMQ_PULL),
-      monitor_(monitor_of(context, input_)) {
+      disconnect_(context, input_) {
   input_.set(ZMQ_ROUTER_MANDATORY, 1);
   input_.set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);
   input_.set(ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs);
@@ -85,9 +75,7 @@ void ReplicaLink::serve_handshake() {
     const bool hello = is_hello(message.bytes());
     skip_rest(handshake_, message);
     if (!hello) continue;
-    const std::string text = addresses_message(input_endpoint_, output_endpoint_);
-    Frame reply(text.size());
-    std::memcpy(reply.data(), text.data(), text.size());
+    Frame reply(addresses_message(input_endpoint_, output_endpoint_));
     handshake_.send(identity, true);
     handshake_.send(reply, false);
   }
@@ -110,36 +98,36 @@ std::optional<std::string> ReplicaLink::receive_ready() {
 }
 
 bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
-  Frame payload(request.bytes.size());
-  std::memcpy(payload.data(), request.bytes.data(), request.bytes.size());
+  Frame payload(request.bytes);
   write_request_id(id, payload.data() + request.id_offset);
   return send_frames(kAdd, payload);
 }
 
 bool ReplicaLink::probe() {
   constexpr char kEmptyArray = '\x90';
-  Frame payload(1);
-  *payload.data() = kEmptyArray;
+  Frame payload({&kEmptyArray, 1});
   return send_frames(kAbort, payload);
 }
 
 bool ReplicaLink::send_frames(char type, Frame& payload) {
-  Frame identity(identity_.size());
-  std::memcpy(identity.data(), identity_.data(), identity_.size());
-  Frame type_frame(1);
-  *type_frame.data() = type;
+  Frame identity(identity_);
+  Frame type_frame({&type, 1});
   return input_.send(identity, true) && input_.send(type_frame, true) &&
          input_.send(payload, false);
 }
 
-bool ReplicaLink::take_disconnect() {
-  Frame frame;
-  bool disconnected = false;
-  while (monitor_.receive(frame)) {
-    skip_rest(monitor_, frame);
-    disconnected = true;
-  }
-  return disconnected;
+ReplicaLinks::ReplicaLinks(const std::string& host, int num_replicas) {
+  if (num_replicas < 1) throw std::invalid_argument("num_replicas must be at least 1");
+  for (int i = 0; i < num_replicas; ++i)
+    links_.push_back(std::make_unique<ReplicaLink>(context_, host));
+}
+
+const std::string& ReplicaLinks::handshake_endpoint(int replica) const {
+  return links_.at(static_cast<std::size_t>(replica))->handshake_endpoint();
+}
+
+void ReplicaLinks::take() {
+  if (taken_.exchange(true)) throw std::logic_error("the links have a dispatcher already");
 }
 
 }  // namespace sut

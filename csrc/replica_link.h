@@ -1,8 +1,13 @@
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "disconnect_monitor.h"
 #include "sample_store.h"
 #include "socket.h"
 #include "wire.h"
@@ -22,10 +27,11 @@ class ReplicaLink {
   ReplicaLink(const Context& context, const std::string& host);
 
   const std::string& handshake_endpoint() const { return handshake_endpoint_; }
-  Socket& handshake() { return handshake_; }
-  Socket& input() { return input_; }
-  Socket& output() { return output_; }
-  Socket& monitor() { return monitor_; }
+  // To poll for input, in this order.
+  enum Item { kHandshake, kInput, kOutput, kDisconnect, kNumItems };
+  std::array<zmq_pollitem_t, kNumItems> poll_items() const {
+    return {handshake_.readable(), input_.readable(), output_.readable(), disconnect_.readable()};
+  }
 
   // Answers a waiting HELLO with our addresses. Nothing else on this socket needs an answer.
   void serve_handshake();
@@ -33,11 +39,14 @@ class ReplicaLink {
   // The engine's ready response (msgpack), when one has come.
   std::optional<std::string> receive_ready();
 
+  // One frame of outputs. False when there is none.
+  bool receive_output(Frame& frame) { return output_.receive(frame); }
+
   // Sends one request with `id` written into it. False when the engine is gone.
   bool send(const SampleStore::Request& request, RequestId id);
 
   // True once per lost connection of any peer: ours, or a stranger that knocked on the port.
-  bool take_disconnect();
+  bool take_disconnect() { return disconnect_.take(); }
 
   // Whether our engine can still be reached; asks by an abort of no requests.
   bool probe();
@@ -48,11 +57,33 @@ class ReplicaLink {
   Socket handshake_;
   Socket input_;
   Socket output_;
-  Socket monitor_;
+  DisconnectMonitor disconnect_;  // of input_
   std::string handshake_endpoint_;
   std::string input_endpoint_;
   std::string output_endpoint_;
   std::string identity_;  // the engine's, as ROUTER tells it
+};
+
+// The links of every replica of a run, bound, so that engines can be started before anything else
+// is known. What they say waits in the sockets until a dispatcher takes the links.
+class ReplicaLinks {
+ public:
+  // Throws SocketError, std::invalid_argument.
+  ReplicaLinks(const std::string& host, int num_replicas);
+
+  std::size_t size() const { return links_.size(); }
+  ReplicaLink& operator[](std::size_t i) { return *links_[i]; }
+
+  // tcp://HOST:PORT, for a replica's engine. Throws std::out_of_range.
+  const std::string& handshake_endpoint(int replica) const;
+
+  // Called once, by the dispatcher. Throws std::logic_error when there is one already.
+  void take();
+
+ private:
+  Context context_;
+  std::vector<std::unique_ptr<ReplicaLink>> links_;
+  std::atomic<bool> taken_{false};
 };
 
 }  // namespace sut

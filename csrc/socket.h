@@ -4,9 +4,11 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstring>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace sut {
@@ -23,8 +25,11 @@ class Context {
   Context() : handle_(zmq_ctx_new()) {
     if (!handle_) throw SocketError("zmq_ctx_new");
   }
-  // Returns at once: every socket is opened with a linger of 0 and closed before this.
-  ~Context() { zmq_ctx_term(handle_); }
+  // Blocks until every closed socket has sent what its linger, 0 unless set, allows.
+  ~Context() {
+    while (zmq_ctx_term(handle_) != 0 && zmq_errno() == EINTR) {
+    }
+  }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
   void* handle() const { return handle_; }
@@ -39,6 +44,9 @@ class Frame {
   Frame() { zmq_msg_init(&message_); }
   explicit Frame(std::size_t size) {
     if (zmq_msg_init_size(&message_, size) != 0) throw SocketError("zmq_msg_init_size");
+  }
+  explicit Frame(std::span<const char> bytes) : Frame(bytes.size()) {
+    if (!bytes.empty()) std::memcpy(data(), bytes.data(), bytes.size());
   }
   ~Frame() { zmq_msg_close(&message_); }
   Frame(const Frame&) = delete;
@@ -82,6 +90,16 @@ class Socket {
       throw SocketError("zmq_setsockopt");
   }
 
+  void set(int option, std::string_view value) {
+    if (zmq_setsockopt(handle_, option, value.data(), value.size()) != 0)
+      throw SocketError("zmq_setsockopt");
+  }
+
+  void connect(const std::string& endpoint) {
+    if (zmq_connect(handle_, endpoint.c_str()) != 0)
+      throw SocketError("can't connect to " + endpoint);
+  }
+
   // Binds to a port the system chooses and returns the whole endpoint, tcp://HOST:PORT.
   std::string bind_any_port(const std::string& host) {
     if (zmq_bind(handle_, ("tcp://" + host + ":*").c_str()) != 0)
@@ -92,6 +110,9 @@ class Socket {
       throw SocketError("zmq_getsockopt");
     return endpoint;
   }
+
+  // To poll for input.
+  zmq_pollitem_t readable() const { return {handle_, 0, ZMQ_POLLIN, 0}; }
 
   // False when nothing is there to receive.
   bool receive(Frame& frame) {

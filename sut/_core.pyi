@@ -76,25 +76,31 @@ class Stats:
     tpot_ns: dict[str, int]
     replicas: list[ReplicaStats]
 
-class Dispatcher:
-    """A native vLLM V1 front-end for ``num_replicas`` engines.
+class ReplicaLinks:
+    """The sockets of every replica, bound on construction to ports the system chooses.
 
-    Sockets are bound on construction, to ports the system chooses. Not copyable;
-    :meth:`close` (or the destructor) joins its thread and is idempotent.
+    Engines can be started for them at once; what they say waits until a dispatcher takes them.
+    """
+
+    def __init__(self, *, host: str, num_replicas: int) -> None: ...
+    def handshake_address(self, replica: int) -> tuple[str, int]: ...
+
+class Dispatcher:
+    """A native vLLM V1 front-end for the engines at ``links``, which no other may have.
+
+    Not copyable; :meth:`close` (or the destructor) joins its thread and is idempotent.
     """
 
     def __init__(
         self,
+        links: ReplicaLinks,
         store: SampleStore,
         layout: WireLayout,
         *,
-        host: str,
-        num_replicas: int,
         max_output_tokens: int,
         sample_deadline_s: float,
         stall_deadline_s: float,
     ) -> None: ...
-    def handshake_address(self, replica: int) -> tuple[str, int]: ...
     def wait_ready(self, timeout_s: float) -> bool:
         """Block until every replica is ready or the dispatcher has failed; True when so."""
     def ready_response(self, replica: int) -> bytes | None:

@@ -55,12 +55,9 @@ def measure(recorder: Recorder, progress: Progress) -> None:
             model=None if model_path is None else model.model_hash(model_path),
             data=samples.sha256,
         )
-    with recorder.step("start"):
-        progress.step("encoding the requests")
-        serving = Serving(plan, run_dir, samples.prompts, model_path)
-    with serving:
+    with Serving(plan, run_dir, samples.prompts, model_path) as serving:
         with recorder.step("load"):
-            serving.wait_ready(progress)
+            serving.load(progress)
         with recorder.step("warm-up"):
             progress.step("warming up")
             serving.warm_up()

@@ -22,7 +22,7 @@ LOG_LINES = 12
 
 
 class Serving:
-    """A context: engines run inside it and are stopped when it ends, however it ends.
+    """A context: engines started inside it are stopped when it ends, however it ends.
 
     Every wait in here has a deadline, and ends at once when an engine process exits.
     """
@@ -32,31 +32,12 @@ class Serving:
     ) -> None:
         self.plan = plan
         self._run_dir = run_dir
+        self._prompts = prompts
         self._model_path = model_path
-        self._num_samples = len(prompts)
-        self.dispatcher = _core.Dispatcher(
-            _store(plan, prompts, model_path),
-            _core.WireLayout(**wire.layout(plan.engine.kind)),
-            host=plan.host,
-            num_replicas=len(plan.replicas),
-            max_output_tokens=plan.generation.max_tokens,
-            sample_deadline_s=plan.timeouts.sample_s,
-            stall_deadline_s=plan.timeouts.stall_s,
-        )
         self._engines: list[EngineProcess] = []
+        self._dispatcher: _core.Dispatcher | None = None
 
     def __enter__(self) -> Serving:
-        try:
-            for replica in self.plan.replicas:
-                host, port = self.dispatcher.handshake_address(replica.index)
-                self._engines.append(
-                    EngineProcess.start(
-                        self.plan, replica, host, port, self._model_path, self._run_dir
-                    )
-                )
-        except BaseException:
-            self.stop()
-            raise
         return self
 
     def __exit__(
@@ -65,23 +46,58 @@ class Serving:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Stop the dispatcher, then the engines. Idempotent."""
-        self.dispatcher.close()
+        if self._dispatcher is not None:
+            self._dispatcher.close()
         for engine in self._engines:
             engine.stop(timeout_s=10.0)
 
-    def wait_ready(self, progress: Progress) -> None:
-        """Wait until every replica serves, and give each the credit its scheduler can use.
+    @property
+    def dispatcher(self) -> _core.Dispatcher:
+        assert self._dispatcher is not None, "load() comes first"
+        return self._dispatcher
+
+    def load(self, progress: Progress) -> None:
+        """Start the engines, encode the requests while they load, and wait until all serve.
 
         Raises RunError: an engine exited, is of another version, or the time is over.
         """
+        progress.step("starting the engines")
+        links = self._bind()
         deadline = time.monotonic() + self.plan.timeouts.ready_s
+        for replica in self.plan.replicas:
+            host, port = links.handshake_address(replica.index)
+            self._engines.append(
+                EngineProcess.start(self.plan, replica, host, port, self._model_path, self._run_dir)
+            )
+        progress.step("encoding the requests while the engines load")
+        self._dispatcher = _core.Dispatcher(
+            links,
+            _store(self.plan, self._prompts, self._model_path),
+            _core.WireLayout(**wire.layout(self.plan.engine.kind)),
+            max_output_tokens=self.plan.generation.max_tokens,
+            sample_deadline_s=self.plan.timeouts.sample_s,
+            stall_deadline_s=self.plan.timeouts.stall_s,
+        )
+        self._wait_ready(progress, deadline)
+        self._give_credit()
+
+    def _bind(self) -> _core.ReplicaLinks:
+        try:
+            return _core.ReplicaLinks(host=self.plan.host, num_replicas=len(self.plan.replicas))
+        except RuntimeError as error:
+            raise RunError(
+                f"{error}. The site's host must be an address of this machine: --set site.host=...",
+                code="bind",
+            ) from None
+
+    def _wait_ready(self, progress: Progress, deadline: float) -> None:
         while not self.dispatcher.wait_ready(POLL_S):
             self.check()
-            waiting = [r.index for r in self.plan.replicas if not self._ready(r.index)]
+            waiting = [
+                r.index
+                for r in self.plan.replicas
+                if self.dispatcher.ready_response(r.index) is None
+            ]
             progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
             if time.monotonic() > deadline:
                 tail = self._engines[waiting[0]].tail(LOG_LINES)
@@ -92,6 +108,9 @@ class Serving:
                     code="not_ready",
                     replica=waiting[0],
                 )
+
+    def _give_credit(self) -> None:
+        """Each replica may hold what its scheduler can use."""
         for replica in self.plan.replicas:
             response = self.dispatcher.ready_response(replica.index)
             assert response is not None
@@ -100,7 +119,7 @@ class Serving:
 
     def warm_up(self) -> None:
         """Run some samples on every replica, outside LoadGen and untimed. Raises RunError."""
-        samples = range(min(NUM_WARMUP_SAMPLES, self._num_samples))
+        samples = range(min(NUM_WARMUP_SAMPLES, len(self._prompts)))
         with ThreadPoolExecutor(len(self.plan.replicas)) as pool:
             runs = [
                 pool.submit(self.dispatcher.generate, samples, r.index, self.plan.timeouts.warmup_s)
@@ -144,9 +163,6 @@ class Serving:
             code=code,
             replica=failure.replica,
         )
-
-    def _ready(self, replica: int) -> bool:
-        return self.dispatcher.ready_response(replica) is not None
 
 
 def credit(max_num_seqs: int) -> int:

@@ -91,12 +91,12 @@ void Engine::receive_requests() {
   while (front_end_.receive(frame_)) {
     const std::span<const char> bytes = frame_.bytes();
     const char type = bytes.size() == 1 ? bytes.front() : '\xff';
-    if (!frame_.more() || (type != kAdd && type != kAbort)) {
+    if (!frame_.has_more() || (type != kAdd && type != kAbort)) {
       throw std::invalid_argument("a message is neither an ADD nor an ABORT request");
     }
     front_end_.receive(frame_);  // ZeroMQ delivers a message's frames all at once
     accept(type);
-    while (frame_.more()) front_end_.receive(frame_);
+    while (frame_.has_more()) front_end_.receive(frame_);
   }
 }
 

@@ -37,7 +37,7 @@ class Engine {
   Scheduler scheduler_;
   OutputEncoder encoder_;
   FrontEnd front_end_;
-  ZmqMessage frame_;
+  sut::Frame frame_;
 
   bool stalled_ = false;
   bool in_step_ = false;

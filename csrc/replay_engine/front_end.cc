@@ -16,15 +16,14 @@ enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstLoss };
 }  // namespace
 
 FrontEnd::FrontEnd(const std::string& handshake_address) {
-  handshake_.emplace(context_, ZMQ_DEALER, kIdentity);
-  handshake_->connect(handshake_address);
+  handshake_.emplace(context_, ZMQ_DEALER, handshake_address, kIdentity);
   poll_on(*handshake_, std::array{handshake_->lost()});
 }
 
 std::optional<Addresses> FrontEnd::say_hello() {
   handshake_->send(hello_message());
   const std::int64_t deadline_ns = now_ns() + kHandshakeTimeoutNs;
-  ZmqMessage reply;
+  sut::Frame reply;
   while (!receive(reply)) {
     if (now_ns() >= deadline_ns) {
       throw std::runtime_error("no front-end has answered at the handshake address for 300 s");
@@ -35,10 +34,8 @@ std::optional<Addresses> FrontEnd::say_hello() {
 }
 
 void FrontEnd::become_ready(const Addresses& addresses, std::span<const char> ready_response) {
-  output_.emplace(context_, ZMQ_PUSH);
-  output_->connect(addresses.output);
-  input_.emplace(context_, ZMQ_DEALER, kIdentity);
-  input_->connect(addresses.input);
+  output_.emplace(context_, ZMQ_PUSH, addresses.output);
+  input_.emplace(context_, ZMQ_DEALER, addresses.input, kIdentity);
   input_->send(ready_response);
   handshake_->send(ready_message());
   handshake_->set_linger(kHandshakeLinger);
@@ -53,7 +50,7 @@ bool FrontEnd::wait(std::int64_t until_ns) {
   const int timeout_ms = until_ns == kNotAtAll ? 0 : -1;
   if (zmq_poll(poll_items_.data(), static_cast<int>(poll_items_.size()), timeout_ms) == -1) {
     if (zmq_errno() == EINTR) return true;
-    throw ZmqError("zmq_poll");
+    throw sut::SocketError("zmq_poll");
   }
   if (poll_items_[kAlarm].revents != 0) {
     alarm_.clear();
@@ -71,7 +68,7 @@ bool FrontEnd::wait(std::int64_t until_ns) {
   return true;
 }
 
-void FrontEnd::poll_on(ZmqSocket& source, std::span<const zmq_pollitem_t> losses) {
+void FrontEnd::poll_on(Connection& source, std::span<const zmq_pollitem_t> losses) {
   source_ = &source;
   poll_items_ = {{nullptr, stop_signal_.fd(), ZMQ_POLLIN, 0},
                  {nullptr, alarm_.fd(), ZMQ_POLLIN, 0},

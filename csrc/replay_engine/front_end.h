@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "connection.h"
 #include "event_fds.h"
 #include "handshake.h"
-#include "zmq_socket.h"
 
 namespace replay {
 
@@ -30,7 +30,7 @@ class FrontEnd {
   void become_ready(const Addresses& addresses, std::span<const char> ready_response);
 
   // One frame from the front-end; false if there is none.
-  bool receive(ZmqMessage& frame) { return source_->receive(frame); }
+  bool receive(sut::Frame& frame) { return source_->receive(frame); }
 
   // One frame to the front-end. Copied, never blocks. Requires become_ready().
   void send(std::span<const char> frame) { output_->send(frame); }
@@ -46,16 +46,16 @@ class FrontEnd {
   const char* reason() const { return reason_; }
 
  private:
-  void poll_on(ZmqSocket& source, std::span<const zmq_pollitem_t> losses);
+  void poll_on(Connection& source, std::span<const zmq_pollitem_t> losses);
 
   StopSignal stop_signal_;  // before the context, whose threads inherit the signal mask
   Alarm alarm_;
   std::int64_t alarm_at_ns_ = 0;
-  ZmqContext context_;
-  std::optional<ZmqSocket> handshake_;
-  std::optional<ZmqSocket> input_;
-  std::optional<ZmqSocket> output_;
-  ZmqSocket* source_ = nullptr;  // the socket that is read: handshake_, then input_
+  sut::Context context_;
+  std::optional<Connection> handshake_;
+  std::optional<Connection> input_;
+  std::optional<Connection> output_;
+  Connection* source_ = nullptr;  // the socket that is read: handshake_, then input_
   std::vector<zmq_pollitem_t> poll_items_;
   const char* reason_ = "";
 };

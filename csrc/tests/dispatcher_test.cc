@@ -98,9 +98,9 @@ void a_light_load_reaches_every_replica() {
 }
 
 void a_fault_is_a_failure_with_its_reason(const std::string& fault, const std::string& code) {
-  sut::Dispatcher::Options options = options_for(1);
+  sut::Dispatcher::Options options = kOptions;
   options.stall_deadline_s = 1.0;
-  System system(options, {"--fault", fault});
+  System system(1, options, {"--fault", fault});
   StrictSink sink(*system.dispatcher);
   sink.expected = 50;
   system.dispatcher->issue(samples(50), sink);
@@ -125,9 +125,9 @@ void a_fault_is_a_failure_with_its_reason(const std::string& fault, const std::s
 }
 
 void a_sample_over_its_deadline_is_a_failure() {
-  sut::Dispatcher::Options options = options_for(1);
+  sut::Dispatcher::Options options = kOptions;
   options.sample_deadline_s = 0.5;
-  System system(options, {"--step-base-us", "300000"});
+  System system(1, options, {"--step-base-us", "300000"});
   StrictSink sink(*system.dispatcher);
   sink.expected = 1;
   system.dispatcher->issue(samples(1), sink);
@@ -149,7 +149,7 @@ void a_killed_engine_is_noticed() {
 
 void a_stranger_on_the_port_does_no_harm() {
   System system(1);
-  const std::string endpoint = system.dispatcher->handshake_endpoint(0);
+  const std::string endpoint = system.links->handshake_endpoint(0);
   const auto port = static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1)));
   for (std::uint16_t offset = 0; offset < 1; ++offset) {
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

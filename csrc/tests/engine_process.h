@@ -84,23 +84,24 @@ inline std::shared_ptr<sut::SampleStore> make_store(std::size_t num_samples) {
   return store;
 }
 
-inline sut::Dispatcher::Options options_for(int num_replicas) {
-  return {"127.0.0.1", num_replicas, kMaxTokens, 30.0, 30.0};
-}
+inline constexpr sut::Dispatcher::Options kOptions{kMaxTokens, 30.0, 30.0};
 
 // A dispatcher with its engines, ready and with credit.
 struct System {
   explicit System(int num_replicas, const std::vector<std::string>& engine_options = {})
-      : System(options_for(num_replicas), engine_options) {}
-  System(const sut::Dispatcher::Options& options, const std::vector<std::string>& engine_options)
-      : dispatcher(std::make_shared<sut::Dispatcher>(make_store(100), kLayout, options)) {
-    for (int i = 0; i < options.num_replicas; ++i)
-      engines.push_back(std::make_unique<EngineProcess>(dispatcher->handshake_endpoint(i),
-                                                        engine_options));
+      : System(num_replicas, kOptions, engine_options) {}
+  System(int num_replicas, const sut::Dispatcher::Options& options,
+         const std::vector<std::string>& engine_options)
+      : links(std::make_shared<sut::ReplicaLinks>("127.0.0.1", num_replicas)) {
+    for (int i = 0; i < num_replicas; ++i)
+      engines.push_back(
+          std::make_unique<EngineProcess>(links->handshake_endpoint(i), engine_options));
+    dispatcher = std::make_shared<sut::Dispatcher>(links, make_store(100), kLayout, options);
     CHECK(dispatcher->wait_ready(60));
-    for (int i = 0; i < options.num_replicas; ++i) dispatcher->set_credit(i, 10);
+    for (int i = 0; i < num_replicas; ++i) dispatcher->set_credit(i, 10);
   }
 
+  std::shared_ptr<sut::ReplicaLinks> links;
   std::shared_ptr<sut::Dispatcher> dispatcher;
   std::vector<std::unique_ptr<EngineProcess>> engines;
 };

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <string_view>
+
+#include "../disconnect_monitor.h"
+#include "../socket.h"
+
+namespace replay {
+
+// A connecting socket with a watch on its connection. Calls throw sut::SocketError; none waits.
+class Connection {
+ public:
+  // The peer is taken for lost when it closes the connection, or is silent for 30 s.
+  Connection(const sut::Context& context, int type, const std::string& endpoint,
+             std::string_view identity = {})
+      : socket_(context, type), disconnect_(context, socket_) {
+    socket_.set(ZMQ_HEARTBEAT_IVL, 10'000);
+    socket_.set(ZMQ_HEARTBEAT_TIMEOUT, 30'000);
+    if (!identity.empty()) socket_.set(ZMQ_ROUTING_ID, identity);
+    if (endpoint.starts_with("tcp://[")) socket_.set(ZMQ_IPV6, 1);
+    socket_.connect(endpoint);
+  }
+
+  // What was sent may still leave for so long after this is destroyed.
+  void set_linger(std::chrono::milliseconds linger) {
+    socket_.set(ZMQ_LINGER, static_cast<int>(linger.count()));
+  }
+
+  void send(std::span<const char> bytes) {
+    sut::Frame frame(bytes);
+    socket_.send(frame, false);
+  }
+
+  // False if there is nothing to read.
+  bool receive(sut::Frame& frame) { return socket_.receive(frame); }
+
+  zmq_pollitem_t readable() const { return socket_.readable(); }
+  zmq_pollitem_t lost() const { return disconnect_.readable(); }
+
+ private:
+  sut::Socket socket_;
+  sut::DisconnectMonitor disconnect_;
+};
+
+}  // namespace replay
