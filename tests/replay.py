@@ -10,20 +10,10 @@ from pathlib import Path
 import msgspec
 
 import sut
-from sut import _core
+from sut import _core, wire
 
 BINARY = Path(sut.__file__).parent / "replay_engine"
 MAX_TOKENS = 8
-LAYOUT = _core.WireLayout(
-    outputs=1,
-    scheduler_stats=2,
-    request_id=0,
-    new_token_ids=1,
-    finish_reason=5,
-    running_key="num_running_reqs",
-    waiting_key="num_waiting_reqs",
-    kv_cache_usage_key="kv_cache_usage",
-)
 
 
 def request_of(prompt: Sequence[int]) -> bytes:
@@ -39,11 +29,11 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
     store = _core.SampleStore()
     for i in range(num_samples):
         store.add(request_of([i, i + 1, i + 2]), 2, 3)
+    links = _core.ReplicaLinks(host="127.0.0.1", num_replicas=num_replicas)
     dispatcher = _core.Dispatcher(
+        links,
         store,
-        LAYOUT,
-        host="127.0.0.1",
-        num_replicas=num_replicas,
+        _core.WireLayout(**wire.PINNED_LAYOUT),
         max_output_tokens=MAX_TOKENS,
         sample_deadline_s=60.0,
         stall_deadline_s=30.0,
@@ -51,7 +41,7 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
     engines = []
     try:
         for index in range(num_replicas):
-            host, port = dispatcher.handshake_address(index)
+            host, port = links.handshake_address(index)
             argv = [str(BINARY), "--handshake", f"tcp://{host}:{port}", "--seed", "1"]
             argv += ["--max-num-seqs", "64", "--max-model-len", "1024"]
             argv += ["--max-num-batched-tokens", "8192", "--prefill-tokens-per-s", "0"]

@@ -1,0 +1,180 @@
+"""Configs: every mistake is told at once, with its file, line, key and the nearest valid name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+import yaml
+from cli import ROOT, submit
+
+from sut import config, schema
+from sut.errors import InputError
+from sut.plan import Mode, Preset, Scenario
+from sut.resolve import resolve
+
+BENCHMARKS = sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
+SITES = sorted((ROOT / "configs" / "sites").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", schema.KINDS)
+def test_the_stored_schemas_are_those_of_the_structs(name: str) -> None:
+    assert (schema.FOLDER / f"{name}.json").read_text() == schema.text(name), "python -m sut.schema"
+
+
+@pytest.mark.parametrize("file", BENCHMARKS + SITES, ids=lambda file: file.stem)
+def test_every_config_that_we_ship_fits_its_schema(file: Path) -> None:
+    kind = config.Benchmark if file in BENCHMARKS else config.Site
+    document = yaml.safe_load(file.read_text())
+    jsonschema.validate(document, msgspec.json.schema(kind))
+    assert document["name"] == file.stem
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("preset", list(Preset))
+def test_every_benchmark_resolves_in_each_of_its_scenarios_and_presets(
+    file: Path, preset: Preset, tmp_path: Path
+) -> None:
+    site = _site_with_paths(tmp_path)
+    benchmark, loaded = config.load(str(file), str(site))
+    for scenario in benchmark.scenarios.known():
+        plan = resolve(
+            benchmark, loaded, scenario=scenario, mode=Mode.ALL, preset=preset, usable_cpus=(0, 1)
+        )
+        assert plan.loadgen_name.replace("_", "").replace("-", "").isalnum()
+        assert "." not in plan.loadgen_name
+        for line in plan.user_conf().splitlines():
+            assert " = " in line
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    document = (ROOT / "configs" / "benchmarks" / "replay.yaml").read_text()
+    for right, wrong in (
+        ("max_num_seqs: 64", "max_num_seq: 64"),
+        ("kind: replay", "kind: replai"),
+        ("max_tokens: 64", "max_tokens: many"),
+        ("target_qps: 200", "target_qps: 0"),
+        ("loadgen_name: replay\n", "loadgen_name: re.play\n"),
+    ):
+        assert right in document
+        document = document.replace(right, wrong, 1)
+    file = tmp_path / "mine.yaml"
+    file.write_text(document)
+    with pytest.raises(InputError) as error:
+        config.load(str(file), "local")
+    lines = str(error.value).splitlines()
+    told = {line.split(": ")[1]: line for line in lines}
+    assert "did you mean 'max_num_seqs'" in told["engine.max_num_seq"]
+    assert "did you mean 'replay'" in told["engine.kind"]
+    assert "misses max_num_seqs" in told["engine"]
+    assert {"generation.max_tokens", "scenarios.offline.target_qps", "model.loadgen_name"} <= set(told)
+    line_of_kind = 1 + document.splitlines().index("  kind: replai")
+    assert told["engine.kind"].startswith(f"{file}:{line_of_kind}: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("engine.max_num_seqz=3", "did you mean 'max_num_seqs'"),
+        ("site.run_rot=/x", "did you mean 'run_root'"),
+        ("scenarios.server.target_qps=0", "target_qps"),
+        ("scenarios.server.target_qps=-1", "target_qps"),
+        ("scenarios.server.target_qps=.nan", "target_qps"),
+        ("scenarios.server.target_qps=.inf", "target_qps"),
+        ("engine.max_num_seqs=many", "'many' is not of type integer"),
+        ("engine", "give key=value"),
+        ("engine..x=1", "give key=value"),
+        ("engine.dtype.x=1", "dtype is a value"),
+        ("engine.dtype={", "not YAML"),
+        ("engine.max_model_len=100", "max_model_len 100 is less than"),
+        ("site.num_replicas=999", "999 replicas need a core each"),
+        ("site.cpu.cpus=[9999]", "9999"),
+        ("generation.min_tokens=65", "min_tokens 65 is more than"),
+    ],
+)
+def test_a_wrong_change_on_the_command_line_is_bad_input(
+    tmp_path: Path, change: str, part: str
+) -> None:
+    run = submit(tmp_path, "--config", "replay", "--set", change)
+    assert run.returncode == 2
+    assert part in run.stderr, run.stderr
+    assert "Traceback" not in run.stderr and run.stderr.startswith("error: ")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--config", "repley"], "did you mean 'replay'"),
+        (["--site", "locall"], "did you mean 'local'"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--scenario", "sever"], "invalid choice: 'sever'"),
+        (["--config", "llama3.1-8b"], "does not say where the model 'Llama-3.1-8B-Instruct' is"),
+        (["--config", "llama3.1-8b-edge", "--scenario", "server"], "no scenario server"),
+        (["--config", "replay", "--set", "site.run_root=/proc/x"], "/proc/x"),
+        (["--config", "replay", "--set", "site.run_root=/etc/hostname/x"], "/etc/hostname"),
+    ],
+)
+def test_bad_input_is_one_message_before_anything_starts(
+    tmp_path: Path, arguments: list[str], part: str
+) -> None:
+    run = submit(tmp_path, *arguments)
+    assert run.returncode == 2
+    assert part in run.stderr, run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "holds no keys"),
+        ("- a\n", "holds no keys"),
+        ("a: [", "not YAML"),
+        ("name: x\nname: y\n", "'name' stands twice"),
+        ("\udcff", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_told_by_its_path(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=part) as error:
+        config.load(str(file), "local")
+    assert str(file) in str(error.value)
+
+
+def test_a_change_of_a_scenario_holds_whatever_the_preset_says() -> None:
+    sets = ["scenarios.server.min_query_count=500"]
+    benchmark, site = config.load("replay", "local", sets)
+    plan = resolve(
+        benchmark,
+        site,
+        scenario=Scenario.SERVER,
+        mode=Mode.PERFORMANCE,
+        preset=Preset.SMOKE,
+        usable_cpus=(0,),
+        sets=sets,
+    )
+    assert plan.loadgen_settings.min_query_count == 500
+
+
+def test_a_config_in_the_current_folder_comes_before_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "configs" / "sites" / "local.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("name: mine\n")
+    monkeypatch.chdir(tmp_path)
+    assert config.load("replay", "local")[1].name == "mine"
+
+
+def _site_with_paths(folder: Path) -> Path:
+    file = folder / "site.yaml"
+    file.write_text(
+        "name: here\n"
+        "models: {Llama-3.1-8B-Instruct: /models/llama}\n"
+        "datasets: {cnn_eval.json: /data/a.json, sample_cnn_eval_5000.json: /data/b.json}\n"
+    )
+    return file

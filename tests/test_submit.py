@@ -1,0 +1,213 @@
+"""The whole path with the replay engine: config, plan, submitit, LoadGen, verdict, record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from cli import ROOT, environment, fast, latest, processes_of, set_arguments, submit
+
+from sut.plan import Plan, Scenario
+from sut.results.record import json_schema
+
+
+@pytest.mark.parametrize("scenario", list(Scenario))
+def test_every_scenario_is_valid_in_both_modes_without_a_loadgen_error(
+    tmp_path: Path, scenario: Scenario
+) -> None:
+    run = submit(tmp_path, *fast(scenario), "--mode", "all")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1].strip().startswith("report")
+    record = latest(tmp_path)
+    assert record.verdict == "VALID" and record.status == "completed"
+    assert [phase.name for phase in record.phases] == ["performance", "accuracy"]
+    for phase in record.phases:
+        assert phase.loadgen_errors == ()
+        assert phase.dispatcher is not None
+        assert phase.dispatcher.completed == phase.dispatcher.issued > 0
+        assert sum(replica.samples for replica in phase.replicas) == phase.dispatcher.completed
+    assert record.phases[1].accuracy == {"exact_match": 1.0}
+    jsonschema.validate(json.loads((tmp_path / "runs/latest/record.json").read_text()), json_schema())
+
+
+def test_two_replicas_share_one_loadgen_run(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--set", "site.num_replicas=2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    (phase,) = latest(tmp_path).phases
+    assert len(phase.replicas) == 2
+    assert all(0.3 < replica.share < 0.7 for replica in phase.replicas)
+
+
+def test_ten_queries_are_invalid_and_the_reason_is_the_number_of_queries(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--config", "replay", "--preset", "quick")
+    assert run.returncode == 1
+    (phase,) = latest(tmp_path).phases
+    reasons = {reason.code for reason in phase.verdict.reasons}
+    assert {"min_duration", "early_stopping"} <= reasons
+    assert not reasons & {"ttft_p99", "tpot_p99"}
+    assert "INVALID" in run.stdout and "not official" in run.stdout
+
+
+def test_a_result_that_is_not_official_says_so_everywhere(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast())
+    report = (tmp_path / "runs/latest/report.md").read_text()
+    record = json.loads((tmp_path / "runs/latest/record.json").read_text())
+    dry_run = submit(tmp_path, *fast(), "--dry-run").stdout
+    assert "not official" in run.stdout and "**Not official**" in report
+    assert record["plan"]["official"] is False and "official: false" in dry_run
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--dry-run")
+    assert run.returncode == 0, run.stderr
+    plan, _, user_conf = run.stdout.partition("# user.conf\n")
+    assert msgspec.yaml.decode(plan, type=Plan).benchmark == "replay"
+    assert "replay.Server.target_qps = 800\n" in user_conf
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "sut.submit", *fast()]
+    runs = [
+        subprocess.Popen(argv, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+        for _ in range(3)
+    ]
+    assert [run.wait(120) for run in runs] == [0, 0, 0]
+    folders = [path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]
+    assert len(folders) == 3
+    assert (tmp_path / "runs" / "latest").resolve() in folders
+
+
+def test_without_waiting_the_command_returns_and_the_run_goes_on(tmp_path: Path) -> None:
+    # Its output is a pipe: a run that kept it open would hold whoever reads it.
+    run = submit(tmp_path, *fast(), "--no-wait", timeout_s=20)
+    assert run.returncode == 0, run.stderr
+    run_dir = (tmp_path / "runs" / "latest").resolve()
+    assert str(run_dir) in run.stdout
+    _until(lambda: (run_dir / "report.md").is_file())
+    assert latest(tmp_path).verdict == "VALID"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_cancelled_run_leaves_a_record_and_no_process(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    # In a terminal Ctrl-C reaches the whole process group.
+    run, run_dir = _started(tmp_path, "--set", "scenarios.server.min_duration_ms=60000")
+    _until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
+    os.killpg(run.pid, number) if number is signal.SIGINT else run.send_signal(number)
+    stdout, stderr = run.communicate(timeout=20)
+    assert run.returncode == 3
+    assert "cancelling the run" in stderr
+    record = latest(tmp_path)
+    assert record.failure is not None and record.failure.code == "cancelled"
+    assert "FAILED" in stdout and processes_of(run_dir) == []
+
+
+def test_a_killed_engine_ends_the_run_within_five_seconds(tmp_path: Path) -> None:
+    run, run_dir = _started(tmp_path, "--set", "scenarios.server.min_duration_ms=60000")
+    _until(lambda: "TTFT" in "".join(_lines(run_dir)) or len(_lines(run_dir)) > 5)
+    (engine,) = [line for line in processes_of(run_dir) if "replay_engine" in line]
+    os.kill(int(engine.partition(":")[0]), signal.SIGKILL)
+    killed = time.monotonic()
+    stdout, _ = run.communicate(timeout=20)
+    assert time.monotonic() - killed < 5
+    assert run.returncode == 3
+    record = latest(tmp_path)
+    assert record.status == "failed" and record.verdict is None and record.failure is not None
+    assert record.failure.code == "engine_died" and record.failure.replica == 0
+    assert "killed by signal 9" in record.failure.message and "FAILED" in stdout
+    assert processes_of(run_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("die-loading", "engine_died"),
+        ("die@20", "engine_died"),
+        ("dead@20", "engine_died"),
+        ("stall@20", "stall"),
+        ("error@20", "request_failed"),
+        ("garbage@20", "protocol_error"),
+        ("truncate@20", "protocol_error"),
+        ("unknown-id@20", "protocol_error"),
+    ],
+)
+def test_every_fault_ends_the_run_with_its_reason(tmp_path: Path, fault: str, code: str) -> None:
+    sets = [f'engine.replay.faults=["{fault}"]', "site.timeouts.stall_s=1"]
+    run = submit(tmp_path, *fast(), *set_arguments(sets), timeout_s=30)
+    record = latest(tmp_path)
+    assert run.returncode == 3 and record.status == "failed"
+    assert record.failure is not None and record.failure.code == code, record.failure
+    assert "Traceback" not in run.stdout + run.stderr
+    assert processes_of((tmp_path / "runs/latest").resolve()) == []
+
+
+def test_an_engine_that_never_gets_ready_ends_the_run_at_its_deadline(tmp_path: Path) -> None:
+    sets = ['engine.replay.faults=["never-ready"]', "site.timeouts.ready_s=1"]
+    run = submit(tmp_path, *fast(), *set_arguments(sets), timeout_s=30)
+    failure = latest(tmp_path).failure
+    assert run.returncode == 3 and failure is not None and failure.code == "not_ready"
+    assert "ready_s" in failure.message
+
+
+def test_a_phase_that_is_over_survives_the_failure_of_the_next(tmp_path: Path) -> None:
+    # The smoke preset's 480 performance queries are done when the engine dies.
+    sets = ['engine.replay.faults=["die@540"]', "scenarios.server.max_query_count=480"]
+    run = submit(tmp_path, *fast(), "--mode", "all", *set_arguments(sets))
+    record = latest(tmp_path)
+    assert run.returncode == 3 and record.verdict is None
+    assert [phase.name for phase in record.phases] == ["performance"]
+
+
+def test_a_full_disk_ends_the_run_with_what_and_where(tmp_path: Path) -> None:
+    full = "/dev/full"
+    run = submit(tmp_path, *fast(), "--set", f"site.run_root={full}")
+    assert run.returncode == 2
+    assert full in run.stderr and "site.run_root" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def _started(cwd: Path, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "sut.submit", *fast(), *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _until(lambda: (cwd / "runs" / "latest" / "progress.jsonl").is_file())
+    return run, (cwd / "runs" / "latest").resolve()
+
+
+def _lines(run_dir: Path) -> list[str]:
+    return (run_dir / "progress.jsonl").read_text().splitlines()
+
+
+def _until(true: object, timeout_s: float = 30) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def test_the_console_script_knows_its_commands() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "sut", "submit", "--config", "replay", "--dry-run"],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0 and "benchmark: replay" in run.stdout
