@@ -17,9 +17,10 @@ from typing import Annotated
 import msgspec
 
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+# Bounded: YAML has .inf, JSON and LoadGen have not.
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
-NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 # A dot in LoadGen's model key silently turns token latencies off.
 LoadGenName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$")]
 

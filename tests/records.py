@@ -113,7 +113,7 @@ def performance(log_dir: Path) -> PhaseRecord:
 
 def accuracy(rouge1: float) -> PhaseRecord:
     scores = {"rouge1": rouge1, "gen_len": 40_000.0}
-    verdict = judge_accuracy(scores, PLAN.accuracy, fraction=1 / 3, official=False)
+    verdict = judge_accuracy(scores, PLAN.accuracy, num_scored=100, num_samples=300, official=False)
     return PhaseRecord(
         name="accuracy",
         loadgen={"effective_scenario": "Server", "effective_test_mode": "AccuracyOnly"},

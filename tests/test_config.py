@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jsonschema
@@ -69,7 +70,9 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     assert "did you mean 'max_num_seqs'" in told["engine.max_num_seq"]
     assert "did you mean 'replay'" in told["engine.kind"]
     assert "misses max_num_seqs" in told["engine"]
-    assert {"generation.max_tokens", "scenarios.offline.target_qps", "model.loadgen_name"} <= set(told)
+    assert {"generation.max_tokens", "scenarios.offline.target_qps", "model.loadgen_name"} <= set(
+        told
+    )
     line_of_kind = 1 + document.splitlines().index("  kind: replai")
     assert told["engine.kind"].startswith(f"{file}:{line_of_kind}: ")
 
@@ -86,7 +89,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ("engine.max_num_seqs=many", "'many' is not of type integer"),
         ("engine", "give key=value"),
         ("engine..x=1", "give key=value"),
-        ("engine.dtype.x=1", "dtype is a value"),
+        ("model.name.x=1", "name is a value"),
         ("engine.dtype={", "not YAML"),
         ("engine.max_model_len=100", "max_model_len 100 is less than"),
         ("site.num_replicas=999", "999 replicas need a core each"),
@@ -178,3 +181,21 @@ def _site_with_paths(folder: Path) -> Path:
         "datasets: {cnn_eval.json: /data/a.json, sample_cnn_eval_5000.json: /data/b.json}\n"
     )
     return file
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
+def test_gates_are_mlperfs_share_of_the_reference(file: Path) -> None:
+    accuracy = config.load(str(file), "local")[0].accuracy
+    assert accuracy is not None
+    for metric, gate in accuracy.gates.items():
+        low, high = {"gen_len": (0.9, 1.1), "exact_match": (1.0, None)}.get(metric, (0.99, None))
+        assert gate.low == pytest.approx(low * accuracy.reference[metric], abs=1e-9)
+        assert (gate.high is None) == (high is None)
+        if gate.high is not None and high is not None:
+            assert gate.high == pytest.approx(high * accuracy.reference[metric], abs=1e-9)
+
+
+def test_the_embedded_benchmarks_reference_is_the_one_that_was_measured() -> None:
+    measured = json.loads((ROOT / "configs/reference/smollm2-135m-news.json").read_text())
+    accuracy = config.load("smollm2-135m-news", "local")[0].accuracy
+    assert accuracy is not None and accuracy.reference == measured["scores"]

@@ -35,7 +35,9 @@ def test_every_scenario_is_valid_in_both_modes_without_a_loadgen_error(
         assert phase.dispatcher.completed == phase.dispatcher.issued > 0
         assert sum(replica.samples for replica in phase.replicas) == phase.dispatcher.completed
     assert record.phases[1].accuracy == {"exact_match": 1.0}
-    jsonschema.validate(json.loads((tmp_path / "runs/latest/record.json").read_text()), json_schema())
+    jsonschema.validate(
+        json.loads((tmp_path / "runs/latest/record.json").read_text()), json_schema()
+    )
 
 
 def test_two_replicas_share_one_loadgen_run(tmp_path: Path) -> None:

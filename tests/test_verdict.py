@@ -279,26 +279,26 @@ GATES = Accuracy(
 
 
 @pytest.mark.parametrize(
-    ("scores", "fraction", "reasons"),
+    ("scores", "num_scored", "reasons"),
     [
-        ({"rouge1": 38.4, "gen_len": 8e6}, 1.0, set()),
-        ({"rouge1": 38.3, "gen_len": 8e6}, 1.0, {"accuracy_rouge1"}),
-        ({"rouge1": 38.4, "gen_len": 9e6}, 1.0, {"accuracy_gen_len"}),
-        ({"rouge1": 38.4, "gen_len": 7e6}, 1.0, {"accuracy_gen_len"}),
-        ({"rouge1": 38.4, "gen_len": 8e5}, 0.1, set()),
-        ({"rouge1": 38.4, "gen_len": 8e6}, 0.1, {"accuracy_gen_len"}),
-        ({"gen_len": 8e6}, 1.0, {"accuracy_rouge1"}),
+        ({"rouge1": 38.4, "gen_len": 8e6}, 1000, set()),
+        ({"rouge1": 38.3, "gen_len": 8e6}, 1000, {"accuracy_rouge1"}),
+        ({"rouge1": 38.4, "gen_len": 9e6}, 1000, {"accuracy_gen_len"}),
+        ({"rouge1": 38.4, "gen_len": 7e6}, 1000, {"accuracy_gen_len"}),
+        ({"rouge1": 38.4, "gen_len": 8e5}, 100, {"whole_data_set"}),
+        ({"rouge1": 38.4, "gen_len": 8e6}, 100, {"accuracy_gen_len", "whole_data_set"}),
+        ({"gen_len": 8e6}, 1000, {"accuracy_rouge1"}),
     ],
 )
-def test_every_gate_is_held(scores: dict[str, float], fraction: float, reasons: set[str]) -> None:
-    verdict = judge_accuracy(scores, GATES, fraction=fraction)
+def test_every_gate_is_held(scores: dict[str, float], num_scored: int, reasons: set[str]) -> None:
+    verdict = judge_accuracy(scores, GATES, num_scored=num_scored, num_samples=1000)
     assert codes(verdict.reasons) == reasons
     assert verdict.verdict == ("INVALID" if reasons else "VALID")
     assert verdict.loadgen_validity is None
 
 
 def test_accuracy_without_a_reference_is_not_passed() -> None:
-    assert judge_accuracy({"rouge1": 99.0}, None).verdict == "INVALID"
+    assert judge_accuracy({"rouge1": 99.0}, None, num_scored=1, num_samples=1).verdict == "INVALID"
 
 
 def test_a_run_is_valid_when_every_phase_is() -> None:

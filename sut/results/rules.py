@@ -200,6 +200,14 @@ def gate(metric: str, score: float | None, limits: Gate, scale: float) -> Check:
     return check(f"accuracy_{metric}", met, text, score, high if above else low, unit)
 
 
+def whole_data_set(num_scored: int, num_samples: int) -> Check:
+    """Gates are made for the whole data set, and a part of it may be an easy one."""
+    text = f"It scored {number(num_scored)} of {quantity(num_samples, 'samples')}"
+    met = num_scored == num_samples
+    text += "." if met else "; a gate holds for all of them."
+    return check("whole_data_set", met, text, num_scored, num_samples, "samples")
+
+
 def check(
     code: str,
     met: bool,

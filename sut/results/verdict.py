@@ -64,16 +64,16 @@ def judge_accuracy(
     accuracy: Accuracy | None,
     *,
     log: DetailLog | None = None,
-    fraction: float = 1.0,
+    num_scored: int,
+    num_samples: int,
     num_failed: int | None = None,
     replica_samples: Sequence[int] = (),
     official: bool | None = None,
 ) -> Verdict:
-    """The verdict on an accuracy test: VALID when every gate is passed.
-
-    ``fraction`` is the share of the data set that was scored: gen_len is a sum, so its
-    gate shrinks with it.
+    """The verdict on an accuracy test: VALID when all of the data set was scored and every gate
+    is passed. On a part of it gen_len, a sum, is held to that part of its gate.
     """
+    fraction = num_scored / num_samples
     if accuracy is None:
         text = "The benchmark has no reference score, so its accuracy can't be judged."
         checks = [rules.check("accuracy_gate", False, text)]
@@ -82,6 +82,7 @@ def judge_accuracy(
             rules.gate(metric, scores.get(metric), gate, fraction if metric == "gen_len" else 1.0)
             for metric, gate in accuracy.gates.items()
         ]
+    checks.append(rules.whole_data_set(num_scored, num_samples))
     if log is not None:
         checks += rules.of_ours(log, num_failed, replica_samples)
     return _verdict(checks, None, official, dict(scores))

@@ -1,0 +1,30 @@
+"""Plans to test with, resolved from the configs we ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sut import config
+from sut.plan import Mode, Plan, Preset, Scenario
+from sut.resolve import resolve
+
+
+def plan_of(
+    benchmark: str,
+    scenario: Scenario = Scenario.SERVER,
+    *,
+    preset: Preset = Preset.SMOKE,
+    site: str = "local",
+    sets: Sequence[str] = (),
+    usable_cpus: Sequence[int] = (0, 1),
+) -> Plan:
+    loaded, where = config.load(benchmark, site, sets)
+    return resolve(
+        loaded,
+        where,
+        scenario=scenario,
+        mode=Mode.ALL,
+        preset=preset,
+        usable_cpus=usable_cpus,
+        sets=sets,
+    )

@@ -1,0 +1,160 @@
+"""Samples: the right prompts, tokenized once, and every way a data file can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from plans import plan_of
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from sut import dataset, model
+from sut.errors import InputError
+from sut.plan import Dataset, DatasetKind, Plan
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "own_cache" not in request.keywords:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path: Path) -> Path:
+    """A model folder whose tokenizer knows single words only."""
+    words = ["?", "Summarize:", "End", *(f"w{i}" for i in range(100))]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text('{"bos_token_id": 7}')
+    return folder
+
+
+def cnn_plan(file: Path, **changes: object) -> Plan:
+    fields: dict[str, object] = {
+        "name": "test",
+        "kind": DatasetKind.CNN_EVAL,
+        "num_samples": 2,
+        "prompt": "Summarize: {input} End",
+        "bos": True,
+        "path": str(file),
+    }
+    data = Dataset(**{**fields, **changes})  # type: ignore[arg-type]
+    return msgspec.structs.replace(plan_of("replay"), dataset=data)
+
+
+def write(tmp_path: Path, entries: object) -> Path:
+    file = tmp_path / "data.json"
+    file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    return file
+
+
+ARTICLES = [
+    {"instruction": "", "input": "w1 w2 w3", "output": "w1"},
+    {"instruction": "", "input": "w4", "output": "w5"},
+]
+
+
+def test_a_prompt_is_bos_then_the_template_around_the_article(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    samples = dataset.load(cnn_plan(write(tmp_path, ARTICLES)), tokenizer_folder)
+    assert samples.prompts == [[7, 1, 4, 5, 6, 2], [7, 1, 7, 2]]
+    assert samples.references == ["w1", "w5"]
+
+
+def test_an_article_is_cut_where_the_prompt_would_be_too_long(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    plan = cnn_plan(write(tmp_path, ARTICLES), max_prompt_tokens=5)
+    assert dataset.load(plan, tokenizer_folder).prompts == [[7, 1, 4, 5, 2], [7, 1, 7, 2]]
+
+
+def test_a_second_load_reads_the_cache_and_no_tokenizer(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = cnn_plan(write(tmp_path, ARTICLES))
+    first = dataset.load(plan, tokenizer_folder)
+    monkeypatch.setattr(dataset, "_Encoder", None)
+    assert dataset.load(plan, tokenizer_folder) == first
+
+
+@pytest.mark.parametrize(
+    "change", [{"prompt": "{input}"}, {"bos": False}, {"max_prompt_tokens": 5}]
+)
+def test_other_settings_are_not_taken_from_the_cache(
+    tmp_path: Path, tokenizer_folder: Path, change: dict[str, object]
+) -> None:
+    file = write(tmp_path, ARTICLES)
+    first = dataset.load(cnn_plan(file), tokenizer_folder)
+    assert dataset.load(cnn_plan(file, **change), tokenizer_folder).prompts != first.prompts
+
+
+@pytest.mark.parametrize(
+    ("entries", "change", "part"),
+    [
+        ("[{", {}, "malformed or cut"),
+        ("{}", {}, "not a list"),
+        ([1, 2], {}, "item 0 is not an object"),
+        ([{"input": "x"}] * 2, {}, "item 0: output is missing"),
+        ([{"input": 3, "output": "x"}] * 2, {}, "item 0: input is not a text"),
+        ([*ARTICLES[:1], {"input": "  ", "output": "x"}], {}, "of sample 1"),
+        ([*ARTICLES[:1], {"input": "x", "output": ""}], {}, "the reference of 1"),
+        (ARTICLES[:1], {}, "holds 1 samples"),
+        (ARTICLES, {"sha256": "0" * 64}, "has sha256"),
+        (ARTICLES, {"max_prompt_tokens": 3}, "leaves no room"),
+    ],
+)
+def test_a_wrong_file_is_told_by_its_path_and_place(
+    tmp_path: Path,
+    tokenizer_folder: Path,
+    entries: object,
+    change: dict[str, object],
+    part: str,
+) -> None:
+    file = write(tmp_path, entries)
+    with pytest.raises(InputError) as error:
+        dataset.load(cnn_plan(file, **change), tokenizer_folder)
+    assert part in str(error.value) and str(file) in str(error.value)
+
+
+def test_a_missing_file_is_told_by_its_path(tmp_path: Path, tokenizer_folder: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        dataset.load(cnn_plan(tmp_path / "missing.json"), tokenizer_folder)
+
+
+def test_a_prompt_longer_than_the_engine_takes_is_refused_with_the_length_that_would_do(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    # The replay benchmark's engine has room for 1024 - 64 tokens of prompt.
+    long = [{"input": " ".join(["w1"] * 1000), "output": "x"}, ARTICLES[1]]
+    with pytest.raises(InputError, match=r"engine.max_model_len=1067"):
+        dataset.load(cnn_plan(write(tmp_path, long)), tokenizer_folder)
+
+
+def test_synthetic_prompts_come_from_the_seed_and_keep_their_bounds() -> None:
+    plan = plan_of("replay")
+    samples = dataset.load(plan, None)
+    assert samples == dataset.load(plan, None)
+    lengths = [len(prompt) for prompt in samples.prompts]
+    assert len(lengths) == plan.dataset.num_samples
+    assert min(lengths) >= 64 and max(lengths) <= 512 and len(set(lengths)) > 100
+    assert all(0 <= token < dataset.SYNTHETIC_VOCABULARY for p in samples.prompts for token in p)
+
+
+@pytest.mark.own_cache
+def test_the_news_are_300_articles_without_their_first_sentences() -> None:
+    plan = plan_of("smollm2-135m-news")
+    path = model.locate(plan.model)
+    samples = dataset.load(plan, path)
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    assert len(samples.prompts) == len(samples.references) == 300
+    for prompt, reference in zip(samples.prompts, samples.references, strict=True):
+        assert 0 < len(prompt) <= plan.dataset.max_prompt_tokens
+        text = tokenizer.decode(prompt)
+        assert reference not in text
+        assert text.startswith("News article:\n") and text.endswith("Summary in one sentence:")

@@ -1,0 +1,99 @@
+"""Model folders: what vLLM could not load is told before it is tried."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from sut import model
+from sut.errors import InputError
+from sut.plan import Model
+
+
+def safetensors(num_bytes: int) -> bytes:
+    header = json.dumps(
+        {"w": {"dtype": "U8", "shape": [num_bytes], "data_offsets": [0, num_bytes]}}
+    ).encode()
+    return struct.pack("<Q", len(header)) + header + b"\0" * num_bytes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(safetensors(100))
+    return tmp_path
+
+
+def shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model-00002-of-00002.safetensors").write_bytes(safetensors(50))
+    weight_map = {f"w{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_a_whole_folder_has_no_mistakes(folder: Path) -> None:
+    assert model.check(folder) == []
+    shard(folder)
+    assert model.check(folder) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (mistake,) = model.check(folder)
+    assert str(folder / name) in mistake and "No such file" in mistake
+
+
+def test_a_half_downloaded_shard_is_named(folder: Path) -> None:
+    shard(folder)
+    file = folder / "model-00002-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    (mistake,) = model.check(folder)
+    assert str(file) in mistake and "half downloaded" in mistake
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"", "Git LFS pointer|not a safetensors|half downloaded"),
+        (b"\xff" * 100, "half downloaded"),
+        (struct.pack("<Q", 4) + b"oops", "not a safetensors file"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_told(folder: Path, content: bytes, part: str) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    (mistake,) = model.check(folder)
+    assert any(each in mistake for each in part.split("|"))
+
+
+def test_every_mistake_is_told_at_once_with_what_to_do(tmp_path: Path) -> None:
+    wanted = Model(name="Llama-3.1-8B-Instruct", loadgen_name="x", path=str(tmp_path))
+    with pytest.raises(InputError) as error:
+        model.locate(wanted)
+    text = str(error.value)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        assert str(tmp_path / name) in text
+    assert "Download Llama-3.1-8B-Instruct again" in text
+
+
+def test_a_hash_is_that_of_the_contents(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    first = model.model_hash(folder)
+    assert model.model_hash(folder) == first
+    (folder / "config.json").write_text('{"a": 1}')
+    assert model.model_hash(folder) != first
+
+
+def test_the_embedded_model_is_a_whole_folder() -> None:
+    path = model.locate(Model(name=model.EMBEDDED, loadgen_name="x", embedded=True))
+    assert model.check(path) == []
+    config = json.loads((path / "config.json").read_text())
+    assert config["tie_word_embeddings"] and config["rope_parameters"]["rope_theta"] == 100000
+    assert "quantization_config" not in config

@@ -1,0 +1,171 @@
+"""The same path with real vLLM engines and the embedded model, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from cli import environment, latest, processes_of, submit
+from plans import plan_of
+
+from sut import dataset, model, wire
+from sut.engine import environment as engine_environment
+from sut.phase import judge_phase, run_phase
+from sut.plan import EngineKind, Mode, Plan, Scenario
+from sut.progress import Progress
+from sut.rundir import RunDir
+from sut.serving import Serving
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+BENCHMARK = "smollm2-135m-news"
+NUM_ARTICLES = 50
+# Fewer queries than a VALID run needs: what is tested here is the path.
+FEW = [
+    f"scenarios.{scenario}.{key}"
+    for scenario in ("interactive", "offline", "singlestream")
+    for key in ("min_duration_ms=1000", "min_query_count=12", "accuracy_sample_count=12")
+] + ["scenarios.offline.target_qps=10"]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return plan_of(BENCHMARK)
+
+
+@pytest.fixture(scope="module")
+def model_path(plan: Plan) -> Path:
+    return model.locate(plan.model)
+
+
+@pytest.fixture(scope="module")
+def vllms_answers(
+    plan: Plan, model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[list[int]]:
+    file = tmp_path_factory.mktemp("reference") / "plan.json"
+    file.write_bytes(msgspec.json.encode(plan))
+    script = Path(__file__).parent / "vllm_generate.py"
+    run = subprocess.run(
+        [sys.executable, str(script), str(file), str(model_path), str(NUM_ARTICLES)],
+        env=environment(**engine_environment(plan, plan.replicas[0], plan.host)),
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    answers: list[list[int]] = json.loads(run.stdout.splitlines()[-1])
+    return answers
+
+
+@pytest.fixture(scope="module")
+def serving(
+    vllms_answers: list[list[int]],  # first: it needs the cores
+    plan: Plan,
+    model_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Serving]:
+    run_dir = RunDir(tmp_path_factory.mktemp("run"))
+    run_dir.logs.mkdir()
+    prompts = dataset.load(plan, model_path).prompts
+    with Serving(plan, run_dir, prompts, model_path) as served:
+        served.load(Progress(run_dir.progress))
+        served.warm_up()
+        yield served
+
+
+def test_greedy_tokens_equal_those_of_vllm_itself(
+    serving: Serving, vllms_answers: list[list[int]], plan: Plan
+) -> None:
+    assert plan.engine.dtype == "float32"
+    ours = [serving.dispatcher.generate([i], 0, 60.0)[0] for i in range(NUM_ARTICLES)]
+    assert ours == vllms_answers
+
+
+@pytest.mark.parametrize("mode", [Mode.PERFORMANCE, Mode.ACCURACY])
+@pytest.mark.parametrize(
+    "scenario", [Scenario.OFFLINE, Scenario.SINGLE_STREAM, Scenario.INTERACTIVE]
+)
+def test_every_scenario_runs_without_a_loadgen_error(
+    serving: Serving, model_path: Path, tmp_path: Path, scenario: Scenario, mode: Mode
+) -> None:
+    plan = serving.plan = plan_of(BENCHMARK, scenario, sets=FEW)
+    run_dir = RunDir(tmp_path)
+    run_dir.user_conf.write_text(plan.user_conf())
+    samples = dataset.load(plan, model_path)
+    stats = run_phase(mode, serving, run_dir, samples, Progress(run_dir.progress))
+    assert stats.completed == stats.issued >= 12 and stats.failed == 0
+    phase = judge_phase(mode, plan, run_dir, samples, stats, model_path)
+    assert phase.loadgen_errors == ()
+    assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
+
+
+def test_the_layout_that_is_pinned_is_vllms_own() -> None:
+    assert wire.layout(EngineKind.VLLM) == wire.PINNED_LAYOUT
+
+
+def test_a_request_carries_the_models_stop_ids_and_our_settings(
+    plan: Plan, model_path: Path
+) -> None:
+    ((request, id_offset),) = wire.encode(plan, [[11, 12, 13]], model_path)
+    assert request[id_offset : id_offset + 16] == wire.PLACEHOLDER_ID.encode()
+    fields = msgspec.msgpack.decode(request)
+    assert fields[:3] == [wire.PLACEHOLDER_ID, [11, 12, 13], None]
+    settings = fields[3]
+    assert settings["max_tokens"] == plan.generation.max_tokens
+    assert settings["min_tokens"] == plan.generation.min_tokens
+    assert settings["temperature"] == 0 and settings["detokenize"] is False
+    eos = json.loads((model_path / "config.json").read_text())["eos_token_id"]
+    assert settings["_eos_token_id"] == eos and eos in settings["_all_stop_token_ids"]
+
+
+def test_a_server_run_is_valid_as_a_user_starts_it(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--scenario", "server", timeout_s=500)
+    assert run.returncode == 0, run.stdout + run.stderr
+    record = latest(tmp_path)
+    (phase,) = record.phases
+    assert record.verdict == "VALID" and phase.loadgen_errors == ()
+    assert record.hashes.model and record.hashes.data
+    assert processes_of((tmp_path / "runs/latest").resolve()) == []
+
+
+def test_a_killed_vllm_engine_core_ends_the_run_within_five_seconds(tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "sut.submit", "--scenario", "server"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        core = _core_at_work(tmp_path)
+        os.kill(core, signal.SIGKILL)
+        killed = time.monotonic()
+        stdout, _ = run.communicate(timeout=60)
+        assert time.monotonic() - killed < 5
+    finally:
+        run.terminate()
+    record = latest(tmp_path)
+    assert run.returncode == 3 and record.status == "failed" and "FAILED" in stdout
+    assert record.failure is not None and record.failure.replica == 0
+    assert processes_of((tmp_path / "runs/latest").resolve()) == []
+
+
+def _core_at_work(cwd: Path) -> int:
+    """The engine core's process id, once it answers queries."""
+    deadline = time.monotonic() + 300
+    progress = cwd / "runs" / "latest" / "progress.jsonl"
+    while not (progress.is_file() and '"completed":' in progress.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    found = processes_of((cwd / "runs" / "latest").resolve())
+    (core,) = [line for line in found if "EngineCore" in line]
+    return int(core.partition(":")[0])
