@@ -33,6 +33,8 @@ test: lint cpp-test ## Set everything up and run every test
 	@$(PY) -m pytest
 
 bench: build ## Measure the dispatcher; see docs/performance.md
+	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log
+	@cmake --build build/release --target benchmarks >>build/bench.log
 	@$(PY) -m benchmarks
 
 build: build/stamp ## Build the C++ core in place

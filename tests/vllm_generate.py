@@ -1,6 +1,6 @@
 """Token ids by vLLM's own ``LLM.generate``, one prompt at a time: what ours must equal.
 
-Usage: python vllm_generate.py PLAN MODEL NUM_SAMPLES  (prints a JSON list of lists)
+Usage: python vllm_generate.py PLAN MODEL NUM_SAMPLES OUT  (writes a JSON list of lists)
 
 A program of its own, as it needs the cores that an engine of ours would hold.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     for prompt in samples.prompts[:num_samples]:
         (output,) = llm.generate({"prompt_token_ids": prompt}, params, use_tqdm=False)
         answers.append(list(output.outputs[0].token_ids))
-    print(json.dumps(answers))
+    Path(sys.argv[4]).write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What the dispatcher costs, beside LoadGen alone and the usual Python SUT: ``make bench``."""

@@ -1,0 +1,160 @@
+"""Usage: python -m benchmarks [--json FILE]: measure, and print what docs/performance.md holds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.load import NUM_SAMPLES, Load, Result, read_result, start_engine
+from sut.errors import EXIT_FAILED
+
+SYSTEMS = ("null", "ours", "wheel")
+PROGRAMS = Path("build/release/benchmarks")
+NAMES = {
+    "null": "LoadGen, null C++ SUT",
+    "ours": "LoadGen, our dispatcher",
+    "wheel": "LoadGen's wheel, Python SUT",
+}
+
+
+def main() -> int:
+    arguments = parse()
+    throughput = [run(system, load) for load in throughput_loads() for system in SYSTEMS]
+    latency = [run(system, load) for load in latency_loads() for system in SYSTEMS]
+    bare = {load.qps: ping(load) for load in latency_loads()}
+    bytes_in_flight = {tokens: memory(tokens) for tokens in (16, 128)}
+    print(render(throughput, latency, bare, bytes_in_flight))
+    if arguments.json:
+        arguments.json.write_bytes(msgspec.json.encode([*throughput, *latency]))
+    errors = sum(result.num_loadgen_errors for result in [*throughput, *latency])
+    return EXIT_FAILED if errors else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", type=Path, help="write every result there too")
+    return parser.parse_args()
+
+
+def throughput_loads() -> Iterable[Load]:
+    for num_seqs in (64, 256, 1024):
+        yield Load(scenario="Offline", qps=5_000, duration_s=2, num_tokens=64, num_seqs=num_seqs)
+
+
+def latency_loads() -> Iterable[Load]:
+    for qps in (100, 1_000, 10_000):
+        yield Load(scenario="Server", qps=qps, duration_s=5, num_tokens=2)
+
+
+def run(system: str, load: Load) -> Result:
+    """One system under one load, in a process of its own, with an engine of its own."""
+    print(f"{NAMES[system]}: {load.scenario}, {load.qps:g} queries/s", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        program = subprocess.run(
+            command(system, load, Path(folder)), capture_output=True, text=True, timeout=600
+        )
+        if program.returncode != 0:
+            raise SystemExit(f"error: {NAMES[system]} failed:\n{program.stderr}")
+        output = program.stdout.strip().splitlines()[-1]
+        cpu_s = float(output) if system == "null" else msgspec.json.decode(output)["cpu_s"]
+        return read_result(system, load, Path(folder), cpu_s)
+
+
+def command(system: str, load: Load, log_dir: Path) -> list[str]:
+    if system == "null":
+        (log_dir / "user.conf").write_text(load.user_conf())
+        words = [PROGRAMS / "null_sut", load.scenario, log_dir / "user.conf", log_dir]
+        return [*map(str, words), str(NUM_SAMPLES), str(load.num_tokens)]
+    program = f"benchmarks.{system}"
+    return [sys.executable, "-m", program, msgspec.json.encode(load).decode(), str(log_dir)]
+
+
+def ping(load: Load) -> tuple[float, float]:
+    """TTFT p50 and p99 of a bare client, one request at a time, in microseconds."""
+    arguments = [load.qps, load.duration_s, load.num_tokens]
+    program = [str(PROGRAMS / "ping"), *map(str, arguments)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        host, _, port = client.stdout.readline().strip().removeprefix("tcp://").partition(":")
+        engine = start_engine(load, host, int(port))
+        p50, p99 = map(float, client.stdout.readline().split())
+    engine.kill()
+    return p50, p99
+
+
+def memory(num_tokens: int) -> tuple[float, int]:
+    """Bytes per sample in flight, and the length of an encoded request."""
+    program = [sys.executable, "-m", "benchmarks.memory", str(num_tokens)]
+    output = subprocess.run(program, capture_output=True, text=True, check=True, timeout=600).stdout
+    per_sample, request = output.split()
+    return float(per_sample), int(request)
+
+
+def render(
+    throughput: Sequence[Result],
+    latency: Sequence[Result],
+    bare: dict[float, tuple[float, float]],
+    bytes_in_flight: dict[int, tuple[float, int]],
+) -> str:
+    sections = [
+        f"{len(os.sched_getaffinity(0))} cores, {cpu_model()}",
+        table(
+            ("Offline, 64 tokens each", "sequences", "queries/s", "token events/s", "CPU us/event"),
+            [
+                (
+                    NAMES[r.system],
+                    str(r.load.num_seqs),
+                    f"{r.queries_per_s:,.0f}",
+                    f"{r.token_events_per_s:,.0f}",
+                    f"{r.cpu_us_per_token_event:.3f}",
+                )
+                for r in throughput
+            ],
+        ),
+        table(
+            ("Server, 2 tokens each", "queries/s", "reached", "TTFT p50 us", "TTFT p99 us"),
+            [
+                (
+                    NAMES[r.system],
+                    f"{r.load.qps:,.0f}",
+                    f"{r.queries_per_s:,.0f}",
+                    f"{r.ttft_p50_us:,.0f}",
+                    f"{r.ttft_p99_us:,.0f}",
+                )
+                for r in latency
+            ]
+            + [
+                ("no LoadGen, a bare client", f"{qps:,.0f}", "-", f"{p50:,.0f}", f"{p99:,.0f}")
+                for qps, (p50, p99) in bare.items()
+            ],
+        ),
+        table(
+            ("answers of", "bytes per sample in flight", "of these the request, in the socket"),
+            [
+                (f"{tokens} tokens", f"{size:,.0f}", f"{request:,}")
+                for tokens, (size, request) in bytes_in_flight.items()
+            ],
+        ),
+    ]
+    return "\n\n".join(sections)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+// A bare client of one engine: sends a request and waits for its first token. What the engine and
+// the sockets take by themselves, without LoadGen and without a dispatcher.
+//
+// Usage: ping QUERIES_PER_S SECONDS NUM_TOKENS
+// Prints the handshake's endpoint, serves the engine that connects there, and prints the p50 and
+// p99 of the time to the first token, in microseconds.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <msgpack.hpp>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../csrc/replica_link.h"
+#include "../csrc/stats.h"
+
+namespace {
+
+std::string request(std::size_t num_tokens) {
+  msgpack::sbuffer buffer;
+  msgpack::packer<msgpack::sbuffer> packer(buffer);
+  packer.pack_array(9);
+  packer.pack(std::string(sut::kRequestIdLength, '0'));
+  packer.pack(std::vector<int>(256, 100));
+  packer.pack_nil();
+  packer.pack_map(2);
+  packer.pack("min_tokens");
+  packer.pack(num_tokens);
+  packer.pack("max_tokens");
+  packer.pack(num_tokens);
+  packer.pack_nil();
+  packer.pack(0.0);
+  for (int i = 0; i < 3; ++i) packer.pack_nil();
+  return {buffer.data(), buffer.size()};
+}
+
+void wait_for(sut::ReplicaLink& link, sut::ReplicaLink::Item item) {
+  zmq_pollitem_t readable = link.poll_items()[item];
+  zmq_poll(&readable, 1, -1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 4) return 2;
+  const double queries_per_s = std::stod(argv[1]);
+  const auto num_queries = static_cast<std::uint32_t>(queries_per_s * std::stod(argv[2]));
+  const std::string encoded = request(std::stoul(argv[3]));
+
+  sut::ReplicaLinks links("127.0.0.1", 1);
+  sut::ReplicaLink& link = links[0];
+  std::printf("%s\n", links.handshake_endpoint(0).c_str());
+  std::fflush(stdout);
+  wait_for(link, sut::ReplicaLink::kHandshake);
+  link.serve_handshake();
+  while (!link.receive_ready()) wait_for(link, sut::ReplicaLink::kInput);
+
+  std::mt19937_64 random(1);
+  std::exponential_distribution<double> gap_s(queries_per_s);
+  std::vector<std::int64_t> latencies;
+  auto next = std::chrono::steady_clock::now();
+  sut::Frame frame;
+  for (std::uint32_t i = 0; i < num_queries; ++i) {
+    next += std::chrono::nanoseconds(static_cast<std::int64_t>(1e9 * gap_s(random)));
+    std::this_thread::sleep_until(next);
+    while (link.receive_output(frame)) {
+    }
+    const std::int64_t begin = sut::now_ns();
+    link.send({encoded, 2, 256}, {i, 1});
+    do wait_for(link, sut::ReplicaLink::kOutput);
+    while (!link.receive_output(frame));
+    latencies.push_back(sut::now_ns() - begin);
+  }
+  for (const auto& [name, value] : sut::quantiles_of(latencies))
+    if (name == "p50" || name == "p99") std::printf("%f ", static_cast<double>(value) / 1e3);
+  std::printf("\n");
+}

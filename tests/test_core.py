@@ -1,0 +1,257 @@
+"""The C++ core from Python: misuse is an exception, never a crash, and a stop is always a stop."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replay import MAX_TOKENS, request_of, served
+
+from sut import _core, wire
+
+
+def dispatcher(store: _core.SampleStore | None = None, **changes: Any) -> _core.Dispatcher:
+    settings: dict[str, Any] = {
+        "max_output_tokens": 8,
+        "sample_deadline_s": 5.0,
+        "stall_deadline_s": 5.0,
+    }
+    links = changes.pop("links", None) or _core.ReplicaLinks(host="127.0.0.1", num_replicas=1)
+    layout = _core.WireLayout(**wire.PINNED_LAYOUT)
+    return _core.Dispatcher(links, store or _core.SampleStore(), layout, **{**settings, **changes})
+
+
+def test_requests_whose_id_lies_elsewhere_are_refused() -> None:
+    store = _core.SampleStore()
+    request = request_of([1, 2, 3])
+    for id_offset in (0, 3, len(request) - 3, 10**6):
+        with pytest.raises(ValueError, match=r"."):
+            store.add(request, id_offset, 3)
+    assert len(store) == 0 and store.num_bytes == 0
+
+
+def test_a_prompts_bytes_are_stored_once() -> None:
+    store = _core.SampleStore()
+    request = request_of([7] * 1000)
+    for _ in range(10):
+        store.add(request, 2, 1000)
+    assert store.num_bytes == 10 * len(request)
+
+
+def test_a_store_takes_no_more_samples_once_it_is_handed_over() -> None:
+    store = _core.SampleStore()
+    store.add(request_of([1]), 2, 1)
+    dispatcher(store).close()
+    with pytest.raises((RuntimeError, ValueError)):
+        store.add(request_of([1]), 2, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_output_tokens": 0},
+        {"sample_deadline_s": 0.0},
+        {"sample_deadline_s": -1.0},
+        {"sample_deadline_s": math.nan},
+        {"stall_deadline_s": math.nan},
+    ],
+)
+def test_senseless_settings_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must be"):
+        dispatcher(**change)
+
+
+def test_endless_deadlines_are_allowed() -> None:
+    dispatcher(sample_deadline_s=math.inf, stall_deadline_s=math.inf).close()
+
+
+def test_links_have_one_dispatcher() -> None:
+    links = _core.ReplicaLinks(host="127.0.0.1", num_replicas=1)
+    first = dispatcher(links=links)
+    with pytest.raises(RuntimeError, match="already"):
+        dispatcher(links=links)
+    first.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "num_replicas", "error"),
+    [
+        ("127.0.0.1", 0, ValueError),
+        ("127.0.0.1", -1, ValueError),
+        ("203.0.113.1", 1, RuntimeError),
+        ("no such host", 1, RuntimeError),
+        ("", 1, RuntimeError),
+    ],
+)
+def test_an_address_that_is_not_ours_is_refused(
+    host: str, num_replicas: int, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        _core.ReplicaLinks(host=host, num_replicas=num_replicas)
+
+
+def test_ports_are_fresh_and_every_replica_has_its_own() -> None:
+    links = [_core.ReplicaLinks(host="127.0.0.1", num_replicas=3) for _ in range(2)]
+    ports = {each.handshake_address(i)[1] for each in links for i in range(3)}
+    assert len(ports) == 6
+
+
+def test_a_replica_that_is_not_there_is_refused() -> None:
+    one = dispatcher()
+    for call in (
+        lambda: one.ready_response(1),
+        lambda: one.ready_response(-1),
+        lambda: one.set_credit(1, 1),
+        lambda: one.generate([], 5, 1.0),
+    ):
+        with pytest.raises((IndexError, ValueError)):
+            call()
+    one.close()
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, math.nan])
+def test_a_senseless_timeout_is_refused(timeout_s: float) -> None:
+    one = dispatcher()
+    with pytest.raises(ValueError, match="timeout"):
+        one.wait_ready(timeout_s)
+    one.close()
+
+
+def test_the_first_failure_stands_and_close_can_be_called_again() -> None:
+    one = dispatcher()
+    one.fail("first", "it was this", 0)
+    one.fail("second", "not this")
+    failure = one.failure
+    assert failure is not None and (failure.code, failure.message) == ("first", "it was this")
+    one.close()
+    one.close()
+    assert one.failure is not None and one.failure.code == "first"
+
+
+def test_closing_wakes_whoever_waits() -> None:
+    with served(4, 1, "--fault", "stall@0") as one:
+        errors: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                one.generate([0, 1, 2, 3], 0, 60.0)
+            except RuntimeError as error:
+                errors.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        while one.stats().issued < 4:
+            pass
+        one.close()
+        waiting.join(10)
+        assert not waiting.is_alive() and len(errors) == 1
+
+
+def test_generate_gives_up_at_its_deadline_and_the_dispatcher_with_it() -> None:
+    with served(4, 1, "--fault", "stall@0") as one:
+        with pytest.raises(RuntimeError, match="generate_timeout"):
+            one.generate([0], 0, 0.2)
+        assert one.failure is not None and one.failure.code == "generate_timeout"
+        with pytest.raises(RuntimeError):
+            one.generate([0], 0, 0.2)
+
+
+def test_statistics_can_be_read_from_many_threads_while_it_works() -> None:
+    with served(64, 2) as one:
+        stop = threading.Event()
+        seen: list[int] = []
+
+        def read() -> None:
+            while not stop.is_set():
+                stats = one.stats()
+                assert stats.completed <= stats.admitted <= stats.issued
+                assert set(stats.ttft_ns) in (set(), {"p50", "p90", "p99", "p99.9", "max"})
+                seen.append(stats.completed)
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        for _ in range(50):
+            answers = one.generate(range(64), -1, 30.0)
+            assert [len(answer) for answer in answers] == [MAX_TOKENS] * 64
+        stop.set()
+        for reader in readers:
+            reader.join()
+        assert one.stats().completed == 50 * 64 and max(seen) > 0
+
+
+def test_the_gil_is_free_while_a_call_waits() -> None:
+    one = dispatcher()
+    done = threading.Event()
+    waiting = threading.Thread(target=lambda: (one.wait_ready(1.0), done.set()))
+    waiting.start()
+    turns = 0
+    while not done.is_set():
+        turns += 1
+    waiting.join()
+    one.close()
+    assert turns > 1000
+
+
+def test_everything_can_be_dropped_without_being_closed() -> None:
+    for _ in range(20):
+        dispatcher()
+        gc.collect()
+
+
+def test_a_test_that_is_dropped_in_the_middle_does_not_hang(tmp_path: Path) -> None:
+    # In a process of its own: LoadGen's thread is left behind.
+    import subprocess
+    import sys
+
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from replay import served
+from sut import _core
+with served(10, 1, "--fault", "stall@5") as dispatcher:
+    test = _core.LoadGenTest(dispatcher, model="x", scenario="Offline", mode="performance",
+        user_conf="", audit_conf="", log_dir={str(tmp_path)!r}, sut_name="s", qsl_name="q")
+    test.start()
+    assert not test.wait(0.5)
+    del test
+    assert dispatcher.failure.code == "test_abandoned"
+print("left", flush=True)
+os._exit(0)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout == "left\n", run.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scenario": "MultiStream"},
+        {"scenario": "server"},
+        {"mode": "submission"},
+        {"user_conf": "/no/such/file"},
+    ],
+)
+def test_a_test_that_loadgen_could_not_run_is_refused(
+    change: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {
+        "model": "x",
+        "scenario": "Server",
+        "mode": "performance",
+        "user_conf": "",
+        "audit_conf": "",
+        "log_dir": str(tmp_path),
+        "sut_name": "s",
+        "qsl_name": "q",
+    }
+    one = dispatcher()
+    with pytest.raises(ValueError, match=r"."):
+        _core.LoadGenTest(one, **{**settings, **change})
+    one.close()
