@@ -140,17 +140,21 @@ class OutputsVisitor : public msgpack::null_visitor {
   bool at_tokens() const {
     return depth_ == 4 && in_outputs() && index_[3] == layout_.new_token_ids;
   }
-    bool in_output(std::uint32_t field) const { return at_output() && index_[3] == field; }
+  bool in_output(std::uint32_t field) const { return at_output() && index_[3] == field; }
   bool in_scheduler_stats() const { return depth_ == 2 && index_[1] == layout_.scheduler_stats; }
 
   bool on_number(double value) {
     if (!map_key_ && in_scheduler_stats() && out_.scheduler_stats) {
       SchedulerStats& stats = *out_.scheduler_stats;
-      if (stats_key_ == layout_.running_key) stats.running = static_cast<std::int64_t>(value);
-      if (stats_key_ == layout_.waiting_key) stats.waiting = static_cast<std::int64_t>(value);
+      if (stats_key_ == layout_.running_key) stats.running = count_of(value);
+      if (stats_key_ == layout_.waiting_key) stats.waiting = count_of(value);
       if (stats_key_ == layout_.kv_cache_usage_key) stats.kv_cache_usage = value;
     }
     return on_scalar();
+  }
+
+  static std::int64_t count_of(double value) {
+    return value >= 0 && value < 1e15 ? static_cast<std::int64_t>(value) : 0;
   }
 
   // Any value no rule above took. Where a token id must stand, only a token id will do.

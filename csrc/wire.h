@@ -53,7 +53,7 @@ struct SchedulerStats {
 };
 
 // One decoded EngineCoreOutputs frame. Kept by its reader and filled again and again, so that
-// decoding allocates nothing once the buffers have grown.
+// decoding allocates no more for many outputs than for one once the buffers have grown.
 struct Outputs {
   struct Output {
     RequestId id;
