@@ -10,6 +10,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 
@@ -42,4 +43,18 @@ class CMakeBuild(build_ext):
         shutil.copy2(Path(self.build_lib) / "sut" / "replay_engine", ROOT / "sut")
 
 
-setup(ext_modules=[Extension("sut._core", sources=[])], cmdclass={"build_ext": CMakeBuild})
+class WithConfigs(build_py):
+    """An installed package carries the configs that a checkout has beside it."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(
+                ROOT / "configs", Path(self.build_lib) / "sut" / "configs", dirs_exist_ok=True
+            )
+
+
+setup(
+    ext_modules=[Extension("sut._core", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "build_py": WithConfigs},
+)

@@ -111,7 +111,10 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
     mistakes += check(site_document, Site, site_file)
     if mistakes:
         raise InputError("\n".join(mistakes))
-    return _convert(benchmark_document, Benchmark), _convert(site_document, Site)
+    loaded = _convert(benchmark_document, Benchmark)
+    if benchmark_file.resolve().parent not in _own_folders("benchmarks"):
+        loaded = msgspec.structs.replace(loaded, official=False)  # a copy may differ
+    return loaded, _convert(site_document, Site)
 
 
 def find(kind: str, name: str) -> Path:
@@ -130,9 +133,13 @@ def find(kind: str, name: str) -> Path:
 
 
 def _folders(kind: str) -> list[Path]:
-    """In the current folder, beside the package (a checkout), and inside it (installed)."""
+    return [Path.cwd() / "configs" / kind, *_own_folders(kind)]
+
+
+def _own_folders(kind: str) -> list[Path]:
+    """Beside the package (a checkout), and inside it (installed)."""
     package = Path(__file__).resolve().parent
-    return [root / "configs" / kind for root in (Path.cwd(), package.parent, package)]
+    return [root / "configs" / kind for root in (package.parent, package)]
 
 
 def _files(folder: Path) -> Iterable[Path]:

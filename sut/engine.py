@@ -81,6 +81,10 @@ def environment(plan: Plan, replica: Replica, host: str) -> dict[str, str]:
         added["VLLM_CPU_KVCACHE_SPACE"] = str(plan.cpu.kv_cache_gib)
         added["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
         added["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, replica.cpus)) or "all"
+    else:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = [visible[g] if g < len(visible) and visible[g] else str(g) for g in replica.gpus]
+        added["CUDA_VISIBLE_DEVICES"] = ",".join(names)
     return {**added, **plan.env}
 
 

@@ -198,6 +198,7 @@ class Replica(Struct, frozen=True, kw_only=True):
     index: int
     node: str = "localhost"
     cpus: tuple[int, ...] = ()  # CPU device: cores it is bound to
+    gpus: tuple[int, ...] = ()  # CUDA device: positions among the GPUs that are visible
 
 
 class CpuDevice(Struct, frozen=True, kw_only=True):

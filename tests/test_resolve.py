@@ -1,0 +1,156 @@
+"""Plans: what is official, who gets which cores, and what an engine is started with."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import msgspec
+import pytest
+from cli import ROOT
+from plans import plan_of
+
+from sut import engine
+from sut.errors import InputError
+from sut.plan import Device, Plan, Preset, Scenario
+
+SITE = """
+name: here
+num_replicas: {num_replicas}
+device: {device}
+models: {{Llama-3.1-8B-Instruct: /models/llama}}
+datasets: {{cnn_eval.json: /data/cnn_eval.json, sample_cnn_eval_5000.json: /data/edge.json}}
+"""
+
+
+def llama(
+    folder: Path,
+    *,
+    preset: Preset = Preset.OFFICIAL,
+    scenario: Scenario = Scenario.SERVER,
+    benchmark: str = "llama3.1-8b",
+    device: str = "cuda",
+    num_replicas: int = 1,
+    sets: tuple[str, ...] = (),
+) -> Plan:
+    site = folder / "site.yaml"
+    site.write_text(SITE.format(device=device, num_replicas=num_replicas))
+    return plan_of(benchmark, scenario, preset=preset, site=str(site), sets=sets)
+
+
+def test_the_official_preset_of_an_official_benchmark_is_official(tmp_path: Path) -> None:
+    plan = llama(tmp_path)
+    assert plan.official and plan.not_official_because == ()
+    # Everything but the load is mlperf.conf's.
+    assert plan.user_conf() == "llama3_1-8b.Server.target_qps = 2\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "engine.max_num_seqs=32",
+        "site.num_replicas=2",
+        "scenarios.server.target_qps=3",
+    ],
+)
+def test_what_a_submitter_may_choose_stays_official(tmp_path: Path, change: str) -> None:
+    assert llama(tmp_path, sets=(change,)).official
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "scenarios.server.min_duration_ms=1",
+        "scenarios.server.ttft_latency_ms=9000",
+        "generation.max_tokens=64",
+        "dataset.num_samples=100",
+        'dataset.sha256=""',
+        "engine.kind=replay",
+        'engine.extra_args=["--enable-prefix-caching"]',
+    ],
+)
+def test_a_change_of_what_is_measured_is_not_official(tmp_path: Path, change: str) -> None:
+    plan = llama(tmp_path, sets=(change,))
+    assert not plan.official and plan.not_official_because
+
+
+def test_a_copy_of_an_official_benchmark_is_not_official(tmp_path: Path) -> None:
+    copy = tmp_path / "llama3.1-8b.yaml"
+    copy.write_text((ROOT / "configs/benchmarks/llama3.1-8b.yaml").read_text())
+    assert not llama(tmp_path, benchmark=str(copy)).official
+
+
+@pytest.mark.parametrize("preset", [Preset.QUICK, Preset.SMOKE])
+def test_a_lower_preset_is_not_official(tmp_path: Path, preset: Preset) -> None:
+    assert not llama(tmp_path, preset=preset).official
+
+
+def test_interactive_is_server_under_its_own_model_name(tmp_path: Path) -> None:
+    plan = llama(tmp_path, scenario=Scenario.INTERACTIVE)
+    assert (plan.scenario.loadgen, plan.loadgen_name) == ("Server", "llama3_1-8b-interactive")
+
+
+def test_a_digest_is_that_of_the_plan(tmp_path: Path) -> None:
+    plan = llama(tmp_path)
+    same = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
+    assert same == plan and same.digest() == plan.digest()
+    assert llama(tmp_path, sets=("engine.max_num_seqs=32",)).digest() != plan.digest()
+
+
+def test_replicas_on_cpus_share_the_cores_and_none_twice() -> None:
+    plan = plan_of("smollm2-135m-news", sets=("site.num_replicas=2",), usable_cpus=(3, 4, 5, 6, 7))
+    assert [replica.cpus for replica in plan.replicas] == [(3, 4), (5, 6)]
+
+
+def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
+    plan = llama(tmp_path, num_replicas=2, sets=("engine.tensor_parallel_size=2",))
+    visible = [
+        engine.environment(plan, replica, "127.0.0.1")["CUDA_VISIBLE_DEVICES"]
+        for replica in plan.replicas
+    ]
+    assert plan.device is Device.CUDA and visible == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
+
+
+def test_a_cpu_engine_is_bound_to_its_cores_and_claims_only_its_memory() -> None:
+    plan = plan_of("smollm2-135m-news", sets=("site.cpu.cpus=[1]", "site.env={X: y}"))
+    added = engine.environment(plan, plan.replicas[0], "10.0.0.1")
+    assert added["VLLM_CPU_OMP_THREADS_BIND"] == "1"
+    assert added["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert added["VLLM_DP_MASTER_IP"] == "10.0.0.1"
+    assert added["X"] == "y" and "CUDA_VISIBLE_DEVICES" not in added
+
+
+def test_a_vllm_engine_is_headless_without_prefix_caching(tmp_path: Path) -> None:
+    plan = llama(tmp_path, sets=('engine.extra_args=["--quantization", "fp8"]',))
+    folder = Path("/models/with space/llama")
+    argv = engine.argv(plan, plan.replicas[0], "10.0.0.1", 4321, folder)
+    pairs = dict(itertools.pairwise(argv))
+    assert argv[1:5] == ["-m", "sut.vllm_headless", str(folder), "--headless"]
+    assert pairs["--data-parallel-address"] == "10.0.0.1"
+    assert pairs["--data-parallel-rpc-port"] == "4321"
+    assert pairs["--max-model-len"] == "2668" and pairs["--dtype"] == "bfloat16"
+    assert "--no-enable-prefix-caching" in argv and "--enforce-eager" not in argv
+    assert argv[-2:] == ["--quantization", "fp8"]
+
+
+def test_everything_that_stands_in_the_way_is_told_at_once(tmp_path: Path) -> None:
+    sets = ("engine.max_model_len=100", "generation.min_tokens=1000")
+    with pytest.raises(InputError) as error:
+        plan_of("llama3.1-8b", Scenario.SINGLE_STREAM, sets=sets)
+    text = str(error.value)
+    for part in (
+        "no scenario singlestream",
+        "where the model 'Llama-3.1-8B-Instruct' is",
+        "where the data set 'cnn_eval.json' is",
+        "min_tokens 1000 is more than",
+        "max_model_len 100 is less than",
+    ):
+        assert part in text
+
+
+def test_numbers_reach_loadgen_in_full() -> None:
+    plan = plan_of("replay", sets=("scenarios.server.target_qps=0.1234567890123",))
+    assert "replay.Server.target_qps = 0.1234567890123\n" in plan.user_conf()
