@@ -122,6 +122,10 @@ class Dispatcher {
   void receive_ready(Replica& replica);
   void receive_outputs(Replica& replica, int index);
   bool handle_outputs(Replica& replica, int index, std::int64_t now);
+  bool handle_output(Replica& replica, int index, const Outputs::Output& output, std::int64_t now);
+  void keep_tokens(Replica& replica, InFlightTable::Slot& slot,
+                   std::span<const std::int32_t> tokens, std::int64_t now);
+  void complete(Replica& replica, const InFlightTable::Slot& slot, std::int64_t now);
   void admit();
   int choose_replica(int wanted);
   void check_deadlines();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from sut.rundir import RunDir
 POLL_S = 0.2
 PLAIN_INTERVAL_S = 10.0  # between lines of one phase where there is no terminal
 LOG_LINES = 15
+RECORD_BYTES = 64 * 1024  # what a record needs
 
 
 def follow(job: Any, plan: Plan, run_dir: RunDir) -> int:
@@ -42,6 +44,13 @@ def follow(job: Any, plan: Plan, run_dir: RunDir) -> int:
 
 
 def show_result(job: Any, run_dir: RunDir) -> int:
+    if not run_dir.record.is_file() and shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
+        print(
+            f"error: {run_dir}: No space left on device, and the run ended without a record. Make "
+            "room, or use another folder: --set site.run_root=/path",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
     if not run_dir.record.is_file():
         log = Path(job.paths.stdout)
         tail = _tail(log) or _tail(run_dir.slurm / "controller.log") or "(nothing)"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -97,6 +99,27 @@ def test_without_waiting_the_command_returns_and_the_run_goes_on(tmp_path: Path)
     assert str(run_dir) in run.stdout
     _until(lambda: (run_dir / "report.md").is_file())
     assert latest(tmp_path).verdict == "VALID"
+
+
+def test_on_a_terminal_one_line_is_rewritten(tmp_path: Path) -> None:
+    terminal, ours = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "sut.submit", *fast()],
+        cwd=tmp_path,
+        env=environment(TERM="xterm"),
+        stdout=ours,
+        stderr=ours,
+    )
+    os.close(ours)
+    shown = b""
+    with contextlib.suppress(OSError):  # a terminal whose last writer is gone
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    assert run.wait(30) == 0
+    text = shown.decode()
+    assert "\x1b[2K" in text and "performance: " in text  # a line erased, a line of progress
+    result = text.rpartition("\x1b[2K")[2]
+    assert "VALID  replay, server" in result and "performance: " not in result
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -65,9 +65,8 @@ def _heading(record: Record) -> str:
             + _inline_lines(f"- {why}" for why in plan.not_official_because)
         )
     scenario = "Interactive" if plan.scenario is Scenario.INTERACTIVE else plan.scenario.loadgen
-    parts.append(
-        f"MLPerf Inference {plan.round}, {plan.benchmark}, {scenario}: unverified. {UNVERIFIED}"
-    )
+    whose = "MLPerf Inference" if plan.official else "LoadGen with the seeds of MLPerf Inference"
+    parts.append(f"{whose} {plan.round}, {plan.benchmark}, {scenario}: unverified. {UNVERIFIED}")
     return "\n\n".join(parts)
 
 

@@ -1,0 +1,274 @@
+// The dispatcher's I/O thread: everything here runs on it alone.
+#include <algorithm>
+#include <cmath>
+
+#include "dispatcher.h"
+
+namespace sut {
+namespace {
+
+constexpr std::int64_t kTickMs = 250;  // how often deadlines are looked at while work is in flight
+constexpr std::int64_t kNsPerMs = 1'000'000;
+
+// How long a lost connection is looked into before it is put down to a stranger on the port:
+// ROUTER forgets a peer some time after the disconnect is told.
+constexpr std::int64_t kSuspectNs = 2'000 * kNsPerMs;
+
+std::int64_t to_ns(double seconds) {
+  constexpr double kLongestS = 1e8;  // fits every clock
+  return static_cast<std::int64_t>(std::min(seconds, kLongestS) * 1e9);
+}
+
+std::string seconds_text(double seconds) {
+  return std::to_string(std::llround(seconds)) + " s";
+}
+
+std::string replica_text(int index) { return "replica " + std::to_string(index); }
+
+}  // namespace
+
+void Dispatcher::run() {
+  try {
+    while (!closing_.load() && !failed()) {
+      poll();
+      take_incoming();
+      for (std::size_t i = 0; i < replicas_.size() && !failed(); ++i)
+        serve(*replicas_[i], static_cast<int>(i));
+      if (!failed()) admit();
+      if (!failed()) check_deadlines();
+    }
+  } catch (const std::exception& error) {
+    fail({"dispatcher_error", error.what(), -1});
+  }
+  stop();
+}
+
+void Dispatcher::poll() {
+  bool suspects = false;
+  for (const auto& replica : replicas_) suspects |= replica->suspect_until_ns != 0;
+  const long timeout_ms = in_flight_.size() > 0 || suspects ? kTickMs : -1;
+  if (zmq_poll(poll_items_.data(), static_cast<int>(poll_items_.size()), timeout_ms) < 0 &&
+      zmq_errno() != EINTR)
+    throw SocketError("zmq_poll");
+}
+
+void Dispatcher::take_incoming() {
+  wake_up_.silence();
+  {
+    std::lock_guard lock(incoming_mutex_);
+    taken_.swap(incoming_);
+  }
+  queue_.insert(queue_.end(), taken_.begin(), taken_.end());
+  taken_.clear();
+}
+
+void Dispatcher::serve(Replica& replica, int index) {
+  const zmq_pollitem_t* const items = &poll_items_[static_cast<std::size_t>(index) * ReplicaLink::kNumItems];
+  const auto readable = [items](ReplicaLink::Item i) { return items[i].revents & ZMQ_POLLIN; };
+  if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
+  if (readable(ReplicaLink::kInput)) receive_ready(replica);
+  if (readable(ReplicaLink::kOutput)) receive_outputs(replica, index);
+  if (readable(ReplicaLink::kDisconnect) && replica.link.take_disconnect() && replica.ready)
+    replica.suspect_until_ns = now_ns() + kSuspectNs;
+}
+
+void Dispatcher::receive_ready(Replica& replica) {
+  auto response = replica.link.receive_ready();
+  if (!response) return;
+  replica.ready = true;
+  replica.stats.set_ready();
+  {
+    std::lock_guard lock(state_mutex_);
+    replica.ready_response = std::move(response);
+  }
+  state_changed_.notify_all();
+}
+
+void Dispatcher::receive_outputs(Replica& replica, int index) {
+  Frame frame;
+  while (!failed() && replica.link.receive_output(frame)) {
+    const std::int64_t now = now_ns();
+    const std::span<const char> bytes = frame.bytes();
+    if (std::string_view(bytes.data(), bytes.size()) == kEngineCoreDead) {
+      fail({"engine_dead", replica_text(index) + " told that its engine core is dead", index});
+      return;
+    }
+    const std::string error = decode_outputs(bytes, layout_, outputs_);
+    if (!error.empty()) {
+      fail({"protocol_error", replica_text(index) + " sent outputs that can't be read: " + error,
+            index});
+      return;
+    }
+    replica.last_heard_ns = now;
+    if (outputs_.scheduler_stats) replica.stats.set_scheduler(*outputs_.scheduler_stats);
+    if (!handle_outputs(replica, index, now)) return;
+    // vLLM may put tensors into frames of their own; none of them is ours to read.
+    while (frame.has_more() && replica.link.receive_output(frame)) {
+    }
+  }
+}
+
+bool Dispatcher::handle_outputs(Replica& replica, int index, std::int64_t now) {
+  for (const Outputs::Output& output : outputs_.outputs)
+    if (!handle_output(replica, index, output, now)) return false;
+  return true;
+}
+
+bool Dispatcher::handle_output(Replica& replica, int index, const Outputs::Output& output,
+                               std::int64_t now) {
+  const auto failed_by = [&](const char* code, const std::string& what) {
+    fail({code, replica_text(index) + what, index});
+    return false;
+  };
+  InFlightTable::Slot* slot = in_flight_.find(output.id);
+  if (!slot || slot->replica != static_cast<std::uint32_t>(index))
+    return failed_by("protocol_error", " answered a request that it does not hold");
+  const auto sample = [&] { return "sample " + std::to_string(slot->sample.index); };
+  const std::span<const std::int32_t> tokens = outputs_.tokens_of(output);
+  if (slot->tokens.size() + tokens.size() > in_flight_.max_output_tokens())
+    return failed_by("too_many_tokens",
+                     " gave " + sample() + " more than " +
+                         std::to_string(in_flight_.max_output_tokens()) + " tokens");
+  if (!tokens.empty()) keep_tokens(replica, *slot, tokens, now);
+  switch (output.finish_reason) {
+    case FinishReason::kNone:
+      return true;
+    case FinishReason::kStop:
+    case FinishReason::kLength:
+      if (slot->tokens.empty())
+        return failed_by("empty_output", " ended " + sample() + " without a token");
+      complete(replica, *slot, now);
+      in_flight_.release(output.id);
+      return true;
+    case FinishReason::kAbort:
+    case FinishReason::kError:
+    case FinishReason::kRepetition:
+      break;
+  }
+  return failed_by("request_failed",
+                   " ended " + sample() + " with finish_reason " +
+                       std::to_string(static_cast<int>(output.finish_reason)) +
+                       " (2 abort, 3 error, 4 repetition)");
+}
+
+void Dispatcher::keep_tokens(Replica& replica, InFlightTable::Slot& slot,
+                             std::span<const std::int32_t> tokens, std::int64_t now) {
+  if (slot.first_token_ns == 0) {
+    slot.first_token_ns = now;
+    stats_.first_tokens.add(1);
+    stats_.ttft_ns.append(now - slot.issued_ns);
+    slot.sink->on_first_token(slot.sample.id, tokens);
+  }
+  slot.tokens.insert(slot.tokens.end(), tokens.begin(), tokens.end());
+  replica.stats.add_tokens(tokens.size());
+}
+
+void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std::int64_t now) {
+  if (slot.tokens.size() > 1)
+    stats_.tpot_ns.append((now - slot.first_token_ns) /
+                          static_cast<std::int64_t>(slot.tokens.size() - 1));
+  // Counted before the sink hears of it: whoever waits for the sink then sees it counted.
+  replica.stats.complete(now);
+  slot.sink->on_complete(slot.sample.id, slot.tokens);
+}
+
+int Dispatcher::choose_replica(int wanted) {
+  const auto load = [this](std::size_t i) {
+    return static_cast<std::size_t>(replicas_[i]->stats.in_flight());
+  };
+  const auto has_room = [&](std::size_t i) {
+    return replicas_[i]->ready && load(i) < replicas_[i]->credit.load();
+  };
+  if (wanted != kAnyReplica)
+    return has_room(static_cast<std::size_t>(wanted)) ? wanted : kAnyReplica;
+
+  // Least loaded by share of its credit; among equals the next in turn, so that a light load
+  // reaches every replica.
+  std::optional<std::size_t> best;
+  for (std::size_t n = 0; n < replicas_.size(); ++n) {
+    const std::size_t i = (next_replica_ + n) % replicas_.size();
+    if (!has_room(i)) continue;
+    if (!best || load(i) * replicas_[*best]->credit.load() < load(*best) * replicas_[i]->credit.load())
+      best = i;
+  }
+  if (!best) return kAnyReplica;
+  next_replica_ = (*best + 1) % replicas_.size();
+  return static_cast<int>(*best);
+}
+
+void Dispatcher::admit() {
+  while (!queue_.empty()) {
+    const Queued& next = queue_.front();
+    const int index = choose_replica(next.replica);
+    if (index == kAnyReplica) return;
+    Replica& replica = *replicas_[static_cast<std::size_t>(index)];
+
+    const SampleStore::Request request = (*store_)[next.sample.index];
+    const std::int64_t now = now_ns();
+    const RequestId id = in_flight_.take();
+    InFlightTable::Slot& slot = *in_flight_.find(id);
+    slot.replica = static_cast<std::uint32_t>(index);
+    slot.sample = next.sample;
+    slot.sink = next.sink;
+    slot.issued_ns = next.issued_ns;
+    slot.admitted_ns = now;
+    if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
+    replica.stats.admit(now, request.num_prompt_tokens);
+    queue_.pop_front();
+    if (!replica.link.send(request, id)) {
+      fail({"connection_lost", "the connection to " + replica_text(index) + " is lost", index});
+      return;
+    }
+  }
+}
+
+void Dispatcher::check_deadlines() {
+  const std::int64_t now = now_ns();
+  if (now < next_deadline_check_ns_) return;
+  next_deadline_check_ns_ = now + kTickMs * kNsPerMs;
+
+  for (std::size_t i = 0; i < replicas_.size(); ++i) {
+    Replica& replica = *replicas_[i];
+    const int index = static_cast<int>(i);
+    if (replica.suspect_until_ns != 0) {
+      if (!replica.link.probe()) {
+        fail({"connection_lost", "the connection to " + replica_text(index) + " is lost", index});
+        return;
+      }
+      if (now > replica.suspect_until_ns) replica.suspect_until_ns = 0;
+    }
+    if (replica.stats.in_flight() > 0 &&
+        now - replica.last_heard_ns > to_ns(options_.stall_deadline_s)) {
+      fail({"stall",
+            replica_text(index) + " has " + std::to_string(replica.stats.in_flight()) +
+                " samples and said nothing for " + seconds_text(options_.stall_deadline_s),
+            index});
+      return;
+    }
+  }
+  const InFlightTable::Slot* oldest = in_flight_.oldest();
+  if (oldest && now - oldest->admitted_ns > to_ns(options_.sample_deadline_s))
+    fail({"sample_deadline",
+          "sample " + std::to_string(oldest->sample.index) + " was not complete " +
+              seconds_text(options_.sample_deadline_s) + " after " +
+              replica_text(static_cast<int>(oldest->replica)) + " took it",
+          static_cast<int>(oldest->replica)});
+}
+
+void Dispatcher::stop() {
+  {
+    std::lock_guard lock(incoming_mutex_);
+    closing_.store(true);  // from here on issue() drops
+    const auto waiting = static_cast<std::int64_t>(incoming_.size() + queue_.size());
+    stats_.dropped.set(waiting);
+    stats_.failed.set(waiting + static_cast<std::int64_t>(in_flight_.size()));
+    incoming_.clear();
+  }
+  {
+    std::lock_guard lock(state_mutex_);
+    stopped_ = true;
+  }
+  state_changed_.notify_all();
+}
+
+}  // namespace sut
