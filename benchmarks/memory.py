@@ -7,36 +7,25 @@ samples that it holds.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
-from benchmarks.load import PROMPT, Load, request, start_engine
-from sut import _core, wire
+from benchmarks.load import PROMPT, Load, request
+from benchmarks.ours import serve
 
 NUM_IN_FLIGHT = 50_000
 
 
 def main() -> None:
     load = Load(scenario="Offline", qps=1, duration_s=1, num_tokens=int(sys.argv[1]))
-    links = _core.ReplicaLinks(host="127.0.0.1", num_replicas=1)
-    engine = start_engine(load, *links.handshake_address(0))
-    store = _core.SampleStore()
-    encoded = request(PROMPT, load.num_tokens)
-    store.add(encoded, encoded.index(wire.PLACEHOLDER) + 1, len(PROMPT))
-    dispatcher = _core.Dispatcher(
-        links,
-        store,
-        _core.WireLayout(**wire.PINNED_LAYOUT),
-        max_output_tokens=load.num_tokens,
-        sample_deadline_s=600.0,
-        stall_deadline_s=600.0,
-    )
-    assert dispatcher.wait_ready(60.0)
+    dispatcher, (engine,) = serve(load)
+    num_request_bytes = len(request(PROMPT, load.num_tokens))
     dispatcher.set_credit(0, NUM_IN_FLIGHT)
     dispatcher.generate([0] * 100, 0, 60.0)
-    os.kill(engine.pid, 19)  # SIGSTOP: it holds what it gets
+    os.kill(engine.pid, signal.SIGSTOP)  # it holds what it gets
     before = resident_bytes()
     samples = [0] * NUM_IN_FLIGHT
     threading.Thread(target=lambda: dispatcher.generate(samples, 0, 600.0), daemon=True).start()
@@ -44,7 +33,7 @@ def main() -> None:
         time.sleep(0.05)
     # What generate() itself holds: an index and a sample's record each, and a vector for answers.
     own = NUM_IN_FLIGHT * (8 + 16 + 24)
-    print((resident_bytes() - before - own) / NUM_IN_FLIGHT, len(encoded), flush=True)
+    print((resident_bytes() - before - own) / NUM_IN_FLIGHT, num_request_bytes, flush=True)
     engine.kill()
     os._exit(0)
 

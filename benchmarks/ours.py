@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 
 import msgspec
 
-from benchmarks.load import MODEL, NUM_SAMPLES, PROMPT, arguments, request, start_engine
+from benchmarks.load import MODEL, NUM_SAMPLES, PROMPT, Load, arguments, request, start_engine
 from sut import _core, wire
 
 
-def main() -> None:
-    load, log_dir = arguments()
+def serve(load: Load) -> tuple[_core.Dispatcher, list[subprocess.Popen[bytes]]]:
+    """A dispatcher whose replay engines are ready; they have no credit yet."""
     links = _core.ReplicaLinks(host="127.0.0.1", num_replicas=load.num_replicas)
     engines = [start_engine(load, *links.handshake_address(i)) for i in range(load.num_replicas)]
     store = _core.SampleStore()
@@ -25,9 +26,15 @@ def main() -> None:
         _core.WireLayout(**wire.PINNED_LAYOUT),
         max_output_tokens=load.num_tokens,
         sample_deadline_s=600.0,
-        stall_deadline_s=60.0,
+        stall_deadline_s=600.0,
     )
     assert dispatcher.wait_ready(60.0)
+    return dispatcher, engines
+
+
+def main() -> None:
+    load, log_dir = arguments()
+    dispatcher, engines = serve(load)
     for i in range(load.num_replicas):
         dispatcher.set_credit(i, load.num_seqs + load.num_seqs // 4)
         dispatcher.generate(range(100), i, 60.0)
