@@ -53,7 +53,7 @@ def test_every_output_says_why_it_is_not_official() -> None:
 
 def test_the_report_names_benchmark_scenario_and_round_beside_unverified() -> None:
     text = render(completed(performance(smallest_valid())))
-    assert "MLPerf Inference v6.1, smollm2-135m-news, Server: unverified." in text
+    assert "seeds of MLPerf Inference v6.1, smollm2-135m-news, Server: unverified." in text
 
 
 def test_the_summary_is_short_and_holds_what_people_look_for() -> None:
