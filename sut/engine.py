@@ -129,10 +129,6 @@ class EngineProcess:
                 ) from None
         return cls(process, log)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def poll(self) -> int | None:
         """The exit status, negative for a signal, or None while it runs."""
         return self._process.poll()

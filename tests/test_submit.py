@@ -18,8 +18,8 @@ import msgspec
 import pytest
 from cli import ROOT, environment, fast, latest, processes_of, set_arguments, submit
 
+from sut import schema
 from sut.plan import Plan, Scenario
-from sut.results.record import json_schema
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))
@@ -39,7 +39,8 @@ def test_every_scenario_is_valid_in_both_modes_without_a_loadgen_error(
         assert sum(replica.samples for replica in phase.replicas) == phase.dispatcher.completed
     assert record.phases[1].accuracy == {"exact_match": 1.0}
     jsonschema.validate(
-        json.loads((tmp_path / "runs/latest/record.json").read_text()), json_schema()
+        json.loads((tmp_path / "runs/latest/record.json").read_text()),
+        json.loads(schema.text("record")),
     )
 
 

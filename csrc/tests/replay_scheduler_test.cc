@@ -1,7 +1,5 @@
 // The service model in virtual time: no sockets, no clock.
 
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <map>
 #include <stdexcept>
@@ -9,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "check.h"
 #include "fault.h"
 #include "scheduler.h"
 #include "service_model.h"
@@ -22,14 +21,6 @@ using replay::Request;
 using replay::Scheduler;
 using replay::ServiceModel;
 using replay::Step;
-
-#define CHECK(condition)                                                         \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                              \
-    }                                                                            \
-  } while (false)
 
 constexpr Limits kLimits{.max_num_seqs = 2, .max_model_len = 100, .max_num_batched_tokens = 8};
 constexpr ServiceModel kModel{

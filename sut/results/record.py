@@ -7,7 +7,7 @@ run fails too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -138,12 +138,6 @@ def read(path: Path) -> Record:
         raise InputError(
             f"{path}: not a whole record: {error}. Use the file as the run wrote it."
         ) from None
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a record, made from the structs above, as plain JSON values."""
-    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Record)))
-    return schema
 
 
 class _Versioned(msgspec.Struct):
