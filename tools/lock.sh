@@ -27,5 +27,7 @@ compile cpu 3.11 "$@" --constraint requirements/build.lock --excludes requiremen
   --extra cpu pyproject.toml requirements/torch-cpu.in
 compile test 3.11 "$@" --constraint requirements/build.lock --constraint requirements/cpu.lock \
   --group test
+# Outside of containers, on login and compute nodes: Debian 13.
+compile host 3.13 "$@" pyproject.toml
 # The Python of vLLM's own image.
 compile cuda 3.12 "$@" --extra cuda pyproject.toml
