@@ -239,6 +239,8 @@ def power_off(node: str) -> None:
     """A power cut: every process of the node is gone at once."""
     if (pid := init_of(node)) is not None:
         os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.01)
 
 
 def down() -> None:

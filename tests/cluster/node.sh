@@ -36,9 +36,7 @@ mount -t tmpfs -o mode=1777 tmpfs "$new/tmp"
 mount --bind "$state/home" "$new/home"
 mkdir -p "$new/etc/slurm" "$new/opt/mlperf-sut"
 cp "$state"/etc/*.conf "$new/etc/slurm/"
-chown slurm:slurm "$new/etc/slurm/slurmdbd.conf"
-chmod 600 "$new/etc/slurm/slurmdbd.conf"
-install -o munge -g munge -m 400 "$state/etc/munge.key" "$new/etc/munge/munge.key"
+cp "$state/etc/munge.key" "$new/etc/munge/munge.key"
 cp "$state/etc/hosts" "$new/etc/hosts"
 mount --bind "$state/project" "$new/opt/mlperf-sut"
 mount -o remount,bind,ro "$new/opt/mlperf-sut"
@@ -52,11 +50,15 @@ umount -l /.old
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 unset XDG_CACHE_HOME
 
-own() { # USER FOLDER...
-  mkdir -p "${@:2}"
+own() { # USER PATH...: a folder that is missing is made
+  local path
+  for path in "${@:2}"; do [ -e "$path" ] || mkdir -p "$path"; done
   chown "$1:$1" "${@:2}"
 }
-own munge /run/munge /var/log/munge
+own munge /run/munge /var/log/munge /etc/munge/munge.key
+own slurm /etc/slurm/slurmdbd.conf
+chmod 600 /etc/slurm/slurmdbd.conf
+chmod 400 /etc/munge/munge.key
 own slurm /var/spool/slurmctld /var/log/slurm
 mkdir -p /var/spool/slurmd
 runuser -u munge -- munged
