@@ -18,12 +18,15 @@ import yaml
 from sut.errors import InputError
 from sut.plan import (
     Accuracy,
+    Container,
     CpuDevice,
     Dataset,
     Device,
     Engine,
     Generation,
     Model,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveInt,
     Preset,
     Scenario,
@@ -84,15 +87,53 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     accuracy: Accuracy | None = None
 
 
+class SiteNode(Struct, frozen=True, kw_only=True):
+    """One node of a cluster, and what of it runs may use."""
+
+    name: str
+    gpus: NonNegativeInt = 0
+    gpu_memory_gib: NonNegativeFloat = 0  # of each GPU; 0: not known, so not checked
+    cpus: tuple[NonNegativeInt, ...] = ()  # CPU device: cores for the engines; empty: all
+    memory_gib: NonNegativeFloat = 0  # CPU device; 0: not known, so not checked
+
+
+class SiteSlurm(Struct, frozen=True, kw_only=True):
+    """How the cluster's Slurm is asked, by sbatch's words. Empty or 0: not asked for."""
+
+    cluster: str = ""  # its ClusterName; empty: the cluster is known by its nodes
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    gres: str = ""  # a node's GPUs without their number, e.g. gpu:a30
+    cpus_per_task: NonNegativeInt = 0  # a task is a node
+    memory_gib: NonNegativeInt = 0  # of each node; 0: all it has
+    exclusive: bool = False
+    time_min: NonNegativeInt = 0  # wall limit; 0: predicted from the run
+    max_time_min: PositiveInt = 24 * 60  # the longest that may be asked for
+    load_min: PositiveInt = 10  # to load a model and warm up, for that prediction
+    signal_delay_s: PositiveInt = 120
+    max_requeues: NonNegativeInt = 2
+    sbatch: dict[str, str] = {}  # further options, e.g. {reservation: mlperf}
+
+
 class Site(Struct, frozen=True, kw_only=True):
-    """Where it runs. Relative paths are taken from the folder the command is typed in."""
+    """Where it runs. Relative paths are taken from the folder the command is typed in.
+
+    Without ``slurm`` it is the machine the command is typed on, and ``nodes`` is empty.
+    """
 
     name: str
     description: str = ""
     device: Device = Device.CPU
     host: str = "127.0.0.1"  # address the dispatcher listens on for its engines
     run_root: str = "runs"
-    num_replicas: PositiveInt = 1
+    num_replicas: PositiveInt | None = None  # None: one on this machine, or as many as fit
+    nodes: tuple[SiteNode, ...] = ()
+    interface: str = ""  # network interface the nodes reach each other on, e.g. eth0
+    slurm: SiteSlurm | None = None
+    container: Container | None = None
+    cache: str = ""  # writable folder for models and tokenized data; empty: the user's cache
     models: dict[str, str] = {}  # model name -> folder
     datasets: dict[str, str] = {}  # data set name -> file
     cpu: CpuDevice = CpuDevice()
@@ -114,7 +155,30 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
     loaded = _convert(benchmark_document, Benchmark)
     if benchmark_file.resolve().parent not in _own_folders("benchmarks"):
         loaded = msgspec.structs.replace(loaded, official=False)  # a copy may differ
-    return loaded, _convert(site_document, Site)
+    return loaded, _with_whole_paths(_convert(site_document, Site))
+
+
+def _with_whole_paths(site: Site) -> Site:
+    """The same site, its paths without ``~`` and absolute: they are read on other machines and
+    bound into containers."""
+
+    def whole(path: str) -> str:
+        return str(Path(path).expanduser().absolute()) if path else ""
+
+    container = site.container and msgspec.structs.replace(
+        site.container,
+        image=whole(site.container.image),
+        binds=tuple(map(whole, site.container.binds)),
+        node_cache=whole(site.container.node_cache),
+    )
+    return msgspec.structs.replace(
+        site,
+        run_root=whole(site.run_root),
+        cache=whole(site.cache),
+        models={name: whole(path) for name, path in site.models.items()},
+        datasets={name: whole(path) for name, path in site.datasets.items()},
+        container=container,
+    )
 
 
 def find(kind: str, name: str) -> Path:

@@ -103,7 +103,7 @@ def _work(plan: Plan, stats: _core.Stats) -> tuple[ReplicaWork, ...]:
     return tuple(
         ReplicaWork(
             index=replica.index,
-            node=plan.replicas[replica.index].node,
+            node=plan.nodes[plan.replicas[replica.index].parts[0].node].name,
             samples=replica.completed,
             prompt_tokens=replica.prompt_tokens,
             output_tokens=replica.output_tokens,

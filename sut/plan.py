@@ -192,13 +192,52 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     stall_s: PositiveFloat = 60.0  # a replica with work in flight must say something
 
 
+class Node(Struct, frozen=True, kw_only=True):
+    """One machine of a run. Its place in ``Plan.nodes`` is its SLURM_NODEID."""
+
+    name: str = ""  # empty: whichever node Slurm gives
+    cpus: tuple[NonNegativeInt, ...] = ()  # cores its engines may use; empty: all of the job's
+    gpus: NonNegativeInt = 0  # how many of its GPUs the run asks for
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """The ranks of one replica on one node."""
+
+    node: NonNegativeInt  # its place in Plan.nodes
+    cpus: tuple[int, ...] = ()  # CPU device: cores it is bound to; empty: all
+    gpus: tuple[int, ...] = ()  # CUDA device: positions among the GPUs that are visible
+
+
 class Replica(Struct, frozen=True, kw_only=True):
-    """One vLLM engine: a whole model copy."""
+    """One vLLM engine: a whole model copy, on one node or spread evenly over several."""
 
     index: int
-    node: str = "localhost"
-    cpus: tuple[int, ...] = ()  # CPU device: cores it is bound to
-    gpus: tuple[int, ...] = ()  # CUDA device: positions among the GPUs that are visible
+    parts: tuple[Part, ...]  # the first has rank 0 and the engine core
+
+
+class Slurm(Struct, frozen=True, kw_only=True):
+    """What is asked of Slurm for a run, by sbatch's words. Empty or 0: not asked for."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    gres: str = ""  # of each node, e.g. gpu:a30:1
+    cpus_per_task: NonNegativeInt = 0  # a task is a node
+    memory_gib: NonNegativeInt = 0  # of each node; 0: all it has
+    exclusive: bool = False
+    time_min: PositiveInt
+    signal_delay_s: PositiveInt  # how long before the wall limit the run is told
+    max_requeues: NonNegativeInt  # after a node was lost
+    sbatch: dict[str, str] = {}  # further options
+
+
+class Container(Struct, frozen=True, kw_only=True):
+    """The Apptainer image a run is packaged in."""
+
+    image: str  # the SIF, on the shared file system
+    binds: tuple[str, ...] = ()  # host folders and files, at the same place inside
+    node_cache: str = ""  # folder on each node that the image is copied into first; empty: none
 
 
 class CpuDevice(Struct, frozen=True, kw_only=True):
@@ -224,13 +263,23 @@ class Plan(Struct, frozen=True, kw_only=True):
     engine: Engine
     device: Device
     cpu: CpuDevice
+    nodes: tuple[Node, ...]
     replicas: tuple[Replica, ...]
-    host: str  # address the dispatcher's sockets are bound to
+    host: str  # address of this machine for a run on it alone
+    interface: str = ""  # network interface that a run's nodes reach each other on
+    slurm: Slurm | None = None  # None: a run on this machine, without Slurm
+    container: Container | None = None  # None: the Python that submits also runs
+    cache: str = ""  # folder for what is made once: models, tokenized data; empty: the user's
     loadgen_name: str  # the model key given to LoadGen
     loadgen_settings: ScenarioSettings  # preset laid over scenario
     accuracy: Accuracy | None
     timeouts: Timeouts
     env: dict[str, str] = {}  # added to the engines' environment
+
+    def ranks_a_part(self, replica: int) -> int:
+        """How many ranks each part of a replica has."""
+        size = self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size
+        return size // len(self.replicas[replica].parts)
 
     def digest(self) -> str:
         """sha256 of the plan's canonical JSON: equal digests, equal runs."""

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sut import fit
 from sut.config import Benchmark, Site, nearest
 from sut.errors import InputError
+from sut.placement import Placement, place
 from sut.plan import (
     DatasetKind,
-    Device,
     EngineKind,
     Mode,
     Plan,
     Preset,
-    Replica,
     Scenario,
     ScenarioSettings,
+    Slurm,
 )
 
 # Nothing may be remembered from one query to the next, nor guessed ahead.
@@ -32,18 +33,29 @@ def resolve(
     mode: Mode,
     preset: Preset,
     usable_cpus: Sequence[int],
+    nodes: str = "",
+    model_size: fit.ModelSize | None = None,
     sets: Sequence[str] = (),
 ) -> Plan:
-    """The plan of one run. ``sets`` are the changes already made to the two inputs, for the
-    plan to tell. Raises InputError that lists everything that stands in the way."""
+    """The plan of one run.
+
+    ``nodes`` says which of the site's: a number, names, ``all``; empty is one. ``model_size`` is
+    None where the model can't be read here: then nothing is said about its size. ``sets`` are the
+    changes already made to the two inputs, for the plan to tell. Raises InputError that lists
+    everything that stands in the way.
+    """
     mistakes: list[str] = []
     settings = _settings(benchmark, scenario, preset, mistakes)
     loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
     model_path = _model_path(benchmark, site, mistakes)
     dataset_path = _dataset_path(benchmark, site, mistakes)
-    replicas = _replicas(benchmark, site, usable_cpus, mistakes)
+    placed = place(benchmark.engine, site, nodes, usable_cpus, mistakes)
     _check_lengths(benchmark, mistakes)
     _check_settings(scenario, settings, mistakes)
+    if model_size is not None and benchmark.engine.kind is EngineKind.VLLM:
+        fit.check_model(model_size, benchmark.engine, site, placed.site_nodes, mistakes)
+    run_s = fit.measured_s(scenario, mode, settings, benchmark.dataset.num_samples)
+    slurm = _slurm(site, placed, run_s, mistakes)
     if mistakes:
         raise InputError("\n".join(mistakes))
     because = _not_official_because(benchmark, preset, sets)
@@ -62,8 +74,13 @@ def resolve(
         engine=benchmark.engine,
         device=site.device,
         cpu=site.cpu,
-        replicas=replicas,
+        nodes=placed.nodes,
+        replicas=placed.replicas,
         host=site.host,
+        interface=site.interface,
+        slurm=slurm,
+        container=site.container,
+        cache=site.cache,
         loadgen_name=loadgen_name,
         loadgen_settings=settings,
         accuracy=benchmark.accuracy,
@@ -121,34 +138,25 @@ def _site_path(
     return paths.get(name, "")
 
 
-def _replicas(
-    benchmark: Benchmark, site: Site, usable_cpus: Sequence[int], mistakes: list[str]
-) -> tuple[Replica, ...]:
-    if benchmark.engine.kind is EngineKind.REPLAY:  # hardly uses one
-        return tuple(Replica(index=i) for i in range(site.num_replicas))
-    if site.device is Device.CUDA:
-        size = benchmark.engine.tensor_parallel_size * benchmark.engine.pipeline_parallel_size
-        return tuple(
-            Replica(index=i, gpus=tuple(range(i * size, (i + 1) * size)))
-            for i in range(site.num_replicas)
-        )
-    cpus = site.cpu.cpus or tuple(usable_cpus)
-    if unusable := sorted(set(cpus) - set(usable_cpus)):
-        mistakes.append(
-            f"site {site.name}: cpu.cpus names {_list(unusable)}; this machine lets us use "
-            f"{_list(usable_cpus)}"
-        )
-    if len(set(cpus)) < len(cpus):
-        mistakes.append(f"site {site.name}: cpu.cpus names a core twice")
-    share = len(cpus) // site.num_replicas
-    if share == 0:
-        mistakes.append(
-            f"site {site.name}: {site.num_replicas} replicas need a core each, and there are "
-            f"{len(cpus)}"
-        )
-    return tuple(
-        Replica(index=i, cpus=tuple(cpus[i * share : (i + 1) * share]))
-        for i in range(site.num_replicas)
+def _slurm(site: Site, placed: Placement, run_s: float, mistakes: list[str]) -> Slurm | None:
+    """What is asked of Slurm for a run of ``run_s`` measured seconds."""
+    asked = site.slurm
+    if asked is None or not placed.nodes:  # why there are none is said already
+        return None
+    num_gpus = placed.nodes[0].gpus
+    return Slurm(
+        partition=asked.partition,
+        account=asked.account,
+        qos=asked.qos,
+        constraint=asked.constraint,
+        gres=f"{asked.gres or 'gpu'}:{num_gpus}" if num_gpus else "",
+        cpus_per_task=asked.cpus_per_task,
+        memory_gib=asked.memory_gib,
+        exclusive=asked.exclusive,
+        time_min=fit.time_min(site, run_s, mistakes),
+        signal_delay_s=asked.signal_delay_s,
+        max_requeues=asked.max_requeues,
+        sbatch=asked.sbatch,
     )
 
 
@@ -202,7 +210,3 @@ def _free_to_choose(change: str) -> bool:
     key = change.partition("=")[0]
     sizes_the_run = key.endswith(".target_qps") or key == "scenarios.singlestream.target_latency_ms"
     return key.startswith(("site.", "engine.")) or sizes_the_run
-
-
-def _list(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values))

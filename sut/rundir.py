@@ -30,8 +30,9 @@ class RunDir:
     def logs(self) -> Path:
         return self.root / "logs"
 
-    def replica_log(self, index: int) -> Path:
-        return self.logs / f"replica-{index}.log"
+    def replica_log(self, index: int, part: int = 0) -> Path:
+        """What a replica's process says; of one on several nodes, each part's."""
+        return self.logs / (f"replica-{index}.log" if part == 0 else f"replica-{index}.{part}.log")
 
     def loadgen(self, phase: str) -> Path:
         """Folder of one phase's ``mlperf_log_*`` files."""

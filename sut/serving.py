@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sut import _core, wire
-from sut.engine import EngineProcess
+from sut.engine import Address, EngineProcess, Launch
 from sut.errors import RunError
 from sut.plan import EngineKind, Plan
 from sut.progress import Progress
@@ -67,9 +67,14 @@ class Serving:
         links = self._bind()
         deadline = time.monotonic() + self.plan.timeouts.ready_s
         for replica in self.plan.replicas:
-            host, port = links.handshake_address(replica.index)
+            launch = Launch(
+                replica=replica.index,
+                part=0,
+                handshake=Address(*links.handshake_address(replica.index)),
+                host=self.plan.host,
+            )
             self._engines.append(
-                EngineProcess.start(self.plan, replica, host, port, self._model_path, self._run_dir)
+                EngineProcess.start(self.plan, launch, self._model_path, self._run_dir)
             )
         progress.step("encoding the requests while the engines load")
         self._dispatcher = _core.Dispatcher(

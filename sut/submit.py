@@ -178,7 +178,7 @@ def _gpus(plan: Plan) -> dict[str, Any]:
     """submitit hides every GPU from a local job that asks for none."""
     if plan.device is not Device.CUDA:
         return {}
-    count = sum(len(replica.gpus) for replica in plan.replicas)
+    count = sum(node.gpus for node in plan.nodes)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if all(gpu.isdigit() for gpu in visible):
         if len(visible) < count:

@@ -17,6 +17,7 @@ def plan_of(
     site: str = "local",
     sets: Sequence[str] = (),
     usable_cpus: Sequence[int] = (0, 1),
+    nodes: str = "",
 ) -> Plan:
     loaded, where = config.load(benchmark, site, sets)
     return resolve(
@@ -26,5 +27,6 @@ def plan_of(
         mode=Mode.ALL,
         preset=preset,
         usable_cpus=usable_cpus,
+        nodes=nodes,
         sets=sets,
     )

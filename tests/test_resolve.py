@@ -38,6 +38,11 @@ def llama(
     return plan_of(benchmark, scenario, preset=preset, site=str(site), sets=sets)
 
 
+def launch_of(replica: int, part: int = 0) -> engine.Launch:
+    handshake = engine.Address("10.0.0.1", 4321)
+    return engine.Launch(replica=replica, part=part, handshake=handshake, host="10.0.0.2")
+
+
 def test_the_official_preset_of_an_official_benchmark_is_official(tmp_path: Path) -> None:
     plan = llama(tmp_path)
     assert plan.official and plan.not_official_because == ()
@@ -99,7 +104,7 @@ def test_a_digest_is_that_of_the_plan(tmp_path: Path) -> None:
 
 def test_replicas_on_cpus_share_the_cores_and_none_twice() -> None:
     plan = plan_of("smollm2-135m-news", sets=("site.num_replicas=2",), usable_cpus=(3, 4, 5, 6, 7))
-    assert [replica.cpus for replica in plan.replicas] == [(3, 4), (5, 6)]
+    assert [replica.parts[0].cpus for replica in plan.replicas] == [(3, 4), (5, 6)]
 
 
 def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
@@ -108,7 +113,7 @@ def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
     plan = llama(tmp_path, num_replicas=2, sets=("engine.tensor_parallel_size=2",))
     visible = [
-        engine.environment(plan, replica, "127.0.0.1")["CUDA_VISIBLE_DEVICES"]
+        engine.environment(plan, launch_of(replica.index))["CUDA_VISIBLE_DEVICES"]
         for replica in plan.replicas
     ]
     assert plan.device is Device.CUDA and visible == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
@@ -116,7 +121,7 @@ def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
 
 def test_a_cpu_engine_is_bound_to_its_cores_and_claims_only_its_memory() -> None:
     plan = plan_of("smollm2-135m-news", sets=("site.cpu.cpus=[1]", "site.env={X: y}"))
-    added = engine.environment(plan, plan.replicas[0], "10.0.0.1")
+    added = engine.environment(plan, launch_of(0))
     assert added["VLLM_CPU_OMP_THREADS_BIND"] == "1"
     assert added["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert added["VLLM_DP_MASTER_IP"] == "10.0.0.1"
@@ -126,7 +131,7 @@ def test_a_cpu_engine_is_bound_to_its_cores_and_claims_only_its_memory() -> None
 def test_a_vllm_engine_is_headless_without_prefix_caching(tmp_path: Path) -> None:
     plan = llama(tmp_path, sets=('engine.extra_args=["--quantization", "fp8"]',))
     folder = Path("/models/with space/llama")
-    argv = engine.argv(plan, plan.replicas[0], "10.0.0.1", 4321, folder)
+    argv = engine.argv(plan, launch_of(0), folder)
     pairs = dict(itertools.pairwise(argv))
     assert argv[1:5] == ["-m", "sut.vllm_headless", str(folder), "--headless"]
     assert pairs["--data-parallel-address"] == "10.0.0.1"

@@ -17,6 +17,7 @@ from cli import environment, latest, processes_of, submit
 from plans import plan_of
 
 from sut import dataset, model, wire
+from sut.engine import Address, Launch
 from sut.engine import environment as engine_environment
 from sut.phase import judge_phase, run_phase
 from sut.plan import EngineKind, Mode, Plan, Scenario
@@ -34,6 +35,9 @@ FEW = [
     for scenario in ("interactive", "offline", "singlestream")
     for key in ("min_duration_ms=1000", "min_query_count=12", "accuracy_sample_count=12")
 ] + ["scenarios.offline.target_qps=10"]
+
+
+LAUNCH = Launch(replica=0, part=0, handshake=Address("127.0.0.1", 0), host="127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def vllms_answers(
     arguments = [folder / "plan.json", model_path, NUM_ARTICLES, folder / "answers.json"]
     run = subprocess.run(
         [sys.executable, script, *map(str, arguments)],
-        env=environment(**engine_environment(plan, plan.replicas[0], plan.host)),
+        env=environment(**engine_environment(plan, LAUNCH)),
         capture_output=True,
         text=True,
         timeout=400,
