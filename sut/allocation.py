@@ -1,0 +1,44 @@
+"""The allocation: what Slurm says of the job that this process is part of.
+
+Inside a container Slurm's commands are missing, so ``sut.job`` expands the node list on the host
+and hands everything on in these variables.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from sut.plan import Struct
+
+NODES = "SUT_NODES"  # the job's nodes, in the order of SLURM_NODEID, with commas
+IMAGE_SHA256 = "SUT_IMAGE_SHA256"  # of the image this process runs in
+HANDED_ON = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_NODEID", NODES, IMAGE_SHA256)
+
+
+class Allocation(Struct, frozen=True, kw_only=True):
+    """``job_id`` is empty outside of Slurm; ``attempt`` counts how often Slurm requeued the job;
+    ``node`` is this node's place in ``nodes``, which are names."""
+
+    job_id: str = ""
+    attempt: int = 0
+    node: int = 0
+    nodes: tuple[str, ...] = ("localhost",)
+    image_sha256: str | None = None
+
+    @property
+    def key(self) -> str:
+        """A word for this attempt of this job, which no other attempt has."""
+        return f"{self.job_id or os.getpid()}-{self.attempt}"
+
+
+def of_process(environment: Mapping[str, str] = os.environ) -> Allocation:
+    """The allocation that ``environment`` tells of."""
+    names = environment.get(NODES, "")
+    return Allocation(
+        job_id=environment.get("SLURM_JOB_ID", ""),
+        attempt=int(environment.get("SLURM_RESTART_COUNT") or 0),
+        node=int(environment.get("SLURM_NODEID") or 0) if names else 0,
+        nodes=tuple(names.split(",")) if names else ("localhost",),
+        image_sha256=environment.get(IMAGE_SHA256) or None,
+    )
