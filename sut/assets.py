@@ -61,8 +61,13 @@ PUNKT = Wheel(  # MIT: llama-index; Apache-2.0: nltk's data
 )
 
 
+CACHE_VARIABLE = "SUT_CACHE"
+
+
 def cache_dir() -> Path:
     """The user's cache folder for this project; it may not exist yet."""
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlperf-sut"
 
 

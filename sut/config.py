@@ -181,19 +181,34 @@ def _with_whole_paths(site: Site) -> Site:
     )
 
 
+def sites() -> dict[str, Site]:
+    """Every site that has a name here and is without mistakes."""
+    found = {}
+    for path in _known("sites").values():
+        document = read(path)
+        if not check(document, Site, path):
+            found[path.stem] = _with_whole_paths(_convert(document, Site))
+    return found
+
+
 def find(kind: str, name: str) -> Path:
     """The file of a benchmark or a site: a path as it is, a name under ``configs/``."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file")
         return Path(name)
-    known = {path.stem: path for folder in reversed(_folders(kind)) for path in _files(folder)}
+    known = _known(kind)
     if name not in known:
         raise InputError(
             f"no {kind.removesuffix('s')} is called '{name}'{nearest(name, known)}. "
             f"There are {', '.join(sorted(known)) or 'none'}; or give a .yaml file."
         )
     return known[name]
+
+
+def _known(kind: str) -> dict[str, Path]:
+    """Files by name; one under the current folder comes before one of ours."""
+    return {path.stem: path for folder in reversed(_folders(kind)) for path in _files(folder)}
 
 
 def _folders(kind: str) -> list[Path]:

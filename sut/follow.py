@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.status import Status
 
 from sut.errors import EXIT_FAILED
+from sut.executor import Submitted
 from sut.plan import Plan
 from sut.progress import Line
 from sut.results import record, report
@@ -27,23 +27,47 @@ POLL_S = 0.2
 PLAIN_INTERVAL_S = 10.0  # between lines of one phase where there is no terminal
 LOG_LINES = 15
 RECORD_BYTES = 64 * 1024  # what a record needs
+SHARED_FILES_S = 5.0
+EXIT_DETACHED = 130  # Ctrl-C: nothing is known of the run yet
 
 
-def follow(job: Any, plan: Plan, run_dir: RunDir) -> int:
-    """Show a submitit job's progress until it ends, then its result. Returns the exit code.
+def follow(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
+    """Show a job's progress until it ends, then its result. Returns the exit code.
 
-    Ctrl-C or SIGTERM cancels the run; it then writes its record and is shown all the same.
+    Ctrl-C or SIGTERM cancels a run on this machine; it then writes its record and is shown all
+    the same. A Slurm job goes on, and only its follower leaves.
     """
     lines = Lines(run_dir.progress)
-    with cancelling(lines), Display(plan) as display:
-        while not job.done():
-            display.show(lines.read())
-            lines.cancel_if_asked()
-            time.sleep(POLL_S)
+    if plan.slurm is None:
+        with cancelling(lines):
+            _show_until_done(job, plan, lines)
+    else:
+        try:
+            _show_until_done(job, plan, lines)
+        except KeyboardInterrupt:
+            print(f"\nthe job goes on; end it with: scancel {job.job_id}", file=sys.stderr)
+            return EXIT_DETACHED
+        _wait_for_record(run_dir)
     return show_result(job, run_dir)
 
 
-def show_result(job: Any, run_dir: RunDir) -> int:
+def _show_until_done(job: Submitted, plan: Plan, lines: Lines) -> None:
+    with Display(plan) as display:
+        while not job.done():
+            display.wait(job.waiting())
+            display.show(lines.read())
+            lines.cancel_if_asked()
+            time.sleep(POLL_S)
+
+
+def _wait_for_record(run_dir: RunDir) -> None:
+    """A shared file system may show a file of another node some seconds late."""
+    deadline = time.monotonic() + SHARED_FILES_S
+    while not run_dir.record.is_file() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def show_result(job: Submitted, run_dir: RunDir) -> int:
     if not run_dir.record.is_file() and shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
         print(
             f"error: {run_dir}: No space left on device, and the run ended without a record. Make "
@@ -52,7 +76,7 @@ def show_result(job: Any, run_dir: RunDir) -> int:
         )
         return EXIT_FAILED
     if not run_dir.record.is_file():
-        log = Path(job.paths.stdout)
+        log = job.log
         tail = _tail(log) or _tail(run_dir.slurm / "controller.log") or "(nothing)"
         print(
             f"error: the run ended without a record. Its log, {log}, ends:\n{tail}",
@@ -61,7 +85,7 @@ def show_result(job: Any, run_dir: RunDir) -> int:
         return EXIT_FAILED
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
-    print(report.summary(result, run_dir, _tail(Path(job.paths.stdout)) if internal else ""))
+    print(report.summary(result, run_dir, _tail(job.log) if internal else ""))
     return result.exit_code
 
 
@@ -129,6 +153,16 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self._status is not None:
             self._status.stop()
+
+    def wait(self, what: str) -> None:
+        """Show what a job waits for; nothing when it does not."""
+        if not what:
+            return
+        if self._status is not None:
+            self._status.update(what)
+        elif what != self._last[0]:
+            self._last = (what, -PLAIN_INTERVAL_S)
+            print(what, flush=True)
 
     def show(self, lines: list[Line]) -> None:
         if self._status is not None and lines:

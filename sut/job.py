@@ -1,43 +1,140 @@
-"""A run on the host that it is to run on: ``python -m sut.job RUN_DIR``."""
+"""A run on one host: ``python -m sut.job RUN_DIR``, once on every node of a job.
+
+Starts the run in its container, or without one, and waits for it. What needs Slurm's commands
+is done here, since the image has none.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from sut.errors import EXIT_BAD_INPUT
+import msgspec
+
+from sut import allocation, container, image, slurm
+from sut.allocation import Allocation
+from sut.errors import EXIT_BAD_INPUT, InputError, SutError
+from sut.plan import Plan, read_plan
+from sut.results import record
 from sut.rundir import RunDir
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Become the run."""
+def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1:
-        _refuse("usage: python -m sut.job RUN_DIR")
+        return _refuse("usage: python -m sut.job RUN_DIR")
     run_dir = RunDir(arguments[0])
-    if not run_dir.plan.is_file():
-        _refuse(
-            f"error: {run_dir} holds no plan.json. Run directories are made by python -m sut.submit"
-        )
-    os.execv(sys.executable, [sys.executable, "-m", "sut.run", str(run_dir)])
+    try:
+        plan = _plan_of(run_dir)
+        host = {**os.environ, **slurm.handed_on(os.environ)}
+        here = allocation.of_process(host)
+        _check_allocation(plan, here)
+        code = _run(plan, run_dir, here, host)
+        if here.node == 0:
+            _requeue_if_a_node_was_lost(plan, run_dir, here)
+        return code
+    except SutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
 
 
-def launch(run_dir: str) -> int:
-    """What submitit pickles and runs in its job: :func:`main` in a process of its own.
+def launch(run_dir: str) -> None:
+    """What submitit pickles and runs in its job. Its exit code is that of :func:`main`.
 
-    Returns its exit code. submitit's process lives beside it and ignores SIGTERM; the run takes
-    the signal itself and ends with a record.
+    submitit's own handler of SIGUSR2 would requeue the job at the wall limit, in the middle of
+    everything; it gives way to ours.
     """
-    return subprocess.call([sys.executable, "-m", "sut.job", run_dir])
+    code = main([run_dir])
+    if code != 0:
+        sys.exit(code)
 
 
-def _refuse(message: str) -> NoReturn:
+def _plan_of(run_dir: RunDir) -> Plan:
+    try:
+        return read_plan(run_dir.plan)
+    except FileNotFoundError:
+        raise InputError(
+            f"{run_dir} holds no plan.json. Run directories are made by python -m sut.submit"
+        ) from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(f"{run_dir.plan}: {error}") from None
+
+
+def _check_allocation(plan: Plan, here: Allocation) -> None:
+    """The job must have the nodes of the plan, no fewer and no others."""
+    if plan.slurm is None:
+        return
+    if not here.job_id:
+        raise InputError(
+            f"the plan is for nodes of site {plan.site} and this is no Slurm job. "
+            "Submit it: sbatch slurm/multi.sh RUN_DIR"
+        )
+    wanted = {node.name for node in plan.nodes if node.name}
+    if len(here.nodes) != len(plan.nodes) or not wanted <= set(here.nodes):
+        names = ", ".join(node.name or "any" for node in plan.nodes)
+        raise InputError(
+            f"the plan is for {len(plan.nodes)} nodes ({names}) and job {here.job_id} has "
+            f"{len(here.nodes)} ({', '.join(here.nodes)}). Ask for those: "
+            f"sbatch --nodes={len(plan.nodes)}"
+            + (f" --nodelist={','.join(sorted(wanted))}" if wanted else "")
+        )
+
+
+def _run(plan: Plan, run_dir: RunDir, here: Allocation, host: Mapping[str, str]) -> int:
+    if plan.container is None:
+        return _wait([sys.executable, "-m", "sut.run", str(run_dir)], host)
+    source = Path(plan.container.image)
+    sha256 = image.sha256_of(source)
+    staged = image.staged(source, sha256, plan.container.node_cache)
+    host = {**host, allocation.IMAGE_SHA256: sha256}
+    container.cache(plan).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
+        command = container.run_command(run_dir.root)
+        argv = container.argv(plan, run_dir.root, staged, Path(scratch), command)
+        added = container.environment(plan, host, here.nodes[here.node])
+        return _wait(argv, {**host, **added})
+
+
+def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run it to its end. Slurm signals every process of a step: the run has handlers of its own,
+    and what stands between, this process and Apptainer's, must not die of it. A program that is
+    started with a signal ignored goes on ignoring it. Ctrl-C reaches the run from the terminal."""
+    for each in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.call(command, env=dict(environment))
+    except OSError as error:
+        raise InputError(
+            f"{command[0]} can't be started on {os.uname().nodename}: {error.strerror}"
+        ) from None
+    return code if code >= 0 else 128 - code
+
+
+def _requeue_if_a_node_was_lost(plan: Plan, run_dir: RunDir, here: Allocation) -> None:
+    """Another attempt, when it was not the run's own fault. It goes on where this one ended."""
+    if plan.slurm is None or not run_dir.record.is_file():
+        return
+    failure = record.read(run_dir.record).failure
+    if failure is None or failure.code != "node_lost":
+        return
+    if here.attempt >= plan.slurm.max_requeues:
+        print(f"requeued {here.attempt} times already; the run stays failed", file=sys.stderr)
+        return
+    print(f"requeueing job {here.job_id}: {failure.message}", file=sys.stderr)
+    slurm.requeue(here.job_id)
+
+
+def _refuse(message: str) -> int:
     print(message, file=sys.stderr)
-    sys.exit(EXIT_BAD_INPUT)
+    return EXIT_BAD_INPUT
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

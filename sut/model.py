@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from sut import assets
+from sut import assets, hashes
 from sut.errors import InputError, SutError
 from sut.plan import Model
-from sut.rundir import write_atomic
 
 EMBEDDED = "SmolLM2-135M-Instruct"
 CONVERSION = 1  # raise it when the same GGUF is to give another folder
@@ -94,19 +90,14 @@ def model_hash(path: Path) -> str:
     Sixteen gigabytes take most of a minute, so it is kept by the files' sizes and times.
     """
     files = sorted(_model_files(path))
-    states = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    key = hashlib.sha256(msgspec.json.encode(states)).hexdigest()
-    known = assets.cache_dir() / "model-hashes" / key
-    if known.is_file():
-        return known.read_text()
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{sha256}  {file.name}\n".encode())
-    with contextlib.suppress(OSError):  # only slower the next time
-        write_atomic(known, digest.hexdigest())
-    return digest.hexdigest()
+
+    def compute() -> str:
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(f"{hashes.sha256_of(file)}  {file.name}\n".encode())
+        return digest.hexdigest()
+
+    return hashes.kept(files, compute)
 
 
 def _model_files(path: Path) -> Iterator[Path]:

@@ -106,9 +106,10 @@ def _cancel_on_signals() -> None:
         _ignore_signals()
         raise RunError(f"cancelled by {signal.Signals(number).name}", code="cancelled")
 
-    for each in CANCEL_SIGNALS:
-        if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, cancel)
+    # sut.job starts us with SIGTERM ignored, for what stands between; it is meant for us.
+    signal.signal(signal.SIGTERM, cancel)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, cancel)
 
 
 def _ignore_signals() -> None:

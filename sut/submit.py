@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from sut import config, job
-from sut.errors import EXIT_VALID, InputError, SutError
+from sut import config, fit, newrun, sites
+from sut.errors import EXIT_VALID, SutError
+from sut.executor import Submitted, submit
 from sut.follow import follow
-from sut.plan import Device, Mode, Plan, Preset, Scenario
+from sut.plan import Mode, Plan, Preset, Scenario
 from sut.resolve import resolve
-from sut.rundir import RunDir, write_atomic
-
-FOREVER_MIN = 60 * 24 * 365  # submitit's local executor ends a job after two minutes unless told
+from sut.rundir import RunDir
+from sut.sbatch import Submission
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,11 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.dry_run:
             print(describe(plan), end="")
             return EXIT_VALID
-        run_dir = create_run_dir(plan, run_root)
-        submitted = submit(plan, run_dir)
-        if arguments.wait:
+        run_dir = newrun.create(plan, run_root)
+        submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
+        submitted = submit(plan, run_dir, submission)
+        here = plan.slurm is None
+        wait = here if arguments.wait is None else arguments.wait
+        if not (here and wait):
+            print(_submitted(submitted, plan, run_dir), flush=True)
+        if wait:
             return follow(submitted, plan, run_dir)
-        print(f"job {submitted.job_id} runs in {run_dir}\nfollow it:  tail -f {run_dir.progress}")
     except SutError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -71,9 +72,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--site",
-        default="local",
         metavar="NAME|FILE",
-        help="where it runs, in configs/sites or a file (default: %(default)s)",
+        help="where it runs, in configs/sites or a file (default: $SUT_SITE, or the cluster this "
+        "is, or local)",
+    )
+    parser.add_argument(
+        "--nodes",
+        default="",
+        metavar="N|NAMES|all",
+        help="nodes of the site: a number, names with commas, or all (default: one). One LoadGen "
+        "drives a replica on every GPU of them",
     )
     parser.add_argument(
         "--set",
@@ -86,15 +94,27 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="follow the run to its end, or return at once (default: --wait)",
+        default=None,
+        help="follow the run to its end, or return at once (default: return, on a Slurm cluster; "
+        "follow, elsewhere)",
+    )
+    parser.add_argument(
+        "--begin", default="", metavar="TIME", help="not before, as sbatch takes it: 02:00"
+    )
+    parser.add_argument(
+        "--dependency",
+        default="",
+        metavar="WHAT",
+        help="as sbatch takes it: singleton, afterany:JOBID",
     )
     return parser.parse_args(argv)
 
 
 def make_plan(arguments: argparse.Namespace) -> tuple[Plan, Path]:
     """The plan, and the folder its run goes into. Raises InputError."""
-    benchmark, site = config.load(arguments.config, arguments.site, arguments.set)
+    where = arguments.site or sites.default()
+    benchmark, site = config.load(arguments.config, where, arguments.set)
+    model = site.models.get(benchmark.model.name, "")
     plan = resolve(
         benchmark,
         site,
@@ -102,9 +122,11 @@ def make_plan(arguments: argparse.Namespace) -> tuple[Plan, Path]:
         mode=Mode(arguments.mode),
         preset=Preset(arguments.preset),
         usable_cpus=sorted(os.sched_getaffinity(0)),
+        nodes=arguments.nodes,
+        model_size=fit.model_size(Path(model)) if model else None,
         sets=arguments.set,
     )
-    return plan, Path(site.run_root).expanduser()
+    return plan, Path(site.run_root)
 
 
 def describe(plan: Plan) -> str:
@@ -113,80 +135,20 @@ def describe(plan: Plan) -> str:
     return f"{text}\n# user.conf\n{plan.user_conf()}"
 
 
-def create_run_dir(plan: Plan, run_root: Path) -> RunDir:
-    """A new folder under ``run_root`` with the plan in it; ``latest`` there points at it.
-
-    Raises InputError where that can't be written.
-    """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{stamp}-{plan.benchmark}-{plan.scenario}-{plan.preset}"
-    try:
-        run_dir = RunDir(_new_folder(run_root, name))
-        run_dir.slurm.mkdir()
-        run_dir.logs.mkdir()
-        write_atomic(run_dir.user_conf, plan.user_conf())
-        write_atomic(run_dir.plan, msgspec.json.format(msgspec.json.encode(plan), indent=2))
-        _point_latest_at(run_dir)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or run_root}: {error.strerror}. Runs are kept in {run_root}, which "
-            "must be writable and have room; another: --set site.run_root=/path"
-        ) from None
-    return run_dir
+def _submitted(job: Submitted, plan: Plan, run_dir: RunDir) -> str:
+    """Where the run is, and how to watch it."""
+    if plan.slurm is None:
+        return f"job {job.job_id} runs in {run_dir}\nfollow it:  python -m sut.watch {run_dir}"
+    lines = [f"job {job.job_id} is submitted: {plan.benchmark}, {plan.scenario}, {_where(plan)}"]
+    lines += [f"  files   {run_dir}", f"  watch   python -m sut.watch {job.job_id}"]
+    return "\n".join([*lines, f"  cancel  scancel {job.job_id}"])
 
 
-def _new_folder(root: Path, name: str) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    for number in range(1, 1000):
-        folder = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise InputError(f"{root}: a thousand runs are called {name}")
-
-
-def _point_latest_at(run_dir: RunDir) -> None:
-    """Make the symlink, or replace what is there in one step."""
-    temporary = run_dir.root.parent / f".latest-{run_dir.root.name}"
-    temporary.symlink_to(run_dir.root.name)
-    temporary.replace(run_dir.root.parent / "latest")
-
-
-def submit(plan: Plan, run_dir: RunDir) -> Any:
-    """Hand the run to submitit's local executor and return its job. Raises SutError."""
-    import submitit
-
-    executor = submitit.LocalExecutor(folder=run_dir.slurm)
-    log = shlex.quote(str(run_dir.slurm / "controller.log"))
-    executor.update_parameters(
-        timeout_min=FOREVER_MIN,
-        stderr_to_stdout=True,
-        # The job is not the terminal's: it outlives it, holds none of its pipes, and a Ctrl-C
-        # there reaches only who follows.
-        setup=["trap '' INT HUP", f"exec </dev/null >>{log} 2>&1"],
-        **_gpus(plan),
-    )
-    try:
-        return executor.submit(job.launch, str(run_dir))
-    except OSError as error:
-        raise SutError(f"{error.filename or run_dir}: {error.strerror}", code="submit") from None
-
-
-def _gpus(plan: Plan) -> dict[str, Any]:
-    """submitit hides every GPU from a local job that asks for none."""
-    if plan.device is not Device.CUDA:
-        return {}
-    count = sum(node.gpus for node in plan.nodes)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if all(gpu.isdigit() for gpu in visible):
-        if len(visible) < count:
-            raise InputError(
-                f"{count} GPUs are needed and CUDA_VISIBLE_DEVICES shows {len(visible)}"
-            )
-        return {"gpus_per_node": count, "visible_gpus": [int(gpu) for gpu in visible]}
-    return {"gpus_per_node": count}
+def _where(plan: Plan) -> str:
+    names = [node.name for node in plan.nodes]
+    number = f"{len(names)} node{'s' * (len(names) > 1)}"
+    replicas = f"{len(plan.replicas)} replica{'s' * (len(plan.replicas) > 1)}"
+    return f"{replicas} on {number}" + (f" ({', '.join(names)})" if all(names) else "")
 
 
 if __name__ == "__main__":
