@@ -39,6 +39,12 @@ std::map<std::string, std::int64_t> as_map(const sut::Quantiles& quantiles) {
   return {quantiles.begin(), quantiles.end()};
 }
 
+// A column of int64 that Python reads in place, with no library to import.
+py::memoryview as_memoryview(const std::vector<std::int64_t>& column) {
+  const py::bytes bytes(reinterpret_cast<const char*>(column.data()), 8 * column.size());
+  return py::memoryview(bytes).attr("cast")("q");
+}
+
 std::pair<std::string, int> host_and_port(const std::string& endpoint) {
   const std::string scheme = "tcp://";
   const std::size_t colon = endpoint.rfind(':');
@@ -157,6 +163,22 @@ PYBIND11_MODULE(_core, m) {
            "code"_a, "message"_a, "replica"_a = -1, ReleaseGil())
       .def_property_readonly("failure", py::cpp_function(&sut::Dispatcher::failure, ReleaseGil()))
       .def("stats", &sut::Dispatcher::stats, ReleaseGil())
+      .def("samples",
+           [](const sut::Dispatcher& dispatcher) {
+             sut::SampleColumns columns;
+             {
+               const py::gil_scoped_release release;
+               columns = dispatcher.samples();
+             }
+             return py::dict("sample_index"_a = as_memoryview(columns.sample_index),
+                             "replica"_a = as_memoryview(columns.replica),
+                             "prompt_tokens"_a = as_memoryview(columns.prompt_tokens),
+                             "output_tokens"_a = as_memoryview(columns.output_tokens),
+                             "issued_ns"_a = as_memoryview(columns.issued_ns),
+                             "admitted_ns"_a = as_memoryview(columns.admitted_ns),
+                             "first_token_ns"_a = as_memoryview(columns.first_token_ns),
+                             "completed_ns"_a = as_memoryview(columns.completed_ns));
+           })
       .def("reset_stats", &sut::Dispatcher::reset_stats, ReleaseGil())
       .def("close", &sut::Dispatcher::close, ReleaseGil());
 

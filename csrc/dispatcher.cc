@@ -133,9 +133,39 @@ Snapshot Dispatcher::stats() const {
   s.failed = stats_.failed.get();
   s.queued = std::max<std::int64_t>(0, s.issued - s.admitted - stats_.dropped.get());
   s.first_tokens = stats_.first_tokens.get();
-  s.ttft_ns = quantiles_of(stats_.ttft_ns.copy());
-  s.tpot_ns = quantiles_of(stats_.tpot_ns.copy());
+  std::vector<std::int64_t> ttft_ns, tpot_ns;
+  const std::size_t num_samples = stats_.samples.size();
+  ttft_ns.reserve(num_samples);
+  tpot_ns.reserve(num_samples);
+  stats_.samples.for_each(num_samples, [&](const CompletedSample& sample) {
+    ttft_ns.push_back(sample.first_token_ns - sample.issued_ns);
+    if (sample.output_tokens > 1)
+      tpot_ns.push_back((sample.completed_ns - sample.first_token_ns) / (sample.output_tokens - 1));
+  });
+  s.ttft_ns = quantiles_of(std::move(ttft_ns));
+  s.tpot_ns = quantiles_of(std::move(tpot_ns));
   return s;
+}
+
+SampleColumns Dispatcher::samples() const {
+  const std::int64_t since = stats_.since_ns.load(std::memory_order_relaxed);
+  const std::size_t count = stats_.samples.size();
+  SampleColumns columns;
+  for (auto* column : {&columns.sample_index, &columns.replica, &columns.prompt_tokens,
+                       &columns.output_tokens, &columns.issued_ns, &columns.admitted_ns,
+                       &columns.first_token_ns, &columns.completed_ns})
+    column->reserve(count);
+  stats_.samples.for_each(count, [&](const CompletedSample& sample) {
+    columns.sample_index.push_back(sample.sample_index);
+    columns.replica.push_back(sample.replica);
+    columns.prompt_tokens.push_back(sample.prompt_tokens);
+    columns.output_tokens.push_back(sample.output_tokens);
+    columns.issued_ns.push_back(sample.issued_ns - since);
+    columns.admitted_ns.push_back(sample.admitted_ns - since);
+    columns.first_token_ns.push_back(sample.first_token_ns - since);
+    columns.completed_ns.push_back(sample.completed_ns - since);
+  });
+  return columns;
 }
 
 void Dispatcher::reset_stats() {
@@ -145,8 +175,7 @@ void Dispatcher::reset_stats() {
     throw std::logic_error("reset_stats() while samples are queued or in flight");
   stats_.issued.store(0);
   stats_.first_tokens.set(0);
-  stats_.ttft_ns.clear();
-  stats_.tpot_ns.clear();
+  stats_.samples.clear();
   for (const auto& replica : replicas_) replica->stats.reset();
   stats_.since_ns.store(now_ns());
 }

@@ -91,6 +91,8 @@ class Dispatcher {
   void notify();
 
   Snapshot stats() const;
+  // The samples completed since reset_stats(), which must not run meanwhile.
+  SampleColumns samples() const;
   // Starts counting anew. Throws std::logic_error while a sample is queued or in flight.
   void reset_stats();
 

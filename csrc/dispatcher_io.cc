@@ -156,7 +156,6 @@ void Dispatcher::keep_tokens(Replica& replica, InFlightTable::Slot& slot,
   if (slot.first_token_ns == 0) {
     slot.first_token_ns = now;
     stats_.first_tokens.add(1);
-    stats_.ttft_ns.append(now - slot.issued_ns);
     slot.sink->on_first_token(slot.sample.id, tokens);
   }
   slot.tokens.insert(slot.tokens.end(), tokens.begin(), tokens.end());
@@ -164,9 +163,14 @@ void Dispatcher::keep_tokens(Replica& replica, InFlightTable::Slot& slot,
 }
 
 void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std::int64_t now) {
-  if (slot.tokens.size() > 1)
-    stats_.tpot_ns.append((now - slot.first_token_ns) /
-                          static_cast<std::int64_t>(slot.tokens.size() - 1));
+  stats_.samples.append({.sample_index = static_cast<std::uint32_t>(slot.sample.index),
+                         .replica = slot.replica,
+                         .prompt_tokens = (*store_)[slot.sample.index].num_prompt_tokens,
+                         .output_tokens = static_cast<std::uint32_t>(slot.tokens.size()),
+                         .issued_ns = slot.issued_ns,
+                         .admitted_ns = slot.admitted_ns,
+                         .first_token_ns = slot.first_token_ns,
+                         .completed_ns = now});
   // Counted before the sink hears of it: whoever waits for the sink then sees it counted.
   replica.stats.complete(now);
   slot.sink->on_complete(slot.sample.id, slot.tokens);

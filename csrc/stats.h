@@ -21,6 +21,24 @@ using Quantiles = std::vector<std::pair<std::string, std::int64_t>>;
 // sorted latencies). Empty for no latencies.
 Quantiles quantiles_of(std::vector<std::int64_t> latencies);
 
+// One completed sample. Times are now_ns().
+struct CompletedSample {
+  std::uint32_t sample_index;
+  std::uint32_t replica;
+  std::uint32_t prompt_tokens;
+  std::uint32_t output_tokens;  // at least 1
+  std::int64_t issued_ns;
+  std::int64_t admitted_ns;
+  std::int64_t first_token_ns;
+  std::int64_t completed_ns;
+};
+
+// Completed samples in the order of their completion, as columns; times count from a phase's start.
+struct SampleColumns {
+  std::vector<std::int64_t> sample_index, replica, prompt_tokens, output_tokens;
+  std::vector<std::int64_t> issued_ns, admitted_ns, first_token_ns, completed_ns;
+};
+
 struct ReplicaSnapshot {
   int index = 0;
   bool ready = false;
@@ -46,6 +64,7 @@ struct Snapshot {
   std::int64_t failed = 0;
   std::int64_t prompt_tokens = 0;
   std::int64_t output_tokens = 0;
+  // Of the completed samples.
   Quantiles ttft_ns;  // from issue() to the first token
   Quantiles tpot_ns;  // (completion - first token) / (tokens - 1)
   std::vector<ReplicaSnapshot> replicas;
@@ -92,8 +111,7 @@ struct Stats {
   Counter first_tokens;
   Counter failed;   // not complete when the dispatcher stopped
   Counter dropped;  // those of them that no replica had
-  AppendLog ttft_ns;
-  AppendLog tpot_ns;
+  AppendLog<CompletedSample> samples;
 };
 
 }  // namespace sut

@@ -72,7 +72,8 @@ class Stats:
     failed: int
     prompt_tokens: int
     output_tokens: int
-    ttft_ns: dict[str, int]  # p50, p90, p99, p99.9, max; exact; empty before the first
+    # Of the completed samples: p50, p90, p99, p99.9, max; exact; empty before the first.
+    ttft_ns: dict[str, int]
     tpot_ns: dict[str, int]
     replicas: list[ReplicaStats]
 
@@ -113,6 +114,11 @@ class Dispatcher:
     @property
     def failure(self) -> Failure | None: ...
     def stats(self) -> Stats: ...
+    def samples(self) -> dict[str, memoryview[int]]:
+        """The samples completed since :meth:`reset_stats`, in the order of their completion:
+        columns sample_index, replica, prompt_tokens, output_tokens, issued_ns, admitted_ns,
+        first_token_ns and completed_ns. Times count from :meth:`reset_stats`, which must not
+        run meanwhile."""
     def reset_stats(self) -> None: ...
     def close(self) -> None: ...
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from sut import _core
 from sut.dataset import Samples
 from sut.plan import Mode, Plan
 from sut.progress import Progress
-from sut.results import accuracy, mllog, verdict
+from sut.results import accuracy, mllog, sample_log, verdict
 from sut.results.record import DispatcherStats, PhaseRecord, Quantiles, ReplicaWork
 from sut.rundir import RunDir
 from sut.serving import POLL_S, Serving
@@ -38,12 +39,18 @@ def run_phase(
     )
     serving.dispatcher.reset_stats()
     test.start()
-    while not test.wait(POLL_S):
-        serving.check()
-        if progress.due(mode):
-            progress.phase(mode, serving.dispatcher.stats())
-    if not test.finished:
-        serving.check()
+    try:
+        while not test.wait(POLL_S):
+            serving.check()
+            if progress.due(mode):
+                progress.phase(mode, serving.dispatcher.stats())
+        if not test.finished:
+            serving.check()
+    except BaseException:
+        with contextlib.suppress(OSError):  # what failed first is what to tell
+            sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
+        raise
+    sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
     stats = serving.dispatcher.stats()
     progress.phase(mode, stats)
     return stats

@@ -38,6 +38,10 @@ class RunDir:
         """Folder of one phase's ``mlperf_log_*`` files."""
         return self.root / "loadgen" / phase
 
+    def samples(self, phase: str) -> Path:
+        """Every completed sample of one phase; see :mod:`sut.results.sample_log`."""
+        return self.loadgen(phase) / "samples.csv"
+
     @property
     def progress(self) -> Path:
         """One JSON object a line, appended about once a second while a phase runs."""

@@ -83,6 +83,42 @@ void replicas_share_the_work_and_counts_agree() {
   CHECK(fresh.issued == 0 && fresh.completed == 0 && fresh.ttft_ns.empty());
 }
 
+void every_completed_sample_is_kept_with_its_times() {
+  System system(2);
+  sut::generate(*system.dispatcher, {7}, 0, 60);  // forgotten by reset_stats()
+  system.dispatcher->reset_stats();
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 200;
+  system.dispatcher->issue(samples(200), sink);
+  while (!system.dispatcher->wait([&] { return sink.done(); }, 0.001)) {
+    const auto part = system.dispatcher->samples();
+    CHECK(part.completed_ns.size() == part.sample_index.size());
+  }
+  const auto s = system.dispatcher->stats();
+  const auto columns = system.dispatcher->samples();
+  CHECK(columns.sample_index.size() == 200);
+  std::map<std::int64_t, std::int64_t> completed;  // by replica
+  std::map<std::int64_t, int> times;               // by sample
+  std::vector<std::int64_t> ttft_ns;
+  for (std::size_t i = 0; i < 200; ++i) {
+    const std::int64_t sample = columns.sample_index[i];
+    ++completed[columns.replica[i]];
+    ++times[sample];
+    CHECK(columns.prompt_tokens[i] ==
+          static_cast<std::int64_t>(prompt_of(static_cast<std::size_t>(sample)).size()));
+    CHECK(columns.output_tokens[i] == static_cast<std::int64_t>(kMaxTokens));
+    CHECK(0 <= columns.issued_ns[i] && columns.issued_ns[i] <= columns.admitted_ns[i]);
+    CHECK(columns.admitted_ns[i] < columns.first_token_ns[i]);
+    CHECK(columns.first_token_ns[i] < columns.completed_ns[i]);
+    CHECK(i == 0 || columns.completed_ns[i - 1] <= columns.completed_ns[i]);
+    CHECK(columns.completed_ns[i] <= s.elapsed_ns);
+    ttft_ns.push_back(columns.first_token_ns[i] - columns.issued_ns[i]);
+  }
+  for (const auto& replica : s.replicas) CHECK(completed[replica.index] == replica.completed);
+  for (std::int64_t sample = 0; sample < 100; ++sample) CHECK(times[sample] == 2);
+  CHECK(sut::quantiles_of(ttft_ns) == s.ttft_ns);
+}
+
 void a_pinned_sample_goes_to_its_replica() {
   System system(2);
   sut::generate(*system.dispatcher, {1, 2, 3}, 1, 60);
@@ -217,6 +253,7 @@ int main(int argc, char** argv) {
   replay_engine_path = argv[1];
   every_sample_gets_its_own_answer();
   replicas_share_the_work_and_counts_agree();
+  every_completed_sample_is_kept_with_its_times();
   a_pinned_sample_goes_to_its_replica();
   a_light_load_reaches_every_replica();
   a_fault_is_a_failure_with_its_reason("die@3", "connection_lost");
