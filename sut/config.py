@@ -7,6 +7,7 @@ The structs here and in :mod:`sut.plan` are the one definition; the JSON Schemas
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,9 @@ from sut.plan import (
 )
 
 Document = dict[str, Any]
+
+_KEYS = re.compile(r'"([^"]*)"|([^."]+)')
+_PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
 
 
 class PerScenario(Struct, frozen=True, kw_only=True):
@@ -255,9 +259,12 @@ class _Loader(yaml.SafeLoader):
 def apply(change: str, benchmark: Document, site: Document) -> None:
     """Carry out one ``--set key=value`` on the documents. The value is read as YAML."""
     path, equals, text = change.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise InputError(f"--set {change}: give key=value, e.g. engine.max_num_seqs=16")
+    keys = [quoted or plain for quoted, plain in _KEYS.findall(path.strip())]
+    if not equals or not keys or not _PATH.fullmatch(path.strip()):
+        raise InputError(
+            f"--set {change}: give key=value, e.g. engine.max_num_seqs=16; a key with a dot in it "
+            'in quotes: site.models."a.b"=/path'
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

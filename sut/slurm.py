@@ -101,6 +101,11 @@ def handed_on(environment: Mapping[str, str]) -> dict[str, str]:
     return {allocation.NODES: ",".join(names)}
 
 
+def set_comment(job_id: str, comment: str) -> None:
+    """Write the job's comment, by which its files are found. Only a help: it may fail."""
+    _output(["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"])
+
+
 def requeue(job_id: str) -> None:
     """Put the job back into the queue; its processes are ended. Raises SutError."""
     done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# One node: sbatch slurm/single.sh [RUN_DIR | options of python -m sut.submit]
+# Without an argument: MLPerf's Server scenario. sbatch's own options go before the script.
+#SBATCH --job-name=sut-single
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gres=gpu:1
+#SBATCH --mem=0
+#SBATCH --time=04:00:00
+#SBATCH --signal=USR2@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+exec python3 -m sut.batch "$@"

@@ -1,0 +1,127 @@
+"""What Slurm and Apptainer are told, to the letter, with paths that are hard to quote."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from plans import plan_of
+
+from sut import batch, container
+from sut.plan import Plan
+from sut.rundir import RunDir
+from sut.sbatch import Submission, parameters
+
+GOLDEN = Path(__file__).parent / "golden"
+HARD = '/shared/it\'s "my" runs, all/one run'
+SETS = (
+    'site.container.binds=["/data/a b"]',
+    "site.slurm.partition=gpu",
+    "site.slurm.cpus_per_task=8",
+    'site.slurm.sbatch={reservation: "o\'clock"}',
+    "site.cache=/shared/a cache",
+)
+
+
+@pytest.fixture
+def with_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit takes a machine for a cluster that has a program of this name."""
+    (tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+def plan() -> Plan:
+    return plan_of("smollm2-135m-news", site="devcluster", nodes="all", sets=SETS)
+
+
+def sbatch_text(run_dir: RunDir) -> str:
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder=run_dir.slurm, python="PYTHON")
+    submission = Submission(begin="now+1hour", dependency="singleton")
+    executor.update_parameters(**parameters(plan(), run_dir, submission))
+    return executor._make_submission_file_text(executor._submitit_command_str, "uid")
+
+
+@pytest.mark.usefixtures("with_srun")
+def test_the_batch_script_is_the_golden_one() -> None:
+    assert sbatch_text(RunDir(HARD)) == (GOLDEN / "distributed.sbatch").read_text()
+
+
+@pytest.mark.usefixtures("with_srun")
+def test_a_shell_reads_the_hard_paths_back_from_the_batch_script() -> None:
+    run_dir = RunDir(HARD)
+    text = sbatch_text(run_dir)
+    command = next(line for line in text.splitlines() if line.startswith("srun "))
+    assert str(run_dir.slurm) in shlex.split(command)
+    assert f"--comment={run_dir}" in " ".join(shlex.split(text, comments=False))
+
+
+def test_the_container_sees_what_is_bound_and_nothing_else() -> None:
+    argv = container.argv(
+        plan(),
+        Path(HARD),
+        Path("/images/an image.sif"),
+        Path("/tmp/sut-1"),
+        container.run_command(Path(HARD)),
+    )
+    assert argv == [
+        *("apptainer", "--silent", "exec", "--containall", "--workdir", "/tmp/sut-1"),
+        *("--pwd", "/tmp"),
+        *("--mount", "type=bind,source=/data/a b,destination=/data/a b,ro"),
+        "--mount",
+        "type=bind,"
+        '"source=/shared/it\'s ""my"" runs, all/one run",'
+        '"destination=/shared/it\'s ""my"" runs, all/one run"',
+        *("--mount", "type=bind,source=/shared/a cache,destination=/shared/a cache"),
+        *("--mount", "type=bind,source=/dev/shm,destination=/dev/shm"),
+        "/images/an image.sif",
+        *("python3", "-m", "sut.run", HARD),
+    ]
+
+
+def test_a_gpu_run_gets_the_drivers_libraries_and_its_model_to_read(tmp_path: Path) -> None:
+    jw = plan_of(
+        "llama3.1-8b", site="jw", nodes="jw2", sets=("site.models.Llama-3.1-8B-Instruct=/m",)
+    )
+    argv = container.argv(jw, tmp_path, Path("x.sif"), tmp_path, ["true"])
+    assert "--nv" in argv
+    assert "type=bind,source=/m,destination=/m,ro" in argv
+
+
+def test_the_containers_environment_is_slurms_facts_and_the_caches() -> None:
+    host = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NODEID": "1",
+        "SUT_NODES": "jw2,jw3",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "LD_PRELOAD": "/host/only.so",
+    }
+    inside = container.environment(plan(), host, "jw3")
+    assert inside["APPTAINERENV_SLURM_JOB_ID"] == "7"
+    assert inside["APPTAINERENV_SUT_NODES"] == "jw2,jw3"
+    assert inside["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "0"
+    assert inside["APPTAINERENV_SUT_CACHE"] == "/shared/a cache"
+    assert inside["APPTAINERENV_VLLM_CACHE_ROOT"] == "/shared/a cache/compiled/jw3/vllm"
+    assert not any("LD_PRELOAD" in name for name in inside)
+
+
+def test_srun_starts_one_task_on_every_node() -> None:
+    command = batch.srun(RunDir(HARD), 2)
+    assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    assert command[-4:] == ["-u", "-m", "sut.job", HARD] and sys.executable in command
+
+
+@pytest.mark.parametrize("script", sorted((GOLDEN.parent.parent / "slurm").glob("*.sh")))
+def test_a_batch_script_is_a_header_and_one_command(script: Path) -> None:
+    lines = script.read_text().splitlines()
+    code = [line for line in lines if line and not line.startswith("#")]
+    assert len(lines) <= 30
+    assert code[0] == "set -euo pipefail" and code[1].startswith("exec ") and len(code) == 2
+    assert not any(word in script.read_text() for word in ("apptainer", "singularity", "--nv"))
+    subprocess.run(["bash", "-n", script], check=True)
