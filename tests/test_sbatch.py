@@ -87,7 +87,7 @@ def test_the_container_sees_what_is_bound_and_nothing_else() -> None:
 
 def test_a_gpu_run_gets_the_drivers_libraries_and_its_model_to_read(tmp_path: Path) -> None:
     jw = plan_of(
-        "llama3.1-8b", site="jw", nodes="jw2", sets=("site.models.Llama-3.1-8B-Instruct=/m",)
+        "llama3.1-8b", site="jw", nodes="jw2", sets=('site.models."Llama-3.1-8B-Instruct"=/m',)
     )
     argv = container.argv(jw, tmp_path, Path("x.sif"), tmp_path, ["true"])
     assert "--nv" in argv
