@@ -15,8 +15,9 @@ from sut import allocation, newrun, slurm
 from sut.allocation import Allocation
 from sut.errors import InputError, SutError
 from sut.plan import Plan, read_plan
+from sut.planning import make_plan
 from sut.rundir import RunDir
-from sut.submit import make_plan, parse
+from sut.submit import parse, request_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,10 +68,13 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
             )
         return given
     options = parse(arguments)
-    if options.begin or options.dependency:
-        raise InputError("--begin and --dependency are sbatch's here: sbatch --begin=...")
+    if options.begin or options.dependency or options.again or options.nodes:
+        raise InputError(
+            "--begin, --dependency and --nodes are sbatch's here, before the script's name; for a "
+            "run once more give its new directory: python -m sut.submit --again RUN_DIR"
+        )
     options.nodes = ",".join(job.nodes)
-    plan, run_root = make_plan(options)
+    plan, run_root = make_plan(request_of(options))
     return _of_this_job(plan, run_root, job)
 
 

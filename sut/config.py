@@ -25,6 +25,7 @@ from sut.plan import (
     Device,
     Engine,
     Generation,
+    Mode,
     Model,
     NonNegativeFloat,
     NonNegativeInt,
@@ -145,6 +146,50 @@ class Site(Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}  # added to the engines' environment
 
 
+class CampaignRun(Struct, frozen=True, kw_only=True):
+    """One place of a campaign: some nodes, under one LoadGen."""
+
+    name: str
+    nodes: str  # as --nodes takes it
+    sets: tuple[str, ...] = ()  # as --set takes them
+
+
+class Campaign(Struct, frozen=True, kw_only=True):
+    """Runs that are to be compared: every run in every scenario."""
+
+    name: str
+    description: str = ""
+    benchmark: str
+    site: str
+    scenarios: tuple[Scenario, ...] = (Scenario.SERVER,)
+    mode: Mode = Mode.PERFORMANCE
+    preset: Preset = Preset.SMOKE
+    sets: tuple[str, ...] = ()
+    runs: tuple[CampaignRun, ...]
+
+    def each(self) -> list[tuple[CampaignRun, Scenario]]:
+        return [(run, scenario) for scenario in self.scenarios for run in self.runs]
+
+
+def campaign(name: str) -> Campaign | None:
+    """The campaign of this name, or in this file; None where it is no campaign.
+
+    Raises InputError for one with mistakes.
+    """
+    if _is_path(name):
+        path = find("campaigns", name)
+        if "runs" not in read(path):
+            return None
+    elif name in _known("benchmarks") or name not in _known("campaigns"):
+        return None
+    else:
+        path = _known("campaigns")[name]
+    document = read(path)
+    if mistakes := check(document, Campaign, path):
+        raise InputError("\n".join(mistakes))
+    return _convert(document, Campaign)
+
+
 def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark, Site]:
     """The benchmark and the site by name or file, changed by ``sets`` (``engine.dtype=float32``,
     ``site.run_root=/x``). Raises InputError that lists every mistake in both."""
@@ -197,7 +242,7 @@ def sites() -> dict[str, Site]:
 
 def find(kind: str, name: str) -> Path:
     """The file of a benchmark or a site: a path as it is, a name under ``configs/``."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
+    if _is_path(name):
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file")
         return Path(name)
@@ -208,6 +253,10 @@ def find(kind: str, name: str) -> Path:
             f"There are {', '.join(sorted(known)) or 'none'}; or give a .yaml file."
         )
     return known[name]
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or "/" in name
 
 
 def _known(kind: str) -> dict[str, Path]:

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from sut import allocation
 from sut.plan import Struct
 
 PACKAGES = (
@@ -61,6 +62,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     packages: dict[str, str]  # those that are installed
     git: Git | None
     container: str | None  # the Apptainer image
+    image_sha256: str | None = None  # of that image's file
 
 
 def collect() -> Environment:
@@ -82,8 +84,9 @@ def collect() -> Environment:
         python=platform.python_version(),
         loadgen=_loadgen_version(),
         packages=_versions(PACKAGES),
-        git=_git(Path(__file__).resolve().parent.parent),
+        git=git(),
         container=os.environ.get("APPTAINER_CONTAINER") or None,
+        image_sha256=allocation.of_process().image_sha256,
     )
 
 
@@ -121,9 +124,10 @@ def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
     return gpus, whole[0][3] if whole else None
 
 
-def _git(root: Path) -> Git | None:
-    """None unless ``root`` itself is a checkout: an installed package inside some other
+def git() -> Git | None:
+    """None unless this package's own folder is a checkout: an installed package inside some other
     repository says nothing about this one."""
+    root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from sut.config import Benchmark, Site
+from sut.config import Benchmark, Campaign, Site
 from sut.results.record import Record
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "schema"
-KINDS = {"benchmark": Benchmark, "site": Site, "record": Record}
+KINDS = {"benchmark": Benchmark, "site": Site, "campaign": Campaign, "record": Record}
 
 
 def text(name: str) -> str:

@@ -7,32 +7,33 @@ codes: 0 VALID, 1 ran but INVALID or failed its gate, 2 bad input, 3 the run fai
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from sut import config, fit, newrun, sites
+from sut import again, campaign, config, newrun
 from sut.errors import EXIT_VALID, SutError
 from sut.executor import Submitted, submit
 from sut.follow import follow
 from sut.plan import Mode, Plan, Preset, Scenario
-from sut.resolve import resolve
+from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
 from sut.rundir import RunDir
 from sut.sbatch import Submission
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
+    submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
     try:
-        plan, run_root = make_plan(arguments)
+        if (runs := config.campaign(arguments.config)) is not None:
+            return _campaign(runs, arguments, submission)
+        plan, run_root = _plan_again(arguments) if arguments.again else _plan(arguments)
         if arguments.dry_run:
             print(describe(plan), end="")
             return EXIT_VALID
         run_dir = newrun.create(plan, run_root)
-        submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
         submitted = submit(plan, run_dir, submission)
         here = plan.slurm is None
         wait = here if arguments.wait is None else arguments.wait
@@ -44,6 +45,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return EXIT_VALID
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[Plan, Path]:
+    return make_plan(request_of(arguments))
+
+
+def _plan_again(arguments: argparse.Namespace) -> tuple[Plan, Path]:
+    """The plan of an earlier run; tells what it does not fix and has changed."""
+    run_dir = RunDir(arguments.again)
+    plan, changed = again.plan_of(run_dir)
+    print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}")
+    for line in changed:
+        print(f"  differs: {line}")
+    return plan, run_dir.root.parent
+
+
+def _campaign(runs: config.Campaign, arguments: argparse.Namespace, submission: Submission) -> int:
+    planned = campaign.plans(runs, request_of(arguments))
+    if arguments.dry_run:
+        for name, plan, _ in planned:
+            print(f"# {name}\n{describe(plan)}")
+        return EXIT_VALID
+    folder, jobs = campaign.start(runs, planned, submission)
+    for job, plan, run_dir in jobs:
+        print(_submitted(job, plan, run_dir), flush=True)
+    print(f"compare them when they are over:  python -m sut.campaign {folder}", flush=True)
+    if arguments.wait is False or (arguments.wait is None and jobs[0][1].slurm is not None):
+        return EXIT_VALID
+    for job, plan, run_dir in jobs:
+        follow(job, plan, run_dir)
+    return campaign.main([str(folder)])
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -66,9 +98,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     parser.add_argument(
         "--config",
-        default="smollm2-135m-news",
+        default=DEFAULT_BENCHMARK,
         metavar="NAME|FILE",
-        help="benchmark, in configs/benchmarks or a file (default: %(default)s)",
+        help="benchmark or campaign, in configs/ or a file (default: %(default)s)",
     )
     parser.add_argument(
         "--site",
@@ -90,6 +122,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change one key of the benchmark, or of the site (site.KEY=VALUE); repeatable",
     )
+    parser.add_argument(
+        "--again", metavar="RUN_DIR", help="the plan of this run once more; says what has changed"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
     parser.add_argument(
         "--wait",
@@ -110,23 +145,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def make_plan(arguments: argparse.Namespace) -> tuple[Plan, Path]:
-    """The plan, and the folder its run goes into. Raises InputError."""
-    where = arguments.site or sites.default()
-    benchmark, site = config.load(arguments.config, where, arguments.set)
-    model = site.models.get(benchmark.model.name, "")
-    plan = resolve(
-        benchmark,
-        site,
+def request_of(arguments: argparse.Namespace) -> Request:
+    """What the options ask for."""
+    return Request(
+        benchmark=arguments.config,
+        site=arguments.site or "",
+        nodes=arguments.nodes,
         scenario=Scenario(arguments.scenario),
         mode=Mode(arguments.mode),
         preset=Preset(arguments.preset),
-        usable_cpus=sorted(os.sched_getaffinity(0)),
-        nodes=arguments.nodes,
-        model_size=fit.model_size(Path(model)) if model else None,
-        sets=arguments.set,
+        sets=tuple(arguments.set),
     )
-    return plan, Path(site.run_root)
 
 
 def describe(plan: Plan) -> str:

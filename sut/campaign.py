@@ -1,0 +1,121 @@
+"""A campaign: several runs, submitted together and compared: ``python -m sut.campaign FOLDER``.
+
+Each is a run like any other, in a run directory and a job of its own. The campaign's folder says
+which they are, and gets the comparison once they are over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from sut import newrun
+from sut.config import Campaign, CampaignRun
+from sut.errors import EXIT_FAILED, InputError, SutError
+from sut.executor import Submitted, submit
+from sut.plan import Plan, Scenario, Struct
+from sut.planning import Request, make_plan
+from sut.results import record
+from sut.rundir import RunDir, write_atomic
+from sut.sbatch import Submission
+
+FILE = "campaign.json"
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """One run of a campaign."""
+
+    name: str
+    run_dir: str
+    job_id: str
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """A campaign that was submitted."""
+
+    name: str
+    members: tuple[Member, ...]
+
+
+def plans(campaign: Campaign, request: Request) -> list[tuple[str, Plan, Path]]:
+    """Name, plan and run root of every run. ``request`` is what the command line says on top.
+
+    Raises InputError that lists the mistakes of all.
+    """
+    planned, mistakes = [], []
+    for run, scenario in campaign.each():
+        try:
+            plan, run_root = make_plan(_request(campaign, run, scenario, request))
+            planned.append((f"{run.name}, {scenario}", plan, run_root))
+        except InputError as error:
+            mistakes.append(f"{run.name}, {scenario}: {error}")
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    return planned
+
+
+def start(
+    campaign: Campaign, planned: Sequence[tuple[str, Plan, Path]], submission: Submission
+) -> tuple[Path, list[tuple[Submitted, Plan, RunDir]]]:
+    """Submit every run, and return the campaign's folder and the jobs."""
+    folder = newrun.new_folder(planned[0][2], f"campaign-{campaign.name}")
+    jobs, members = [], []
+    for name, plan, run_root in planned:
+        run_dir = newrun.create(plan, run_root)
+        job = submit(plan, run_dir, submission)
+        jobs.append((job, plan, run_dir))
+        members.append(Member(name=name, run_dir=str(run_dir), job_id=job.job_id))
+        started = Started(name=campaign.name, members=tuple(members))
+        write_atomic(folder / FILE, msgspec.json.format(msgspec.json.encode(started)))
+    return folder, jobs
+
+
+def _request(campaign: Campaign, run: CampaignRun, scenario: Scenario, request: Request) -> Request:
+    return msgspec.structs.replace(
+        request,
+        benchmark=campaign.benchmark,
+        site=request.site or campaign.site,
+        nodes=run.nodes,
+        scenario=scenario,
+        mode=campaign.mode,
+        preset=campaign.preset,
+        sets=(*campaign.sets, *run.sets, *request.sets),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare the runs of a campaign. The exit code is the worst of theirs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sut.campaign", description="Compare the runs of a campaign."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="as python -m sut.submit told")
+    folder = parser.parse_args(argv).folder
+    try:
+        started = _started(folder)
+        found = [(member.name, _record(member)) for member in started.members]
+    except SutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    for name, result in found:
+        print(f"{result.verdict or result.status.upper() if result else 'no record':<10} {name}")
+    return max((result.exit_code if result else EXIT_FAILED for _, result in found), default=0)
+
+
+def _started(folder: Path) -> Started:
+    try:
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=Started)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(f"{folder / FILE}: {error}. Give the folder of a campaign") from None
+
+
+def _record(member: Member) -> record.Record | None:
+    path = RunDir(member.run_dir).record
+    return record.read(path) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What ran can be run again: the same plan digest, and what has changed is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import records
+from cli import fast, latest, submit
+
+from sut import again
+from sut.errors import InputError
+from sut.results import record
+from sut.results.record import Hashes
+from sut.rundir import RunDir
+
+
+def test_a_run_again_has_the_same_plan_digest(tmp_path: Path) -> None:
+    assert submit(tmp_path, *fast()).returncode == 0
+    first = latest(tmp_path)
+    run = submit(tmp_path, "--again", "runs/latest")
+    assert run.returncode == 0, run.stderr
+    second = latest(tmp_path)
+    assert second.plan_digest == first.plan_digest and second.run_id != first.run_id
+    assert "differs" not in run.stdout
+
+
+def test_a_plan_that_was_changed_after_the_run_is_refused(tmp_path: Path) -> None:
+    assert submit(tmp_path, *fast()).returncode == 0
+    plan = tmp_path / "runs/latest/plan.json"
+    plan.write_text(plan.read_text().replace('"target_qps": 800', '"target_qps": 801'))
+    run = submit(tmp_path, "--again", "runs/latest")
+    assert run.returncode == 2 and "the plan was changed after the run" in run.stderr
+
+
+def test_what_is_not_as_it_was_is_told(tmp_path: Path) -> None:
+    before = records.completed()
+    data = tmp_path / "data.json"
+    data.write_text("[]")
+    dataset = msgspec.structs.replace(before.plan.dataset, path=str(data))
+    plan = msgspec.structs.replace(before.plan, dataset=dataset)
+    changed = msgspec.structs.replace(before, hashes=Hashes(data="0" * 64))
+    (line,) = again.differences(changed, plan)
+    assert line.startswith("the data's sha256 was 0000")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Give a run directory"):
+        again.plan_of(RunDir(tmp_path))
+    record.write(records.completed(), RunDir(tmp_path))
+    RunDir(tmp_path).plan.write_text("{}")
+    with pytest.raises(InputError, match="not a plan of this version"):
+        again.plan_of(RunDir(tmp_path))

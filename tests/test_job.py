@@ -1,0 +1,126 @@
+"""A run on its host: the job has the plan's nodes, and a lost node gives another attempt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+import records
+from plans import plan_of
+
+from sut import job, newrun
+from sut.plan import Plan
+from sut.results import record
+from sut.results.record import Failure
+from sut.rundir import RunDir
+
+SCONTROL = """#!/bin/sh
+if [ "$1 $2" = "show hostnames" ]; then echo "$3" | tr , '\\n'; else echo "$*" >>"$0.said"; fi
+"""
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Slurm's command, faked at the process boundary; what it is told is in ``.said``."""
+    tool = tmp_path / "bin" / "scontrol"
+    tool.parent.mkdir()
+    tool.write_text(SCONTROL)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    return tool
+
+
+@pytest.fixture
+def plan() -> Plan:
+    """A plan of two nodes, in no container, on the replay engine."""
+    plan = plan_of("replay", site="devcluster", nodes="all")
+    return msgspec.structs.replace(plan, container=None)
+
+
+def in_job(monkeypatch: pytest.MonkeyPatch, nodes: str, *, attempt: int = 0) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", nodes)
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(attempt))
+
+
+@pytest.mark.usefixtures("scontrol")
+@pytest.mark.parametrize(
+    ("nodes", "text"),
+    [
+        ("jw2", "job 7 has 1 (jw2). Ask for those: sbatch --nodes=2 --nodelist=jw2,jw3"),
+        ("jw2,jw4", "the plan is for 2 nodes (jw2, jw3) and job 7 has 2 (jw2, jw4)"),
+    ],
+)
+def test_a_job_with_other_nodes_than_the_plans_is_refused(
+    plan: Plan,
+    nodes: str,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_dir = newrun.create(plan, tmp_path / "runs")
+    in_job(monkeypatch, nodes)
+    assert job.main([str(run_dir)]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_plan_for_a_cluster_is_not_run_outside_of_a_job(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = newrun.create(plan, tmp_path / "runs")
+    assert job.main([str(run_dir)]) == 2
+    assert "this is no Slurm job" in capsys.readouterr().err
+
+
+def test_a_missing_image_is_told_with_how_to_build_it(
+    tmp_path: Path,
+    scontrol: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image = tmp_path / "none.sif"
+    sets = (f"site.container.image={image}", f"site.cache={tmp_path / 'cache'}")
+    run_dir = newrun.create(
+        plan_of("replay", site="devcluster", nodes="all", sets=sets), tmp_path / "runs"
+    )
+    in_job(monkeypatch, "jw2,jw3")
+    assert job.main([str(run_dir)]) == 2
+    assert f"{image}: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "attempt", "requeued"),
+    [("node_lost", 0, True), ("node_lost", 2, False), ("engine_died", 0, False)],
+)
+def test_only_a_lost_node_gives_another_attempt_and_not_for_ever(
+    plan: Plan,
+    code: str,
+    attempt: int,
+    requeued: bool,
+    tmp_path: Path,
+    scontrol: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_dir = newrun.create(plan, tmp_path / "runs")
+    in_job(monkeypatch, "jw2,jw3", attempt=attempt)
+
+    def a_run_that_fails(*_: object) -> int:
+        record.write(records.failed(Failure(code=code, message="jw3 is lost")), run_dir)
+        return 3
+
+    monkeypatch.setattr(job, "_wait", a_run_that_fails)
+    assert job.main([str(run_dir)]) == 3
+    said = Path(f"{scontrol}.said")
+    assert said.exists() == requeued
+    assert not requeued or said.read_text() == "requeue 7\n"
+
+
+def test_a_folder_without_a_plan_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job.main([str(RunDir(tmp_path))]) == 2
+    assert "holds no plan.json" in capsys.readouterr().err
