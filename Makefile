@@ -21,7 +21,7 @@ export CCACHE_DIR := $(CACHE)/ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help demo test bench build env lock lint format cpp-test clean clean-cache packages FORCE
+.PHONY: help demo test bench build env login lock lint format cpp-test clean clean-cache packages FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -40,6 +40,9 @@ bench: build ## Measure the dispatcher; see docs/performance.md
 build: build/stamp ## Build the C++ core in place
 
 env: $(VENV)/made-of ## Make the Python environment, .venv
+
+login: ## Make the Python environment of a cluster's login node, .venv-login: no torch, nothing compiled
+	@tools/login_env.sh .venv-login
 
 packages:
 	@tools/debian_packages.sh

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from sut import newrun
+from sut import executor, newrun
 from sut.config import Campaign, CampaignRun
 from sut.errors import EXIT_FAILED, InputError, SutError
-from sut.executor import Submitted, submit
+from sut.executor import Submitted
 from sut.plan import Plan, Scenario, Struct
 from sut.planning import Request, make_plan
 from sut.results import record
@@ -62,11 +62,13 @@ def start(
     campaign: Campaign, planned: Sequence[tuple[str, Plan, Path]], submission: Submission
 ) -> tuple[Path, list[tuple[Submitted, Plan, RunDir]]]:
     """Submit every run, and return the campaign's folder and the jobs."""
+    for _, plan, _ in planned:
+        executor.check(plan)
     folder = newrun.new_folder(planned[0][2], f"campaign-{campaign.name}")
     jobs, members = [], []
     for name, plan, run_root in planned:
         run_dir = newrun.create(plan, run_root)
-        job = submit(plan, run_dir, submission)
+        job = executor.submit(plan, run_dir, submission)
         jobs.append((job, plan, run_dir))
         members.append(Member(name=name, run_dir=str(run_dir), job_id=job.job_id))
         started = Started(name=campaign.name, members=tuple(members))

@@ -33,15 +33,19 @@ class Submitted(Protocol):
         ...
 
 
-def submit(plan: Plan, run_dir: RunDir, submission: Submission) -> Submitted:
-    """Start the run, or queue it. Raises SutError."""
-    if plan.slurm is None:
-        return _LocalJob(_submit_here(plan, run_dir))
-    if not slurm.is_here():
+def check(plan: Plan) -> None:
+    """Raise InputError where this machine can't submit the plan."""
+    if plan.slurm is not None and not slurm.is_here():
         raise InputError(
             f"site {plan.site} is a Slurm cluster and this machine has no sbatch. "
             "Type the command on its login node"
         )
+
+
+def submit(plan: Plan, run_dir: RunDir, submission: Submission) -> Submitted:
+    """Start the run, or queue it. Raises SutError."""
+    if plan.slurm is None:
+        return _LocalJob(_submit_here(plan, run_dir))
     return _SlurmJob(_submit_to_slurm(plan, run_dir, submission))
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from sut import again, campaign, config, newrun
+from sut import again, campaign, config, executor, newrun
 from sut.errors import EXIT_VALID, SutError
-from sut.executor import Submitted, submit
+from sut.executor import Submitted
 from sut.follow import follow
 from sut.plan import Mode, Plan, Preset, Scenario
 from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.dry_run:
             print(describe(plan), end="")
             return EXIT_VALID
+        executor.check(plan)
         run_dir = newrun.create(plan, run_root)
-        submitted = submit(plan, run_dir, submission)
+        submitted = executor.submit(plan, run_dir, submission)
         here = plan.slurm is None
         wait = here if arguments.wait is None else arguments.wait
         if not (here and wait):

@@ -271,3 +271,10 @@ def test_the_console_script_knows_its_commands() -> None:
         text=True,
     )
     assert run.returncode == 0 and "benchmark: replay" in run.stdout
+
+
+def test_a_cluster_without_sbatch_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    sets = set_arguments([f"site.run_root={tmp_path / 'runs'}"])
+    run = submit(tmp_path, *fast(), "--site", "devcluster", *sets)
+    assert run.returncode == 2 and "has no sbatch" in run.stderr
+    assert not (tmp_path / "runs").exists()
