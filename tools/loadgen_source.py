@@ -1,5 +1,7 @@
 """Print the folder of LoadGen's sources, fetching them on first use.
 
+Usage: loadgen_source.py [--sdist FOLDER]. With a folder, only the file they come in is put there.
+
 The sources are those of the pinned PyPI sdist, unmodified, hash checked, kept under the
 user's cache folder and never in the repository. Where PyPI can't be reached, set
 SUT_LOADGEN_SDIST to a copy of the file.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,6 +24,10 @@ SHA256 = "a2e85d09e3cc0c606f89bfe1fbf97537c8b5b238ae0afbd923ad9c710fcf2ca8"
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--sdist"]:
+        with tempfile.TemporaryDirectory() as temporary:
+            shutil.copy(checked(find_sdist(Path(temporary))), sys.argv[2])
+        return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlperf-sut"
     target = cache / f"loadgen-{VERSION}-{SHA256[:12]}"
     if not target.is_dir():

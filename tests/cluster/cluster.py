@@ -1,266 +1,314 @@
-"""A cluster on this machine: ``login``, ``jw2`` and ``jw3``, with real Slurm and real Apptainer.
-
-Usage: cluster.py up | down | run [--node NODE] [--user USER] COMMAND | shell
+"""The cluster's life: up, down, commands on its nodes, and what can happen to a node.
 
 A node is a set of namespaces (network, mounts, hostname, processes) on a root file system that
-``root.sh`` makes; a bridge joins them. Needs root. ``down`` leaves nothing behind; killing a node's
-first process takes the whole node down, like a power cut.
+``root.sh`` makes; a bridge joins them. Everything is named after the checkout, so those of two
+checkouts don't meet. Killing a node's first process takes the whole node down, like a power cut.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import fcntl
+import hashlib
 import os
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from cluster import slurm
+
 HERE = Path(__file__).resolve().parent
-STATE = Path("/var/tmp/mlperf-sut-cluster")
+ROOT = HERE.parent.parent
+STATES = Path("/var/tmp")
 LOGIN = "login"
 ADDRESSES = {LOGIN: "10.77.0.1", "jw2": "10.77.0.2", "jw3": "10.77.0.3"}
-SWITCH = "sut-switch"  # the namespace the bridge is in: this machine's own network is untouched
+COMPUTE = [node for node in ADDRESSES if node != LOGIN]
+USER, USER_ID = "bench", 1500
+IMAGE = "mlperf-sut-cpu.sif"  # in /opt/images of every node
 START_S = 60.0
 
 
-def main() -> int:
-    arguments = parse()
-    if os.geteuid() != 0:
-        sys.exit("error: namespaces with a network of their own need root: sudo make cluster")
-    match arguments.action:
-        case "up":
-            up()
-        case "down":
-            down()
-        case "run":
-            return run(arguments.node, arguments.user, arguments.command).returncode
-        case "shell":
-            return run(arguments.node, arguments.user, "exec bash --login").returncode
-    return 0
+class ClusterError(Exception):
+    """The cluster can't do what was asked."""
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="cluster.py", description=__doc__)
-    parser.add_argument("action", choices=["up", "down", "run", "shell"])
-    parser.add_argument("command", nargs="?", default="")
-    parser.add_argument("--node", choices=list(ADDRESSES), default=LOGIN)
-    parser.add_argument("--user", default="bench")
-    return parser.parse_args()
+class Process(NamedTuple):
+    """A process on a node, as the node numbers it."""
+
+    pid: int
+    user: str
+    command: str
 
 
-def up() -> None:
-    """Bring the cluster up, or leave it as it is when it is up."""
-    if is_up():
-        return
-    down()
-    root = Path(
-        subprocess.run([HERE / "root.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    )
-    try:
-        make_state(root)
-        make_network()
-        for node in ADDRESSES:
-            start_node(node, root)
-        for node in ADDRESSES:
-            wait_for_node(node)
-        wait_for_slurm()
-    except BaseException:
-        down()
-        raise
+class Cluster:
+    """The cluster of one checkout."""
 
+    def __init__(self, checkout: Path = ROOT) -> None:
+        self._checkout = checkout
+        self._name = "sut-" + hashlib.sha256(bytes(checkout)).hexdigest()[:6]
+        self._state = STATES / f"mlperf-{self._name}-cluster"
+        # The bridge is in a namespace of its own: this machine's network is left alone.
+        self._switch = f"{self._name}-switch"
 
-def is_up() -> bool:
-    return all(
-        alive(node) and in_node(node, "root", ["test", "-e", "/run/node-is-up"]).returncode == 0
-        for node in ADDRESSES
-    )
+    def up(self) -> None:
+        """Bring it up, or leave it as it is when it is up. Raises ClusterError."""
+        with self._locked():
+            root = _made_by("root.sh")
+            image = _made_by("image.sh", str(root))
+            if self._is_up(root):
+                self._give(image)
+                return
+            self._down()
+            _remove_abandoned()
+            try:
+                self._make_state(root)
+                self._give(image)
+                self._make_network()
+                started = {node: self._start(node) for node in ADDRESSES}
+                for node, process in started.items():
+                    self._wait_for_start(node, process)
+                self.wait_until_idle()
+            except BaseException:
+                self._down()
+                raise
 
+    def down(self) -> None:
+        """Take it down and away, with its files. Idempotent."""
+        with self._locked():
+            self._down()
 
-def make_state(root: Path) -> None:
-    for folder in ("etc", "home", "project", *(f"nodes/{node}" for node in ADDRESSES)):
-        (STATE / folder).mkdir(parents=True)
-    shutil.copytree(root / "home" / "bench", STATE / "home" / "bench")
-    for path in [STATE / "home" / "bench", *(STATE / "home" / "bench").rglob("*")]:
-        os.chown(path, 1500, 1500)
-    for name, text in configuration().items():
-        (STATE / "etc" / name).write_text(text)
-    (STATE / "etc" / "munge.key").write_bytes(secrets.token_bytes(128))
-    subprocess.run(["mount", "--bind", ROOT, STATE / "project"], check=True)
-
-
-def configuration() -> dict[str, str]:
-    """Slurm's files and /etc/hosts."""
-    workers = [node for node in ADDRESSES if node != LOGIN]
-    num_cpus = len(os.sched_getaffinity(0))
-    nodes = "\n".join(
-        f"NodeName={node} NodeAddr={ADDRESSES[node]} CPUs={num_cpus} RealMemory=9000 "
-        "Gres=gpu:a30:1 State=UNKNOWN"
-        for node in workers
-    )
-    return {
-        "slurm.conf": f"""\
-ClusterName=devcluster
-SlurmctldHost={LOGIN}({ADDRESSES[LOGIN]})
-SlurmUser=slurm
-AuthType=auth/munge
-StateSaveLocation=/var/spool/slurmctld
-SlurmdSpoolDir=/var/spool/slurmd
-SlurmctldLogFile=/var/log/slurm/slurmctld.log
-SlurmdLogFile=/var/log/slurm/slurmd.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost={LOGIN}
-AccountingStorageTRES=gres/gpu
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-GresTypes=gpu
-MpiDefault=none
-ReturnToService=2
-SlurmdTimeout=15
-KillWait=15
-ScronParameters=enable
-PreemptType=preempt/qos
-PreemptMode=REQUEUE
-{nodes}
-PartitionName=gpu Nodes={",".join(workers)} Default=YES MaxTime=UNLIMITED State=UP
-""",
-        "slurmdbd.conf": f"""\
-AuthType=auth/munge
-DbdHost={LOGIN}
-SlurmUser=slurm
-StorageType=accounting_storage/mysql
-StorageUser=slurm
-StoragePass=slurm
-StorageLoc=slurm_acct_db
-LogFile=/var/log/slurm/slurmdbd.log
-""",
-        # A GPU needs a device file to be counted; this one is always there.
-        "gres.conf": f"NodeName={','.join(workers)} Name=gpu Type=a30 File=/dev/zero\n",
-        "cgroup.conf": "CgroupPlugin=disabled\n",
-        "hosts": "127.0.0.1 localhost\n"
-        + "".join(f"{address} {node}\n" for node, address in ADDRESSES.items()),
-    }
-
-
-def make_network() -> None:
-    ip("netns", "add", SWITCH)
-    ip("-n", SWITCH, "link", "add", "bridge", "type", "bridge")
-    ip("-n", SWITCH, "link", "set", "bridge", "up")
-    for node, address in ADDRESSES.items():
-        netns = netns_of(node)
-        ip("netns", "add", netns)
-        ip("-n", netns, "link", "set", "lo", "up")
-        ip("-n", netns, "link", "add", "eth0", "type", "veth", "peer", node, "netns", SWITCH)
-        ip("-n", SWITCH, "link", "set", node, "master", "bridge", "up")
-        ip("-n", netns, "address", "add", f"{address}/24", "dev", "eth0")
-        ip("-n", netns, "link", "set", "eth0", "up")
-
-
-def start_node(node: str, root: Path) -> None:
-    command = ["ip", "netns", "exec", netns_of(node)]
-    command += ["unshare", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child"]
-    command += [str(HERE / "node.sh"), node, str(root), str(STATE)]
-    with (STATE / f"{node}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    def run(
+        self, command: str, *, node: str = LOGIN, user: str = USER, timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """A shell command on a node, to its end, with what it said."""
+        return subprocess.run(
+            self.command(node, user, ["bash", "-lc", command]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
         )
-    (STATE / f"{node}.pid").write_text(str(process.pid))
+
+    def attach(self, command: str, node: str, user: str) -> int:
+        """A shell command on a node, at this terminal; returns its exit code."""
+        return subprocess.call(self.command(node, user, ["bash", "-lc", command]))
+
+    def shell(self, node: str, user: str) -> int:
+        """A shell on a node; returns its exit code."""
+        # The terminal here is not one of the node's: script gives the shell one that is.
+        words = ["script", "--quiet", "--return", "--command", "bash --login", "/dev/null"]
+        return subprocess.call(self.command(node, user, words))
+
+    def command(self, node: str, user: str, words: Sequence[str]) -> list[str]:
+        """The command line that runs ``words`` on a node, for Popen. Raises ClusterError."""
+        pid = self._init_of(node)
+        if pid is None:
+            raise ClusterError(f"node {node} is not up")
+        home = "/root" if user == "root" else f"/home/{user}"
+        enter = ["nsenter", "-t", str(pid), "-m", "-u", "-n", "-p", "-i", "-r"]
+        clean = ["env", "-i", f"--chdir={home}", f"TERM={os.environ.get('TERM', 'dumb')}", "LC_ALL=C.UTF-8"]
+        clean += [f"HOME={home}", f"USER={user}", f"LOGNAME={user}", "SHELL=/bin/bash"]
+        clean += ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        become = ["setpriv", "--pdeathsig", "TERM"]
+        if user != "root":
+            become += [f"--reuid={user}", f"--regid={user}", "--init-groups"]
+        return [*enter, *clean, *become, *words]
+
+    def home(self) -> Path:
+        """The user's home, shared by all nodes, as this machine sees it."""
+        return self._state / "home" / USER
+
+    def processes(self, node: str, user: str = USER) -> list[Process]:
+        """What runs on a node for ``user``. Raises ClusterError."""
+        listed = self.run("ps -eo pid=,user=,args=", node=node, user="root").stdout
+        found = [Process(int(pid), who, what) for pid, who, what in _fields(listed, 3)]
+        return [process for process in found if process.user == user]
+
+    def power_off(self, node: str) -> None:
+        """A power cut: every process of the node is gone at once, and what it wrote outside of
+        the shared folder. Slurm is not told."""
+        pid = self._init_of(node)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            _wait(lambda: not Path(f"/proc/{pid}").exists(), START_S, f"{node} did not go down")
+
+    def power_on(self, node: str) -> None:
+        """Start a node that is off; Slurm takes it back by itself. Raises ClusterError."""
+        if self._init_of(node) is None:
+            self._wait_for_start(node, self._start(node))
+
+    def cut_link(self, node: str) -> None:
+        """Pull the node's cable."""
+        _ip("-n", self._switch, "link", "set", node, "down")
+
+    def restore_link(self, node: str) -> None:
+        _ip("-n", self._switch, "link", "set", node, "up")
+
+    def wait_until_idle(self, timeout_s: float = START_S) -> None:
+        """Until every compute node is idle. Raises ClusterError."""
+
+        def states() -> list[str]:
+            return self.run("sinfo -h -N -o %T").stdout.split()
+
+        _wait(
+            lambda: states() == ["idle"] * len(COMPUTE),
+            timeout_s,
+            lambda: f"Slurm's nodes did not become idle: {' '.join(states()) or 'no answer'}",
+        )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One command at a time brings this checkout's cluster up or down."""
+        folder = os.open(HERE, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def _is_up(self, root: Path) -> bool:
+        with contextlib.suppress(OSError):
+            same_root = (self._state / "root").read_text() == str(root)
+            return same_root and all(self._has_started(node) for node in ADDRESSES)
+        return False
+
+    def _make_state(self, root: Path) -> None:
+        for folder in ("etc", "home", "images", *(f"nodes/{node}" for node in ADDRESSES)):
+            (self._state / folder).mkdir(parents=True)
+        (self._state / "checkout").write_text(str(self._checkout))
+        (self._state / "root").write_text(str(root))
+        shutil.copytree(root / "home" / USER, self.home(), symlinks=True)
+        for path in [self.home(), *self.home().rglob("*")]:
+            os.chown(path, USER_ID, USER_ID, follow_symlinks=False)
+        for name, text in slurm.files(ADDRESSES, LOGIN).items():
+            (self._state / "etc" / name).write_text(text)
+        (self._state / "etc" / "munge.key").write_bytes(secrets.token_bytes(128))
+        (self._state / "etc" / "munge.key").chmod(0o400)
+
+    def _give(self, image: Path) -> None:
+        """Put the image where the nodes see it. Who has the one before open keeps it."""
+        target = self._state / "images" / IMAGE
+        if target.exists() and target.samefile(image):
+            return
+        temporary = target.with_suffix(".next")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(image, temporary)
+        except OSError:  # another file system
+            shutil.copyfile(image, temporary)
+        temporary.rename(target)
+
+    def _make_network(self) -> None:
+        _ip("netns", "add", self._switch)
+        _ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
+        _ip("-n", self._switch, "link", "set", "bridge", "up")
+        for node, address in ADDRESSES.items():
+            netns = self._netns(node)
+            _ip("netns", "add", netns)
+            _ip("-n", netns, "link", "set", "lo", "up")
+            veth = ["type", "veth", "peer", node, "netns", self._switch]
+            _ip("-n", netns, "link", "add", "eth0", *veth)
+            _ip("-n", self._switch, "link", "set", node, "master", "bridge", "up")
+            _ip("-n", netns, "address", "add", f"{address}/24", "dev", "eth0")
+            _ip("-n", netns, "link", "set", "eth0", "up")
+
+    def _netns(self, node: str) -> str:
+        return f"{self._name}-{node}"
+
+    def _start(self, node: str) -> subprocess.Popen[bytes]:
+        root = (self._state / "root").read_text()
+        command = ["ip", "netns", "exec", self._netns(node)]
+        command += ["unshare", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child"]
+        command += [str(HERE / "node.sh"), node, root, str(self._state), str(self._checkout)]
+        with (self._state / f"{node}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        (self._state / f"{node}.pid").write_text(str(process.pid))
+        return process
+
+    def _wait_for_start(self, node: str, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_S
+        while not self._has_started(node):
+            if process.poll() is not None or time.monotonic() > deadline:
+                log = (self._state / f"{node}.log").read_text()
+                raise ClusterError(f"node {node} did not come up:\n{log}")
+            time.sleep(0.1)
+
+    def _has_started(self, node: str) -> bool:
+        pid = self._init_of(node)
+        return pid is not None and Path(f"/proc/{pid}/root/run/node-is-up").exists()
+
+    def _init_of(self, node: str) -> int | None:
+        """The node's first process, as this machine numbers it."""
+        unshare = self._unshare_of(node)
+        if unshare is None:
+            return None
+        try:
+            children = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
+        except OSError:
+            return None
+        return int(children[0]) if children else None
+
+    def _unshare_of(self, node: str) -> int | None:
+        """The process that holds the node's first one; None when it is gone."""
+        try:
+            pid = int((self._state / f"{node}.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if bytes(self._state) in command.split(b"\0") else None
+
+    def _down(self) -> None:
+        for node in ADDRESSES:
+            self.power_off(node)
+        for netns in [*map(self._netns, ADDRESSES), self._switch]:
+            subprocess.run(["ip", "netns", "delete", netns], capture_output=True)
+        if self._state.exists():
+            shutil.rmtree(self._state)
 
 
-def wait_for_node(node: str) -> None:
-    deadline = time.monotonic() + START_S
-    while in_node(node, "root", ["test", "-e", "/run/node-is-up"]).returncode != 0:
-        if not alive(node) or time.monotonic() > deadline:
-            log = (STATE / f"{node}.log").read_text()
-            raise SystemExit(f"error: node {node} did not come up:\n{log}")
+def _made_by(script: str, *arguments: str) -> Path:
+    """What a script of this folder makes on first use and prints the path of."""
+    made = subprocess.run([HERE / script, *arguments], stdout=subprocess.PIPE, text=True)
+    if made.returncode != 0:
+        raise ClusterError(f"{HERE / script} failed")
+    return Path(made.stdout.strip())
+
+
+def _remove_abandoned() -> None:
+    """Take down the clusters of checkouts that are no more."""
+    for file in STATES.glob("mlperf-sut-*-cluster/checkout"):
+        checkout = Path(file.read_text())
+        if not checkout.exists():
+            Cluster(checkout)._down()
+
+
+def _wait(done: Callable[[], bool], timeout_s: float, failure: str | Callable[[], str]) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise ClusterError(failure if isinstance(failure, str) else failure())
         time.sleep(0.1)
 
 
-def wait_for_slurm() -> None:
-    """Until every node takes jobs."""
-    wanted = len(ADDRESSES) - 1
-    deadline = time.monotonic() + START_S
-    states = ""
-    while time.monotonic() < deadline:
-        states = in_node(LOGIN, "bench", ["sinfo", "-h", "-N", "-o", "%T"]).stdout
-        if states.split() == ["idle"] * wanted:
-            return
-        time.sleep(0.2)
-    raise SystemExit(f"error: Slurm's nodes did not become idle: {states.split()}")
+def _fields(text: str, count: int) -> Iterator[list[str]]:
+    for line in text.splitlines():
+        if line.strip():
+            yield line.split(maxsplit=count - 1)
 
 
-def in_node(node: str, user: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """A command on a node, quietly."""
-    return subprocess.run(enter(node, user, command), capture_output=True, text=True)
-
-
-def run(node: str, user: str, command: str) -> subprocess.CompletedProcess[bytes]:
-    """A shell's command on a node, with our terminal."""
-    if not is_up():
-        up()
-    return subprocess.run(enter(node, user, ["bash", "-lc", command]))
-
-
-def enter(node: str, user: str, command: Sequence[str]) -> list[str]:
-    pid = init_of(node)
-    if pid is None:
-        return ["false"]
-    home = "/root" if user == "root" else f"/home/{user}"
-    entered = ["nsenter", "-t", str(pid), "-m", "-u", "-n", "-p", "-i", "-r", f"-w{home}"]
-    clean = ["env", "-i", f"TERM={os.environ.get('TERM', 'dumb')}", "LC_ALL=C.UTF-8"]
-    clean += [f"HOME={home}", "PATH=/opt/host/bin:/usr/sbin:/usr/bin:/sbin:/bin", f"USER={user}"]
-    become = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
-    return [*entered, *clean, *become, *command]
-
-
-def init_of(node: str) -> int | None:
-    """The node's first process, as this machine numbers it."""
-    try:
-        unshare = int((STATE / f"{node}.pid").read_text())
-        children = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return int(children[0]) if children else None
-
-
-def alive(node: str) -> bool:
-    return init_of(node) is not None
-
-
-def power_off(node: str) -> None:
-    """A power cut: every process of the node is gone at once."""
-    if (pid := init_of(node)) is not None:
-        os.kill(pid, signal.SIGKILL)
-        while Path(f"/proc/{pid}").exists():
-            time.sleep(0.01)
-
-
-def down() -> None:
-    """Take everything down and away. Idempotent."""
-    for node in ADDRESSES:
-        power_off(node)
-    for netns in [*map(netns_of, ADDRESSES), SWITCH]:
-        subprocess.run(["ip", "netns", "delete", netns], capture_output=True)
-    subprocess.run(["umount", STATE / "project"], capture_output=True)
-    if STATE.exists():
-        shutil.rmtree(STATE)
-
-
-def netns_of(node: str) -> str:
-    return f"sut-{node}"
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"ip {' '.join(words)}: {done.stderr.strip()}")

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Usage: check.sh   (in the image, by %test of cpu.def and cuda.def)
+#
+# A whole run in the image, without a model: LoadGen, the dispatcher and the replay engine. It must
+# end VALID.
+set -euo pipefail
+
+# TMPDIR is of the machine outside.
+scratch=$(mktemp -d -p /tmp)
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch"
+export XDG_CACHE_HOME=$scratch/cache TMPDIR=$scratch
+
+python3 -c 'import sut._core, torch, vllm'
+python3 -m sut.submit --config replay --scenario offline \
+  --set scenarios.offline.target_qps=10000 --set scenarios.offline.min_duration_ms=500 \
+  --set engine.replay.step_base_us=200 --set engine.replay.step_per_sequence_us=0 \
+  --set engine.replay.prefill_tokens_per_s=10000000
