@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sut
@@ -29,6 +29,9 @@ class Address(Struct, frozen=True):
 
     host: str
     port: int
+
+
+PartId = tuple[int, int]  # a replica's index, and the place of the part in Replica.parts
 
 
 class Launch(Struct, frozen=True, kw_only=True):
@@ -127,23 +130,34 @@ def _cpu_bind(cpus: Sequence[int], num_ranks: int) -> str:
     return "|".join(",".join(map(str, each)) for each in ranks)
 
 
-class EngineProcess:
-    """A running engine. Its output goes to a log of the run of its own."""
+@contextlib.contextmanager
+def _usr2_blocked() -> Iterator[None]:
+    """What is started inside never sees SIGUSR2, by which Slurm tells every process of a job that
+    the wall limit is near: it would kill them. One that comes meanwhile is not lost to us."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+
+class EngineProcess:
+    """A running engine."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self.log = log
 
     @classmethod
     def start(
         cls, plan: Plan, launch: Launch, model_path: Path | None, run_dir: RunDir
     ) -> EngineProcess:
-        """Start it and return at once. Call from the main thread: an engine ends with the
-        thread that started it. Raises RunError when there is no such program."""
+        """Start it, its output going to its log in the run, and return at once. Call from the main
+        thread: an engine ends with the thread that started it. Raises RunError when there is no
+        such program."""
         log = run_dir.replica_log(launch.replica, launch.part)
         log.parent.mkdir(parents=True, exist_ok=True)
         command = argv(plan, launch, model_path)
-        with log.open("wb") as output:
+        with log.open("wb") as output, _usr2_blocked():
             try:
                 process = subprocess.Popen(
                     command,
@@ -160,21 +174,19 @@ class EngineProcess:
                     code="engine_missing",
                     replica=launch.replica,
                 ) from None
-        return cls(process, log)
+        return cls(process)
 
     def poll(self) -> int | None:
         """The exit status, negative for a signal, or None while it runs."""
         return self._process.poll()
 
-    def tail(self, num_lines: int) -> str:
-        """The last lines of its log, without blank ones."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join([line for line in lines if line.strip()][-num_lines:])
-
-    def stop(self, timeout_s: float) -> None:
-        """End it and everything it started: SIGTERM, and SIGKILL after ``timeout_s``."""
+    def terminate(self) -> None:
+        """Send SIGTERM to it and everything it started. Does not wait."""
         self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + timeout_s
+
+    def stop(self, deadline: float) -> None:
+        """Wait until it and everything it started are over; at ``deadline``, by the monotonic
+        clock, kill them."""
         while self._group_lives() and time.monotonic() < deadline:
             self._process.poll()
             time.sleep(0.02)

@@ -33,8 +33,11 @@ class InputError(SutError):
 
 class RunError(SutError):
     """The run could not finish. ``code`` is a word for the record, e.g. ``engine_died``;
-    ``replica`` is the one to blame, None where there is no single one."""
+    ``replica`` and ``node`` (its name) are the ones to blame, None where there is no single one."""
 
-    def __init__(self, message: str, *, code: str, replica: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str, replica: int | None = None, node: str | None = None
+    ) -> None:
         super().__init__(message, code=code)
         self.replica = replica
+        self.node = node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from sut import _core
@@ -63,8 +64,10 @@ def judge_phase(
     samples: Samples,
     stats: _core.Stats,
     model_path: Path | None,
+    node_names: Sequence[str],
 ) -> PhaseRecord:
-    """Read LoadGen's logs of a phase and judge them. Raises RunError, InputError."""
+    """Read LoadGen's logs of a phase and judge them. ``node_names`` are those of the plan's nodes,
+    in its order. Raises RunError, InputError."""
     log = mllog.read(run_dir.loadgen(mode))
     num_failed = stats.issued - stats.completed
     replica_samples = [replica.completed for replica in stats.replicas]
@@ -98,19 +101,21 @@ def judge_phase(
         loadgen=log.values,
         loadgen_errors=tuple(error.message for error in log.errors),
         verdict=judged,
-        replicas=_work(plan, stats),
+        replicas=_work(plan, stats, node_names),
         dispatcher=_dispatcher_stats(stats),
         accuracy=scores,
         num_scored=num_scored,
     )
 
 
-def _work(plan: Plan, stats: _core.Stats) -> tuple[ReplicaWork, ...]:
+def _work(plan: Plan, stats: _core.Stats, node_names: Sequence[str]) -> tuple[ReplicaWork, ...]:
     total = stats.output_tokens or 1
+    nodes = [[node_names[part.node] for part in replica.parts] for replica in plan.replicas]
     return tuple(
         ReplicaWork(
             index=replica.index,
-            node=plan.nodes[plan.replicas[replica.index].parts[0].node].name,
+            node=nodes[replica.index][0],
+            nodes=tuple(nodes[replica.index]),
             samples=replica.completed,
             prompt_tokens=replica.prompt_tokens,
             output_tokens=replica.output_tokens,

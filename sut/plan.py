@@ -186,6 +186,7 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Deadlines. Every wait in a run has one."""
 
+    join_s: PositiveFloat = 300.0  # every node of a run must have found the others
     ready_s: PositiveFloat = 600.0  # an engine must be ready to serve
     warmup_s: PositiveFloat = 120.0
     sample_s: PositiveFloat = 300.0  # from admission to a replica to its last token

@@ -82,4 +82,5 @@ def _exit_code(failure: SutError | None, valid: bool) -> int:
 
 def _failure(error: SutError) -> record.Failure:
     replica = error.replica if isinstance(error, RunError) else None
-    return record.Failure(code=error.code, message=str(error), replica=replica)
+    node = error.node if isinstance(error, RunError) else None
+    return record.Failure(code=error.code, message=str(error), replica=replica, node=node)

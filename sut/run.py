@@ -1,7 +1,8 @@
-"""Rank 0 of a run: ``python -m sut.run RUN_DIR``.
+"""A run on one of its nodes: ``python -m sut.run RUN_DIR``, once on each.
 
-Reads the plan, serves the replicas, runs each phase under LoadGen, and writes the record
-and the report, on failure too. Exit code: the record's.
+The first node is the head: it serves the replicas of all nodes, runs each phase under LoadGen, and
+writes the record and the report, on failure too. Exit code: the record's. The others run engines,
+as the head tells them, and leave with 0 when it says that the run is over.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import NoReturn
 
 import msgspec
 
-from sut import dataset, model
+from sut import dataset, model, node
+from sut.allocation import Allocation, of_process
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, RunError, SutError
+from sut.nodes import gathered
 from sut.phase import judge_phase, run_phase
 from sut.plan import EngineKind, Plan, read_plan
 from sut.progress import Progress
@@ -34,12 +37,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1:
         _leave(EXIT_BAD_INPUT, "usage: python -m sut.run RUN_DIR")
-    run_dir = RunDir(arguments[0])
+    run_dir, allocation = RunDir(arguments[0]), of_process()
     try:
-        recorder = Recorder(_read_plan(run_dir), run_dir)
-    except InputError as error:
-        _leave(EXIT_BAD_INPUT, f"error: {error}")
-    failure = _attempt(recorder)
+        plan = _read_plan(run_dir)
+        _check_nodes(plan, allocation, run_dir)
+        if allocation.node > 0:
+            _leave(node.serve(plan, run_dir, allocation), "")
+        recorder = Recorder(plan, run_dir)
+    except SutError as error:
+        _leave(error.exit_code, f"error: {error}")
+    failure = _attempt(recorder, allocation)
     try:
         record = recorder.finish(failure)
     except OSError as error:
@@ -48,35 +55,40 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _leave(record.exit_code, report.summary(record, run_dir))
 
 
-def measure(recorder: Recorder, progress: Progress) -> None:
+def measure(recorder: Recorder, allocation: Allocation, progress: Progress) -> None:
     """The run itself: everything between the plan and the record. Raises SutError."""
     plan, run_dir = recorder.plan, recorder.run_dir
-    with recorder.step("prepare"):
-        progress.step("preparing the model and the data")
-        model_path = None if plan.engine.kind is EngineKind.REPLAY else model.locate(plan.model)
-        samples = dataset.load(plan, model_path)
-        recorder.hashes = Hashes(
-            model=None if model_path is None else model.model_hash(model_path),
-            data=samples.sha256,
-        )
-    with Serving(plan, run_dir, samples.prompts, model_path) as serving:
-        with recorder.step("load"):
-            serving.load(progress)
-        with recorder.step("warm-up"):
-            progress.step("warming up")
-            serving.warm_up()
-        for mode in plan.mode.phases:
-            with recorder.step(mode):
-                stats = run_phase(mode, serving, run_dir, samples, progress)
-            with recorder.step(f"judge {mode}"):
-                progress.step(f"judging {mode}")
-                recorder.add(judge_phase(mode, plan, run_dir, samples, stats, model_path))
+    with gathered(plan, run_dir, allocation, progress) as nodes:
+        with recorder.step("prepare"):
+            progress.step("preparing the model and the data")
+            model_path = None if plan.engine.kind is EngineKind.REPLAY else model.locate(plan.model)
+            samples = dataset.load(plan, model_path)
+            recorder.hashes = Hashes(
+                model=None if model_path is None else model.model_hash(model_path),
+                data=samples.sha256,
+            )
+        with Serving(plan, run_dir, nodes, samples.prompts, model_path) as serving:
+            with recorder.step("load"):
+                serving.load(progress)
+            with recorder.step("warm-up"):
+                progress.step("warming up")
+                serving.warm_up()
+            for mode in plan.mode.phases:
+                with recorder.step(mode):
+                    stats = run_phase(mode, serving, run_dir, samples, progress)
+                with recorder.step(f"judge {mode}"):
+                    progress.step(f"judging {mode}")
+                    recorder.add(
+                        judge_phase(
+                            mode, plan, run_dir, samples, stats, model_path, allocation.nodes
+                        )
+                    )
 
 
-def _attempt(recorder: Recorder) -> SutError | None:
+def _attempt(recorder: Recorder, allocation: Allocation) -> SutError | None:
     try:
         _cancel_on_signals()
-        measure(recorder, Progress(recorder.run_dir.progress))
+        measure(recorder, allocation, Progress(recorder.run_dir.progress))
     except SutError as error:
         return error
     except OSError as error:
@@ -88,6 +100,27 @@ def _attempt(recorder: Recorder) -> SutError | None:
     finally:
         _ignore_signals()
     return None
+
+
+def _check_nodes(plan: Plan, allocation: Allocation, run_dir: RunDir) -> None:
+    """Raise InputError where the job's nodes are not those the plan is for."""
+    wanted = [node.name for node in plan.nodes]
+    given = allocation.nodes
+    if len(wanted) != len(given):
+        raise InputError(
+            f"the plan in {run_dir} is for {_count(wanted)} and this job has {_count(given)}: "
+            f"{', '.join(given)}. Submit it again: python -m sut.submit --again {run_dir}"
+        )
+    alone = plan.slurm is None
+    if not alone and any(w not in ("", g) for w, g in zip(wanted, given, strict=True)):
+        raise InputError(
+            f"the plan in {run_dir} is for the nodes {', '.join(wanted)}, in this order, and this "
+            f"job has {', '.join(given)}. Submit it again: python -m sut.submit --again {run_dir}"
+        )
+
+
+def _count(nodes: Sequence[str]) -> str:
+    return f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
 
 
 def _read_plan(run_dir: RunDir) -> Plan:
@@ -119,7 +152,8 @@ def _ignore_signals() -> None:
 
 def _leave(code: int, message: str) -> NoReturn:
     """End the process without destructors: LoadGen's thread may still be in its test."""
-    print(message, file=sys.stderr if code in (EXIT_BAD_INPUT, EXIT_FAILED) else sys.stdout)
+    if message:
+        print(message, file=sys.stderr if code in (EXIT_BAD_INPUT, EXIT_FAILED) else sys.stdout)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -34,6 +34,10 @@ class RunDir:
         """What a replica's process says; of one on several nodes, each part's."""
         return self.logs / (f"replica-{index}.log" if part == 0 else f"replica-{index}.{part}.log")
 
+    def rendezvous(self, key: str) -> Path:
+        """Where the head of a job tells its other nodes how to reach it."""
+        return self.root / "rendezvous" / f"{key}.json"
+
     def loadgen(self, phase: str) -> Path:
         """Folder of one phase's ``mlperf_log_*`` files."""
         return self.root / "loadgen" / phase
@@ -62,7 +66,7 @@ class RunDir:
         return str(self.root)
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, whole."""
     content = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +76,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The replicas of a run, served: the dispatcher and its engine processes, start to stop."""
+"""The replicas of a run, served: the dispatcher, and engines on the run's nodes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,40 @@ from pathlib import Path
 from types import TracebackType
 
 from sut import _core, wire
-from sut.engine import Address, EngineProcess, Launch
+from sut.engine import Address, Launch, PartId
 from sut.errors import RunError
-from sut.plan import EngineKind, Plan
+from sut.nodes import Nodes
+from sut.plan import EngineKind, Part, Plan, Replica
 from sut.progress import Progress
 from sut.rundir import RunDir
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
 POLL_S = 0.25
 EXIT_GRACE_S = 2.0  # between a lost connection and the exit code that explains it
+SIGNAL_GRACE_S = 0.3
 LOG_LINES = 12
 
 
 class Serving:
-    """A context: engines started inside it are stopped when it ends, however it ends.
+    """A context: the dispatcher is closed when it ends, however it ends. The engines are stopped
+    by their nodes.
 
-    Every wait in here has a deadline, and ends at once when an engine process exits.
+    Every wait in here has a deadline, and ends at once when an engine exits or a node is lost.
     """
 
     def __init__(
-        self, plan: Plan, run_dir: RunDir, prompts: Sequence[Sequence[int]], model_path: Path | None
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        nodes: Nodes,
+        prompts: Sequence[Sequence[int]],
+        model_path: Path | None,
     ) -> None:
         self.plan = plan
         self._run_dir = run_dir
+        self._nodes = nodes
         self._prompts = prompts
         self._model_path = model_path
-        self._engines: list[EngineProcess] = []
         self._dispatcher: _core.Dispatcher | None = None
 
     def __enter__(self) -> Serving:
@@ -48,8 +56,6 @@ class Serving:
     ) -> None:
         if self._dispatcher is not None:
             self._dispatcher.close()
-        for engine in self._engines:
-            engine.stop(timeout_s=10.0)
 
     @property
     def dispatcher(self) -> _core.Dispatcher:
@@ -67,15 +73,7 @@ class Serving:
         links = self._bind()
         deadline = time.monotonic() + self.plan.timeouts.ready_s
         for replica in self.plan.replicas:
-            launch = Launch(
-                replica=replica.index,
-                part=0,
-                handshake=Address(*links.handshake_address(replica.index)),
-                host=self.plan.host,
-            )
-            self._engines.append(
-                EngineProcess.start(self.plan, launch, self._model_path, self._run_dir)
-            )
+            self._start(replica, Address(*links.handshake_address(replica.index)))
         progress.step("encoding the requests while the engines load")
         self._dispatcher = _core.Dispatcher(
             links,
@@ -90,12 +88,37 @@ class Serving:
 
     def _bind(self) -> _core.ReplicaLinks:
         try:
-            return _core.ReplicaLinks(host=self.plan.host, num_replicas=len(self.plan.replicas))
+            return _core.ReplicaLinks(
+                host=self._nodes[0].host, num_replicas=len(self.plan.replicas)
+            )
         except RuntimeError as error:
             raise RunError(
                 f"{error}. The site's host must be an address of this machine: --set site.host=...",
                 code="bind",
             ) from None
+
+    def _start(self, replica: Replica, handshake: Address) -> None:
+        """Start the engine of a replica, a process on each of its nodes."""
+        rendezvous = None
+        parts = self._processes(replica)
+        if len(parts) > 1:
+            first = self._nodes[parts[0].node]
+            rendezvous = Address(first.host, first.free_port())
+        for index, part in enumerate(parts):
+            node = self._nodes[part.node]
+            launch = Launch(
+                replica=replica.index,
+                part=index,
+                handshake=handshake,
+                rendezvous=rendezvous,
+                host=node.host,
+            )
+            node.start(launch, None if self._model_path is None else str(self._model_path))
+
+    def _processes(self, replica: Replica) -> tuple[Part, ...]:
+        # The replay engine models all ranks in one process.
+        replay = self.plan.engine.kind is EngineKind.REPLAY
+        return replica.parts[:1] if replay else replica.parts
 
     def _wait_ready(self, progress: Progress, deadline: float) -> None:
         while not self.dispatcher.wait_ready(POLL_S):
@@ -107,10 +130,9 @@ class Serving:
             ]
             progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
             if time.monotonic() > deadline:
-                tail = self._engines[waiting[0]].tail(LOG_LINES)
                 raise RunError(
                     f"replica {waiting[0]} was not ready after {self.plan.timeouts.ready_s:g} s. "
-                    f"Its log, {self._run_dir.replica_log(waiting[0])}, ends:\n{tail}\n"
+                    f"{self._last_words((waiting[0], 0))}\n"
                     "If it only needs longer, give it more: --set site.timeouts.ready_s=...",
                     code="not_ready",
                     replica=waiting[0],
@@ -132,15 +154,20 @@ class Serving:
                 pool.submit(self.dispatcher.generate, samples, r.index, self.plan.timeouts.warmup_s)
                 for r in self.plan.replicas
             ]
-            while not all(run.done() for run in runs):
-                time.sleep(0.05)
-                self._watch()
+            try:
+                while not all(run.done() for run in runs):
+                    time.sleep(0.05)
+                    self._watch()
+            except BaseException as error:
+                # Else the pool would wait for the samples.
+                self.dispatcher.fail("interrupted", str(error))
+                raise
         self.check()
         for run in runs:
             run.result()
 
     def check(self) -> None:
-        """Raise RunError if the dispatcher or an engine has failed."""
+        """Raise RunError if the dispatcher, an engine or a node has failed."""
         self._watch()
         failure = self.dispatcher.failure
         if failure is not None:
@@ -148,28 +175,46 @@ class Serving:
 
     def _watch(self) -> None:
         """An engine that exits is a failure, whatever else is known."""
-        for index, engine in enumerate(self._engines):
-            if engine.poll() is not None:
-                self.dispatcher.fail("engine_died", "", index)
+        self._nodes.check()
+        for replica, _ in self._nodes.exits():
+            self.dispatcher.fail("engine_died", "", replica)
 
     def _explained(self, failure: _core.Failure) -> RunError:
-        """What the dispatcher saw, with the engine's own last words where it exited."""
+        """What the dispatcher saw, with the engine's own last words where it exited. Raises
+        RunError in place of it when a node is to blame."""
         if failure.replica < 0:
             return RunError(failure.message, code=failure.code)
-        engine = self._engines[failure.replica]
-        log = self._run_dir.replica_log(failure.replica)
+        replica = self.plan.replicas[failure.replica]
         deadline = time.monotonic() + EXIT_GRACE_S
-        while engine.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        code, message = failure.code, failure.message
-        status = engine.poll()
-        if status is not None:
-            code, message = "engine_died", f"replica {failure.replica} {_exit_text(status)}"
+        while (exited := self._exited(replica)) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        part, code, message = (replica.index, 0), failure.code, failure.message
+        if exited is not None:
+            # A signal for the whole step reaches engines and nodes too: let it reach us.
+            time.sleep(SIGNAL_GRACE_S)
+            part, status = exited
+            code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
         return RunError(
-            f"{message}. Its log, {log}, ends:\n{engine.tail(LOG_LINES)}",
+            f"{message}. {self._last_words(part)}",
             code=code,
-            replica=failure.replica,
+            replica=replica.index,
+            node=self._nodes[replica.parts[part[1]].node].name,
         )
+
+    def _exited(self, replica: Replica) -> tuple[PartId, int] | None:
+        """The part of a replica that is over, and its exit status; of several the one that was
+        killed, as the others follow it. Raises RunError for a lost node."""
+        for part in replica.parts:
+            self._nodes[part.node].refresh()
+        self._nodes.check()
+        exits = [each for each in self._nodes.exits().items() if each[0][0] == replica.index]
+        return min(exits, key=lambda each: each[1], default=None)
+
+    def _last_words(self, part: PartId) -> str:
+        log = self._run_dir.replica_log(*part)
+        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        tail = "\n".join([line for line in lines if line.strip()][-LOG_LINES:])
+        return f"Its log, {log}, ends:\n{tail}"
 
 
 def credit(max_num_seqs: int) -> int:
@@ -186,6 +231,10 @@ def _store(
     for (request, id_offset), prompt in zip(encoded, prompts, strict=True):
         store.add(request, id_offset, len(prompt))
     return store
+
+
+def _part_text(part: PartId) -> str:
+    return f"replica {part[0]}" + (f", part {part[1]}," if part[1] > 0 else "")
 
 
 def _exit_text(status: int) -> str:

@@ -17,8 +17,10 @@ from cli import environment, latest, processes_of, submit
 from plans import plan_of
 
 from sut import dataset, model, wire
+from sut.allocation import Allocation
 from sut.engine import Address, Launch
 from sut.engine import environment as engine_environment
+from sut.nodes import gathered
 from sut.phase import judge_phase, run_phase
 from sut.plan import EngineKind, Mode, Plan, Scenario
 from sut.progress import Progress
@@ -80,8 +82,12 @@ def serving(
     run_dir = RunDir(tmp_path_factory.mktemp("run"))
     run_dir.logs.mkdir()
     prompts = dataset.load(plan, model_path).prompts
-    with Serving(plan, run_dir, prompts, model_path) as served:
-        served.load(Progress(run_dir.progress))
+    progress = Progress(run_dir.progress)
+    with (
+        gathered(plan, run_dir, Allocation(), progress) as nodes,
+        Serving(plan, run_dir, nodes, prompts, model_path) as served,
+    ):
+        served.load(progress)
         served.warm_up()
         yield served
 
@@ -107,7 +113,7 @@ def test_every_scenario_runs_without_a_loadgen_error(
     samples = dataset.load(plan, model_path)
     stats = run_phase(mode, serving, run_dir, samples, Progress(run_dir.progress))
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
-    phase = judge_phase(mode, plan, run_dir, samples, stats, model_path)
+    phase = judge_phase(mode, plan, run_dir, samples, stats, model_path, ["localhost"])
     assert phase.loadgen_errors == ()
     assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
 

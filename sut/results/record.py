@@ -22,11 +22,13 @@ RECORD_SCHEMA_VERSION = 1
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """Why a run could not finish. ``replica`` is None where no single one is to blame."""
+    """Why a run could not finish. ``replica`` and ``node`` are None where no single one is to
+    blame."""
 
     code: str
     message: str
     replica: int | None = None
+    node: str | None = None
 
 
 class Hashes(Struct, frozen=True, kw_only=True):
@@ -45,10 +47,12 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class ReplicaWork(Struct, frozen=True, kw_only=True):
-    """What one replica did in a phase. ``share`` is its part of all output tokens, 0 to 1."""
+    """What one replica did in a phase. ``node`` is the one of its engine core, ``nodes`` are those
+    of all its ranks; ``share`` is its part of all output tokens, 0 to 1."""
 
     index: int
     node: str
+    nodes: tuple[str, ...] = ()
     samples: int
     prompt_tokens: int
     output_tokens: int

@@ -1,0 +1,162 @@
+"""A node of a run: its engines, and on every node but the head its whole life, :func:`serve`."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from sut import network, rendezvous
+from sut.allocation import Allocation
+from sut.channel import Channel, LostError
+from sut.control import (
+    REQUEST,
+    Answer,
+    Done,
+    End,
+    Exit,
+    FreePort,
+    GetState,
+    Hello,
+    Port,
+    Problem,
+    Request,
+    Start,
+    State,
+)
+from sut.engine import EngineProcess, Launch, PartId
+from sut.errors import EXIT_FAILED, RunError
+from sut.plan import Plan
+from sut.rundir import RunDir
+
+# The connection of a head that died or can't be reached ends long before. A head that lives may be
+# silent for some seconds: it imports torch, which holds Python's lock.
+HEAD_SILENCE_S = 30.0
+SIGNALLED_S = 10.0  # how long a node that was told to end waits for the head to do it in order
+GRACE_S = 10.0
+POLL_S = 0.5
+
+
+class LocalNode:
+    """This node's engines."""
+
+    def __init__(self, plan: Plan, run_dir: RunDir, name: str, host: str) -> None:
+        self.name = name
+        self.host = host
+        self._plan = plan
+        self._run_dir = run_dir
+        self._engines: dict[PartId, EngineProcess] = {}
+
+    def check(self) -> None:
+        """Nothing: this node is not lost to itself."""
+
+    def start(self, launch: Launch, model_path: str | None) -> None:
+        """Start an engine's process. Call from the main thread. Raises RunError."""
+        path = None if model_path is None else Path(model_path)
+        engine = EngineProcess.start(self._plan, launch, path, self._run_dir)
+        self._engines[launch.replica, launch.part] = engine
+
+    def free_port(self) -> int:
+        """Raises RunError."""
+        return network.free_port(self.host)
+
+    def exits(self) -> dict[PartId, int]:
+        """Which engines are over, and how they ended; negative for a signal."""
+        polled = {part: engine.poll() for part, engine in self._engines.items()}
+        return {part: status for part, status in polled.items() if status is not None}
+
+    def refresh(self) -> None:
+        """Nothing: what is told is always new."""
+
+    def stop(self, grace_s: float) -> None:
+        """End every engine, and kill what still runs after ``grace_s``."""
+        for engine in self._engines.values():
+            engine.terminate()
+        deadline = time.monotonic() + grace_s
+        for engine in self._engines.values():
+            engine.stop(deadline)
+
+
+def serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
+    """Do what the head asks until it says that the run is over, and return the exit code.
+
+    A node that loses its head stops its engines and fails.
+    """
+    signalled = _Signalled()
+    name, head = allocation.nodes[allocation.node], allocation.nodes[0]
+    path = run_dir.rendezvous(allocation.key)
+    host = network.address_of(plan.interface) if plan.interface else ""
+    _say(name, f"waits for {head} to write {path}")
+    channel = rendezvous.find(path, plan.timeouts.join_s)
+    if channel is None:
+        _say(name, f"gives up: {head} could not be reached within {plan.timeouts.join_s:g} s")
+        return EXIT_FAILED
+    _say(name, f"reached {head}")
+    node = LocalNode(plan, run_dir, name, host or channel.local_host)
+    grace_s = GRACE_S
+    try:
+        channel.send(Hello(node=allocation.node, host=node.host))
+        grace_s = _obey(channel, node, signalled)
+    except LostError as error:
+        _say(name, f"leaves: {head} is lost: {error}")
+        return EXIT_FAILED
+    finally:
+        node.stop(grace_s)
+        channel.close()
+    _say(name, "is done")
+    return 0
+
+
+def _obey(channel: Channel, node: LocalNode, signalled: _Signalled) -> float:
+    """Answer requests until the one to end, and return how long engines may take for that."""
+    heard = time.monotonic()
+    while True:
+        if not channel.poll(POLL_S):
+            if time.monotonic() - heard > HEAD_SILENCE_S:
+                raise LostError(f"it asked nothing for {HEAD_SILENCE_S:g} s")
+            if signalled.at is not None and time.monotonic() - signalled.at > SIGNALLED_S:
+                raise LostError(f"it did not end the run after {signalled.name}")
+            continue
+        request = channel.receive(REQUEST)
+        heard = time.monotonic()
+        if isinstance(request, End):
+            return request.grace_s
+        channel.send(_answer(request, node, signalled))
+
+
+def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
+    try:
+        match request:
+            case Start():
+                node.start(request.launch, request.model_path)
+            case FreePort():
+                return Port(port=node.free_port())
+            case GetState():
+                exits = node.exits().items()
+                return State(
+                    exits=tuple(Exit(part=part, status=status) for part, status in exits),
+                    signalled=signalled.name,
+                )
+    except RunError as error:
+        return Problem(code=error.code, message=str(error))
+    return Done()
+
+
+class _Signalled:
+    """Remembers the first SIGTERM or SIGINT. The head hears of it and ends the run for all."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.at: float | None = None
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the wall limit is the head's business
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        if self.at is None:
+            self.name, self.at = signal.Signals(number).name, time.monotonic()
+
+
+def _say(name: str, text: str) -> None:
+    print(f"node {name} {text}", flush=True)

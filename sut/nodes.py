@@ -1,0 +1,100 @@
+"""The nodes of a run as its head sees them: gathered, watched, and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sut import channel, network, rendezvous
+from sut.allocation import Allocation
+from sut.channel import Channel, LostError
+from sut.control import HELLO, RemoteNode
+from sut.engine import PartId
+from sut.errors import RunError
+from sut.node import GRACE_S, LocalNode
+from sut.plan import Plan
+from sut.progress import Progress
+from sut.rundir import RunDir
+
+POLL_S = 0.25
+FAILED_GRACE_S = 2.0  # of a run that failed: what its engines leave behind is of no use
+END_S = 5.0  # from the engines' end to the node's
+
+
+class Nodes:
+    """Every node of a run, by its place in Plan.nodes; the first is this one."""
+
+    def __init__(self, local: LocalNode) -> None:
+        self._local = local
+        self._remotes: dict[int, RemoteNode] = {}
+
+    def __getitem__(self, index: int) -> LocalNode | RemoteNode:
+        return self._remotes[index] if index > 0 else self._local
+
+    def __iter__(self) -> Iterator[LocalNode | RemoteNode]:
+        return (self[index] for index in range(len(self._remotes) + 1))
+
+    @property
+    def remotes(self) -> list[RemoteNode]:
+        return [self._remotes[index] for index in sorted(self._remotes)]
+
+    def check(self) -> None:
+        """Raise RunError if a node is lost, or was told to end."""
+        for node in self._remotes.values():
+            node.check()
+
+    def exits(self) -> dict[PartId, int]:
+        """Which engines of the run are over, and how they ended; negative for a signal."""
+        return {part: status for node in self for part, status in node.exits().items()}
+
+    def join(self, plan: Plan, path: Path, names: Sequence[str], progress: Progress) -> None:
+        """Wait for all nodes but this one. Raises RunError when one does not come."""
+        deadline = time.monotonic() + plan.timeouts.join_s
+        with rendezvous.opened(path, self._local.host) as (listener, secret):
+            while missing := [n for i, n in enumerate(names) if i > 0 and i not in self._remotes]:
+                progress.step(f"waiting for node {', '.join(missing)}")
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"node {', '.join(missing)} did not join within {plan.timeouts.join_s:g} "
+                        "s. The job's log, in the run's folder slurm, may tell why",
+                        code="node_lost",
+                        node=missing[0],
+                    )
+                self.check()
+                connected = channel.accept(listener, secret, POLL_S)
+                if connected is not None:
+                    self._welcome(connected, names)
+
+    def _welcome(self, connected: Channel, names: Sequence[str]) -> None:
+        with contextlib.suppress(LostError):  # it comes again
+            hello = connected.receive(HELLO)
+            self._remotes[hello.node] = RemoteNode(names[hello.node], hello.host, connected)
+
+    def end(self, grace_s: float) -> None:
+        """Stop every engine on every node, and wait until that is done, or a node is lost."""
+        for remote in self.remotes:
+            remote.begin_end(grace_s)
+        self._local.stop(grace_s)
+        deadline = time.monotonic() + grace_s + END_S
+        for remote in self.remotes:
+            remote.await_end(deadline - time.monotonic())
+
+
+@contextlib.contextmanager
+def gathered(
+    plan: Plan, run_dir: RunDir, allocation: Allocation, progress: Progress
+) -> Iterator[Nodes]:
+    """The nodes of the job; ended when the context does. Raises RunError when one never comes."""
+    several = len(plan.nodes) > 1
+    host = network.address_of(plan.interface) if several and plan.interface else plan.host
+    nodes = Nodes(LocalNode(plan, run_dir, allocation.nodes[0], host))
+    grace_s = FAILED_GRACE_S
+    try:
+        if several:
+            nodes.join(plan, run_dir.rendezvous(allocation.key), allocation.nodes, progress)
+        yield nodes
+        grace_s = GRACE_S
+    finally:
+        nodes.end(grace_s)

@@ -1,0 +1,133 @@
+"""Jobs of several nodes without Slurm: a process a node on this machine, over the loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from cli import FAST, environment, processes_of
+from plans import plan_of
+
+from sut.plan import Mode, Node, Part, Plan, Replica, Timeouts
+from sut.progress import Line
+from sut.results import record
+from sut.rundir import RunDir
+
+LONG = ("scenarios.server.min_duration_ms=60000",)
+
+
+def plan_for(num_nodes: int, *sets: str, mode: Mode = Mode.PERFORMANCE, **changes: object) -> Plan:
+    """The replay benchmark with a replica on each of some nodes; about a second of measuring."""
+    fast = [f"scenarios.server.{change}" for change in FAST["server"]]
+    fast += ["engine.replay.step_base_us=200", "engine.replay.step_per_sequence_us=0"]
+    plan = msgspec.structs.replace(
+        plan_of("replay", sets=[*fast, *sets]),
+        mode=mode,
+        nodes=tuple(Node() for _ in range(num_nodes)),
+        replicas=tuple(Replica(index=i, parts=(Part(node=i),)) for i in range(num_nodes)),
+        timeouts=Timeouts(join_s=30, ready_s=30, stall_s=20),
+    )
+    return msgspec.structs.replace(plan, **changes)
+
+
+def write_plan(plan: Plan, folder: Path) -> RunDir:
+    """A run directory as sut.submit makes it."""
+    run_dir = RunDir(folder)
+    run_dir.root.mkdir(parents=True, exist_ok=True)
+    run_dir.plan.write_bytes(msgspec.json.encode(plan))
+    run_dir.user_conf.write_text(plan.user_conf())
+    return run_dir
+
+
+class Job:
+    """One attempt of a job; what its nodes print goes into files ``node-<i>.txt`` of the run."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        num_nodes: int,
+        *,
+        absent: Sequence[int] = (),
+        attempt: int = 0,
+        netns: Sequence[str] = (),  # network namespaces to run the nodes in
+    ) -> None:
+        self.run_dir = run_dir
+        names = ",".join(f"n{i}" for i in range(num_nodes))
+        self.nodes: dict[int, subprocess.Popen[bytes]] = {}
+        for index in range(num_nodes):
+            if index in absent:
+                continue
+            env = environment(
+                SUT_NODES=names,
+                SLURM_JOB_ID="77",
+                SLURM_NODEID=str(index),
+                SLURM_RESTART_COUNT=str(attempt),
+            )
+            with (run_dir.root / f"node-{index}.txt").open("ab") as output:
+                into = ["ip", "netns", "exec", netns[index]] if netns else []
+                self.nodes[index] = subprocess.Popen(
+                    [*into, sys.executable, "-m", "sut.run", str(run_dir)],
+                    env=env,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes.values():
+            node.kill()
+            node.wait()
+
+    def wait(self, timeout_s: float = 60) -> dict[int, int]:
+        """Every node's exit code."""
+        deadline = time.monotonic() + timeout_s
+        return {i: node.wait(deadline - time.monotonic()) for i, node in self.nodes.items()}
+
+    def signal(self, index: int, number: signal.Signals) -> None:
+        self.nodes[index].send_signal(number)
+
+    def until_measuring(self, phase: str = "performance") -> None:
+        """Wait until LoadGen's samples come back in a phase."""
+        until(lambda: any(line.phase == phase and line.completed for line in self.lines()))
+
+    def lines(self) -> list[Line]:
+        path = self.run_dir.progress
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
+        return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
+
+    def said(self, index: int) -> str:
+        return (self.run_dir.root / f"node-{index}.txt").read_text()
+
+    @property
+    def record(self) -> record.Record:
+        return record.read(self.run_dir.record)
+
+    def engine_of(self, replica: int) -> int:
+        """The process id of a replica's engine."""
+        log = str(self.run_dir.replica_log(replica))
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.readlink(entry / "fd" / "1") == log:
+                    return int(entry.name)
+            except OSError:
+                continue
+        raise AssertionError(f"replica {replica} has no engine")
+
+    def processes(self) -> list[str]:
+        """What is left of the job on this machine."""
+        return processes_of(self.run_dir.root)
+
+
+def until(true: Callable[[], object], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)

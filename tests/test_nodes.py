@@ -1,0 +1,217 @@
+"""One run over several nodes: found, driven, watched and ended together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from jobs import LONG, Job, plan_for, until, write_plan
+
+from sut import channel
+from sut.channel import LostError
+from sut.engine import Address
+from sut.plan import Part, Replica
+
+
+@pytest.mark.parametrize("num_nodes", [2, 3])
+def test_one_loadgen_drives_the_replicas_of_every_node(tmp_path: Path, num_nodes: int) -> None:
+    run_dir = write_plan(plan_for(num_nodes, interface="lo"), tmp_path / "run")
+    with Job(run_dir, num_nodes) as job:
+        assert set(job.wait().values()) == {0}, job.said(0)
+    (phase,) = job.record.phases
+    assert job.record.verdict == "VALID"
+    assert [replica.node for replica in phase.replicas] == [f"n{i}" for i in range(num_nodes)]
+    assert all(replica.samples > 0 for replica in phase.replicas)
+    assert phase.dispatcher is not None
+    assert sum(replica.samples for replica in phase.replicas) == phase.dispatcher.completed
+    assert job.processes() == []
+
+
+def test_a_node_without_a_replica_ends_with_the_run(tmp_path: Path) -> None:
+    plan = plan_for(2, replicas=(Replica(index=0, parts=(Part(node=1),)),))
+    with Job(write_plan(plan, tmp_path / "run"), 2) as job:
+        assert job.wait() == {0: 0, 1: 0}, job.said(0)
+    assert job.record.phases[0].replicas[0].node == "n1"
+
+
+def test_a_killed_node_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(3, *LONG), tmp_path / "run")
+    with Job(run_dir, 3) as job:
+        job.until_measuring()
+        job.signal(1, signal.SIGKILL)
+        codes = job.wait(15)
+    assert codes == {0: 3, 1: -signal.SIGKILL, 2: 0}
+    failure = job.record.failure
+    assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
+    assert job.record.status == "failed" and "node n1 is lost" in failure.message
+    assert job.processes() == []
+
+
+def test_a_frozen_node_ends_the_run_and_leaves_when_it_thaws(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        job.until_measuring()
+        job.signal(1, signal.SIGSTOP)
+        assert job.nodes[0].wait(25) == 3
+        failure = job.record.failure
+        assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
+        assert "did not answer" in failure.message
+        job.signal(1, signal.SIGCONT)
+        assert job.nodes[1].wait(25) == 3
+        assert "n0 is lost" in job.said(1)
+    assert job.processes() == []
+
+
+def test_a_node_that_never_comes_ends_the_run_at_the_deadline(tmp_path: Path) -> None:
+    plan = plan_for(3)
+    timeouts = msgspec.structs.replace(plan.timeouts, join_s=2)
+    run_dir = write_plan(msgspec.structs.replace(plan, timeouts=timeouts), tmp_path / "run")
+    with Job(run_dir, 3, absent=[2]) as job:
+        assert job.wait(20)[0] == 3
+    failure = job.record.failure
+    assert failure is not None and (failure.code, failure.node) == ("node_lost", "n2")
+    assert "did not join within 2 s" in failure.message
+    assert any("waiting for node n2" in line.step for line in job.lines())
+    assert job.processes() == []
+
+
+def test_the_others_leave_when_the_head_is_killed(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(3, *LONG), tmp_path / "run")
+    with Job(run_dir, 3) as job:
+        job.until_measuring()
+        job.signal(0, signal.SIGKILL)
+        assert job.wait(20) == {0: -signal.SIGKILL, 1: 3, 2: 3}
+        until(lambda: job.processes() == [])
+
+
+def test_a_node_without_a_head_gives_up_at_the_deadline(tmp_path: Path) -> None:
+    plan = plan_for(2)
+    timeouts = msgspec.structs.replace(plan.timeouts, join_s=1)
+    run_dir = write_plan(msgspec.structs.replace(plan, timeouts=timeouts), tmp_path / "run")
+    with Job(run_dir, 2, absent=[0]) as job:
+        assert job.wait(20) == {1: 3}
+    assert "n0 could not be reached within 1 s" in job.said(1)
+
+
+def test_an_engine_that_dies_on_another_node_ends_the_run_with_its_log(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        job.until_measuring()
+        os.kill(job.engine_of(1), signal.SIGKILL)
+        assert job.wait(15) == {0: 3, 1: 0}
+    failure = job.record.failure
+    assert failure is not None and failure.code == "engine_died"
+    assert (failure.replica, failure.node) == (1, "n1")
+    assert "killed by signal 9" in failure.message and "replica-1.log" in failure.message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_every_node_cancels_the_run(tmp_path: Path, number: signal.Signals) -> None:
+    run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        job.until_measuring()
+        for pid in (job.engine_of(1), job.engine_of(0)):
+            os.kill(pid, number)
+        for index in (1, 0):
+            job.signal(index, number)
+        assert job.wait(15) == {0: 3, 1: 0}
+    failure = job.record.failure
+    assert failure is not None and failure.code == "cancelled", failure
+    assert job.processes() == []
+
+
+def test_a_signal_to_one_node_cancels_the_run_and_names_it(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        job.until_measuring()
+        job.signal(1, signal.SIGTERM)
+        assert job.wait(15) == {0: 3, 1: 0}
+    failure = job.record.failure
+    assert failure is not None and (failure.code, failure.node) == ("cancelled", "n1")
+
+
+def test_a_stale_rendezvous_is_passed_over(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    stale = run_dir.rendezvous("77-0")
+    stale.parent.mkdir()
+    stale.write_text('{"address": {"host": "127.0.0.1", "port": 9}, "secret": "old"}')
+    with Job(run_dir, 2, absent=[0]) as late, Job(run_dir, 2, absent=[1]) as head:
+        assert head.wait() == {0: 0} and late.wait() == {1: 0}
+    assert not stale.exists()
+
+
+def test_the_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, absent=[1]):
+        path = run_dir.rendezvous("77-0")
+        until(path.is_file)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_strangers_at_the_heads_port_are_sent_away(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, absent=[1]) as head:
+        path = run_dir.rendezvous("77-0")
+        until(path.is_file)
+        address = json.loads(path.read_text())["address"]
+        port = (address["host"], address["port"])
+        silent, rude = socket.create_connection(port), socket.create_connection(port)
+        rude.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with pytest.raises(LostError):
+            channel.connect(Address(*port), b"wrong")
+        with silent, rude, Job(run_dir, 2, absent=[0]) as late:
+            assert head.wait() == {0: 0} and late.wait() == {1: 0}
+
+
+@pytest.fixture
+def cable() -> Iterator[tuple[str, str]]:
+    """Two network namespaces joined by a cable, its ends called wire, 192.0.2.1 and 192.0.2.2."""
+    names = (f"sut-a{os.getpid()}", f"sut-b{os.getpid()}")
+    try:
+        for name in names:
+            if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
+                pytest.skip("network namespaces need root")
+        ip("-n", names[0], "link", "add", "wire", "type", "veth", "peer", "wire", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "addr", "add", f"192.0.2.{number}/24", "dev", "wire")
+            ip("-n", name, "link", "set", "wire", "up")
+            ip("-n", name, "link", "set", "lo", "up")  # a machine reaches its own address by it
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def test_a_cut_link_ends_the_run_on_both_sides(tmp_path: Path, cable: tuple[str, str]) -> None:
+    run_dir = write_plan(plan_for(2, *LONG, interface="wire"), tmp_path / "run")
+    with Job(run_dir, 2, netns=cable) as job:
+        job.until_measuring()
+        # Down at one end only, the other machine sees its own link up: nothing comes any more.
+        ip("-n", cable[1], "link", "set", "wire", "down")
+        cut = time.monotonic()
+        assert job.wait(30) == {0: 3, 1: 3}
+        print(f"over {time.monotonic() - cut:.1f} s after the cut")
+    failure = job.record.failure
+    assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
+    until(lambda: job.processes() == [])
+
+
+def test_a_job_with_other_nodes_than_the_plans_is_refused(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 1) as job:
+        assert job.wait() == {0: 2}
+    assert "is for 2 nodes and this job has 1 node: n0" in job.said(0)
+    assert not run_dir.record.exists()
