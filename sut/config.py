@@ -29,6 +29,7 @@ from sut.plan import (
     Model,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Preset,
     Scenario,
@@ -134,6 +135,8 @@ class Site(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"  # address the dispatcher listens on for its engines
     run_root: str = "runs"
     num_replicas: PositiveInt | None = None  # None: one on this machine, or as many as fit
+    target_qps: dict[str, dict[Scenario, PositiveFloat]] = {}  # what one replica here keeps up
+    # with, by benchmark; a run's load is that times its replicas. Else the benchmark's own
     nodes: tuple[SiteNode, ...] = ()
     interface: str = ""  # network interface the nodes reach each other on, e.g. eth0
     slurm: SiteSlurm | None = None

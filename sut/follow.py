@@ -28,6 +28,7 @@ PLAIN_INTERVAL_S = 10.0  # between lines of one phase where there is no terminal
 LOG_LINES = 15
 RECORD_BYTES = 64 * 1024  # what a record needs
 SHARED_FILES_S = 5.0
+SILENCE_S = 5.0  # of a run's progress, before it is asked whether it waits again
 EXIT_DETACHED = 130  # Ctrl-C: nothing is known of the run yet
 
 
@@ -53,9 +54,13 @@ def follow(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
 
 def _show_until_done(job: Submitted, plan: Plan, lines: Lines) -> None:
     with Display(plan) as display:
+        last_heard = float("-inf")
         while not job.done():
-            display.wait(job.waiting())
-            display.show(lines.read())
+            if fresh := lines.read():
+                last_heard = time.monotonic()
+                display.show(fresh)
+            elif time.monotonic() - last_heard > SILENCE_S:  # what Slurm said may be a little old
+                display.wait(job.waiting())
             lines.cancel_if_asked()
             time.sleep(POLL_S)
 

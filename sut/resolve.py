@@ -50,6 +50,7 @@ def resolve(
     model_path = _model_path(benchmark, site, mistakes)
     dataset_path = _dataset_path(benchmark, site, mistakes)
     placed = place(benchmark.engine, site, nodes, usable_cpus, mistakes)
+    settings = _at_the_sites_rate(settings, benchmark, site, scenario, len(placed.replicas), sets)
     _check_lengths(benchmark, mistakes)
     _check_settings(scenario, settings, mistakes)
     if model_size is not None and benchmark.engine.kind is EngineKind.VLLM:
@@ -105,6 +106,21 @@ def _settings(
             f"benchmark {benchmark.name} has no preset {preset} for {scenario}; it has {known}"
         )
     return lay_over(base, over or ScenarioSettings())
+
+
+def _at_the_sites_rate(
+    settings: ScenarioSettings,
+    benchmark: Benchmark,
+    site: Site,
+    scenario: Scenario,
+    num_replicas: int,
+    sets: Sequence[str],
+) -> ScenarioSettings:
+    """The settings with the load that the site's replicas keep up with, unless one was set."""
+    rate = site.target_qps.get(benchmark.name, {}).get(scenario)
+    if rate is None or any(s.startswith(f"scenarios.{scenario}.target_qps=") for s in sets):
+        return settings
+    return msgspec.structs.replace(settings, target_qps=rate * max(1, num_replicas))
 
 
 def lay_over(base: ScenarioSettings, over: ScenarioSettings) -> ScenarioSettings:

@@ -159,3 +159,12 @@ def test_everything_that_stands_in_the_way_is_told_at_once(tmp_path: Path) -> No
 def test_numbers_reach_loadgen_in_full() -> None:
     plan = plan_of("replay", sets=("scenarios.server.target_qps=0.1234567890123",))
     assert "replay.Server.target_qps = 0.1234567890123\n" in plan.user_conf()
+
+
+def test_a_sites_rate_is_of_one_replica_and_gives_way_to_the_command_line() -> None:
+    one = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2")
+    both = plan_of("smollm2-135m-news", site="devcluster", nodes="all")
+    assert one.loadgen_settings.target_qps == 2 and both.loadgen_settings.target_qps == 4
+    change = "scenarios.server.target_qps=9"
+    told = plan_of("smollm2-135m-news", site="devcluster", nodes="all", sets=(change,))
+    assert told.loadgen_settings.target_qps == 9

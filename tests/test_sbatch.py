@@ -21,6 +21,7 @@ HARD = '/shared/it\'s "my" runs, all/one run'
 SETS = (
     'site.container.binds=["/data/a b"]',
     "site.slurm.partition=gpu",
+    "site.slurm.time_min=90",
     "site.slurm.cpus_per_task=8",
     'site.slurm.sbatch={reservation: "o\'clock"}',
     "site.cache=/shared/a cache",
