@@ -15,7 +15,7 @@ import msgspec
 
 from sut.channel import Channel, LostError
 from sut.engine import Launch, PartId
-from sut.errors import RunError
+from sut.errors import CANCELLED, RunError
 from sut.plan import Struct
 
 HEARTBEAT_S = 1.0
@@ -110,7 +110,7 @@ class RemoteNode:
         if self.state.signalled:
             raise RunError(
                 f"cancelled by {self.state.signalled} on node {self.name}",
-                code="cancelled",
+                code=CANCELLED,
                 node=self.name,
             )
 

@@ -11,6 +11,10 @@ EXIT_INVALID = 1
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 3
 
+# Codes of runs that were stopped from outside: by the wall limit, which is near, or by a signal.
+TRUNCATED = "truncated"
+CANCELLED = "cancelled"
+
 
 class SutError(Exception):
     """A failure with a message fit to print: no traceback is shown for it."""

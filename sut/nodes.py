@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from types import TracebackType
 
 from sut import channel, network, rendezvous
 from sut.allocation import Allocation
 from sut.channel import Channel, LostError
 from sut.control import HELLO, RemoteNode
 from sut.engine import PartId
-from sut.errors import RunError
+from sut.errors import CANCELLED, RunError
 from sut.node import GRACE_S, LocalNode
 from sut.plan import Plan
 from sut.progress import Progress
@@ -24,11 +24,45 @@ END_S = 5.0  # from the engines' end to the node's
 
 
 class Nodes:
-    """Every node of a run, by its place in Plan.nodes; the first is this one."""
+    """Every node of a run, by its place in Plan.nodes; the first is this one.
 
-    def __init__(self, local: LocalNode) -> None:
-        self._local = local
+    A context: however it ends, every engine on every node is stopped.
+    """
+
+    def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
+        """Raises RunError where this node lacks the plan's network interface."""
+        several = len(plan.nodes) > 1
+        host = network.address_of(plan.interface) if several and plan.interface else plan.host
+        self.names = allocation.nodes
+        self._plan = plan
+        self._rendezvous = run_dir.rendezvous(allocation.key)
+        self._local = LocalNode(plan, run_dir, self.names[0], host)
         self._remotes: dict[int, RemoteNode] = {}
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lost = self._lost_before(error)
+        self._end(GRACE_S if error is None else FAILED_GRACE_S)
+        if lost is not None:
+            raise lost from error
+
+    def _lost_before(self, error: BaseException | None) -> RunError | None:
+        """srun ends all tasks of a job when one ends badly: what reads like a cancelled run may be
+        a lost node."""
+        if isinstance(error, RunError) and error.code == CANCELLED:
+            for remote in self.remotes:
+                try:
+                    remote.refresh()
+                except RunError as lost:
+                    return lost
+        return None
 
     def __getitem__(self, index: int) -> LocalNode | RemoteNode:
         return self._remotes[index] if index > 0 else self._local
@@ -49,30 +83,36 @@ class Nodes:
         """Which engines of the run are over, and how they ended; negative for a signal."""
         return {part: status for node in self for part, status in node.exits().items()}
 
-    def join(self, plan: Plan, path: Path, names: Sequence[str], progress: Progress) -> None:
+    def join(self, progress: Progress) -> None:
         """Wait for all nodes but this one. Raises RunError when one does not come."""
-        deadline = time.monotonic() + plan.timeouts.join_s
-        with rendezvous.opened(path, self._local.host) as (listener, secret):
-            while missing := [n for i, n in enumerate(names) if i > 0 and i not in self._remotes]:
+        if len(self._plan.nodes) == 1:
+            return
+        join_s = self._plan.timeouts.join_s
+        deadline = time.monotonic() + join_s
+        with rendezvous.opened(self._rendezvous, self._local.host) as (listener, secret):
+            while missing := self._missing():
                 progress.step(f"waiting for node {', '.join(missing)}")
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"node {', '.join(missing)} did not join within {plan.timeouts.join_s:g} "
-                        "s. The job's log, in the run's folder slurm, may tell why",
+                        f"node {', '.join(missing)} did not join within {join_s:g} s. The job's "
+                        "log, in the run's folder slurm, may tell why",
                         code="node_lost",
                         node=missing[0],
                     )
                 self.check()
                 connected = channel.accept(listener, secret, POLL_S)
                 if connected is not None:
-                    self._welcome(connected, names)
+                    self._welcome(connected)
 
-    def _welcome(self, connected: Channel, names: Sequence[str]) -> None:
+    def _missing(self) -> list[str]:
+        return [n for i, n in enumerate(self.names) if i > 0 and i not in self._remotes]
+
+    def _welcome(self, connected: Channel) -> None:
         with contextlib.suppress(LostError):  # it comes again
             hello = connected.receive(HELLO)
-            self._remotes[hello.node] = RemoteNode(names[hello.node], hello.host, connected)
+            self._remotes[hello.node] = RemoteNode(self.names[hello.node], hello.host, connected)
 
-    def end(self, grace_s: float) -> None:
+    def _end(self, grace_s: float) -> None:
         """Stop every engine on every node, and wait until that is done, or a node is lost."""
         for remote in self.remotes:
             remote.begin_end(grace_s)
@@ -80,21 +120,3 @@ class Nodes:
         deadline = time.monotonic() + grace_s + END_S
         for remote in self.remotes:
             remote.await_end(deadline - time.monotonic())
-
-
-@contextlib.contextmanager
-def gathered(
-    plan: Plan, run_dir: RunDir, allocation: Allocation, progress: Progress
-) -> Iterator[Nodes]:
-    """The nodes of the job; ended when the context does. Raises RunError when one never comes."""
-    several = len(plan.nodes) > 1
-    host = network.address_of(plan.interface) if several and plan.interface else plan.host
-    nodes = Nodes(LocalNode(plan, run_dir, allocation.nodes[0], host))
-    grace_s = FAILED_GRACE_S
-    try:
-        if several:
-            nodes.join(plan, run_dir.rendezvous(allocation.key), allocation.nodes, progress)
-        yield nodes
-        grace_s = GRACE_S
-    finally:
-        nodes.end(grace_s)

@@ -11,9 +11,17 @@ from sut.dataset import Samples
 from sut.plan import Mode, Plan
 from sut.progress import Progress
 from sut.results import accuracy, mllog, sample_log, verdict
-from sut.results.record import DispatcherStats, PhaseRecord, Quantiles, ReplicaWork
+from sut.results.record import (
+    DispatcherStats,
+    InterruptedPhase,
+    PhaseRecord,
+    Quantiles,
+    ReplicaWork,
+)
 from sut.rundir import RunDir
 from sut.serving import POLL_S, Serving
+
+FLUSH_S = 5.0
 
 
 def run_phase(
@@ -47,7 +55,9 @@ def run_phase(
                 progress.phase(mode, serving.dispatcher.stats())
         if not test.finished:
             serving.check()
-    except BaseException:
+    except BaseException as error:
+        serving.dispatcher.fail("interrupted", str(error))  # the first reason stands
+        test.wait(FLUSH_S)  # for LoadGen's logs as far as they go
         with contextlib.suppress(OSError):  # what failed first is what to tell
             sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
         raise
@@ -55,6 +65,17 @@ def run_phase(
     stats = serving.dispatcher.stats()
     progress.phase(mode, stats)
     return stats
+
+
+def interrupted(
+    mode: Mode, plan: Plan, stats: _core.Stats, node_names: Sequence[str]
+) -> InterruptedPhase:
+    """What is to be kept of a phase that did not come to its end."""
+    return InterruptedPhase(
+        name=mode,
+        dispatcher=_dispatcher_stats(stats),
+        replicas=_work(plan, stats, node_names),
+    )
 
 
 def judge_phase(

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from sut import environment
-from sut.errors import EXIT_FAILED, EXIT_INVALID, EXIT_VALID, RunError, SutError
-from sut.plan import Plan
+import msgspec
+
+from sut import environment, resume
+from sut.allocation import Allocation
+from sut.errors import EXIT_FAILED, EXIT_INVALID, EXIT_VALID, TRUNCATED, RunError, SutError
+from sut.plan import Mode, Plan
 from sut.results import record, report
 from sut.results.verdict import overall
 from sut.rundir import RunDir, write_atomic
@@ -18,15 +21,37 @@ from sut.rundir import RunDir, write_atomic
 class Recorder:
     """One run's record in the making."""
 
-    def __init__(self, plan: Plan, run_dir: RunDir) -> None:
+    def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
+        """Raises InputError where ``run_dir`` holds a complete run or one of another plan."""
         self.plan = plan
         self.run_dir = run_dir
         self.hashes = record.Hashes()
+        self.interrupted: record.InterruptedPhase | None = None
         self._environment = environment.collect()
-        self._created = datetime.now(UTC)
         self._start = time.monotonic()
         self._steps: list[record.Step] = []
-        self._phases: list[record.PhaseRecord] = []
+        self._earlier = resume.earlier(plan, run_dir)
+        self._phases = list(self._earlier.phases)
+        self._attempt = record.Attempt(
+            job_id=allocation.job_id,
+            restart=allocation.attempt,
+            nodes=allocation.nodes,
+            started_utc=_utc_now(),
+        )
+
+    @property
+    def phases_to_do(self) -> list[Mode]:
+        done = {phase.name for phase in self._phases}
+        return [mode for mode in self.plan.mode.phases if mode not in done]
+
+    def begin(self) -> None:
+        """Tell in the run directory that an attempt has begun, so that one that ends without a
+        word is known. Raises OSError."""
+        if self._earlier.attempts:
+            resume.set_aside(self.run_dir, self._earlier)
+        self._write_attempts(self._attempt)
+        if self.run_dir.record.is_file():
+            self._write_interim()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -46,22 +71,37 @@ class Recorder:
     def add(self, phase: record.PhaseRecord) -> None:
         """Keep a phase that is over, on disk too: a later failure does not lose it."""
         self._phases.append(phase)
-        interim = RunError("the run ended before its record was complete", code="interrupted")
-        record.write(self._record(interim), self.run_dir)
+        self._write_interim()
 
     def finish(self, failure: SutError | None) -> record.Record:
         """Write the record and the report, and return the record. Raises OSError."""
         final = self._record(failure)
+        self._write_attempts(final.attempts[-1])
         record.write(final, self.run_dir)
         write_atomic(self.run_dir.report, report.render(final))
         return final
 
+    def _write_interim(self) -> None:
+        interim = RunError("the run ended before its record was complete", code="interrupted")
+        record.write(self._record(interim), self.run_dir)
+
+    def _write_attempts(self, last: record.Attempt) -> None:
+        attempts = (*self._earlier.attempts, last)
+        write_atomic(self.run_dir.attempts, msgspec.json.encode(attempts) + b"\n")
+
     def _record(self, failure: SutError | None) -> record.Record:
         verdict = None if failure else overall(phase.verdict for phase in self._phases)
+        attempt = msgspec.structs.replace(
+            self._attempt,
+            ended_utc=_utc_now(),
+            status=_status(failure),
+            failure=None if failure is None else _failure(failure),
+        )
+        attempts = (*self._earlier.attempts, attempt)
         return record.Record(
             run_id=self.run_dir.root.name,
-            created_utc=self._created.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            status="failed" if failure else "completed",
+            created_utc=attempts[0].started_utc,
+            status=_status(failure),
             exit_code=_exit_code(failure, verdict == "VALID"),
             verdict=verdict,
             failure=None if failure is None else _failure(failure),
@@ -71,7 +111,19 @@ class Recorder:
             hashes=self.hashes,
             timings=tuple(self._steps),
             phases=tuple(self._phases),
+            interrupted=self.interrupted,
+            attempts=attempts,
         )
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _status(failure: SutError | None) -> record.Status:
+    if failure is None:
+        return "completed"
+    return "truncated" if failure.code == TRUNCATED else "failed"
 
 
 def _exit_code(failure: SutError | None, valid: bool) -> int:

@@ -7,46 +7,50 @@ as the head tells them, and leave with 0 when it says that the run is over.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
 import msgspec
 
-from sut import dataset, model, node
+from sut import _core, dataset, model, node, resume
 from sut.allocation import Allocation, of_process
+from sut.dataset import Samples
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, RunError, SutError
-from sut.nodes import gathered
-from sut.phase import judge_phase, run_phase
-from sut.plan import EngineKind, Plan, read_plan
+from sut.nodes import Nodes
+from sut.phase import interrupted, judge_phase, run_phase
+from sut.plan import EngineKind, Mode, Plan, read_plan
 from sut.progress import Progress
 from sut.recorder import Recorder
 from sut.results import report
 from sut.results.record import Hashes
 from sut.rundir import RunDir
 from sut.serving import Serving
-
-CANCEL_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from sut.signals import Signals
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1:
         _leave(EXIT_BAD_INPUT, "usage: python -m sut.run RUN_DIR")
+    signals = Signals()
     run_dir, allocation = RunDir(arguments[0]), of_process()
     try:
         plan = _read_plan(run_dir)
         _check_nodes(plan, allocation, run_dir)
         if allocation.node > 0:
+            resume.earlier(plan, run_dir)  # refuses what the head refuses
             _leave(node.serve(plan, run_dir, allocation), "")
-        recorder = Recorder(plan, run_dir)
+        recorder = Recorder(plan, run_dir, allocation)
+        recorder.begin()
     except SutError as error:
         _leave(error.exit_code, f"error: {error}")
-    failure = _attempt(recorder, allocation)
+    except OSError as error:
+        _leave(EXIT_FAILED, f"error: {error.filename or run_dir}: {error.strerror}")
+    failure = _attempt(recorder, allocation, signals)
     try:
         record = recorder.finish(failure)
     except OSError as error:
@@ -55,10 +59,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _leave(record.exit_code, report.summary(record, run_dir))
 
 
-def measure(recorder: Recorder, allocation: Allocation, progress: Progress) -> None:
+def measure(
+    recorder: Recorder, allocation: Allocation, progress: Progress, signals: Signals
+) -> None:
     """The run itself: everything between the plan and the record. Raises SutError."""
     plan, run_dir = recorder.plan, recorder.run_dir
-    with gathered(plan, run_dir, allocation, progress) as nodes:
+    if plan.mode.phases and not recorder.phases_to_do:
+        return  # an earlier attempt did all but say so
+    with Nodes(plan, run_dir, allocation) as nodes, signals.heeded():
+        nodes.join(progress)
         with recorder.step("prepare"):
             progress.step("preparing the model and the data")
             model_path = None if plan.engine.kind is EngineKind.REPLAY else model.locate(plan.model)
@@ -73,22 +82,36 @@ def measure(recorder: Recorder, allocation: Allocation, progress: Progress) -> N
             with recorder.step("warm-up"):
                 progress.step("warming up")
                 serving.warm_up()
-            for mode in plan.mode.phases:
-                with recorder.step(mode):
-                    stats = run_phase(mode, serving, run_dir, samples, progress)
-                with recorder.step(f"judge {mode}"):
+            for mode in recorder.phases_to_do:
+                stats = _run_phase(mode, serving, recorder, samples, progress)
+                with _judging(mode, signals), recorder.step(f"judge {mode}"):
                     progress.step(f"judging {mode}")
                     recorder.add(
-                        judge_phase(
-                            mode, plan, run_dir, samples, stats, model_path, allocation.nodes
-                        )
+                        judge_phase(mode, plan, run_dir, samples, stats, model_path, nodes.names)
                     )
 
 
-def _attempt(recorder: Recorder, allocation: Allocation) -> SutError | None:
+def _run_phase(
+    mode: Mode, serving: Serving, recorder: Recorder, samples: Samples, progress: Progress
+) -> _core.Stats:
     try:
-        _cancel_on_signals()
-        measure(recorder, allocation, Progress(recorder.run_dir.progress))
+        with recorder.step(mode):
+            return run_phase(mode, serving, recorder.run_dir, samples, progress)
+    except RunError:
+        stats = serving.dispatcher.stats()
+        recorder.interrupted = interrupted(mode, recorder.plan, stats, serving.nodes.names)
+        raise
+
+
+def _judging(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:
+    """A measurement that is over is not lost to a signal. Scoring all answers takes minutes, and a
+    wall limit does not wait for that."""
+    return contextlib.nullcontext() if mode is Mode.ACCURACY else signals.deferred()
+
+
+def _attempt(recorder: Recorder, allocation: Allocation, signals: Signals) -> SutError | None:
+    try:
+        measure(recorder, allocation, Progress(recorder.run_dir.progress), signals)
     except SutError as error:
         return error
     except OSError as error:
@@ -97,8 +120,6 @@ def _attempt(recorder: Recorder, allocation: Allocation) -> SutError | None:
     except Exception as error:
         traceback.print_exc()
         return RunError(f"internal error: {error!r}; see the job's log", code="internal_error")
-    finally:
-        _ignore_signals()
     return None
 
 
@@ -130,24 +151,6 @@ def _read_plan(run_dir: RunDir) -> Plan:
         raise InputError(
             f"{run_dir.plan}: {error}. Run directories are made by python -m sut.submit."
         ) from None
-
-
-def _cancel_on_signals() -> None:
-    """The first SIGTERM or SIGINT ends the run with a record; later ones change nothing."""
-
-    def cancel(number: int, _frame: FrameType | None) -> None:
-        _ignore_signals()
-        raise RunError(f"cancelled by {signal.Signals(number).name}", code="cancelled")
-
-    # sut.job starts us with SIGTERM ignored, for what stands between; it is meant for us.
-    signal.signal(signal.SIGTERM, cancel)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, cancel)
-
-
-def _ignore_signals() -> None:
-    for each in CANCEL_SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
 
 
 def _leave(code: int, message: str) -> NoReturn:

@@ -34,6 +34,11 @@ class RunDir:
         """What a replica's process says; of one on several nodes, each part's."""
         return self.logs / (f"replica-{index}.log" if part == 0 else f"replica-{index}.{part}.log")
 
+    @property
+    def attempts(self) -> Path:
+        """What was tried to carry the run out: begun and requeued jobs, and how they ended."""
+        return self.root / "attempts.json"
+
     def rendezvous(self, key: str) -> Path:
         """Where the head of a job tells its other nodes how to reach it."""
         return self.root / "rendezvous" / f"{key}.json"

@@ -40,7 +40,7 @@ class Serving:
     ) -> None:
         self.plan = plan
         self._run_dir = run_dir
-        self._nodes = nodes
+        self.nodes = nodes
         self._prompts = prompts
         self._model_path = model_path
         self._dispatcher: _core.Dispatcher | None = None
@@ -88,9 +88,7 @@ class Serving:
 
     def _bind(self) -> _core.ReplicaLinks:
         try:
-            return _core.ReplicaLinks(
-                host=self._nodes[0].host, num_replicas=len(self.plan.replicas)
-            )
+            return _core.ReplicaLinks(host=self.nodes[0].host, num_replicas=len(self.plan.replicas))
         except RuntimeError as error:
             raise RunError(
                 f"{error}. The site's host must be an address of this machine: --set site.host=...",
@@ -102,10 +100,10 @@ class Serving:
         rendezvous = None
         parts = self._processes(replica)
         if len(parts) > 1:
-            first = self._nodes[parts[0].node]
+            first = self.nodes[parts[0].node]
             rendezvous = Address(first.host, first.free_port())
         for index, part in enumerate(parts):
-            node = self._nodes[part.node]
+            node = self.nodes[part.node]
             launch = Launch(
                 replica=replica.index,
                 part=index,
@@ -175,8 +173,8 @@ class Serving:
 
     def _watch(self) -> None:
         """An engine that exits is a failure, whatever else is known."""
-        self._nodes.check()
-        for replica, _ in self._nodes.exits():
+        self.nodes.check()
+        for replica, _ in self.nodes.exits():
             self.dispatcher.fail("engine_died", "", replica)
 
     def _explained(self, failure: _core.Failure) -> RunError:
@@ -198,16 +196,16 @@ class Serving:
             f"{message}. {self._last_words(part)}",
             code=code,
             replica=replica.index,
-            node=self._nodes[replica.parts[part[1]].node].name,
+            node=self.nodes[replica.parts[part[1]].node].name,
         )
 
     def _exited(self, replica: Replica) -> tuple[PartId, int] | None:
         """The part of a replica that is over, and its exit status; of several the one that was
         killed, as the others follow it. Raises RunError for a lost node."""
         for part in replica.parts:
-            self._nodes[part.node].refresh()
-        self._nodes.check()
-        exits = [each for each in self._nodes.exits().items() if each[0][0] == replica.index]
+            self.nodes[part.node].refresh()
+        self.nodes.check()
+        exits = [each for each in self.nodes.exits().items() if each[0][0] == replica.index]
         return min(exits, key=lambda each: each[1], default=None)
 
     def _last_words(self, part: PartId) -> str:

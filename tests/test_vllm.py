@@ -20,7 +20,7 @@ from sut import dataset, model, wire
 from sut.allocation import Allocation
 from sut.engine import Address, Launch
 from sut.engine import environment as engine_environment
-from sut.nodes import gathered
+from sut.nodes import Nodes
 from sut.phase import judge_phase, run_phase
 from sut.plan import EngineKind, Mode, Plan, Scenario
 from sut.progress import Progress
@@ -82,12 +82,11 @@ def serving(
     run_dir = RunDir(tmp_path_factory.mktemp("run"))
     run_dir.logs.mkdir()
     prompts = dataset.load(plan, model_path).prompts
-    progress = Progress(run_dir.progress)
     with (
-        gathered(plan, run_dir, Allocation(), progress) as nodes,
+        Nodes(plan, run_dir, Allocation()) as nodes,
         Serving(plan, run_dir, nodes, prompts, model_path) as served,
     ):
-        served.load(progress)
+        served.load(Progress(run_dir.progress))
         served.warm_up()
         yield served
 

@@ -96,13 +96,38 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     num_scored: int | None = None  # samples the accuracy scores stand on
 
 
+class InterruptedPhase(Struct, frozen=True, kw_only=True):
+    """A phase that did not come to its end: what was measured until then. Never a result."""
+
+    name: str
+    dispatcher: DispatcherStats
+    replicas: tuple[ReplicaWork, ...]
+
+
+Status = Literal["completed", "failed", "truncated"]
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One job, or one requeue of it, that worked on the run. ``status`` is None while it does, and
+    for ever when it ended without a word: killed, or its node lost power."""
+
+    job_id: str  # Slurm's; empty without Slurm
+    restart: int  # how often Slurm had requeued that job
+    nodes: tuple[str, ...]
+    started_utc: str
+    ended_utc: str | None = None
+    status: Status | None = None
+    failure: Failure | None = None
+
+
 class Record(Struct, frozen=True, kw_only=True):
-    """One run. ``verdict`` is VALID only when every phase's is; None when the run failed."""
+    """One run. ``verdict`` is VALID only when every phase's is; None when the run failed, or was
+    truncated because its wall limit was near."""
 
     schema_version: int = RECORD_SCHEMA_VERSION
     run_id: str
     created_utc: str  # ISO 8601, with Z
-    status: Literal["completed", "failed"]
+    status: Status
     exit_code: int
     verdict: Validity | None
     failure: Failure | None
@@ -112,6 +137,9 @@ class Record(Struct, frozen=True, kw_only=True):
     hashes: Hashes
     timings: tuple[Step, ...]
     phases: tuple[PhaseRecord, ...]
+    interrupted: InterruptedPhase | None = None
+    attempts: tuple[Attempt, ...] = ()  # the last one's record this is
+    nodes: tuple[Environment, ...] = ()  # those of the run but the first, whose is environment
 
 
 def write(record: Record, run_dir: RunDir) -> Path:

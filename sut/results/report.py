@@ -8,7 +8,7 @@ import msgspec
 
 from sut.plan import Plan, Scenario
 from sut.results.measures import Measures, measure
-from sut.results.record import PhaseRecord, Record
+from sut.results.record import Attempt, PhaseRecord, Record, ReplicaWork
 from sut.results.rules import Check
 from sut.results.units import against, number, quantity
 from sut.rundir import RunDir
@@ -21,6 +21,8 @@ def render(record: Record) -> str:
     sections = [
         _heading(record),
         *(section for phase in record.phases for section in _phase(record.plan, phase)),
+        _interrupted(record),
+        _attempts(record),
         _timings(record),
         _environment(record),
         _provenance(record),
@@ -54,8 +56,11 @@ def _heading(record: Record) -> str:
     parts = [f"# {_word(record)}: {_title(plan)}"]
     if record.failure:
         failure = record.failure
-        who = "" if failure.replica is None else f" (replica {failure.replica})"
-        parts.append(f"The run failed{who}, `{failure.code}`: {_inline(failure.message)}")
+        blamed = [f"replica {failure.replica}"] if failure.replica is not None else []
+        blamed += [f"node {failure.node}"] if failure.node is not None else []
+        who = f" ({', '.join(blamed)})" if blamed else ""
+        ended = "was truncated" if record.status == "truncated" else "failed"
+        parts.append(f"The run {ended}{who}, `{failure.code}`: {_inline(failure.message)}")
     reasons = [f"- {_because(p, reason)}" for p in record.phases for reason in p.verdict.reasons]
     if reasons:
         parts.append("Why it is INVALID:\n\n" + _inline_lines(reasons))
@@ -91,7 +96,7 @@ def _phase(plan: Plan, phase: PhaseRecord) -> list[str]:
         sections += _measured(phase)
     else:
         sections.append(_scores(plan, phase, phase.accuracy))
-    sections.append(_replicas(phase))
+    sections.append(_work(phase.replicas))
     return sections
 
 
@@ -139,22 +144,69 @@ def _gate_text(low: float, high: float | None) -> str:
     return f"at least {low:,.10g}" if high is None else f"{low:,.10g} to {high:,.10g}"
 
 
-def _replicas(phase: PhaseRecord) -> str:
+def _work(replicas: Iterable[ReplicaWork]) -> str:
     return _table(
         ("replica", "node", "samples", "prompt tokens", "output tokens", "busy", "share"),
         [
             (
                 str(work.index),
-                work.node,
+                ", ".join(work.nodes or (work.node,)),
                 number(work.samples),
                 number(work.prompt_tokens),
                 number(work.output_tokens),
                 quantity(work.busy_s, "s"),
                 f"{work.share:.1%}",
             )
-            for work in phase.replicas
+            for work in replicas
         ],
     )
+
+
+def _interrupted(record: Record) -> str:
+    phase = record.interrupted
+    if phase is None:
+        return ""
+    stats = phase.dispatcher
+    text = (
+        f"It was cut off after {quantity(stats.elapsed_s, 's')}, with "
+        f"{quantity(stats.completed, 'samples')} done of {number(stats.issued)} issued and "
+        f"{number(stats.output_tokens)} tokens out. What was measured until then is no result."
+    )
+    latencies = [
+        (name, number(q.p50), number(q.p90), number(q.p99))
+        for name, q in (("TTFT", stats.ttft_ms), ("TPOT", stats.tpot_ms))
+        if q is not None
+    ]
+    table = _table(("milliseconds (by the dispatcher)", "p50", "p90", "p99"), latencies)
+    sections = [f"## {phase.name.capitalize()}: not finished", text, table]
+    return "\n\n".join(section for section in [*sections, _work(phase.replicas)] if section)
+
+
+def _attempts(record: Record) -> str:
+    if len(record.attempts) < 2:
+        return ""
+    rows = [
+        (
+            each.job_id or "-",
+            str(each.restart),
+            ", ".join(each.nodes),
+            each.started_utc,
+            each.ended_utc or "-",
+            _how_it_ended(each),
+        )
+        for each in record.attempts
+    ]
+    head = ("job", "requeue", "nodes", "began", "ended", "how")
+    return (
+        "## Attempts\n\nA phase that was done stayed done; one that was cut off was measured anew."
+        f"\n\n{_table(head, rows)}"
+    )
+
+
+def _how_it_ended(attempt: Attempt) -> str:
+    if attempt.failure is not None:
+        return f"{attempt.status}, {attempt.failure.code}"
+    return attempt.status or "without a word: killed, or its node lost power"
 
 
 def _timings(record: Record) -> str:
@@ -255,7 +307,7 @@ def _because(phase: PhaseRecord, check: Check) -> str:
 
 
 def _word(record: Record) -> str:
-    return record.verdict or "FAILED"
+    return record.verdict or record.status.upper()
 
 
 def _title(plan: Plan) -> str:

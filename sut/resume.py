@@ -1,0 +1,76 @@
+"""What earlier attempts left in a run directory, and how another goes on from it: phase by phase.
+
+A phase that is done stays done. One that was cut off is set aside and measured anew; two halves
+are never put together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from sut.errors import InputError
+from sut.plan import Plan, Struct
+from sut.results import record
+from sut.results.record import Attempt, PhaseRecord
+from sut.rundir import RunDir
+
+
+class Earlier(Struct, frozen=True, kw_only=True):
+    """What is there before an attempt begins."""
+
+    attempts: tuple[Attempt, ...] = ()
+    phases: tuple[PhaseRecord, ...] = ()  # those that are done
+
+
+def earlier(plan: Plan, run_dir: RunDir) -> Earlier:
+    """What the attempts before this one left. Raises InputError for a run that is complete, or
+    was begun with another plan."""
+    attempts = _read_attempts(run_dir.attempts)
+    if not run_dir.record.is_file():
+        return Earlier(attempts=attempts)
+    before = record.read(run_dir.record)
+    if before.status == "completed":
+        raise InputError(
+            f"{run_dir}: this run is complete, and a run directory holds one run. To run the same "
+            f"plan again: python -m sut.submit --again {run_dir}"
+        )
+    if before.plan_digest != plan.digest():
+        raise InputError(
+            f"{run_dir}: its plan was changed after the run was begun, so it can't go on. To run "
+            f"the plan as it is: python -m sut.submit --again {run_dir}"
+        )
+    return Earlier(attempts=attempts, phases=before.phases)
+
+
+def set_aside(run_dir: RunDir, before: Earlier) -> None:
+    """Move what a cut off phase and the last attempt's engines wrote to where nothing writes.
+    Raises OSError."""
+    done = {phase.name for phase in before.phases}
+    loadgen = run_dir.loadgen("x").parent
+    for folder in sorted(loadgen.iterdir()) if loadgen.is_dir() else []:
+        if folder.name not in done and ".interrupted-" not in folder.name:
+            folder.rename(_free(folder))
+    logs = [log for log in run_dir.logs.glob("replica-*.log") if log.is_file()]
+    if logs:
+        kept = run_dir.logs / f"attempt-{len(before.attempts)}"
+        kept.mkdir(exist_ok=True)
+        for log in logs:
+            log.rename(kept / log.name)
+
+
+def _free(folder: Path) -> Path:
+    number = 1
+    while (moved := folder.with_name(f"{folder.name}.interrupted-{number}")).exists():
+        number += 1
+    return moved
+
+
+def _read_attempts(path: Path) -> tuple[Attempt, ...]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[Attempt, ...])
+    except FileNotFoundError:
+        return ()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(f"{path}: {error}. Submit the run anew") from None

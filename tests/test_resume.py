@@ -1,0 +1,133 @@
+"""The wall limit, and runs that go on where an earlier attempt ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+from jobs import LONG, Job, plan_for, until, write_plan
+
+from sut.plan import Mode
+from sut.rundir import RunDir
+
+# Some seconds a phase.
+SLOW = ("scenarios.server.target_qps=200",)
+
+
+def test_near_the_wall_limit_a_run_keeps_what_it_measured(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        job.until_measuring()
+        # Slurm tells every process of the step, and sometimes twice.
+        for _ in range(2):
+            for pid in (job.engine_of(0), job.engine_of(1), job.nodes[1].pid, job.nodes[0].pid):
+                os.kill(pid, signal.SIGUSR2)
+        assert job.wait(20) == {0: 3, 1: 0}
+    record = job.record
+    assert record.status == "truncated" and record.verdict is None and record.phases == ()
+    assert record.failure is not None and record.failure.code == "truncated"
+    assert record.interrupted is not None and record.interrupted.name == "performance"
+    assert record.interrupted.dispatcher.completed > 0
+    assert all(replica.samples > 0 for replica in record.interrupted.replicas)
+    assert run_dir.report.read_text().startswith("# TRUNCATED")
+    assert "Performance: not finished" in run_dir.report.read_text()
+    detail = (run_dir.loadgen("performance") / "mlperf_log_detail.txt").read_text()
+    assert ":::MLLOG" in detail and detail.endswith("\n")
+    assert job.processes() == []
+
+
+def test_a_wall_limit_that_is_near_while_engines_load_truncates_too(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1, "engine.replay.faults=[never-ready]"), tmp_path / "run")
+    with Job(run_dir, 1) as job:
+        until(lambda: any("waiting for replica" in line.step for line in job.lines()))
+        job.signal(0, signal.SIGUSR2)
+        assert job.wait(20) == {0: 3}
+    assert job.record.status == "truncated" and job.record.interrupted is None
+
+
+def test_a_requeued_run_goes_on_with_the_phase_that_was_cut_off(tmp_path: Path) -> None:
+    plan = plan_for(2, *SLOW, mode=Mode.ALL)
+    run_dir = write_plan(plan, tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        job.until_measuring("accuracy")
+        job.signal(1, signal.SIGKILL)
+        assert job.wait(20)[0] == 3
+    (measured,) = job.record.phases
+    before = run_dir.replica_log(0).read_text()
+    with Job(run_dir, 2, attempt=1) as again:
+        assert again.wait() == {0: 0, 1: 0}, again.said(0)
+    record = again.record
+    assert record.verdict == "VALID"
+    assert [phase.name for phase in record.phases] == ["performance", "accuracy"]
+    assert record.phases[0] == measured
+    assert "performance" not in [step.name for step in record.timings]
+    assert [(each.restart, each.status) for each in record.attempts] == [
+        (0, "failed"),
+        (1, "completed"),
+    ]
+    assert record.attempts[0].failure is not None
+    assert record.attempts[0].failure.code == "node_lost"
+    assert record.created_utc == record.attempts[0].started_utc
+    folders = sorted(path.name for path in run_dir.loadgen("x").parent.iterdir())
+    assert folders == ["accuracy", "accuracy.interrupted-1", "performance"]
+    assert (run_dir.logs / "attempt-1" / "replica-0.log").read_text() == before
+    assert "## Attempts" in run_dir.report.read_text()
+
+
+def test_an_attempt_that_was_killed_outright_is_known_to_the_next(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1), tmp_path / "run")
+    long = write_plan(plan_for(1, *LONG), tmp_path / "long")
+    with Job(long, 1) as job:
+        job.until_measuring()
+        job.signal(0, signal.SIGKILL)
+        job.wait()
+    for left in ("attempts.json", "loadgen", "logs"):
+        (long.root / left).rename(run_dir.root / left)
+    with Job(run_dir, 1, attempt=1) as again:
+        assert again.wait() == {0: 0}, again.said(0)
+    first, second = again.record.attempts
+    assert (first.status, first.ended_utc) == (None, None)
+    assert (second.status, second.restart) == ("completed", 1)
+    assert (run_dir.loadgen("performance.interrupted-1")).is_dir()
+    assert "without a word" in run_dir.report.read_text()
+
+
+def test_a_complete_run_is_refused_on_every_node(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        assert job.wait() == {0: 0, 1: 0}
+    kept = run_dir.record.read_bytes()
+    with Job(run_dir, 2, attempt=1) as again:
+        assert again.wait() == {0: 2, 1: 2}
+    for index in (0, 1):
+        assert f"python -m sut.submit --again {run_dir}" in again.said(index)
+    assert run_dir.record.read_bytes() == kept
+
+
+def test_a_run_whose_plan_was_changed_is_refused(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1, "engine.replay.faults=[die@20]"), tmp_path / "run")
+    with Job(run_dir, 1) as job:
+        assert job.wait() == {0: 3}
+    write_plan(plan_for(1), run_dir.root)
+    with Job(run_dir, 1) as again:
+        assert again.wait() == {0: 2}
+    assert "its plan was changed" in again.said(0)
+
+
+def test_a_run_that_lacks_only_its_last_word_starts_no_engine(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1), tmp_path / "run")
+    with Job(run_dir, 1) as job:
+        assert job.wait() == {0: 0}
+    _as_if_killed_after_the_last_phase(run_dir)
+    with Job(run_dir, 1, attempt=1) as again:
+        assert again.wait() == {0: 0}, again.said(0)
+    assert again.record.verdict == "VALID"
+    assert "load" not in [step.name for step in again.record.timings]
+
+
+def _as_if_killed_after_the_last_phase(run_dir: RunDir) -> None:
+    document = msgspec.json.decode(run_dir.record.read_bytes())
+    document |= {"status": "failed", "verdict": None}
+    run_dir.record.write_bytes(msgspec.json.encode(document))
