@@ -21,7 +21,8 @@ export CCACHE_DIR := $(CACHE)/ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help demo test bench build env login lock lint format cpp-test clean clean-cache packages FORCE
+.PHONY: help demo test bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
+	cluster-parts clean clean-cache packages FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,7 +30,7 @@ help: ## Show the targets
 demo: build ## Set everything up and run MLPerf's Server scenario on a small real model
 	@$(PY) -m sut.submit --scenario server
 
-test: lint cpp-test ## Set everything up and run every test
+test: lint cpp-test cluster-parts ## Set everything up and run every test
 	@$(PY) -m pytest
 
 bench: build ## Measure the dispatcher; see docs/performance.md
@@ -69,6 +70,22 @@ format: env ## Format the Python sources
 
 cpp-test: build
 	@tools/cpp_tests.sh $(PY) plain address thread
+
+cluster: env cluster-packages ## A shell on a Slurm cluster made on this machine; CMD='...': one command there
+	@PYTHONPATH=tests $(PY) -m cluster $(if $(value CMD),run "$$CMD",shell)
+
+# As it was typed: what is in it is the cluster's to expand.
+cluster: export CMD := $(value CMD)
+
+cluster-down: ## Take that cluster down, with all that is on it
+	@PYTHONPATH=tests python3 -m cluster down
+
+cluster-packages:
+	@tools/debian_packages.sh cluster
+
+# Its large files, made before the tests' clock runs.
+cluster-parts: env cluster-packages
+	@[ "$$(id -u)" -ne 0 ] || PYTHONPATH=tests $(PY) -m cluster prepare
 
 lock: ## Resolve pyproject.toml again into requirements/*.lock (UPGRADE=1: to the newest versions)
 	@tools/lock.sh $(if $(UPGRADE),--upgrade)

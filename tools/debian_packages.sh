@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
+# Usage: tools/debian_packages.sh [cluster]
+#
 # Installs the system packages that are missing, or names them and stops. Looks for the things
-# themselves, not for Debian's packages, so any system that has them will do.
+# themselves, not for Debian's packages, so any system that has them will do. With cluster: what the
+# test cluster needs besides; it needs root, too, so an ordinary user is asked for nothing.
 set -euo pipefail
 
 has_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
@@ -32,6 +35,11 @@ need python3-venv "$python" -c 'import ensurepip, venv'
 need python3-dev "$python" -c '
 import os, sysconfig
 os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
+
+if [ "${1:-}" = cluster ] && [ "$(id -u)" -eq 0 ]; then
+  need debootstrap command -v debootstrap
+  need iproute2 command -v ip
+fi
 
 [ ${#missing[@]} -gt 0 ] || exit 0
 

@@ -24,7 +24,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="cluster", description=cluster.__doc__)
-    parser.add_argument("action", choices=["up", "down", "run", "shell"])
+    parser.add_argument("action", choices=["prepare", "up", "down", "run", "shell"])
     parser.add_argument("command", nargs="?", default="true")
     parser.add_argument("--node", choices=list(ADDRESSES), default=LOGIN)
     parser.add_argument("--user", choices=[USER, "root"], default=USER)
@@ -35,6 +35,9 @@ def act(ours: Cluster, arguments: argparse.Namespace) -> int:
     match arguments.action:
         case "down":
             ours.down()
+            return 0
+        case "prepare":
+            ours.prepare()
             return 0
         case "up":
             ours.up()

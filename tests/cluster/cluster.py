@@ -55,12 +55,17 @@ class Cluster:
         # The bridge is in a namespace of its own: this machine's network is left alone.
         self._switch = f"{self._name}-switch"
 
+    def prepare(self) -> tuple[Path, Path]:
+        """Make what is kept in the user's cache: the nodes' root file system and the image of this
+        checkout as it is. Minutes the first time. Raises ClusterError."""
+        root = _made_by("root.sh")
+        return root, _made_by("image.sh", str(root))
+
     def up(self) -> None:
         """Bring it up, or leave it as it is when it is up. Raises ClusterError."""
         with self._locked():
-            root = _made_by("root.sh")
-            image = _made_by("image.sh", str(root))
-            if self._is_up(root):
+            root, image = self.prepare()
+            if self.is_up() and (self._state / "root").read_text() == str(root):
                 self._give(image)
                 return
             self._down()
@@ -76,6 +81,9 @@ class Cluster:
             except BaseException:
                 self._down()
                 raise
+
+    def is_up(self) -> bool:
+        return all(self._has_started(node) for node in ADDRESSES)
 
     def down(self) -> None:
         """Take it down and away, with its files. Idempotent."""
@@ -111,7 +119,13 @@ class Cluster:
             raise ClusterError(f"node {node} is not up")
         home = "/root" if user == "root" else f"/home/{user}"
         enter = ["nsenter", "-t", str(pid), "-m", "-u", "-n", "-p", "-i", "-r"]
-        clean = ["env", "-i", f"--chdir={home}", f"TERM={os.environ.get('TERM', 'dumb')}", "LC_ALL=C.UTF-8"]
+        clean = [
+            "env",
+            "-i",
+            f"--chdir={home}",
+            f"TERM={os.environ.get('TERM', 'dumb')}",
+            "LC_ALL=C.UTF-8",
+        ]
         clean += [f"HOME={home}", f"USER={user}", f"LOGNAME={user}", "SHELL=/bin/bash"]
         clean += ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         become = ["setpriv", "--pdeathsig", "TERM"]
@@ -170,12 +184,6 @@ class Cluster:
             yield
         finally:
             os.close(folder)
-
-    def _is_up(self, root: Path) -> bool:
-        with contextlib.suppress(OSError):
-            same_root = (self._state / "root").read_text() == str(root)
-            return same_root and all(self._has_started(node) for node in ADDRESSES)
-        return False
 
     def _make_state(self, root: Path) -> None:
         for folder in ("etc", "home", "images", *(f"nodes/{node}" for node in ADDRESSES)):

@@ -1,0 +1,22 @@
+"""What tests of several files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from cluster.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The test cluster of this checkout, up. One that was up before is left up, with its jobs."""
+    if os.geteuid() != 0:
+        pytest.skip("a network of its own needs root")
+    ours = Cluster()
+    was_up = ours.is_up()
+    ours.up()
+    yield ours
+    if not was_up:
+        ours.down()

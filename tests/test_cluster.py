@@ -1,0 +1,140 @@
+"""The test cluster itself: what tests that stand on it take for granted."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster.cluster import COMPUTE, STATES, Cluster
+
+IMAGE = "/opt/images/mlperf-sut-cpu.sif"
+
+
+@pytest.fixture
+def idle(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster without jobs, before and after."""
+    cluster.wait_until_idle()
+    yield cluster
+    cluster.run("scancel --user bench; scrontab -r")
+    for node in COMPUTE:
+        cluster.power_on(node)
+        cluster.restore_link(node)
+    cluster.wait_until_idle()
+
+
+def test_a_job_runs_the_image_on_both_nodes_as_an_ordinary_user(idle: Cluster) -> None:
+    code = "import os, platform, sut._core; print(platform.node(), os.getuid())"
+    done = idle.run(f"srun -N2 --gres=gpu:a30:1 apptainer exec {IMAGE} python3 -c '{code}'")
+
+    assert sorted(done.stdout.splitlines()) == ["jw2 1500", "jw3 1500"], done.stderr
+    assert until(lambda: last_state(idle), "COMPLETED")
+
+
+def test_a_command_has_its_exit_code_and_sees_the_project_anywhere(idle: Cluster) -> None:
+    assert idle.run("exit 7").returncode == 7
+    assert idle.run("cd /tmp && python -c 'import sut, submitit'", node="jw3").returncode == 0
+    assert idle.run("touch /opt/mlperf-sut/x").returncode != 0
+
+
+LOW_JOB = """\
+#!/bin/bash
+#SBATCH --qos=low --nodelist=jw2 --exclusive --requeue --output=low.txt --open-mode=append
+trap 'echo notice' TERM
+echo start
+srun sleep 100
+wait
+"""
+
+
+def test_a_low_job_makes_room_for_a_high_one_after_a_notice_and_runs_again(idle: Cluster) -> None:
+    (idle.home() / "low.sh").write_text(LOW_JOB)
+    said = idle.home() / "low.txt"
+    low = submit(idle, "low.sh")
+    assert until(said.exists, True)
+    high = submit(idle, "--qos=high --nodelist=jw2 --exclusive --wrap 'sleep 1'")
+
+    assert until(lambda: state(idle, high), "COMPLETED", 90)
+    assert until(lambda: state(idle, low), "RUNNING", 60)
+    assert until(lambda: said.read_text().count("start"), 2)
+    assert "notice" in said.read_text()
+
+
+def test_a_node_without_power_loses_its_jobs_and_comes_back_by_itself(idle: Cluster) -> None:
+    job = submit(idle, "-N2 --requeue --wrap 'srun sleep 200'")
+    assert until(lambda: state(idle, job), "RUNNING")
+    idle.power_off("jw3")
+
+    assert until(lambda: node_state(idle, "jw3"), "down*", 90)
+    assert until(lambda: state(idle, job), "PENDING")
+    assert until(lambda: idle.processes("jw2"), [])
+    idle.power_on("jw3")
+    assert until(lambda: state(idle, job), "RUNNING", 60)
+
+
+def test_a_cut_link_is_noticed_and_mended(idle: Cluster) -> None:
+    idle.cut_link("jw3")
+    assert idle.run("ping -c1 -W1 jw3").returncode != 0
+    assert until(lambda: node_state(idle, "jw3"), "down*", 90)
+    idle.restore_link("jw3")
+    assert until(lambda: node_state(idle, "jw3"), "idle", 60)
+
+
+def test_scrontab_starts_jobs(idle: Cluster) -> None:
+    idle.run("printf '* * * * * /bin/bash -c \"echo $SLURM_JOB_ID > cron.txt\"\\n' | scrontab -")
+
+    assert until(lambda: (idle.home() / "cron.txt").exists(), True, 100)
+
+
+def test_two_checkouts_have_a_cluster_each_and_one_that_goes_down_leaves_nothing(
+    idle: Cluster, tmp_path: Path
+) -> None:
+    before = traces()
+    other = Cluster(tmp_path)
+    other.up()
+    try:
+        assert other.run("srun -N2 hostname").returncode == 0
+        assert idle.run("squeue -h").stdout == ""
+    finally:
+        other.down()
+
+    assert traces() == before
+    assert idle.run("srun -N2 hostname").returncode == 0
+
+
+def traces() -> tuple[str, set[Path], str]:
+    """What clusters leave on this machine."""
+    namespaces = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
+    return namespaces, set(STATES.glob("mlperf-sut-*")), Path("/proc/mounts").read_text()
+
+
+def submit(cluster: Cluster, arguments: str) -> str:
+    done = cluster.run(f"sbatch --parsable {arguments}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def state(cluster: Cluster, job: str) -> str:
+    known = cluster.run(f"squeue -h -j {job} -o %T").stdout.strip()
+    return known or cluster.run(f"sacct -n -X -P -j {job} -o state").stdout.strip()
+
+
+def last_state(cluster: Cluster) -> str:
+    return cluster.run("sacct -n -X -P -o state").stdout.split()[-1]
+
+
+def node_state(cluster: Cluster, node: str) -> str:
+    return cluster.run(f"sinfo -h -n {node} -o %T").stdout.strip()
+
+
+def until(value: Callable[[], object], wanted: object, timeout_s: float = 30) -> bool:
+    """Whether ``value()`` becomes ``wanted``."""
+    deadline = time.monotonic() + timeout_s
+    while (found := value()) != wanted:
+        if time.monotonic() > deadline:
+            print(f"{found!r}, not {wanted!r}")
+            return False
+        time.sleep(0.3)
+    return True
