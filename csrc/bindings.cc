@@ -179,6 +179,8 @@ PYBIND11_MODULE(_core, m) {
                              "first_token_ns"_a = as_memoryview(columns.first_token_ns),
                              "completed_ns"_a = as_memoryview(columns.completed_ns));
            })
+      .def("num_over", &sut::Dispatcher::num_over, py::kw_only(), "ttft_ns"_a, "tpot_ns"_a,
+           ReleaseGil())
       .def("reset_stats", &sut::Dispatcher::reset_stats, ReleaseGil())
       .def("close", &sut::Dispatcher::close, ReleaseGil());
 
@@ -196,6 +198,7 @@ PYBIND11_MODULE(_core, m) {
            }),
            "dispatcher"_a, py::kw_only(), "model"_a, "scenario"_a, "mode"_a, "user_conf"_a,
            "audit_conf"_a, "log_dir"_a, "sut_name"_a, "qsl_name"_a)
+      .def_property_readonly("limits_ns", &sut::LoadGenTest::limits_ns)
       .def("start", &sut::LoadGenTest::start, ReleaseGil())
       .def("wait", &sut::LoadGenTest::wait, "timeout_s"_a, ReleaseGil())
       .def_property_readonly("finished",

@@ -138,9 +138,8 @@ Snapshot Dispatcher::stats() const {
   ttft_ns.reserve(num_samples);
   tpot_ns.reserve(num_samples);
   stats_.samples.for_each(num_samples, [&](const CompletedSample& sample) {
-    ttft_ns.push_back(sample.first_token_ns - sample.issued_ns);
-    if (sample.output_tokens > 1)
-      tpot_ns.push_back((sample.completed_ns - sample.first_token_ns) / (sample.output_tokens - 1));
+    ttft_ns.push_back(sample.ttft_ns());
+    if (sample.output_tokens > 1) tpot_ns.push_back(sample.tpot_ns());
   });
   s.ttft_ns = quantiles_of(std::move(ttft_ns));
   s.tpot_ns = quantiles_of(std::move(tpot_ns));
@@ -166,6 +165,16 @@ SampleColumns Dispatcher::samples() const {
     columns.completed_ns.push_back(sample.completed_ns - since);
   });
   return columns;
+}
+
+std::pair<std::int64_t, std::int64_t> Dispatcher::num_over(std::int64_t ttft_ns,
+                                                           std::int64_t tpot_ns) const {
+  std::int64_t over_ttft = 0, over_tpot = 0;
+  stats_.samples.for_each(stats_.samples.size(), [&](const CompletedSample& sample) {
+    over_ttft += sample.ttft_ns() > ttft_ns;
+    over_tpot += sample.tpot_ns() > tpot_ns;
+  });
+  return {over_ttft, over_tpot};
 }
 
 void Dispatcher::reset_stats() {

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "in_flight.h"
@@ -93,6 +94,8 @@ class Dispatcher {
   Snapshot stats() const;
   // The samples completed since reset_stats(), which must not run meanwhile.
   SampleColumns samples() const;
+  // How many of them have a TTFT and a TPOT over these limits.
+  std::pair<std::int64_t, std::int64_t> num_over(std::int64_t ttft_ns, std::int64_t tpot_ns) const;
   // Starts counting anew. Throws std::logic_error while a sample is queued or in flight.
   void reset_stats();
 

@@ -180,6 +180,15 @@ LoadGenTest::~LoadGenTest() {
     thread_.detach();
 }
 
+std::optional<std::pair<std::int64_t, std::int64_t>> LoadGenTest::limits_ns() const {
+  const mlperf::TestSettings& settings = session_->settings;
+  if (settings.scenario != mlperf::TestScenario::Server || !settings.use_token_latencies ||
+      settings.mode != mlperf::TestMode::PerformanceOnly)
+    return std::nullopt;
+  return std::pair(static_cast<std::int64_t>(settings.server_ttft_latency),
+                   static_cast<std::int64_t>(settings.server_tpot_latency));
+}
+
 void LoadGenTest::start() {
   if (thread_.joinable()) throw std::logic_error("a LoadGenTest starts once");
   thread_ = std::thread([session = session_] { session->run(); });

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "dispatcher.h"
 
@@ -38,6 +41,9 @@ class LoadGenTest {
   ~LoadGenTest();
   LoadGenTest(const LoadGenTest&) = delete;
   LoadGenTest& operator=(const LoadGenTest&) = delete;
+
+  // The limits on TTFT and TPOT; none where LoadGen holds a test to none.
+  std::optional<std::pair<std::int64_t, std::int64_t>> limits_ns() const;
 
   // Throws std::logic_error when called twice.
   void start();

@@ -31,6 +31,12 @@ struct CompletedSample {
   std::int64_t admitted_ns;
   std::int64_t first_token_ns;
   std::int64_t completed_ns;
+
+  std::int64_t ttft_ns() const { return first_token_ns - issued_ns; }
+  // 0 for an answer of one token.
+  std::int64_t tpot_ns() const {
+    return output_tokens > 1 ? (completed_ns - first_token_ns) / (output_tokens - 1) : 0;
+  }
 };
 
 // Completed samples in the order of their completion, as columns; times count from a phase's start.

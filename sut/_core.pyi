@@ -119,6 +119,8 @@ class Dispatcher:
         columns sample_index, replica, prompt_tokens, output_tokens, issued_ns, admitted_ns,
         first_token_ns and completed_ns. Times count from :meth:`reset_stats`, which must not
         run meanwhile."""
+    def num_over(self, *, ttft_ns: int, tpot_ns: int) -> tuple[int, int]:
+        """How many of these samples have a TTFT and a TPOT over the limits."""
     def reset_stats(self) -> None: ...
     def close(self) -> None: ...
 
@@ -140,6 +142,9 @@ class LoadGenTest:
     ) -> None:
         """``scenario`` is Server, Offline or SingleStream; ``mode`` is performance or
         accuracy; ``user_conf`` and ``audit_conf`` are paths, empty for none."""
+    @property
+    def limits_ns(self) -> tuple[int, int] | None:
+        """The limits on TTFT and TPOT; None where LoadGen holds a test to none."""
     def start(self) -> None: ...
     def wait(self, timeout_s: float) -> bool:
         """Block until StartTest has returned or the dispatcher has failed; True when so.

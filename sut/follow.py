@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import msgspec
 from rich.console import Console
 from rich.status import Status
 
 from sut.errors import EXIT_FAILED
 from sut.executor import Submitted
 from sut.plan import Plan
-from sut.progress import Line
+from sut.progress import Line, Reader
 from sut.results import record, report
 from sut.rundir import RunDir
 
@@ -98,22 +97,14 @@ class Lines:
     """The lines of a run's progress file as they come, and the run's process id from its first."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
+        self._reader = Reader(path)
         self._pid: int | None = None
         self.cancel_asked = False
 
     def read(self) -> list[Line]:
-        """The lines that have come since the last call; a line still being written waits."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                whole, newline, _ = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            return []
-        self._offset += len(whole) + len(newline)
-        lines = [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
-        self._pid = next((line.pid for line in lines if line.pid), self._pid)
+        """The lines that have come since the last call."""
+        lines = self._reader.read()
+        self._pid = next((line.pid for line in reversed(lines) if line.pid), self._pid)
         return lines
 
     def cancel_if_asked(self) -> None:

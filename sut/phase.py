@@ -52,7 +52,7 @@ def run_phase(
         while not test.wait(POLL_S):
             serving.check()
             if progress.due(mode):
-                progress.phase(mode, serving.dispatcher.stats())
+                progress.phase(mode, serving.dispatcher.stats(), _num_over(serving, test))
         if not test.finished:
             serving.check()
     except BaseException as error:
@@ -63,7 +63,7 @@ def run_phase(
         raise
     sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
     stats = serving.dispatcher.stats()
-    progress.phase(mode, stats)
+    progress.phase(mode, stats, _num_over(serving, test), last=True)
     return stats
 
 
@@ -76,6 +76,15 @@ def interrupted(
         dispatcher=_dispatcher_stats(stats),
         replicas=_work(plan, stats, node_names),
     )
+
+
+def _num_over(serving: Serving, test: _core.LoadGenTest) -> tuple[int, int] | None:
+    """How many samples are over LoadGen's limits on TTFT and TPOT; None where it has none."""
+    limits = test.limits_ns
+    if limits is None:
+        return None
+    ttft_ns, tpot_ns = limits
+    return serving.dispatcher.num_over(ttft_ns=ttft_ns, tpot_ns=tpot_ns)
 
 
 def judge_phase(

@@ -6,7 +6,9 @@ written. Fields are None, or left out, where they do not apply.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,8 @@ class ReplicaProgress(msgspec.Struct, omit_defaults=True):
     waiting: int
     kv_cache_usage: float  # 0 to 1
     output_tokens: int
+    prompt_tokens: int = 0  # of the samples it was given
+    completed: int = 0  # samples
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -35,16 +39,20 @@ class Line(msgspec.Struct, omit_defaults=True):
 
     t_s: float
     step: str  # what is going on, in words
-    pid: int | None = None  # of the run, in its first line: SIGTERM there cancels it
+    pid: int | None = None  # of the run, in an attempt's first line: SIGTERM there cancels it
+    host: str | None = None  # where that is
     phase: str | None = None
     issued: int = 0
     queued: int = 0
     in_flight: int = 0
     completed: int = 0
     output_tokens: int = 0
+    prompt_tokens: int = 0  # of the samples given to replicas
     elapsed_s: float = 0.0  # of the phase
     ttft_p99_ms: float | None = None
     tpot_p99_ms: float | None = None
+    ttft_over: int | None = None  # of the completed samples, how many are over LoadGen's limit
+    tpot_over: int | None = None
     replicas: list[ReplicaProgress] = []
 
 
@@ -55,15 +63,25 @@ class Progress:
         self._file = path.open("ab", buffering=0)
         self._start = time.monotonic()
         self._last = ("", 0.0)
-        self._write(Line(t_s=self._now(), step="starting", pid=os.getpid()))
+        first = Line(t_s=self._now(), step="starting", pid=os.getpid(), host=socket.gethostname())
+        self._write(first)
 
     def step(self, text: str) -> None:
         """Tell what is going on while nothing is measured."""
         self._write(Line(t_s=self._now(), step=text))
 
-    def phase(self, name: str, stats: _core.Stats) -> None:
-        """Tell how far a phase is."""
+    def phase(
+        self,
+        name: str,
+        stats: _core.Stats,
+        num_over: tuple[int, int] | None = None,
+        *,
+        last: bool = False,
+    ) -> None:
+        """Tell how far a phase is; the ``last`` word on it is never left out. ``num_over``
+        samples are over the limits on TTFT and TPOT."""
         ttft, tpot = stats.ttft_ns.get("p99"), stats.tpot_ns.get("p99")
+        ttft_over, tpot_over = num_over or (None, None)
         self._write(
             Line(
                 t_s=self._now(),
@@ -74,9 +92,12 @@ class Progress:
                 in_flight=sum(replica.in_flight for replica in stats.replicas),
                 completed=stats.completed,
                 output_tokens=stats.output_tokens,
+                prompt_tokens=stats.prompt_tokens,
                 elapsed_s=round(stats.elapsed_ns / 1e9, 3),
                 ttft_p99_ms=None if ttft is None else ttft / 1e6,
                 tpot_p99_ms=None if tpot is None else tpot / 1e6,
+                ttft_over=ttft_over,
+                tpot_over=tpot_over,
                 replicas=[
                     ReplicaProgress(
                         index=replica.index,
@@ -85,10 +106,13 @@ class Progress:
                         waiting=replica.waiting,
                         kv_cache_usage=round(replica.kv_cache_usage, 4),
                         output_tokens=replica.output_tokens,
+                        prompt_tokens=replica.prompt_tokens,
+                        completed=replica.completed,
                     )
                     for replica in stats.replicas
                 ],
-            )
+            ),
+            always=last,
         )
 
     def due(self, step: str) -> bool:
@@ -99,7 +123,31 @@ class Progress:
     def _now(self) -> float:
         return round(time.monotonic() - self._start, 3)
 
-    def _write(self, line: Line) -> None:
-        if self.due(line.phase or line.step):
+    def _write(self, line: Line, *, always: bool = False) -> None:
+        if always or self.due(line.phase or line.step):
             self._last = (line.phase or line.step, line.t_s)
             self._file.write(msgspec.json.encode(line) + b"\n")
+
+
+class Reader:
+    """Reads a progress file as it grows. It never writes, and holds nothing open between calls."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[Line]:
+        """The lines that have come since the last call; a line still being written waits, and
+        one that is not ours is passed over."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + len(newline)
+        lines = []
+        for line in whole.splitlines():
+            with contextlib.suppress(msgspec.MsgspecError):
+                lines.append(msgspec.json.decode(line, type=Line))
+        return lines

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 
@@ -117,6 +118,10 @@ void every_completed_sample_is_kept_with_its_times() {
   for (const auto& replica : s.replicas) CHECK(completed[replica.index] == replica.completed);
   for (std::int64_t sample = 0; sample < 100; ++sample) CHECK(times[sample] == 2);
   CHECK(sut::quantiles_of(ttft_ns) == s.ttft_ns);
+  std::sort(ttft_ns.begin(), ttft_ns.end());
+  const std::int64_t median = ttft_ns[100];
+  const auto over = ttft_ns.end() - std::upper_bound(ttft_ns.begin(), ttft_ns.end(), median);
+  CHECK(system.dispatcher->num_over(median, 0) == std::pair(std::int64_t{over}, std::int64_t{200}));
 }
 
 void a_pinned_sample_goes_to_its_replica() {
