@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-COMMANDS = ("submit", "verdict")
+COMMANDS = ("submit", "watch", "history", "compare", "verdict")
 
 
 def main() -> int:
@@ -14,6 +14,18 @@ def main() -> int:
             from sut import submit
 
             return submit.main(arguments)
+        case "watch":
+            from sut import watch
+
+            return watch.main(arguments)
+        case "history":
+            from sut import history
+
+            return history.main(arguments)
+        case "compare":
+            from sut import compare
+
+            return compare.main(arguments)
         case "verdict":
             from sut import verdict
 

@@ -233,6 +233,15 @@ def _with_whole_paths(site: Site) -> Site:
     )
 
 
+def load_site(name: str) -> Site:
+    """The site by name or file. Raises InputError that lists every mistake in it."""
+    file = find("sites", name)
+    document = read(file)
+    if mistakes := check(document, Site, file):
+        raise InputError("\n".join(mistakes))
+    return _with_whole_paths(_convert(document, Site))
+
+
 def sites() -> dict[str, Site]:
     """Every site that has a name here and is without mistakes."""
     found = {}

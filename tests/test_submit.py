@@ -102,7 +102,7 @@ def test_without_waiting_the_command_returns_and_the_run_goes_on(tmp_path: Path)
     assert latest(tmp_path).verdict == "VALID"
 
 
-def test_on_a_terminal_one_line_is_rewritten(tmp_path: Path) -> None:
+def test_on_a_terminal_a_frame_is_redrawn_and_nothing_of_it_stays(tmp_path: Path) -> None:
     terminal, ours = pty.openpty()
     run = subprocess.Popen(
         [sys.executable, "-m", "sut.submit", *fast()],
@@ -118,9 +118,9 @@ def test_on_a_terminal_one_line_is_rewritten(tmp_path: Path) -> None:
             shown += chunk
     assert run.wait(30) == 0
     text = shown.decode()
-    assert "\x1b[2K" in text and "performance: " in text  # a line erased, a line of progress
+    assert "\x1b[2K" in text and "TTFT p99" in text  # a frame erased, a phase's figures
     result = text.rpartition("\x1b[2K")[2]
-    assert "VALID  replay, server" in result and "performance: " not in result
+    assert "VALID  replay, server" in result and "TTFT p99" not in result
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,321 @@
+"""A run as it stands: put together from its folder and from Slurm, and only by reading."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sut import fit, runs, slurm
+from sut.errors import InputError
+from sut.plan import Mode, Plan, Struct, read_plan
+from sut.progress import Line, Reader, ReplicaProgress
+from sut.projection import Goal, Projection, goal_of, project
+from sut.results import mllog, record
+from sut.rundir import RunDir
+
+WINDOW_LINES = 15  # about as many seconds: what "now" is for a rate
+ASK_SLURM_S = 10.0  # between two questions about one job: slurmctld serves everyone
+
+
+class ReplicaState(Struct, frozen=True, kw_only=True):
+    """One replica. Rates are tokens a second of late."""
+
+    index: int
+    node: str
+    in_flight: int
+    running: int
+    waiting: int
+    kv_cache_usage: float  # 0 to 1
+    samples: int
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+
+
+class PhaseState(Struct, frozen=True, kw_only=True):
+    """One phase. Counts and latencies are of the whole phase so far, rates of late; ``verdict``
+    is there once it is judged, ``projection`` before that."""
+
+    name: str
+    state: Literal["waiting", "running", "judging", "done", "stopped"]
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+    elapsed_s: float = 0.0
+    issued: int = 0
+    completed: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    prompt_tokens_per_s: float = 0.0
+    output_tokens_per_s: float = 0.0
+    ttft_p99_ms: float | None = None
+    ttft_limit_ms: float | None = None
+    tpot_p99_ms: float | None = None
+    tpot_limit_ms: float | None = None
+    projection: Projection | None = None
+    replicas: tuple[ReplicaState, ...] = ()
+
+
+class RunState(Struct, frozen=True, kw_only=True):
+    """One run. ``state`` is lost where it ended without its record; ``left_s`` is an estimate
+    until the last phase's end; ``silent_s`` is the time since it last said something."""
+
+    run: str  # its folder
+    benchmark: str
+    scenario: str
+    mode: str
+    preset: str
+    site: str
+    state: Literal["pending", "starting", "running", "over", "lost"]
+    job: slurm.JobState | None
+    t_s: float | None  # of the last line, from the run's start
+    step: str
+    silent_s: float | None
+    left_s: float | None
+    phases: tuple[PhaseState, ...]
+    verdict: str | None = None  # of a run that is over
+    status: str | None = None
+    exit_code: int | None = None
+    failure: str | None = None
+
+
+class Observer:
+    """Looks at one run, again and again. Raises InputError where its plan can't be read."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        try:
+            self.plan = read_plan(run.plan)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise InputError(f"{run.plan}: not a plan of this version: {error}") from None
+        self._reader = Reader(run.progress)
+        self._lines: dict[str, deque[Line]] = {}  # of each phase, its last
+        self._first: Line | None = None  # of this attempt
+        self._last: Line | None = None
+        self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
+        self._job: slurm.JobState | None = None
+        self._asked = float("-inf")
+
+    @property
+    def pid(self) -> int | None:
+        """The run's process, where it has said so: SIGTERM there cancels it."""
+        return self._first.pid if self._first else None
+
+    def look(self) -> RunState:
+        """The run now."""
+        new = self._reader.read()
+        for line in new:
+            self._take(line)
+        self._ask_slurm()
+        result = _record(self.run)
+        state = self._state(result)
+        over = state in ("over", "lost")
+        phases = tuple(self._phase(mode, result, over) for mode in self.plan.mode.phases)
+        return RunState(
+            run=str(self.run),
+            benchmark=self.plan.benchmark,
+            scenario=self.plan.scenario,
+            mode=self.plan.mode,
+            preset=self.plan.preset,
+            site=self.plan.site,
+            state=state,
+            job=self._job,
+            t_s=self._last.t_s if self._last else None,
+            step=self._last.step if self._last else "",
+            silent_s=None if over else _age_s(self.run.progress),
+            left_s=_left_s(self.plan, phases) if state == "running" else None,
+            phases=phases,
+            verdict=result.verdict if result and state == "over" else None,
+            status=result.status if result and state == "over" else None,
+            exit_code=result.exit_code if result and state == "over" else None,
+            failure=result.failure.message if result and result.failure and over else None,
+        )
+
+    def _take(self, line: Line) -> None:
+        if line.pid is not None:  # a requeued job begins again
+            self._first = line
+            self._lines.clear()
+        if line.phase is not None:
+            self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES)).append(line)
+        self._last = line
+
+    def _ask_slurm(self) -> None:
+        if self.plan.slurm is None or time.monotonic() - self._asked < ASK_SLURM_S:
+            return
+        self._asked = time.monotonic()
+        if job_id := runs.job_of(self.run):
+            self._job = slurm.job_state(job_id) or self._job
+
+    def _state(
+        self, result: record.Record | None
+    ) -> Literal["pending", "starting", "running", "over", "lost"]:
+        job = self._job
+        if job is not None and job.state in slurm.WAITING:
+            return "pending"
+        final = result is not None and not _interim(result)
+        if final and _newer(self.run.record, self.run.progress):
+            return "over"
+        if (job is not None and not job.alive) or self._is_gone():
+            return "over" if final else "lost"
+        return "running" if self._lines else "starting"
+
+    def _is_gone(self) -> bool:
+        """Whether the run was a process of this machine and is none any more."""
+        first = self._first
+        if first is None or first.pid is None or first.host != socket.gethostname():
+            return False
+        if self.plan.container is not None:  # its process ids may be its own
+            return False
+        return not Path(f"/proc/{first.pid}").exists()
+
+    def _phase(self, mode: Mode, result: record.Record | None, over: bool) -> PhaseState:
+        judged = next((p for p in result.phases if p.name == mode), None) if result else None
+        lines = self._lines.get(mode)
+        if judged is not None:
+            reasons = tuple(reason.text for reason in judged.verdict.reasons)
+            shell = PhaseState(
+                name=mode, state="done", verdict=judged.verdict.verdict, reasons=reasons
+            )
+        elif lines is None:
+            return PhaseState(name=mode, state="stopped" if over else "waiting")
+        elif over:
+            shell = PhaseState(name=mode, state="stopped")
+        elif self._last is not None and self._last.phase == mode:
+            shell = PhaseState(name=mode, state="running")
+        else:
+            shell = PhaseState(name=mode, state="judging")
+        if lines is None:
+            return shell
+        return _measured(shell, tuple(lines), self._goal(mode), self.plan)
+
+    def _goal(self, mode: Mode) -> Goal | None:
+        log = self.run.loadgen(mode) / mllog.FILE_NAME
+        try:
+            size = log.stat().st_size
+        except OSError:
+            return None
+        if self._goals.get(mode, (-1, None))[0] != size:
+            self._goals[mode] = (size, read_goal(log))
+        return self._goals[mode][1]
+
+
+def _measured(
+    phase: PhaseState, lines: tuple[Line, ...], goal: Goal | None, plan: Plan
+) -> PhaseState:
+    """The phase with what its lines tell."""
+    last, before = lines[-1], _before(lines)
+    return msgspec.structs.replace(
+        phase,
+        elapsed_s=last.elapsed_s,
+        issued=last.issued,
+        completed=last.completed,
+        queued=last.queued,
+        in_flight=last.in_flight,
+        prompt_tokens_per_s=_rate(last, before, last.prompt_tokens, before.prompt_tokens),
+        output_tokens_per_s=_rate(last, before, last.output_tokens, before.output_tokens),
+        ttft_p99_ms=last.ttft_p99_ms,
+        ttft_limit_ms=goal.ttft_limit_ms if goal else None,
+        tpot_p99_ms=last.tpot_p99_ms,
+        tpot_limit_ms=goal.tpot_limit_ms if goal else None,
+        projection=project(goal, last) if goal and phase.state != "done" else None,
+        replicas=tuple(_replica(replica, last, before, plan) for replica in last.replicas),
+    )
+
+
+def _before(lines: tuple[Line, ...]) -> Line:
+    """What rates are taken since: the first line kept, or where there is one line the start."""
+    return lines[0] if len(lines) > 1 else Line(t_s=0.0, step="")
+
+
+def _rate(last: Line, before: Line, now: int, then: int) -> float:
+    elapsed_s = last.elapsed_s - before.elapsed_s
+    return round((now - then) / elapsed_s, 1) if elapsed_s > 0 else 0.0
+
+
+def _replica(now: ReplicaProgress, last: Line, before: Line, plan: Plan) -> ReplicaState:
+    nothing = ReplicaProgress(
+        index=now.index, in_flight=0, running=0, waiting=0, kv_cache_usage=0.0, output_tokens=0
+    )
+    then = next((r for r in before.replicas if r.index == now.index), nothing)
+    return ReplicaState(
+        index=now.index,
+        node=_node_names(plan, now.index),
+        in_flight=now.in_flight,
+        running=now.running,
+        waiting=now.waiting,
+        kv_cache_usage=now.kv_cache_usage,
+        samples=now.completed,
+        prompt_tokens_per_s=_rate(last, before, now.prompt_tokens, then.prompt_tokens),
+        output_tokens_per_s=_rate(last, before, now.output_tokens, then.output_tokens),
+    )
+
+
+def _node_names(plan: Plan, replica: int) -> str:
+    """Where a replica is; a node that Slurm chose goes by its number."""
+    parts = plan.replicas[replica].parts if replica < len(plan.replicas) else ()
+    return ", ".join(plan.nodes[part.node].name or f"node {part.node}" for part in parts)
+
+
+def _left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:
+    """Until the last phase's end: the running one by its rate, the others as planned."""
+    left_s = 0.0
+    for phase in phases:
+        if phase.state == "running":
+            if phase.projection is None or phase.projection.left_s is None:
+                return None
+            left_s += phase.projection.left_s
+        elif phase.state == "waiting":
+            left_s += fit.measured_s(
+                plan.scenario, Mode(phase.name), plan.loadgen_settings, plan.dataset.num_samples
+            )
+    return round(left_s, 1)
+
+
+def read_goal(log: Path) -> Goal | None:
+    """What LoadGen set itself, from as much of its detail log as is written; None before that."""
+    values: dict[str, mllog.Scalar] = {}
+    error = None
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line.removeprefix(mllog.PREFIX))
+            key, value = entry["key"], entry["value"]
+            if entry["metadata"]["is_error"] and error is None:
+                error = str(value)
+        except (ValueError, KeyError, TypeError):
+            continue  # cut: it is still being written
+        if not isinstance(value, list | dict):
+            values[key] = value
+    return goal_of(values, error)
+
+
+def _record(run: RunDir) -> record.Record | None:
+    if not run.record.is_file():
+        return None
+    return record.read(run.record)
+
+
+def _interim(result: record.Record) -> bool:
+    """Whether this was written between two phases, for the case that the run goes no further."""
+    return result.failure is not None and result.failure.code == "interrupted"
+
+
+def _newer(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_mtime_ns >= other.stat().st_mtime_ns
+    except FileNotFoundError:
+        return True
+
+
+def _age_s(path: Path) -> float | None:
+    try:
+        return round(max(0.0, time.time() - path.stat().st_mtime), 1)
+    except OSError:
+        return None
