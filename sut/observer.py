@@ -156,7 +156,7 @@ class Observer:
         job = self._job
         if job is not None and job.state in slurm.WAITING:
             return "pending"
-        final = result is not None and not _interim(result)
+        final = result is not None and not result.interim
         if final and _newer(self.run.record, self.run.progress):
             return "over"
         if (job is not None and not job.alive) or self._is_gone():
@@ -300,11 +300,6 @@ def _record(run: RunDir) -> record.Record | None:
     if not run.record.is_file():
         return None
     return record.read(run.record)
-
-
-def _interim(result: record.Record) -> bool:
-    """Whether this was written between two phases, for the case that the run goes no further."""
-    return result.failure is not None and result.failure.code == "interrupted"
 
 
 def _newer(one: Path, other: Path) -> bool:

@@ -82,7 +82,7 @@ class Recorder:
         return final
 
     def _write_interim(self) -> None:
-        interim = RunError("the run ended before its record was complete", code="interrupted")
+        interim = RunError("the run ended before its record was complete", code=record.INTERIM)
         record.write(self._record(interim), self.run_dir)
 
     def _write_attempts(self, last: record.Attempt) -> None:

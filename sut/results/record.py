@@ -19,6 +19,7 @@ from sut.results.verdict import Validity, Verdict
 from sut.rundir import RunDir, write_atomic
 
 RECORD_SCHEMA_VERSION = 1
+INTERIM = "interrupted"  # the failure of a record that was written between two phases
 
 
 class Failure(Struct, frozen=True, kw_only=True):
@@ -140,6 +141,11 @@ class Record(Struct, frozen=True, kw_only=True):
     interrupted: InterruptedPhase | None = None
     attempts: tuple[Attempt, ...] = ()  # the last one's record this is
     nodes: tuple[Environment, ...] = ()  # those of the run but the first, whose is environment
+
+    @property
+    def interim(self) -> bool:
+        """Whether the run was to go on when this was written: it does, or it was killed."""
+        return self.failure is not None and self.failure.code == INTERIM
 
 
 def write(record: Record, run_dir: RunDir) -> Path:

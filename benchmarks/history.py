@@ -1,0 +1,92 @@
+"""Usage: python -m benchmarks.history [NUM_RECORDS]: listing a run root beside reading its records.
+
+Every figure is a process of its own, so that imports count. The records are copies of a real one,
+with names and times of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.__main__ import table
+
+NUM_RECORDS = 10_000
+REPEATS = 5
+STRAIGHT = """
+import sys
+from pathlib import Path
+from sut.results import record
+for path in Path(sys.argv[1]).glob("*/record.json"):
+    record.read(path)
+"""
+
+
+def main() -> int:
+    num_records = int(sys.argv[1]) if len(sys.argv) > 1 else NUM_RECORDS
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        copy(make_record(root / "one"), root / "runs", num_records)
+        listing = ["-m", "sut.history", "--root", str(root / "runs"), "--limit", "0"]
+        straight = [seconds(["-c", STRAIGHT, str(root / "runs")]) for _ in range(REPEATS)]
+        cold = []
+        for _ in range(REPEATS):
+            (root / "runs" / ".history.sqlite").unlink(missing_ok=True)
+            cold.append(seconds(listing))
+        warm = [seconds(listing) for _ in range(REPEATS)]
+        last = [seconds([*listing[:-1], "30"]) for _ in range(REPEATS)]
+    rows = [
+        ("read every record, no index", straight),
+        ("list all, no index yet", cold),
+        ("list all", warm),
+        ("list the last 30", last),
+    ]
+    print(render(num_records, rows))
+    return 0
+
+
+def make_record(folder: Path) -> dict[str, object]:
+    """The record of a run of two replicas on the replay engine."""
+    argv = [sys.executable, "-m", "sut.submit", "--config", "replay", "--preset", "quick"]
+    argv += ["--mode", "all", "--set", f"site.run_root={folder}", "--set", "site.num_replicas=2"]
+    subprocess.run(argv, stdout=subprocess.DEVNULL, check=False)
+    return dict(json.loads((folder / "latest" / "record.json").read_text()))
+
+
+def copy(record: dict[str, object], root: Path, count: int) -> None:
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(count):
+        at = first + timedelta(minutes=number)
+        name = f"{at:%Y%m%dT%H%M%SZ}-replay-server-quick"
+        (root / name).mkdir(parents=True)
+        one = {**record, "run_id": name, "created_utc": f"{at:%Y-%m-%dT%H:%M:%SZ}"}
+        (root / name / "record.json").write_text(json.dumps(one, indent=2))
+
+
+def seconds(arguments: Sequence[str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - begin
+
+
+def render(num_records: int, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
+    base = statistics.median(rows[0][1])
+    head = (f"{num_records:,} records", "seconds", "of reading them straight")
+    return table(
+        head,
+        [
+            (name, f"{statistics.median(times):.2f}", f"{statistics.median(times) / base:.0%}")
+            for name, times in rows
+        ],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

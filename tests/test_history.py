@@ -1,0 +1,314 @@
+"""The history is what the records say, whatever happened to the index."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cli import environment, submit
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from loadgen_logs import smallest_valid, ten_queries
+from records import PLAN, completed, failed, performance
+
+from sut import history
+from sut.errors import InputError
+from sut.results import index, record
+from sut.results.index import FILE_NAME, Index
+from sut.rundir import RunDir
+
+VALID = completed(performance(smallest_valid()))
+INVALID = completed(performance(ten_queries()))
+FAILED = failed(record.Failure(code="engine_died", message="exit 1", replica=1))
+
+
+def add(root: Path, name: str, result: record.Record, created: str, **plan: Any) -> Path:
+    plan_of_it = msgspec.structs.replace(PLAN, **plan)
+    result = msgspec.structs.replace(
+        result,
+        run_id=name,
+        created_utc=created,
+        plan=plan_of_it,
+        plan_digest=plan_of_it.digest(),
+    )
+    return record.write(result, RunDir(root / name))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "runs"
+    add(root, "first", VALID, "2026-11-01T10:00:00Z")
+    add(root, "second", INVALID, "2026-11-02T10:00:00Z", benchmark="llama3.1-8b")
+    add(root / "nightly", "third", FAILED, "2026-11-03T10:00:00Z")
+    return root
+
+
+def listed(root: Path, *arguments: str) -> list[str]:
+    shown = run(root, "--json", *arguments)
+    assert shown.returncode == 0, shown.stderr
+    return [row["path"] for row in json.loads(shown.stdout)]
+
+
+def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sut.history", "--root", str(root), *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def paths(root: Path) -> list[str]:
+    with Index(root) as opened:
+        return [row.path for row in opened.rows()]
+
+
+def test_runs_are_listed_newest_first_with_what_they_measured(root: Path) -> None:
+    with Index(root) as opened:
+        third, second, first = opened.rows()
+    assert [third.path, second.path, first.path] == ["nightly/third", "second", "first"]
+    assert [third.verdict, second.verdict, first.verdict] == ["FAILED", "INVALID", "VALID"]
+    assert third.why == "engine_died" and "early_stopping" in second.why and first.why == ""
+    assert first.nodes == "jw2,jw3" and first.tokens_per_s and first.ttft_p99_ms is not None
+    assert third.tokens_per_s is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--verdict", "valid"], ["first"]),
+        (["--benchmark", "llama3.1-8b"], ["second"]),
+        (["--scenario", "server"], ["nightly/third", "second", "first"]),
+        (["--scenario", "offline"], []),
+        (["--since", "2026-11-02"], ["nightly/third", "second"]),
+        (["--since", "2026-11-02T11:00"], ["nightly/third"]),
+        (["--node", "jw3"], ["second", "first"]),
+        (["--node", "jw"], []),
+        (["--node", "jw_"], []),
+        (["--limit", "2"], ["nightly/third", "second"]),
+        (["--plan", PLAN.digest()[:12]], ["nightly/third", "first"]),
+    ],
+)
+def test_runs_are_filtered(root: Path, arguments: list[str], expected: list[str]) -> None:
+    assert listed(root, *arguments) == expected
+
+
+def test_the_list_for_people_says_what_is_not_in_it(root: Path) -> None:
+    RunDir(root / "queued").root.mkdir()
+    RunDir(root / "queued").plan.write_text("{}")
+    shown = run(root, "--verdict", "INVALID").stdout
+    assert "second" in shown and "early_stopping" in shown and "third" not in shown
+    assert "1 of 3 runs with a record" in shown and "not verified by MLCommons" in shown
+    assert "1 without a record, pending, running or killed: queued" in shown
+
+
+def test_what_was_added_changed_or_removed_is_seen(root: Path) -> None:
+    assert len(paths(root)) == 3
+    add(root, "fourth", VALID, "2026-11-04T10:00:00Z")
+    assert paths(root)[0] == "fourth"
+    add(root, "fourth", INVALID, "2026-11-04T10:00:00Z")
+    with Index(root) as opened:
+        assert opened.rows()[0].verdict == "INVALID"
+    (root / "fourth" / "record.json").unlink()
+    assert len(paths(root)) == 3
+
+
+def test_a_record_that_has_not_changed_is_not_read_again(root: Path) -> None:
+    paths(root)
+    path = root / "first" / "record.json"
+    stat = path.stat()
+    path.write_bytes(b" " * stat.st_size)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with Index(root) as opened:
+        assert opened.rows("path = ?", ["first"])[0].verdict == "VALID"
+    os.utime(path)
+    with Index(root) as opened:
+        assert opened.rows("path = ?", ["first"])[0].verdict == "UNREADABLE"
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    place=st.floats(0, 1, exclude_max=True),
+    cut=st.booleans(),
+    noise=st.binary(min_size=8, max_size=8),
+)
+def test_an_index_damaged_anywhere_is_thrown_away_and_made_again(
+    root: Path, place: float, cut: bool, noise: bytes
+) -> None:
+    with Index(root) as opened:
+        expected = opened.rows()
+    file = root / FILE_NAME
+    content = bytearray(file.read_bytes())
+    where = int(place * len(content))
+    content[where:] = b"" if cut else noise + content[where + 8 :]
+    file.write_bytes(content)
+    with Index(root) as opened:
+        assert opened.rows() == expected
+
+
+def test_an_index_of_another_version_is_made_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths(root)
+    monkeypatch.setattr(index, "VERSION", index.VERSION + 1)
+    assert len(paths(root)) == 3
+
+
+def test_readers_killed_at_any_moment_leave_a_whole_index(root: Path) -> None:
+    chance = random.Random(1)
+    for number in range(25):
+        add(root, f"more-{number}", VALID, f"2026-11-04T10:{number:02}:00Z")
+        readers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "sut.history", "--root", str(root)],
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+            )
+            for _ in range(2)
+        ]
+        time.sleep(chance.uniform(0.1, 0.35))
+        for reader in readers:
+            reader.send_signal(signal.SIGKILL)
+            reader.wait()
+        if (root / FILE_NAME).exists():
+            assert whole(root / FILE_NAME)
+    assert len(paths(root)) == 28 and whole(root / FILE_NAME)
+
+
+def whole(path: Path) -> bool:
+    """Whether the file is an index as it stands, not one that would be thrown away."""
+    database = index._load(path)
+    try:
+        return int(database.execute("SELECT count(*) FROM runs").fetchone()[0]) > 0
+    finally:
+        database.close()
+
+
+def test_what_killed_readers_left_is_removed(root: Path) -> None:
+    old, fresh = root / f".{FILE_NAME}.old", root / f".{FILE_NAME}.fresh"
+    old.touch()
+    fresh.touch()
+    os.utime(old, (0, 0))
+    paths(root)
+    assert not old.exists() and fresh.exists()
+
+
+def test_where_the_index_can_not_be_kept_the_list_is_the_same(root: Path) -> None:
+    (root / FILE_NAME).mkdir()  # as good as a folder of someone else's
+    assert listed(root) == ["nightly/third", "second", "first"]
+
+
+def test_a_damaged_record_is_listed_and_spoils_nothing(root: Path) -> None:
+    (root / "cut").mkdir()
+    (root / "cut" / "record.json").write_bytes((root / "first/record.json").read_bytes()[:-9])
+    with Index(root) as opened:
+        damaged = opened.rows("path = ?", ["cut"])[0]
+        assert damaged.verdict == "UNREADABLE" and damaged.why
+        assert opened.count() == 4
+    assert run(root).returncode == 0
+
+
+def test_a_record_of_a_later_version_is_listed(root: Path) -> None:
+    path = root / "first" / "record.json"
+    document = json.loads(path.read_text())
+    document["schema_version"] = 99
+    document["plan"]["news"] = "from the future"
+    path.write_text(json.dumps(document))
+    assert listed(root, "--verdict", "VALID") == ["first"]
+
+
+def test_a_record_between_two_phases_is_unfinished(root: Path) -> None:
+    interim = record.Failure(code=record.INTERIM, message="it goes on")
+    add(root, "going", failed(interim, performance(smallest_valid())), "2026-11-05T10:00:00Z")
+    assert listed(root, "--verdict", "unfinished") == ["going"]
+
+
+def test_a_real_run_is_in_the_history_of_the_folder_it_was_submitted_in(tmp_path: Path) -> None:
+    submit(tmp_path, "--config", "replay", "--preset", "quick")
+    shown = subprocess.run(
+        [sys.executable, "-m", "sut.history"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0 and "INVALID" in shown.stdout and "quick" in shown.stdout
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir() if not p.is_dir()) == [FILE_NAME]
+
+
+class Links(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hrefs: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.hrefs += [value or "" for name, value in attrs if name in ("href", "src")]
+
+
+def test_the_page_links_every_report_and_needs_no_network(root: Path) -> None:
+    add(root, 'a <b> & "c"', VALID, "2026-11-06T10:00:00Z")
+    (root / "first" / "report.md").touch()
+    (root / "second" / "report.md").touch()
+    (root / "second" / "report.html").touch()
+    shown = run(root, "--html")
+    assert shown.stdout.strip() == str(root / "index.html")
+    page = (root / "index.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert links.hrefs == [
+        "a%20%3Cb%3E%20%26%20%22c%22/record.json",
+        "nightly/third/record.json",
+        "second/report.html",
+        "first/report.md",
+    ]
+    assert "<b>" not in page.replace('<b class="', "") and "not verified by MLCommons" in page
+    assert "http" not in page and page.count("<tr>") == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-24", "2026-11-24T00:00:00Z"),
+        ("2026-11-24T02:30", "2026-11-24T02:30:00Z"),
+        ("2026-11-24T02:30+01:00", "2026-11-24T01:30:00Z"),
+        ("36h", "2026-11-22T22:00:00Z"),
+        ("2w", "2026-11-10T10:00:00Z"),
+    ],
+)
+def test_times_are_read_as_people_write_them(text: str, expected: str) -> None:
+    assert history.since(text, datetime(2026, 11, 24, 10, tzinfo=UTC)) == expected
+
+
+def test_a_time_that_is_none_is_told_with_examples(root: Path) -> None:
+    shown = run(root, "--since", "yesterday")
+    assert shown.returncode == 2 and "--since yesterday" in shown.stderr and "7d" in shown.stderr
+
+
+def test_a_folder_without_runs_or_that_is_one_is_told(root: Path) -> None:
+    missing = run(root / "nowhere")
+    assert missing.returncode == 2 and "--site NAME or --root DIR" in missing.stderr
+    (root / "first" / "plan.json").touch()
+    with pytest.raises(InputError, match="this is one run"):
+        Index(root / "first")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(root: Path) -> None:
+    command = f"{sys.executable} -m sut.history --root {root} --limit 0 | true"
+    piped = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True
+    )
+    assert piped.returncode == 0 and piped.stderr == ""
