@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sut.observer import PhaseState, ReplicaState, RunState
 from sut.results.units import number, quantity
+from sut.runstate import PhaseState, ReplicaState, RunState
 
 PLAIN_INTERVAL_S = 10.0  # between lines of one step where there is no terminal
 SILENT_S = 15.0  # without a word, after which that is said

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from sut import runs
 from sut.errors import EXIT_FAILED, EXIT_VALID, SutError
-from sut.observer import Observer, RunState
+from sut.observer import Observer
 from sut.results import record, report
+from sut.runstate import RunState
 from sut.screen import Screen, frame
 
 LOOK_S = 1.0

@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
-from sut.results.index import Row
 from sut.results.report import UNVERIFIED
+from sut.results.row import Row
 from sut.results.units import number
 
 HEAD = (

@@ -1,0 +1,230 @@
+"""Runs are compared, and a regression is one only beyond noise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cli import environment, fast, set_arguments, submit
+from loadgen_logs import smallest_valid, ten_queries
+from records import PLAN, accuracy, completed, failed, performance
+
+from sut.errors import InputError
+from sut.plan import Scenario
+from sut.results import record
+from sut.results.difference import Comparison, Difference, Run, compare, compare_with_history
+from sut.results.record import Record
+from sut.rundir import RunDir
+
+TTFT_P99 = "result_first_token_99.00_percentile_latency_ns"
+TOKENS_PER_S = "result_completed_tokens_per_second"
+OTHER_PLAN = msgspec.structs.replace(
+    PLAN, engine=msgspec.structs.replace(PLAN.engine, max_num_seqs=32)
+)
+
+
+def measured(ttft_ms: float = 50.0, tokens_per_s: float = 1000.0, **changes: Any) -> Record:
+    """A VALID run of PLAN with this TTFT p99 and this throughput."""
+    phase = performance(smallest_valid())
+    values = {**phase.loadgen, TTFT_P99: ttft_ms * 1e6, TOKENS_PER_S: tokens_per_s}
+    result = completed(msgspec.structs.replace(phase, loadgen=values))
+    return msgspec.structs.replace(result, **changes)
+
+
+def other_plan(*values: float) -> list[Record]:
+    digest = OTHER_PLAN.digest()
+    return [measured(value, plan=OTHER_PLAN, plan_digest=digest) for value in values]
+
+
+def runs(*ttft_ms: float) -> list[Run]:
+    return [Run(name=f"run-{i}", record=measured(ttft)) for i, ttft in enumerate(ttft_ms)]
+
+
+def of(comparison: Comparison, figure: str) -> Difference:
+    return next(d for d in comparison.differences if d.figure == figure)
+
+
+def test_a_run_like_the_earlier_ones_is_within_noise() -> None:
+    earlier = runs(50, 51, 49, 50.5, 49.5)
+    comparison = compare_with_history(Run(name="new", record=measured(50.8)), earlier, 0.02)
+    assert of(comparison, "TTFT p99").word == "within noise" and comparison.regressions == ()
+    assert "5 earlier runs" in comparison.noise
+
+
+def test_a_run_far_from_the_earlier_ones_is_a_regression_and_its_figure_is_named() -> None:
+    earlier = runs(50, 51, 49, 50.5, 49.5)
+    comparison = compare_with_history(Run(name="new", record=measured(60)), earlier, 0.02)
+    ttft = of(comparison, "TTFT p99")
+    assert ttft.word == "worse" and ttft.low is not None and ttft.low > 0
+    assert comparison.regressions == ("TTFT p99 is 20.0% worse",)
+
+
+def test_what_is_lower_is_better_for_a_latency_and_worse_for_throughput() -> None:
+    earlier = runs(50, 51, 49, 50.5, 49.5)
+    new = Run(name="new", record=measured(40, tokens_per_s=900))
+    comparison = compare_with_history(new, earlier, 0.02)
+    assert of(comparison, "TTFT p99").word == "better"
+    assert of(comparison, "throughput").word == "worse"  # the earlier ones are all the same
+    assert comparison.regressions == ("throughput is 10.0% worse",)
+
+
+def test_what_gets_worse_by_less_than_the_tolerance_is_no_regression() -> None:
+    earlier = runs(50, 50.01, 49.99, 50)
+    comparison = compare_with_history(Run(name="new", record=measured(50.5)), earlier, 0.02)
+    assert of(comparison, "TTFT p99").word == "worse" and comparison.regressions == ()
+
+
+def test_with_two_earlier_runs_the_noise_is_not_known() -> None:
+    comparison = compare_with_history(Run(name="new", record=measured(90)), runs(50, 50), 0.02)
+    assert of(comparison, "TTFT p99").word == "noise not known" and comparison.regressions == ()
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (failed(record.Failure(code="engine_died", message="exit 1")), "FAILED: engine_died"),
+        (completed(performance(ten_queries())), "INVALID: It ran"),
+    ],
+)
+def test_a_verdict_that_is_lost_is_a_regression(after: Record, words: str) -> None:
+    comparison = compare_with_history(Run(name="new", record=after), runs(50), 0.02)
+    assert "it was VALID and is " + words in comparison.regressions[0]
+
+
+def test_two_runs_are_compared_by_what_differs_between_runs_of_their_plans() -> None:
+    before = Run(name="a", record=measured(50))
+    after = Run(name="b", record=other_plan(60)[0])
+    repeats = [measured(51), measured(49), *other_plan(61, 59)]
+    comparison = compare(before, after, repeats, 0.02)
+    assert "6 runs of the same plans" in comparison.noise
+    assert of(comparison, "TTFT p99").word == "worse"
+    assert comparison.changed == ("plan.engine.max_num_seqs: 16 -> 32",)
+
+
+def test_an_outlier_does_not_hide_itself_among_the_repeats() -> None:
+    outlier = Run(name="b", record=measured(90))
+    repeats = [measured(value) for value in (50, 51, 49, 50)]
+    comparison = compare(Run(name="a", record=measured(50)), outlier, repeats, 0.02)
+    assert of(comparison, "TTFT p99").word == "worse"
+
+
+def test_without_samples_and_repeats_there_are_numbers_and_no_intervals() -> None:
+    comparison = compare(*runs(50, 60), [], 0.02)
+    ttft = of(comparison, "TTFT p99")
+    assert ttft.change == pytest.approx(0.2) and (ttft.low, ttft.high) == (None, None)
+    assert "no samples of run-0 and run-1" in comparison.noise and comparison.regressions == ()
+
+
+def test_runs_of_different_scenarios_are_not_compared() -> None:
+    plan = msgspec.structs.replace(PLAN, scenario=Scenario.OFFLINE)
+    with pytest.raises(InputError, match=r"scenario server.*offline"):
+        compare(*runs(50), Run(name="b", record=measured(plan=plan)), [], 0.02)
+
+
+def test_accuracy_scores_are_shown_and_their_gates_decide() -> None:
+    before, after = (
+        completed(performance(smallest_valid()), accuracy(score)) for score in (31.0, 30.5)
+    )
+    comparison = compare(Run(name="a", record=before), Run(name="b", record=after), [], 0.02)
+    assert of(comparison, "rouge1").after == 30.5 and comparison.regressions == ()
+
+
+def test_other_software_is_named() -> None:
+    before, after = measured(), measured()
+    packages = {**after.environment.packages, "vllm": "0.99.0"}
+    environment = msgspec.structs.replace(after.environment, packages=packages)
+    after = msgspec.structs.replace(after, environment=environment)
+    comparison = compare(Run(name="a", record=before), Run(name="b", record=after), [], 0.02)
+    (changed,) = comparison.changed
+    assert changed.startswith("packages.vllm: ") and changed.endswith(" -> 0.99.0")
+
+
+# The command.
+
+
+def command(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sut.compare", *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def nights(cwd: Path, ttft_ms: Sequence[float]) -> None:
+    """One run a night of one plan, under ``cwd/runs``."""
+    for day, value in enumerate(ttft_ms, start=1):
+        run = RunDir(cwd / "runs" / f"night-{day}")
+        result = measured(value, run_id=run.root.name, created_utc=f"2026-11-{day:02}T02:00:00Z")
+        record.write(result, run)
+        run.plan.write_bytes(msgspec.json.encode(PLAN))
+
+
+def test_a_nightly_run_that_regressed_ends_with_1_and_names_it(tmp_path: Path) -> None:
+    nights(tmp_path, [50, 51, 49, 50, 75])
+    shown = command(tmp_path, "night-5", "--fail-on-regression")
+    assert shown.returncode == 1, shown.stderr
+    assert "REGRESSION: TTFT p99 is 50.0% worse" in shown.stdout
+    assert "not verified by MLCommons" in shown.stdout
+    assert command(tmp_path, "night-5").returncode == 0
+    # The earlier ones alone count: what came later is not looked at.
+    assert command(tmp_path, "night-4", "--fail-on-regression").returncode == 0
+
+
+def test_a_nightly_run_within_noise_ends_with_0(tmp_path: Path) -> None:
+    nights(tmp_path, [50, 51, 49, 50, 50.5])
+    shown = command(tmp_path, "night-5", "--fail-on-regression")
+    assert shown.returncode == 0 and "within noise" in shown.stdout
+    assert "REGRESSION" not in shown.stdout
+
+
+def test_a_tolerance_is_given_in_percent(tmp_path: Path) -> None:
+    nights(tmp_path, [50, 51, 49, 50, 75])
+    tolerant = command(tmp_path, "night-5", "--fail-on-regression", "--tolerance", "60")
+    assert tolerant.returncode == 0
+
+
+def test_the_first_night_is_no_failure(tmp_path: Path) -> None:
+    nights(tmp_path, [50])
+    shown = command(tmp_path, "night-1", "--fail-on-regression")
+    assert shown.returncode == 0 and "no earlier run of its plan" in shown.stderr
+
+
+def test_the_comparison_is_told_to_programs_too(tmp_path: Path) -> None:
+    nights(tmp_path, [50, 51, 49, 50, 75])
+    (told,) = json.loads(command(tmp_path, "night-5", "--json").stdout)
+    assert told["after"] == "night-5" and len(told["before"]) == 4
+    ttft = next(d for d in told["differences"] if d["figure"] == "TTFT p99")
+    assert ttft["word"] == "worse" and ttft["low"] < ttft["change"] < ttft["high"]
+
+
+def test_what_is_no_run_is_told(tmp_path: Path) -> None:
+    nights(tmp_path, [50])
+    shown = command(tmp_path, "night-1", "night-2")
+    assert shown.returncode == 2 and "night-2: no such run" in shown.stderr
+
+
+def test_real_runs_are_compared_by_their_samples(tmp_path: Path) -> None:
+    longer = [*fast(), *set_arguments(["scenarios.server.min_duration_ms=1500"])]
+    slower = set_arguments(["engine.replay.step_base_us=1000"])
+    for arguments in (longer, longer, [*longer, *slower]):
+        assert submit(tmp_path, *arguments).returncode == 0
+    one, again, slow = sorted(
+        path.name for path in (tmp_path / "runs").iterdir() if path.name.startswith("2")
+    )
+    shown = json.loads(command(tmp_path, one, again, slow, "--json").stdout)
+    assert [comparison["after"] for comparison in shown] == [again, slow]
+    for comparison in shown:
+        assert "from their samples" in comparison["noise"]
+        assert all(d["low"] is not None for d in comparison["differences"])
+    tpot = next(d for d in shown[1]["differences"] if d["figure"] == "TPOT p50")
+    assert tpot["word"] == "worse" and tpot["low"] > 0.5
+    assert "plan.engine.replay.step_base_us: 200.0 -> 1000.0" in shown[1]["changed"]
