@@ -28,10 +28,6 @@ class Submitted(Protocol):
 
     def done(self) -> bool: ...
 
-    def waiting(self) -> str:
-        """What it waits for, in words; empty once it runs."""
-        ...
-
 
 def check(plan: Plan) -> None:
     """Raise InputError where this machine can't submit the plan."""
@@ -58,9 +54,6 @@ class _LocalJob:
     def done(self) -> bool:
         return bool(self._job.done())
 
-    def waiting(self) -> str:
-        return ""
-
 
 class _SlurmJob:
     def __init__(self, submitted: Any) -> None:
@@ -72,14 +65,6 @@ class _SlurmJob:
     def done(self) -> bool:
         state = self._ask()
         return state is not None and not state.alive
-
-    def waiting(self) -> str:
-        state = self._ask()
-        if state is None or state.state == "RUNNING" or not state.alive:
-            return ""
-        why = f" ({state.reason})" if state.reason else ""
-        start = f", expected to start at {state.start}" if state.start else ""
-        return f"job {self.job_id} is {state.state}{why}{start}"
 
     def _ask(self) -> slurm.JobState | None:
         """Slurm's last answer: where it does not answer, nothing has changed."""
