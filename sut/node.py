@@ -29,6 +29,7 @@ from sut.engine import EngineProcess, Launch, PartId
 from sut.errors import EXIT_FAILED, RunError
 from sut.plan import Plan
 from sut.rundir import RunDir
+from sut.telemetry import Sampler
 
 # The connection of a head that died or can't be reached ends long before. A head that lives may be
 # silent for some seconds: it imports torch, which holds Python's lock.
@@ -97,7 +98,8 @@ def serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
     grace_s = GRACE_S
     try:
         channel.send(Hello(node=allocation.node, host=node.host))
-        grace_s = _obey(channel, node, signalled)
+        with Sampler(run_dir.telemetry(name)):
+            grace_s = _obey(channel, node, signalled)
     except LostError as error:
         _say(name, f"leaves: {head} is lost: {error}")
         return EXIT_FAILED

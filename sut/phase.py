@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sut import _core
 from sut.dataset import Samples
 from sut.plan import Mode, Plan
 from sut.progress import Progress
-from sut.results import accuracy, mllog, sample_log, verdict
-from sut.results.record import (
-    DispatcherStats,
-    InterruptedPhase,
-    PhaseRecord,
-    Quantiles,
-    ReplicaWork,
-)
+from sut.results import accuracy, mllog, sample_log, telemetry, verdict, work
+from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
+from sut.results.telemetry import NodeTelemetry
 from sut.rundir import RunDir
 from sut.serving import POLL_S, Serving
 
 FLUSH_S = 5.0
 
 
+class Measured(NamedTuple):
+    """A LoadGen test that is over: the dispatcher's count of it, and when it was."""
+
+    stats: _core.Stats
+    start_unix_s: float
+    duration_s: float
+
+
 def run_phase(
     mode: Mode, serving: Serving, run_dir: RunDir, samples: Samples, progress: Progress
-) -> _core.Stats:
-    """Run LoadGen's test of ``mode`` to its end and return the dispatcher's count of it.
+) -> Measured:
+    """Run LoadGen's test of ``mode`` to its end.
 
     Raises RunError when it can't end. LoadGen's thread is then left in its test, and this
     process must leave by :func:`os._exit`.
@@ -47,6 +52,7 @@ def run_phase(
         qsl_name=plan.dataset.name,
     )
     serving.dispatcher.reset_stats()
+    start_unix_s = time.time()
     test.start()
     try:
         while not test.wait(POLL_S):
@@ -61,20 +67,20 @@ def run_phase(
         with contextlib.suppress(OSError):  # what failed first is what to tell
             sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
         raise
-    sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
     stats = serving.dispatcher.stats()
+    sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
     progress.phase(mode, stats, _num_over(serving, test), last=True)
-    return stats
+    return Measured(stats, start_unix_s, stats.elapsed_ns / 1e9)
 
 
 def interrupted(
-    mode: Mode, plan: Plan, stats: _core.Stats, node_names: Sequence[str]
+    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
 ) -> InterruptedPhase:
     """What is to be kept of a phase that did not come to its end."""
     return InterruptedPhase(
         name=mode,
         dispatcher=_dispatcher_stats(stats),
-        replicas=_work(plan, stats, node_names),
+        replicas=work.of_replicas(plan, stats, node_names, work.lines_of(run_dir.progress, mode)),
     )
 
 
@@ -92,12 +98,13 @@ def judge_phase(
     plan: Plan,
     run_dir: RunDir,
     samples: Samples,
-    stats: _core.Stats,
+    measured: Measured,
     model_path: Path | None,
     node_names: Sequence[str],
 ) -> PhaseRecord:
     """Read LoadGen's logs of a phase and judge them. ``node_names`` are those of the plan's nodes,
     in its order. Raises RunError, InputError."""
+    stats = measured.stats
     log = mllog.read(run_dir.loadgen(mode))
     num_failed = stats.issued - stats.completed
     replica_samples = [replica.completed for replica in stats.replicas]
@@ -126,34 +133,32 @@ def judge_phase(
         judged = verdict.judge_performance(
             log, num_failed=num_failed, replica_samples=replica_samples, official=plan.official
         )
+    lines = work.lines_of(run_dir.progress, mode)
+    replicas = work.of_replicas(plan, stats, node_names, lines)
+    done = sample_log.read(run_dir.samples(mode))
     return PhaseRecord(
         name=mode,
         loadgen=log.values,
         loadgen_errors=tuple(error.message for error in log.errors),
         verdict=judged,
-        replicas=_work(plan, stats, node_names),
+        replicas=replicas,
         dispatcher=_dispatcher_stats(stats),
         accuracy=scores,
         num_scored=num_scored,
+        start_unix_s=round(measured.start_unix_s, 3),
+        duration_s=round(measured.duration_s, 3),
+        nodes=work.of_nodes(replicas, done) if done else (),
+        telemetry=_telemetry(run_dir, measured),
     )
 
 
-def _work(plan: Plan, stats: _core.Stats, node_names: Sequence[str]) -> tuple[ReplicaWork, ...]:
-    total = stats.output_tokens or 1
-    nodes = [[node_names[part.node] for part in replica.parts] for replica in plan.replicas]
-    return tuple(
-        ReplicaWork(
-            index=replica.index,
-            node=nodes[replica.index][0],
-            nodes=tuple(nodes[replica.index]),
-            samples=replica.completed,
-            prompt_tokens=replica.prompt_tokens,
-            output_tokens=replica.output_tokens,
-            busy_s=round(replica.busy_ns / 1e9, 3),
-            share=round(replica.output_tokens / total, 4),
-        )
-        for replica in stats.replicas
+def _telemetry(run_dir: RunDir, measured: Measured) -> tuple[NodeTelemetry, ...]:
+    start_s, end_s = measured.start_unix_s, measured.start_unix_s + measured.duration_s
+    summaries = (
+        telemetry.summarize(path.stem, telemetry.read(path), start_s, end_s)
+        for path in run_dir.telemetry_files()
     )
+    return tuple(summary for summary in summaries if summary is not None)
 
 
 def _dispatcher_stats(stats: _core.Stats) -> DispatcherStats:
@@ -164,13 +169,6 @@ def _dispatcher_stats(stats: _core.Stats) -> DispatcherStats:
         failed=stats.failed,
         prompt_tokens=stats.prompt_tokens,
         output_tokens=stats.output_tokens,
-        ttft_ms=_quantiles(stats.ttft_ns),
-        tpot_ms=_quantiles(stats.tpot_ns),
+        ttft_ms=work.quantiles_of_ns(stats.ttft_ns),
+        tpot_ms=work.quantiles_of_ns(stats.tpot_ns),
     )
-
-
-def _quantiles(ns: dict[str, int]) -> Quantiles | None:
-    if not ns:
-        return None
-    ms = {name.replace(".", "_"): value / 1e6 for name, value in ns.items()}
-    return Quantiles(**ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from sut import environment, resume
+from sut import environment, report, resume
 from sut.allocation import Allocation
 from sut.errors import EXIT_FAILED, EXIT_INVALID, EXIT_VALID, TRUNCATED, RunError, SutError
 from sut.plan import Mode, Plan
-from sut.results import record, report
+from sut.results import record
 from sut.results.verdict import overall
 from sut.rundir import RunDir, write_atomic
 
@@ -74,11 +75,14 @@ class Recorder:
         self._write_interim()
 
     def finish(self, failure: SutError | None) -> record.Record:
-        """Write the record and the report, and return the record. Raises OSError."""
+        """Write the record and the report, and return the record. Raises OSError where the
+        record can't be written; what goes wrong with the report is told on standard error."""
         final = self._record(failure)
         self._write_attempts(final.attempts[-1])
         record.write(final, self.run_dir)
-        write_atomic(self.run_dir.report, report.render(final))
+        problem = report.publish(final, self.run_dir)
+        if problem is not None:
+            print(problem, file=sys.stderr)
         return final
 
     def _write_interim(self) -> None:

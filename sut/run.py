@@ -16,12 +16,12 @@ from typing import NoReturn
 
 import msgspec
 
-from sut import _core, dataset, model, node, resume
+from sut import dataset, model, node, resume
 from sut.allocation import Allocation, of_process
 from sut.dataset import Samples
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, RunError, SutError
 from sut.nodes import Nodes
-from sut.phase import interrupted, judge_phase, run_phase
+from sut.phase import Measured, interrupted, judge_phase, run_phase
 from sut.plan import EngineKind, Mode, Plan, read_plan
 from sut.progress import Progress
 from sut.recorder import Recorder
@@ -30,6 +30,7 @@ from sut.results.record import Hashes
 from sut.rundir import RunDir
 from sut.serving import Serving
 from sut.signals import Signals
+from sut.telemetry import Sampler
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -66,7 +67,8 @@ def measure(
     plan, run_dir = recorder.plan, recorder.run_dir
     if plan.mode.phases and not recorder.phases_to_do:
         return  # an earlier attempt did all but say so
-    with Nodes(plan, run_dir, allocation) as nodes, signals.heeded():
+    meters = Sampler(run_dir.telemetry(allocation.nodes[allocation.node]))
+    with meters, Nodes(plan, run_dir, allocation) as nodes, signals.heeded():
         nodes.join(progress)
         with recorder.step("prepare"):
             progress.step("preparing the model and the data")
@@ -83,23 +85,25 @@ def measure(
                 progress.step("warming up")
                 serving.warm_up()
             for mode in recorder.phases_to_do:
-                stats = _run_phase(mode, serving, recorder, samples, progress)
+                measured = _run_phase(mode, serving, recorder, samples, progress)
                 with _judging(mode, signals), recorder.step(f"judge {mode}"):
                     progress.step(f"judging {mode}")
                     recorder.add(
-                        judge_phase(mode, plan, run_dir, samples, stats, model_path, nodes.names)
+                        judge_phase(mode, plan, run_dir, samples, measured, model_path, nodes.names)
                     )
 
 
 def _run_phase(
     mode: Mode, serving: Serving, recorder: Recorder, samples: Samples, progress: Progress
-) -> _core.Stats:
+) -> Measured:
     try:
         with recorder.step(mode):
             return run_phase(mode, serving, recorder.run_dir, samples, progress)
     except RunError:
         stats = serving.dispatcher.stats()
-        recorder.interrupted = interrupted(mode, recorder.plan, stats, serving.nodes.names)
+        recorder.interrupted = interrupted(
+            mode, recorder.plan, recorder.run_dir, stats, serving.nodes.names
+        )
         raise
 
 

@@ -56,6 +56,14 @@ class RunDir:
         """One JSON object a line, appended about once a second while a phase runs."""
         return self.root / "progress.jsonl"
 
+    def telemetry(self, node: str) -> Path:
+        """What one node's meters said, one JSON object a line; see :mod:`sut.telemetry`."""
+        return self.root / "telemetry" / f"{node}.jsonl"
+
+    def telemetry_files(self) -> list[Path]:
+        """Those of all nodes, named by their nodes."""
+        return sorted(self.telemetry("*").parent.glob("*.jsonl"))
+
     @property
     def record(self) -> Path:
         return self.root / "record.json"
@@ -63,6 +71,10 @@ class RunDir:
     @property
     def report(self) -> Path:
         return self.root / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
 
     def __fspath__(self) -> str:
         return str(self.root)

@@ -40,7 +40,9 @@ from sut.results.record import (
     ReplicaWork,
     Step,
 )
+from sut.results.telemetry import GpuTelemetry, NodeTelemetry
 from sut.results.verdict import judge_accuracy, judge_performance, overall
+from sut.results.work import NodeWork
 
 PLAN = Plan(
     benchmark="smollm2-135m-news",
@@ -92,10 +94,46 @@ REPLICAS = (
     ),
 )
 
+NODES = tuple(
+    NodeWork(
+        node=work.node,
+        replicas=1,
+        samples=work.samples,
+        prompt_tokens=work.prompt_tokens,
+        output_tokens=work.output_tokens,
+        tokens_per_s=work.output_tokens / 0.5,
+        ttft_ms=QUANTILES,
+        tpot_ms=QUANTILES,
+        kv_cache_usage_max=0.12,
+    )
+    for work in REPLICAS
+)
+METERS = NodeTelemetry(
+    node="jw2",
+    num_readings=60,
+    cpu_energy_j=600.0,
+    cpu_clock_mhz_mean=2400.0,
+    cpu_clock_mhz_min=2100.0,
+    gpus=(
+        GpuTelemetry(
+            index=0,
+            energy_j=1000.0,
+            power_w_mean=150.0,
+            power_w_max=165.0,
+            sm_clock_mhz_mean=1400.0,
+            sm_clock_mhz_min=1200,
+            temperature_c_max=64,
+            memory_used_mib_max=22 * 1024,
+            slowed_by_power=0.25,
+            slowed_by_heat=0.0,
+        ),
+    ),
+)
 
-def performance(log_dir: Path) -> PhaseRecord:
+
+def performance(log_dir: Path, **changes: Any) -> PhaseRecord:
     log = mllog.read(log_dir)
-    return PhaseRecord(
+    phase = PhaseRecord(
         name="performance",
         loadgen=log.values,
         loadgen_errors=tuple(error.message for error in log.errors),
@@ -111,7 +149,10 @@ def performance(log_dir: Path) -> PhaseRecord:
             ttft_ms=QUANTILES,
             tpot_ms=QUANTILES,
         ),
+        nodes=NODES,
+        duration_s=10.0,
     )
+    return msgspec.structs.replace(phase, **changes)
 
 
 def accuracy(rouge1: float) -> PhaseRecord:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from loadgen_logs import make, smallest_valid, ten_queries
-from records import PLAN, accuracy, completed, failed, performance
+from records import METERS, PLAN, accuracy, completed, failed, performance
 
 from sut.results.record import Failure, Record
 from sut.results.report import UNVERIFIED, render, summary
@@ -35,8 +36,9 @@ def test_every_reason_is_given_and_ttft_is_not_blamed() -> None:
         for reason in record.phases[0].verdict.reasons:
             assert reason.text in text
         assert "449 more queries" in text
-    before_tables = render(record).split("## Performance")[0]
-    assert "TTFT" not in before_tables
+    reasons, rest = render(record).split("## In short")
+    assert "TTFT" not in reasons
+    assert "TTFT" not in rest.split("## What to try next")[1].split("## Nodes")[0]
 
 
 def test_every_output_says_why_it_is_not_official() -> None:
@@ -68,9 +70,34 @@ def test_the_summary_is_short_and_holds_what_people_look_for() -> None:
 def test_the_report_shows_each_replicas_work_and_where_it_ran_from() -> None:
     record = completed(performance(ten_queries()))
     text = render(record)
-    assert "| 1 | jw3 | 4 | 400 | 32 | 0.3 s | 40.0% |" in text
+    assert "| 1 | jw3 | 4 | 400 | 32 | 0.3 s | 40.0% | - |" in text
+    assert "| jw3 | 1 | 4 | 64 | 48.1 | 50.3 | 48.1 | 50.3 | 12.0% | - |" in text
     assert record.plan_digest in text and "a" * 64 in text and "b" * 64 in text
     assert record.environment.kernel in text
+
+
+def test_the_key_figures_stand_beside_their_limits() -> None:
+    text = render(completed(performance(ten_queries()), accuracy(29.0)))
+    short = text.split("## In short")[1].split("\n## ")[0]
+    assert re.search(r"\| TTFT, p99 \| [\d.]+ ms \| 2,000 ms \| yes \|", short)
+    assert re.search(r"\| measured for \| [\d.]+ s \| 600 s \| \*\*no\*\* \|", short)
+    assert "| accuracy, rouge1 | 29 | 29.7 | **no** |" in short
+
+
+def test_energy_is_shown_as_what_it_is() -> None:
+    with_meters = render(completed(performance(smallest_valid(), telemetry=(METERS,))))
+    section = with_meters.split("## Energy and clocks")[1].split("\n## ")[0]
+    assert "This is not MLPerf Power" in section
+    assert "| jw2 GPU 0 | 1,000 J | 150 W | 165 W | 1,400 MHz | 1,200 MHz | 64 °C |" in section
+    assert "| jw2 CPU | 600 J | 60 W |" in section
+    assert "a token" not in with_meters  # jw3 has no meter: what it took is not known
+    assert "slowed by power in 25.0% of the readings" in with_meters
+    assert "| jw2 | 1 | 6 | 96 | 48.1 | 50.3 | 48.1 | 50.3 | 12.0% | 22 GiB |" in with_meters
+    both = (METERS, msgspec.structs.replace(METERS, node="jw3"))
+    assert "| energy (not MLPerf Power) | 40 J a token |" in render(
+        completed(performance(smallest_valid(), telemetry=both))
+    )
+    assert "no meter" in render(completed(performance(smallest_valid())))
 
 
 def test_accuracy_is_shown_beside_reference_and_gate() -> None:

@@ -110,9 +110,10 @@ def test_every_scenario_runs_without_a_loadgen_error(
     run_dir = RunDir(tmp_path)
     run_dir.user_conf.write_text(plan.user_conf())
     samples = dataset.load(plan, model_path)
-    stats = run_phase(mode, serving, run_dir, samples, Progress(run_dir.progress))
+    measured = run_phase(mode, serving, run_dir, samples, Progress(run_dir.progress))
+    stats = measured.stats
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
-    phase = judge_phase(mode, plan, run_dir, samples, stats, model_path, ["localhost"])
+    phase = judge_phase(mode, plan, run_dir, samples, measured, model_path, ["localhost"])
     assert phase.loadgen_errors == ()
     assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
 

@@ -15,7 +15,9 @@ from sut.environment import Environment
 from sut.errors import InputError
 from sut.plan import Plan, Struct
 from sut.results.mllog import Scalar
+from sut.results.telemetry import NodeTelemetry
 from sut.results.verdict import Validity, Verdict
+from sut.results.work import NodeWork, Quantiles, ReplicaWork
 from sut.rundir import RunDir, write_atomic
 
 RECORD_SCHEMA_VERSION = 1
@@ -47,30 +49,6 @@ class Step(Struct, frozen=True, kw_only=True):
     duration_s: float
 
 
-class ReplicaWork(Struct, frozen=True, kw_only=True):
-    """What one replica did in a phase. ``node`` is the one of its engine core, ``nodes`` are those
-    of all its ranks; ``share`` is its part of all output tokens, 0 to 1."""
-
-    index: int
-    node: str
-    nodes: tuple[str, ...] = ()
-    samples: int
-    prompt_tokens: int
-    output_tokens: int
-    busy_s: float
-    share: float
-
-
-class Quantiles(Struct, frozen=True, kw_only=True):
-    """Milliseconds, exact, by the dispatcher's clock."""
-
-    p50: float
-    p90: float
-    p99: float
-    p99_9: float
-    max: float
-
-
 class DispatcherStats(Struct, frozen=True, kw_only=True):
     """The dispatcher's own count of a phase. Quantiles are None before a first token."""
 
@@ -95,6 +73,10 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     dispatcher: DispatcherStats | None = None
     accuracy: dict[str, float] | None = None
     num_scored: int | None = None  # samples the accuracy scores stand on
+    start_unix_s: float | None = None  # when LoadGen's test was started, by the head's clock
+    duration_s: float | None = None  # until it ended
+    nodes: tuple[NodeWork, ...] = ()
+    telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that offer any
 
 
 class InterruptedPhase(Struct, frozen=True, kw_only=True):

@@ -42,6 +42,10 @@ class SampleLog(msgspec.Struct, frozen=True, kw_only=True):
     def __len__(self) -> int:
         return len(self.completed_ms)
 
+    def span_s(self) -> float | None:
+        """From the first sample issued to the last one completed; None without a sample."""
+        return (self.completed_ms[-1] - min(self.issued_ms)) / 1e3 if len(self) else None
+
     def ttft_ms(self, row: int) -> float:
         return self.first_token_ms[row] - self.issued_ms[row]
 

@@ -1,0 +1,71 @@
+"""What a user sees when a run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sut.results.measures import measure
+from sut.results.record import PhaseRecord, Record
+from sut.results.report import words
+from sut.results.report.latencies import latencies
+from sut.results.units import quantity
+from sut.rundir import RunDir
+
+
+def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
+    """What a user sees when a run ends, about ten lines.
+
+    ``log_tail`` is the last lines of the log that tells why a run failed.
+    """
+    plan = record.plan
+    lines = [f"{words.verdict(record)}  {words.title(plan)}"]
+    if record.failure:
+        lines += [f"  why       {record.failure.code}: {record.failure.message}"]
+        lines += [f"            | {line}" for line in log_tail.splitlines()]
+    for phase in record.phases:
+        lines += _labelled("why", (words.because(phase, c) for c in phase.verdict.reasons))
+        lines += _figures(phase)
+    if not plan.official:
+        lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
+    lines += [f"            {words.UNVERIFIED}", f"  report    {run_dir.report}{_plots(run_dir)}"]
+    if record.failure:
+        lines += [f"  next      less {_log_to_read(record, run_dir)}"]
+    return "\n".join(lines)
+
+
+def _figures(phase: PhaseRecord) -> list[str]:
+    """A phase in the summary: its scores, or its latencies and speed."""
+    if phase.accuracy is not None:
+        scores = (f"{metric} {value:,.10g}" for metric, value in phase.accuracy.items())
+        return [f"  accuracy  {', '.join(scores)}"]
+    measures = measure(phase.loadgen)
+    lines = []
+    for row in latencies(phase, measures):
+        p50, p90, p99 = row.quantiles
+        if row.name == "latency" and phase.loadgen.get("effective_scenario") == "SingleStream":
+            # What MLPerf reports of SingleStream.
+            lines.append(f"  latency   p50 {quantity(p50, 'ms')}   p90 {quantity(p90, 'ms')}")
+        elif row.name != "latency":
+            limit = "" if row.limit is None else f"   limit {quantity(row.limit, 'ms')}"
+            name, _, whose = row.name.partition(" ")
+            lines.append(
+                f"  {name:<9} p50 {quantity(p50, 'ms')}   p99 {quantity(p99, 'ms')}{limit} {whose}"
+            )
+    lines.append(
+        f"  speed     {quantity(measures.tokens_per_s, 'tokens/s')}, "
+        f"{quantity(measures.samples_per_s, 'samples/s')}"
+    )
+    return [line.rstrip() for line in lines]
+
+
+def _plots(run_dir: RunDir) -> str:
+    return " (report.html has the plots)" if run_dir.report_html.is_file() else ""
+
+
+def _log_to_read(record: Record, run_dir: RunDir) -> str:
+    replica = record.failure.replica if record.failure else None
+    return str(run_dir.logs if replica is None else run_dir.replica_log(replica))
+
+
+def _labelled(label: str, lines: Iterable[str]) -> list[str]:
+    return [f"  {label if i == 0 else '':<9} {line}" for i, line in enumerate(lines)]

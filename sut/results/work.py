@@ -1,0 +1,170 @@
+"""Who did what in a phase: each replica's and each node's share, from what the run wrote.
+
+A replica that is spread over several nodes belongs to all of them together, ``jw2+jw3``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sut.plan import Plan, Struct
+from sut.progress import Line
+from sut.results.sample_log import SampleLog
+
+if TYPE_CHECKING:
+    from sut import _core
+
+
+class Quantiles(Struct, frozen=True, kw_only=True):
+    """Milliseconds, exact, by the dispatcher's clock."""
+
+    p50: float
+    p90: float
+    p99: float
+    p99_9: float
+    max: float
+
+
+class ReplicaWork(Struct, frozen=True, kw_only=True):
+    """What one replica did in a phase. ``node`` is the one of its engine core, ``nodes`` are those
+    of all its ranks; ``share`` is its part of all output tokens, 0 to 1; ``kv_cache_usage_max`` is
+    the most seen in ``progress.jsonl``, 0 to 1."""
+
+    index: int
+    node: str
+    nodes: tuple[str, ...] = ()
+    samples: int
+    prompt_tokens: int
+    output_tokens: int
+    busy_s: float
+    share: float
+    kv_cache_usage_max: float | None = None
+
+    @property
+    def group(self) -> str:
+        """Its nodes as one word."""
+        return "+".join(dict.fromkeys(self.nodes)) or self.node
+
+
+class NodeWork(Struct, frozen=True, kw_only=True):
+    """What the replicas of one node, or of one group of nodes, did in a phase.
+
+    ``tokens_per_s`` is output tokens over the phase's time from the first sample issued to the
+    last one completed, the same for every node: the nodes of one phase add up. Latencies are
+    those of the completed samples.
+    """
+
+    node: str
+    replicas: int
+    samples: int
+    prompt_tokens: int
+    output_tokens: int
+    tokens_per_s: float | None
+    ttft_ms: Quantiles | None
+    tpot_ms: Quantiles | None
+    kv_cache_usage_max: float | None = None
+
+
+def of_replicas(
+    plan: Plan, stats: _core.Stats, node_names: Sequence[str], lines: Sequence[Line]
+) -> tuple[ReplicaWork, ...]:
+    """The work of each replica. ``node_names`` are those of the plan's nodes, in its order."""
+    nodes = [tuple(node_names[part.node] for part in replica.parts) for replica in plan.replicas]
+    total = stats.output_tokens or 1
+    return tuple(
+        ReplicaWork(
+            index=replica.index,
+            node=nodes[replica.index][0],
+            nodes=nodes[replica.index],
+            samples=replica.completed,
+            prompt_tokens=replica.prompt_tokens,
+            output_tokens=replica.output_tokens,
+            busy_s=round(replica.busy_ns / 1e9, 3),
+            share=round(replica.output_tokens / total, 4),
+            kv_cache_usage_max=_kv_cache_usage_max(lines, replica.index),
+        )
+        for replica in stats.replicas
+    )
+
+
+def of_nodes(replicas: Sequence[ReplicaWork], samples: SampleLog) -> tuple[NodeWork, ...]:
+    """The work of each node, in the order of the replicas."""
+    group_of = {replica.index: replica.group for replica in replicas}
+    rows: dict[str, list[int]] = {replica.group: [] for replica in replicas}
+    for row, replica in enumerate(samples.replica):
+        rows[group_of[replica]].append(row)
+    span_s = samples.span_s()
+    return tuple(
+        _of_node(node, [r for r in replicas if r.group == node], samples, rows[node], span_s)
+        for node in rows
+    )
+
+
+def _of_node(
+    node: str,
+    replicas: Sequence[ReplicaWork],
+    samples: SampleLog,
+    rows: Sequence[int],
+    span_s: float | None,
+) -> NodeWork:
+    output_tokens = sum(samples.output_tokens[row] for row in rows)
+    usage = [r.kv_cache_usage_max for r in replicas if r.kv_cache_usage_max is not None]
+    return NodeWork(
+        node=node,
+        replicas=len(replicas),
+        samples=len(rows),
+        prompt_tokens=sum(samples.prompt_tokens[row] for row in rows),
+        output_tokens=output_tokens,
+        tokens_per_s=round(output_tokens / span_s, 3) if span_s else None,
+        ttft_ms=quantiles(samples.ttft_ms(row) for row in rows),
+        tpot_ms=quantiles(tpot for row in rows if (tpot := samples.tpot_ms(row)) is not None),
+        kv_cache_usage_max=max(usage, default=None),
+    )
+
+
+def quantiles(values: Iterable[float]) -> Quantiles | None:
+    """By LoadGen's rule, the value at index ``n * fraction`` of the sorted ones; None of none."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+
+    def at(fraction: float) -> float:
+        return round(ordered[min(len(ordered) - 1, math.floor(len(ordered) * fraction))], 6)
+
+    return Quantiles(p50=at(0.5), p90=at(0.9), p99=at(0.99), p99_9=at(0.999), max=at(1))
+
+
+def quantiles_of_ns(ns: Mapping[str, int]) -> Quantiles | None:
+    """The dispatcher's own, which name them ``p99.9``."""
+    ms = {name.replace(".", "_"): value / 1e6 for name, value in ns.items()}
+    return Quantiles(**ms) if ms else None
+
+
+def _kv_cache_usage_max(lines: Iterable[Line], replica: int) -> float | None:
+    seen = (r.kv_cache_usage for line in lines for r in line.replicas if r.index == replica)
+    return max(seen, default=None)
+
+
+def lines_of(path: Path, phase: str) -> list[Line]:
+    """What ``progress.jsonl`` says of a phase, in the last attempt that ran it. None where there is
+    no file; a line that is cut or damaged is left out."""
+    try:
+        raw = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    attempts: list[list[Line]] = [[]]
+    for text in raw:
+        try:
+            line = msgspec.json.decode(text, type=Line)
+        except msgspec.MsgspecError:
+            continue
+        if line.pid is not None:
+            attempts.append([])
+        if line.phase == phase:
+            attempts[-1].append(line)
+    return next((lines for lines in reversed(attempts) if lines), [])

@@ -1,0 +1,164 @@
+"""Runs side by side: a distributed run is one measurement, and no sum of two is ever shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cli import environment
+from loadgen_logs import make, smallest_valid, ten_queries
+from records import NODES, PLAN, REPLICAS, completed, failed, performance
+from test_report_html import Page
+
+from sut.plan import Preset, Scenario, ScenarioSettings
+from sut.results import comparison, record
+from sut.results.comparison import Run
+from sut.results.record import Failure, PhaseRecord, Record
+from sut.rundir import RunDir
+
+
+def offline(tmp_path: Path, num_replicas: int) -> PhaseRecord:
+    """One real LoadGen run, of a system as fast as that many replicas."""
+    conf = {"target_qps": 200, "min_duration": 50, "min_query_count": 100}
+    log_dir = make(
+        tmp_path / f"offline-{num_replicas}",
+        scenario="Offline",
+        user_conf=conf,
+        tpot_ms=20 / num_replicas,
+    )
+    return performance(log_dir)
+
+
+def on(phase: PhaseRecord, *nodes: str, **plan: Any) -> Record:
+    """A run whose replicas were on ``nodes``, one each."""
+    replicas = tuple(work for work in REPLICAS if work.node in nodes)
+    parts = tuple(work for work in NODES if work.node in nodes)
+    changed = msgspec.structs.replace(PLAN, **plan)
+    return completed(msgspec.structs.replace(phase, replicas=replicas, nodes=parts), plan=changed)
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    folder = tmp_path_factory.mktemp("logs")
+    one, two = offline(folder, 1), offline(folder, 2)
+    settings = {"scenario": Scenario.OFFLINE}
+    return [
+        Run(name="jw2, offline", record=on(one, "jw2", **settings)),
+        Run(name="jw3, offline", record=on(one, "jw3", **settings)),
+        Run(name="jw2+jw3, offline", record=on(two, "jw2", "jw3", **settings)),
+    ]
+
+
+def speed(run: Run) -> float:
+    assert run.phase is not None
+    value = run.phase.loadgen["result_tokens_per_second"]
+    assert isinstance(value, int | float)
+    return value
+
+
+def test_scaling_is_held_against_the_nodes_alone_and_their_sum_is_not_shown(
+    campaign: list[Run],
+) -> None:
+    text = comparison.render("Is it one system?", campaign)
+    jw2, jw3, both = map(speed, campaign)
+    efficiency = both / (jw2 + jw3)
+    assert f"a scaling efficiency of {efficiency:.1%}" in text
+    assert f"{2 * efficiency:.2f} times the mean of its 2 nodes alone" in text
+    assert f"{jw2 + jw3:,.0f}" not in text
+    assert f"{both:,.0f} tokens/s measured by one LoadGen" in text
+
+
+def test_every_run_and_every_node_of_it_has_its_row(campaign: list[Run]) -> None:
+    text = comparison.render("Campaign", campaign)
+    assert text.startswith("# Campaign\n")
+    for run in campaign:
+        assert re.search(rf"\| {re.escape(run.name)} \| VALID \| 50 \| {speed(run):,.0f} \|", text)
+    assert "| jw2+jw3, offline | jw3 | 1 | 4 | 64 | 48.1 | 50.3 | 48.1 | 50.3 | 12.0% | - |" in text
+    assert "Result not verified by MLCommons Association." in text
+
+
+def test_the_page_shows_the_same_and_needs_no_network(campaign: list[Run]) -> None:
+    text = comparison.render_html("Campaign", campaign)
+    page = Page(text)
+    assert "scaling efficiency" in page.text and page.tags.count("svg") == 1
+    assert "script" not in page.tags and 'class="good"' in text
+    assert page.text.count("jw2+jw3, offline") >= 4
+
+
+def test_in_server_the_load_offered_is_told_beside_the_scaling() -> None:
+    phase = performance(smallest_valid())
+    double = ScenarioSettings(target_qps=100)
+    runs = [
+        Run(name="jw2", record=on(phase, "jw2")),
+        Run(name="jw3", record=on(phase, "jw3")),
+        Run(name="both", record=on(phase, "jw2", "jw3", loadgen_settings=double)),
+    ]
+    text = comparison.render("x", runs)
+    assert "The load offered was 2.00 times theirs" in text
+
+
+def test_runs_of_different_settings_are_not_compared() -> None:
+    phase = performance(smallest_valid())
+    runs = [
+        Run(name="jw2", record=on(phase, "jw2", preset=Preset.SMOKE)),
+        Run(name="jw3", record=on(phase, "jw3")),
+        Run(name="both", record=on(phase, "jw2", "jw3")),
+    ]
+    text = comparison.render("x", runs)
+    assert "differ in preset: not compared" in text and "efficiency" not in text
+
+
+def test_a_missing_single_is_named() -> None:
+    phase = performance(smallest_valid())
+    runs = [
+        Run(name="jw2", record=on(phase, "jw2")),
+        Run(name="both", record=on(phase, "jw2", "jw3")),
+    ]
+    assert "no run of jw3 alone is among these" in comparison.render("x", runs)
+
+
+def test_a_run_that_is_not_valid_is_shown_with_its_reasons() -> None:
+    phase = performance(smallest_valid())
+    died = Failure(code="engine_died", message="replica 1 ended", replica=1)
+    runs = [
+        Run(name="jw2", record=on(performance(ten_queries()), "jw2")),
+        Run(name="jw3", record=on(phase, "jw3")),
+        Run(name="both", record=on(phase, "jw2", "jw3")),
+        Run(name="died", record=failed(died)),
+        Run(name="pending", record=None),
+    ]
+    text, html = comparison.render("x", runs), comparison.render_html("x", runs)
+    assert "- jw2: performance, min_duration: " in text
+    assert "Not VALID: jw2." in text
+    assert "- died: engine_died: replica 1 ended" in text
+    assert "| pending | no record | - |" in text and "it left no record" in text
+    assert 'class="bad"' in html
+
+
+def test_a_login_node_needs_neither_numpy_nor_matplotlib(
+    campaign: list[Run], tmp_path: Path
+) -> None:
+    for n, run in enumerate(campaign):
+        assert run.record is not None
+        record.write(run.record, RunDir(tmp_path / str(n)))
+    program = f"""
+import json, sys
+from pathlib import Path
+from sut.results import comparison, record
+folders = sorted(Path({str(tmp_path)!r}).iterdir())
+runs = [comparison.Run(name=p.name, record=record.read(p)) for p in folders]
+html = comparison.render_html("x", runs)
+heavy = ("numpy", "matplotlib", "torch", "vllm", "sut._core")
+print(json.dumps([name for name in heavy if name in sys.modules]))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == []

@@ -1,0 +1,158 @@
+"""Figures count what is in the samples, whatever there is of them."""
+
+from __future__ import annotations
+
+import re
+from array import array
+
+import numpy as np
+import pytest
+
+from sut.progress import Line, ReplicaProgress
+from sut.results.page import Figure
+from sut.results.report import figures, meter_figures
+from sut.results.report.evidence import Evidence
+from sut.results.report.figures import Subject
+from sut.results.sample_log import SampleLog
+from sut.telemetry import Gpu, Reading
+
+Row = tuple[int, int, float, float, float]  # replica, output tokens, issued, first token, completed
+
+
+def log_of(rows: list[Row]) -> SampleLog:
+    columns = list(zip(*rows, strict=True)) or [()] * 5
+    return SampleLog(
+        sample_index=array("q", range(len(rows))),
+        replica=array("q", columns[0]),
+        prompt_tokens=array("q", [10 + n % 7 for n in range(len(rows))]),
+        output_tokens=array("q", columns[1]),
+        issued_ms=array("d", columns[2]),
+        admitted_ms=array("d", columns[2]),
+        first_token_ms=array("d", columns[3]),
+        completed_ms=array("d", columns[4]),
+    )
+
+
+def steady(count: int, *, tokens: int = 11) -> list[Row]:
+    """A sample every 10 ms, TTFT 20 ms, TPOT 5 ms, on two replicas in turn."""
+    return [
+        (n % 2, tokens, 10.0 * n, 10.0 * n + 20, 10.0 * n + 20 + 5 * (tokens - 1))
+        for n in range(count)
+    ]
+
+
+def draw(rows: list[Row], lines: list[Line] | None = None, **limits: float) -> dict[str, Figure]:
+    evidence = Evidence(samples=log_of(rows), lines=lines or [])
+    subject = Subject(evidence=evidence, limits=limits, nodes={0: "jw2", 1: "jw3"})
+    return {figure.title: figure for figure in figures.draw(subject)}
+
+
+@pytest.mark.parametrize("rows", [[], steady(1), steady(2), steady(3, tokens=1), steady(2000)])
+def test_any_number_of_samples_can_be_drawn(rows: list[Row]) -> None:
+    for figure in draw(rows, TTFT=10.0, TPOT=1e9).values():
+        assert figure.svg.startswith("<svg") and figure.svg.rstrip().endswith("</svg>")
+        assert "nan" not in figure.svg.lower()
+        assert len(figure.svg) < 150_000
+
+
+def test_one_token_answers_have_no_tpot_figure() -> None:
+    assert "TPOT: distribution" not in draw(steady(50, tokens=1))
+    assert "TPOT: distribution" in draw(steady(50))
+
+
+def test_samples_over_the_limit_are_counted_and_a_far_limit_leaves_them_room() -> None:
+    rows = [*steady(95), *[(0, 11, 950.0 + n, 1200.0 + n, 1300.0 + n) for n in range(5)]]
+    near = draw(rows, TTFT=100.0)["TTFT: distribution"]
+    assert "5 were over the limit" in near.caption and "limit 100 ms" in near.keys[-1].label
+    far = draw(rows, TTFT=10_000.0)["TTFT: distribution"]
+    assert "0 were over the limit" in far.caption
+    assert far.keys[-1].label == "limit 10,000 ms, beyond the plot"
+    assert "10,000" not in re.sub('aria-label="[^"]*"', "", far.svg)
+
+
+def test_no_limit_is_no_line() -> None:
+    figure = draw(steady(100))["TTFT: distribution"]
+    assert not any("limit" in key.label for key in figure.keys)
+
+
+def test_tokens_are_spread_over_the_time_they_came_in_and_none_is_lost() -> None:
+    rows: list[Row] = [
+        (0, 11, 0.0, 1000.0, 2000.0),
+        (0, 1, 0.0, 2500.0, 2500.0),
+        (0, 5, 0, 100, 100),
+    ]
+    columns = figures._columns(log_of(rows))
+    edges = np.array([0.0, 0.5, 1.5, 3.0])
+    counted = figures._tokens(columns, columns["replica"] == 0, edges)
+    assert counted == pytest.approx([5, 1 + 5, 5 + 1])
+
+
+def test_samples_in_flight_are_those_between_admission_and_completion() -> None:
+    begin, end = np.array([0.0, 1.0, 5.0]), np.array([2.0, 3.0, 6.0])
+    at = np.array([0.5, 1.5, 2.5, 4.0, 5.5])
+    assert list(figures._present(begin, end, at)) == [1, 2, 1, 0, 1]
+
+
+def test_many_samples_are_thinned_and_the_slowest_kept() -> None:
+    values = np.ones(10_000)
+    values[123] = 99.0
+    chosen = figures._some(values)
+    assert len(chosen) <= figures.MAX_DOTS and 123 in chosen
+    caption = draw(steady(5000))["TTFT against time"].caption
+    assert "of 5,000 samples are drawn" in caption
+
+
+def test_replicas_are_named_with_their_nodes() -> None:
+    labels = [key.label for key in draw(steady(100))["Throughput"].keys]
+    assert labels == ["replica 0 (jw2)", "replica 1 (jw3)", "all"]
+
+
+def test_queues_and_kv_cache_come_from_progress() -> None:
+    lines = [
+        Line(
+            t_s=n,
+            step="performance",
+            phase="performance",
+            elapsed_s=float(n),
+            queued=n,
+            replicas=[
+                ReplicaProgress(
+                    index=0,
+                    in_flight=4,
+                    running=3,
+                    waiting=1,
+                    kv_cache_usage=0.5,
+                    output_tokens=10,
+                )
+            ],
+        )
+        for n in range(1, 5)
+    ]
+    drawn = draw([], lines)
+    assert list(drawn) == ["Queues", "KV cache"]
+    assert [key.label for key in drawn["Queues"].keys] == [
+        "dispatcher's queue",
+        "waiting in engines",
+        "running in engines",
+    ]
+
+
+def test_power_and_clocks_are_drawn_for_every_meter() -> None:
+    readings = [
+        Reading(
+            unix_s=100.0 + n,
+            cpu_energy_j=50.0 * n,
+            gpus=[Gpu(index=0, power_w=150.0, sm_clock_mhz=1400)],
+        )
+        for n in range(20)
+    ]
+    power, clocks = meter_figures.draw({"jw2": readings, "jw3": []}, 105.0, 10.0)
+    assert [key.label for key in power.keys] == ["jw2 CPU", "jw2 GPU 0"]
+    assert "Not MLPerf Power" in power.caption
+    assert clocks.title == "Clocks"
+    assert meter_figures.draw({"jw2": readings}, 500.0, 10.0) == []
+
+
+def test_what_is_said_for_those_who_cannot_see_is_escaped() -> None:
+    figure = figures.figure("a < b", 'said "so" & more', figures.svg.axes("x", "y"))
+    assert 'aria-label="a &lt; b. said &quot;so&quot; &amp; more"' in figure.svg

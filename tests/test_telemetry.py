@@ -1,0 +1,195 @@
+"""What a node's meters say is sampled, and what it does not offer is left out quietly.
+
+The GPU's driver is a library of ours behind NVIDIA's own Python binding, the CPU's meters a
+folder like ``/sys``: neither is offered where tests run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from cli import fast, latest, submit
+
+from sut import telemetry as meters
+from sut.results import telemetry
+from sut.rundir import RunDir
+from sut.telemetry import Gpu, Reading
+
+TURN_UJ = 262_143_328_850  # where a package's counter starts again
+
+
+def zone(sysfs: Path, folder: str, name: str, energy_uj: int) -> Path:
+    path = sysfs / "class" / "powercap" / folder
+    path.mkdir(parents=True)
+    (path / "name").write_text(f"{name}\n")
+    (path / "max_energy_range_uj").write_text(f"{TURN_UJ}\n")
+    (path / "energy_uj").write_text(f"{energy_uj}\n")
+    return path / "energy_uj"
+
+
+def clock(sysfs: Path, cpu: int, khz: int) -> None:
+    folder = sysfs / "devices" / "system" / "cpu" / f"cpu{cpu}" / "cpufreq"
+    folder.mkdir(parents=True)
+    (folder / "scaling_cur_freq").write_text(f"{khz}\n")
+
+
+def test_only_packages_and_dram_are_counted_and_a_counter_may_turn(tmp_path: Path) -> None:
+    packages = [
+        zone(tmp_path, "intel-rapl:0", "package-0", TURN_UJ - 1_000_000),
+        zone(tmp_path, "intel-rapl:1", "package-1", 5_000_000),
+    ]
+    dram = zone(tmp_path, "intel-rapl:0:1", "dram", 0)
+    cores = zone(tmp_path, "intel-rapl:0:0", "core", 0)
+    platform = zone(tmp_path, "intel-rapl:2", "psys", 0)
+    same_again = zone(tmp_path, "intel-rapl-mmio:0", "package-0", 0)
+    node = meters.Node(None, tmp_path)
+    first = node.read()
+    assert (first.cpu_energy_j, first.dram_energy_j) == (0, 0)
+    packages[0].write_text("2000000\n")  # 3 J on, past the turn
+    packages[1].write_text("9000000\n")
+    dram.write_text("500000\n")
+    for other in (cores, platform, same_again):
+        other.write_text("77000000\n")
+    second = node.read()
+    assert second.cpu_energy_j == pytest.approx(7, abs=1e-3)
+    assert second.dram_energy_j == pytest.approx(0.5)
+
+
+def test_clocks_are_the_mean_of_the_cores_we_may_use(tmp_path: Path) -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    for cpu in usable:
+        clock(tmp_path, cpu, 2_000_000 if cpu == usable[0] else 3_000_000)
+    clock(tmp_path, usable[-1] + 1, 9_000_000)
+    mean = (2000 + 3000 * (len(usable) - 1)) / len(usable)
+    assert meters.Node(None, tmp_path).read().cpu_clock_mhz == pytest.approx(mean, abs=0.1)
+
+
+def test_a_node_that_offers_nothing_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry" / "jw2.jsonl"
+    with meters.Sampler(path, tmp_path / "sys"):
+        pass
+    assert not path.parent.exists()
+
+
+def test_a_broken_meter_is_left_out(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 1).write_text("no number\n")
+    counter = zone(tmp_path, "intel-rapl:1", "package-1", 1)
+    node = meters.Node(None, tmp_path)
+    counter.unlink()
+    assert node.read().cpu_energy_j is None
+
+
+@pytest.fixture(scope="session")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with libnvidia-ml.so.1."""
+    folder = tmp_path_factory.mktemp("driver")
+    source = Path(__file__).with_name("fake_nvml.c")
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return folder
+
+
+def sampled(driver: Path | None, path: Path, **environment: str) -> list[Reading]:
+    """What a process with that driver samples in about a second."""
+    program = (
+        "import sys, time; from pathlib import Path; from sut import telemetry\n"
+        "with telemetry.Sampler(Path(sys.argv[1]), Path('/no/sys')): time.sleep(1.2)"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    env |= {"LD_LIBRARY_PATH": str(driver)} if driver else {}
+    subprocess.run([sys.executable, "-c", program, str(path)], env=env | environment, check=True)
+    return telemetry.read(path)
+
+
+def test_gpus_are_read_through_nvml(fake_driver: Path, tmp_path: Path) -> None:
+    readings = sampled(fake_driver, tmp_path / "jw2.jsonl")
+    assert len(readings) >= 3
+    first, last = readings[0], readings[-1]
+    full, old = last.gpus
+    before = first.gpus[0].energy_j
+    assert full.energy_j is not None and before is not None
+    passed_s = last.unix_s - first.unix_s
+    assert full.energy_j - before == pytest.approx(100 * passed_s, abs=2)
+    assert full == Gpu(
+        index=0,
+        energy_j=full.energy_j,
+        power_w=100,
+        sm_clock_mhz=1440,
+        memory_clock_mhz=1215,
+        temperature_c=61,
+        utilization=0.97,
+        memory_used_mib=22 * 1024,
+        slowed_by_power=True,
+        slowed_by_heat=False,
+    )
+    assert (old.energy_j, old.utilization) == (None, None)
+    assert (old.power_w, old.slowed_by_heat) == (50.5, True)
+
+
+def test_only_the_gpus_of_this_job_are_read(fake_driver: Path, tmp_path: Path) -> None:
+    for visible, indices in (("1", [1]), ("GPU-0000", [0]), ("7", [0, 1]), ("", [0, 1])):
+        path = tmp_path / f"visible-{visible}.jsonl"
+        readings = sampled(fake_driver, path, CUDA_VISIBLE_DEVICES=visible)
+        assert [gpu.index for gpu in readings[0].gpus] == indices, visible
+
+
+def test_without_a_driver_there_is_nothing(tmp_path: Path) -> None:
+    assert sampled(None, tmp_path / "jw2.jsonl") == []
+
+
+def readings_of(power_w: float, begin: float, count: int) -> list[Reading]:
+    """One a second, with a constant power."""
+    return [
+        Reading(
+            unix_s=begin + n,
+            cpu_energy_j=power_w * n,
+            gpus=[Gpu(index=0, energy_j=1000 + 2 * power_w * n, power_w=2 * power_w + n % 2)],
+        )
+        for n in range(count)
+    ]
+
+
+def test_a_phases_energy_is_that_of_its_time_alone() -> None:
+    readings = readings_of(50.0, 100.0, 60)
+    summary = telemetry.summarize("jw2", readings, 110.5, 130.25)
+    assert summary is not None
+    assert summary.cpu_energy_j == pytest.approx(50 * 19.75, abs=0.1)
+    assert summary.gpus[0].energy_j == pytest.approx(100 * 19.75, abs=0.1)
+    assert summary.energy_j == pytest.approx(150 * 19.75, abs=0.2)
+    assert summary.num_readings == 20 and summary.dram_energy_j is None
+    assert summary.gpus[0].power_w_max == 101
+
+
+def test_a_phase_that_has_just_ended_is_whole_and_one_far_away_is_not_known() -> None:
+    readings = readings_of(50.0, 100.0, 11)
+    just_over = telemetry.summarize("jw2", readings, 101.0, 111.0)
+    assert just_over is not None and just_over.cpu_energy_j == pytest.approx(500, abs=0.1)
+    cut = telemetry.summarize("jw2", readings, 101.0, 200.0)
+    assert cut is not None and cut.cpu_energy_j is None
+    assert telemetry.summarize("jw2", readings, 200.0, 300.0) is None
+    assert telemetry.summarize("jw2", [], 0.0, 300.0) is None
+
+
+def test_a_cut_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "jw2.jsonl"
+    lines = [msgspec.json.encode(reading) for reading in readings_of(1.0, 0.0, 3)]
+    path.write_bytes(b"\n".join(lines) + b'\n{"unix_s": 17')
+    assert len(telemetry.read(path)) == 3
+
+
+def test_a_run_where_nothing_is_offered_says_so_in_its_record(tmp_path: Path) -> None:
+    offered = meters.Node(None).offers_something
+    submit(tmp_path, *fast())
+    (phase,) = latest(tmp_path).phases
+    assert bool(phase.telemetry) == bool(RunDir(tmp_path / "runs/latest").telemetry_files())
+    assert bool(phase.telemetry) == offered
+    record = json.loads((tmp_path / "runs/latest/record.json").read_text())
+    assert "telemetry" in record["phases"][0]
+    assert phase.start_unix_s is not None and abs(phase.start_unix_s - time.time()) < 60
