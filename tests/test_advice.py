@@ -102,6 +102,14 @@ def test_a_failed_run_is_told_what_to_read() -> None:
     assert "logs/replica-1.log" in text and "--again" in text
 
 
+def test_a_run_that_was_cut_off_is_told_of_its_load() -> None:
+    cut = failed(Failure(code="truncated", message="the wall limit is near"))
+    text = of(cut, samples(500, growth_ms=10.0))
+    assert "--again" in text and "logs" not in text
+    assert "target_qps=45" in text
+    assert "target_qps" not in of(cut, samples(500))
+
+
 def test_a_queue_that_grows_means_less_load(valid: PhaseRecord) -> None:
     text = of(run(with_checks(valid, ttft_p99=3.0)), samples(500, growth_ms=10.0))
     assert "waited 620 ms" in text and "4,370 ms in the last" in text

@@ -127,6 +127,10 @@ def test_a_run_that_never_served_has_a_page(tmp_path: Path) -> None:
     [
         ("raise RuntimeError('no fonts')", "RuntimeError.*no fonts"),
         ("import os; os.abort()", "report.html could not be drawn"),
+        (  # a signal that is meant for the run's step
+            "import os, signal; os.kill(os.getpid(), signal.SIGTERM); raise OSError('after it')",
+            "OSError.*after it",
+        ),
     ],
 )
 def test_a_bug_in_plotting_leaves_the_record_and_the_report_and_says_so(

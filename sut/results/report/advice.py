@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sut.errors import CANCELLED, TRUNCATED
 from sut.plan import Mode, Plan, Preset, Scenario
-from sut.results.record import PhaseRecord, Record
+from sut.results.record import Failure, PhaseRecord, Record
 from sut.results.report.evidence import Evidence
 from sut.results.report.phases import percent
 from sut.results.rules import Check
@@ -24,12 +25,10 @@ def of(record: Record, evidence: Mapping[str, Evidence]) -> list[str]:
     """Sentences in Markdown, the most pressing first; none where nothing stands out."""
     advice = []
     if record.failure is not None:
-        replica = record.failure.replica
-        log = "logs" if replica is None else f"logs/replica-{replica}.log"
-        advice.append(
-            f"Read `{log}` in the run's folder, mend what it names, and run the same plan once "
-            "more: `python -m sut.submit --again RUN_DIR`."
-        )
+        advice.append(_after(record.failure))
+    for name, seen in evidence.items():
+        if name not in {phase.name for phase in record.phases} and seen.samples is not None:
+            advice += _of_cut_off(record.plan, seen.samples)
     if record.failure is None and record.plan.preset is Preset.QUICK:
         advice.append(
             "Preset quick stops after ten samples, which can't be VALID: `--preset smoke` is the "
@@ -43,6 +42,22 @@ def of(record: Record, evidence: Mapping[str, Evidence]) -> list[str]:
     if record.verdict == "VALID":
         advice += _further(record.plan)
     return list(dict.fromkeys(advice))
+
+
+def _after(failure: Failure) -> str:
+    again = "`python -m sut.submit --again RUN_DIR` runs the same plan once more."
+    if failure.code in (CANCELLED, TRUNCATED):
+        return again
+    log = "logs" if failure.replica is None else f"logs/replica-{failure.replica}.log"
+    return f"Read `{log}` in the run's folder and mend what it names; {again}"
+
+
+def _of_cut_off(plan: Plan, samples: SampleLog) -> Iterator[str]:
+    """A load that is too high is often why a run does not come to its end."""
+    if plan.scenario in (Scenario.SERVER, Scenario.INTERACTIVE) and len(samples) >= FEW:
+        growing = _growing_queue(plan, samples)
+        if growing:
+            yield growing
 
 
 def _remedies(phase: PhaseRecord) -> Iterator[str]:
