@@ -20,7 +20,7 @@ MIN_FREEDOM = 3  # degrees, from which repeated runs tell more than the samples 
 MIN_HISTORY = 3  # earlier runs that a regression is told against
 UNTOLD = ("not_official_because",)  # parts of a plan that follow from others
 Word = Literal["better", "worse", "within noise", "noise not known"]
-Strays = Mapping[str, tuple[float, float]]  # by figure: how far noise moves the log of a ratio
+Widths = Mapping[str, float]  # by figure: how far noise moves the logarithm of a ratio
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -69,17 +69,17 @@ def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float
     known = figures(before.record)
     groups = _groups(before.record, after.record, repeats)
     if sum(len(group) - 1 for group in groups) >= MIN_FREEDOM:
-        strays = _between_runs(known, groups)
+        widths = _between_runs(known, groups)
         source = f"between {sum(map(len, groups))} runs of the same plans"
     elif before.samples is not None and after.samples is not None:
-        strays = _within_runs(known, before.samples, after.samples)
+        widths = _within_runs(known, before.samples, after.samples)
         source = "inside the two runs, from their samples; repeat them to know it between runs, too"
     else:
-        strays = {}
+        widths = {}
         missing = [run.name for run in (before, after) if run.samples is None]
         source = f"not known: no samples of {' and '.join(missing)}, and too few repeated runs"
     differences = [
-        _difference(figure, one, other, strays.get(figure.name))
+        _difference(figure, one, other, widths.get(figure.name))
         for figure, one, other in _pairs(known, before.record, after.record)
     ]
     return _comparison([before], after, differences, source, tolerance)
@@ -92,12 +92,12 @@ def compare_with_history(after: Run, earlier: Sequence[Run], tolerance: float) -
     differences = []
     for figure, before, now in _pairs(figures(last), last, after.record):
         values = _values([run.record for run in earlier], figure)
-        stray = None
+        width = None
         enough = len(values) >= MIN_HISTORY and min(values) > 0
         if enough and (spread := noise.spread([values])) is not None:
             width = noise.half_width(spread, len(values), 1)
-            before, stray = statistics.geometric_mean(values), (-width, width)
-        differences.append(_difference(figure, before, now, stray))
+            before = statistics.geometric_mean(values)
+        differences.append(_difference(figure, before, now, width))
     if len(earlier) >= MIN_HISTORY:
         source = f"between the {len(earlier)} earlier runs of this plan, whose mean is 'before'"
     else:
@@ -167,19 +167,19 @@ def _groups(before: Record, after: Record, repeats: Sequence[Record]) -> list[li
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _between_runs(known: Sequence[Figure], groups: Sequence[Sequence[Record]]) -> Strays:
-    strays = {}
+def _between_runs(known: Sequence[Figure], groups: Sequence[Sequence[Record]]) -> Widths:
+    widths = {}
     for figure in known:
         spread = noise.spread([_values(group, figure) for group in groups])
         if spread is not None and spread.freedom >= MIN_FREEDOM:
-            width = noise.half_width(spread, 1, 1)
-            strays[figure.name] = (-width, width)
-    return strays
+            widths[figure.name] = noise.half_width(spread, 1, 1)
+    return widths
 
 
-def _within_runs(known: Sequence[Figure], before: SampleLog, after: SampleLog) -> Strays:
+def _within_runs(known: Sequence[Figure], before: SampleLog, after: SampleLog) -> Widths:
     wanted = {figure.statistic: figure.name for figure in known if figure.statistic is not None}
-    return {wanted[s]: stray for s, stray in noise.intervals(before, after, list(wanted)).items()}
+    widths = noise.half_widths(before, after, list(wanted))
+    return {wanted[statistic]: width for statistic, width in widths.items()}
 
 
 def _pairs(
@@ -196,15 +196,12 @@ def _values(records: Sequence[Record], figure: Figure) -> list[float]:
     return [value for record in records if (value := figure.read(record)) is not None]
 
 
-def _difference(
-    figure: Figure, before: float, after: float, stray: tuple[float, float] | None
-) -> Difference:
+def _difference(figure: Figure, before: float, after: float, width: float | None) -> Difference:
     low = high = None
     word: Word = "noise not known"
-    if stray is not None:
-        # Noise that moves a ratio up makes the true one so much smaller.
+    if width is not None:
         ratio = noise.log(after) - noise.log(before)
-        low, high = math.expm1(ratio - stray[1]), math.expm1(ratio - stray[0])
+        low, high = math.expm1(ratio - width), math.expm1(ratio + width)
         word = "within noise"
         if figure.better and (low > 0 or high < 0):
             word = "better" if (low > 0) == (figure.better > 0) else "worse"
