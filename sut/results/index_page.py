@@ -23,8 +23,8 @@ HEAD = (
     "tokens/s",
     "TTFT p99, ms",
     "TPOT p99, ms",
-    "report",
     "why",
+    "run",
 )
 NUMBERS = ("tokens/s", "TTFT p99, ms", "TPOT p99, ms")
 REPORTS = ("report.html", "report.md")  # what is linked, the first that is there
@@ -46,9 +46,10 @@ def render(root: Path, rows: Sequence[Row], now: datetime) -> str:
 def _line(root: Path, row: Row) -> str:
     there = [name for name in REPORTS if (root / row.path / name).exists()]
     file = there[0] if there else RECORD
-    report = f'<a href="{escape(quote(f"{row.path}/{file}"))}">{escape(row.path)}</a>'
+    created = row.created_utc.replace("T", " ").removesuffix("Z") or row.path
+    report = f'<a href="{escape(quote(f"{row.path}/{file}"))}">{escape(created)}</a>'
     cells = (
-        escape(row.created_utc.replace("T", " ").removesuffix("Z")),
+        report,
         f'<b class="{escape(row.verdict.lower())}">{escape(row.verdict)}</b>',
         escape(row.benchmark),
         escape(row.scenario),
@@ -57,8 +58,8 @@ def _line(root: Path, row: Row) -> str:
         number(row.tokens_per_s),
         number(row.ttft_p99_ms),
         number(row.tpot_p99_ms),
-        report,
         escape(row.why),
+        escape(row.path),
     )
     columns = zip(HEAD, cells, strict=True)
     return f"<tr>{''.join(f'<td{_class(name)}>{cell}</td>' for name, cell in columns)}</tr>"
