@@ -6,9 +6,10 @@
 #   --base IMAGE     what it is built on: docker://NAME@DIGEST, a SIF or a folder with a root file
 #                    system. cpu: a Debian 12 with Python 3.11, by default one from Docker Hub.
 #                    cuda: vllm/vllm-openai:v0.32.0 by digest, or what was built on it
-#   --wheels FOLDER  from containers/wheelhouse.sh; fetched when it is needed and not given. An
-#                    image built with --only packages needs none
-#   --only packages  leave out the project: a base for images that are built quickly, anywhere
+#   --wheels FOLDER  from containers/wheelhouse.sh; fetched when it is needed and not given. A
+#                    base that was built with --only packages needs none
+#   --only PART      packages: leave out the project, for a base of other images; project: on such a
+#                    base, which takes a minute
 #
 # A base that has the Debian packages needs no network; see docs/images.md.
 set -euo pipefail
@@ -51,8 +52,8 @@ parse() {
     --base) base=${2:?--base IMAGE} ;;
     --wheels) wheels=$(from_here "${2:?--wheels FOLDER}") ;;
     --only)
-      [ "${2:-}" = packages ] || die "--only packages, not '${2:-}'"
-      parts=packages
+      parts=${2:-}
+      [[ $parts =~ ^(packages|project)$ ]] || die "--only packages, or --only project"
       ;;
     *) die "unknown option $1; containers/build.sh's first lines list them" ;;
     esac

@@ -31,3 +31,6 @@ compile test 3.11 "$@" --constraint requirements/build.lock --constraint require
 compile host 3.13 "$@" pyproject.toml
 # The Python of vLLM's own image.
 compile cuda 3.12 "$@" --extra cuda pyproject.toml
+# What is put into that image where it lacks it; vLLM itself is not.
+compile cuda-image 3.12 "$@" --constraint requirements/cuda.lock \
+  --excludes requirements/cuda-image.exclude --extra run pyproject.toml requirements/cuda-image.in

@@ -23,6 +23,7 @@ make_once() { # TARGET WHAT COMMAND...: COMMAND FOLDER makes FOLDER/made, which 
   mkdir -p "$cache"
   exec {lock}>"$cache/cluster.lock"
   flock -n "$lock" || { echo "==> Waiting for another set-up of the cluster" >&2 && flock "$lock"; }
+  rm -rf --one-file-system "$cache"/cluster-scratch-* # of one that was killed
   if [ ! -e "$target" ]; then
     echo "==> $what; kept in $target" >&2
     scratch=$(mktemp -d "$cache/cluster-scratch-XXXXXX")

@@ -19,14 +19,16 @@ make_base() { # SCRATCH
   debootstrap --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" \
     bookworm "$1/debian" "$(debian_mirror)"
   # An ordinary user copies it: no devices, and nothing hidden.
-  rm -rf "$1"/debian/dev/* "$1"/debian/var/cache/apt/archives/*.deb
+  rm -rf "$1"/debian/{dev/*,var/cache/apt/archives/*.deb,var/lib/apt/lists/*}
+  rm -rf "$1"/debian/usr/share/{doc,locale,man}
   chown -R $bench:$bench "$1/debian"
   build "$1" "$wheels" /wheels ro -- --only packages --base debian --wheels /wheels
 }
 
 make_image() { # SCRATCH
   [ -d "$ccache" ] || install -d --owner $bench --group $bench "$ccache"
-  SUT_CCACHE=/ccache build "$1" "$base" /base.sif ro "$ccache" /ccache rw -- --base /base.sif
+  SUT_CCACHE=/ccache build "$1" "$base" /base.sif ro "$ccache" /ccache rw -- \
+    --only project --base /base.sif
 }
 
 build() { # SCRATCH [SOURCE TARGET ro|rw]... -- OPTION...

@@ -53,7 +53,7 @@ make_host_python() { # what runs outside of containers, on login and compute nod
   echo /opt/mlperf-sut >"$root/usr/local/lib/python3.13/dist-packages/mlperf-sut.pth"
 }
 
-key=$(hash_of tests/cluster/{root,common}.sh requirements/host.lock)
+key=$(hash_of tests/cluster/root.sh requirements/host.lock)
 readonly root_folder=$cache/cluster-root-$key
 make_once "$root_folder" "The test cluster's Debian, Slurm and Apptainer (a minute, once)" make_root
 touch "$root_folder"
