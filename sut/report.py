@@ -130,7 +130,8 @@ def _write(result: Record, run_dir: RunDir) -> str | None:
 
 def draw(result: Record, seen: Mapping[str, Evidence]) -> dict[str, tuple[Figure, ...]]:
     """The figures of the phases whose time is measured, and of the nodes' meters meanwhile."""
-    from sut.results.report import figures, meter_figures
+    from sut.results.report import meter_plots, progress_plots, sample_plots
+    from sut.results.report.subject import subject_of
 
     phases = {phase.name: phase for phase in result.phases}
     drawn: dict[str, tuple[Figure, ...]] = {}
@@ -138,11 +139,11 @@ def draw(result: Record, seen: Mapping[str, Evidence]) -> dict[str, tuple[Figure
         phase = phases.get(name)
         if name != Mode.PERFORMANCE and phase is not None:
             continue
-        subject = figures.subject_of(result.plan, phase, of_phase)
-        drawn[name] = tuple(figures.draw(subject))
+        subject = subject_of(result, name, of_phase)
+        drawn[name] = (*sample_plots.draw(subject), *progress_plots.draw(subject))
         if phase is not None and phase.start_unix_s is not None and phase.duration_s is not None:
             readings = of_phase.readings
-            meters = meter_figures.draw(readings, phase.start_unix_s, phase.duration_s)
+            meters = meter_plots.draw(readings, phase.start_unix_s, phase.duration_s)
             drawn["telemetry"] = tuple(meters)
     return drawn
 

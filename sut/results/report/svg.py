@@ -12,16 +12,16 @@ import re
 from typing import Any
 
 from sut import assets
-from sut.results.page import Key
+from sut.results.page import Figure, Key
 
 # matplotlib keeps its list of fonts in a folder, and complains where it has none to write to.
 os.environ.setdefault("MPLCONFIGDIR", str(assets.cache_dir() / "matplotlib"))
 
 import matplotlib
 import numpy as np
+from matplotlib import figure as drawing
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
@@ -63,10 +63,10 @@ _STYLE = {
 def axes(x_label: str, y_label: str) -> Axes:
     """The one plot of a new figure; what it measures stands above it, where a phone has room."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN))
-        figure.subplots_adjust(left=0.115, right=0.985, bottom=0.17, top=0.92)
-        FigureCanvasSVG(figure)
-        plot: Axes = figure.add_subplot()
+        canvas = drawing.Figure(figsize=(WIDTH_IN, HEIGHT_IN))
+        canvas.subplots_adjust(left=0.115, right=0.985, bottom=0.17, top=0.92)
+        FigureCanvasSVG(canvas)
+        plot: Axes = canvas.add_subplot()
         plot.set_xlabel(x_label)
         plot.set_title(y_label, loc="left", fontsize=9.5)
         for axis in (plot.xaxis, plot.yaxis):
@@ -89,7 +89,13 @@ def dots(plot: Axes, x: Array, y: Array, color: str, label: str = "") -> None:
         plot.plot([], [], "o", color=color, markersize=3, label=label)
 
 
-def legend(plot: Axes) -> tuple[Key, ...]:
+def figure(title: str, caption: str, plot: Axes) -> Figure:
+    """The plot as a page's figure."""
+    words = f"{title}. {caption}"
+    return Figure(title=title, caption=caption, svg=_text(plot, words), keys=_legend(plot))
+
+
+def _legend(plot: Axes) -> tuple[Key, ...]:
     """What there is to tell apart in the plot; nothing where it is one thing."""
     lines, labels = plot.get_legend_handles_labels()
     keys = [
@@ -106,13 +112,13 @@ def _mark(line: Line2D) -> str:
     return {"--": "dashed", ":": "dotted"}.get(str(line.get_linestyle()), "solid")
 
 
-def text_of(plot: Axes, description: str) -> str:
+def _text(plot: Axes, description: str) -> str:
     """The figure of ``plot`` as an ``<svg>`` element that says ``description`` to who can't see."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
-        figure = plot.get_figure(root=True)
-        assert figure is not None
-        figure.savefig(
+        canvas = plot.get_figure(root=True)
+        assert canvas is not None
+        canvas.savefig(
             buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
     text = buffer.getvalue()

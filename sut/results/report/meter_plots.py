@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sut.results.page import Figure
 from sut.results.report import svg
-from sut.results.report.figures import figure
-from sut.results.report.svg import SERIES
+from sut.results.report.svg import SERIES, figure
 from sut.telemetry import Reading
 
 

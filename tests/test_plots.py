@@ -1,4 +1,4 @@
-"""Figures count what is in the samples, whatever there is of them."""
+"""Plots count what is in the samples, whatever there is of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from sut.progress import Line, ReplicaProgress
 from sut.results.page import Figure
-from sut.results.report import figures, meter_figures
+from sut.results.report import meter_plots, progress_plots, sample_plots, svg
 from sut.results.report.evidence import Evidence
-from sut.results.report.figures import Subject
+from sut.results.report.subject import Subject
 from sut.results.sample_log import SampleLog
 from sut.telemetry import Gpu, Reading
 
@@ -44,7 +44,8 @@ def steady(count: int, *, tokens: int = 11) -> list[Row]:
 def draw(rows: list[Row], lines: list[Line] | None = None, **limits: float) -> dict[str, Figure]:
     evidence = Evidence(samples=log_of(rows), lines=lines or [])
     subject = Subject(evidence=evidence, limits=limits, nodes={0: "jw2", 1: "jw3"})
-    return {figure.title: figure for figure in figures.draw(subject)}
+    drawn = [*sample_plots.draw(subject), *progress_plots.draw(subject)]
+    return {figure.title: figure for figure in drawn}
 
 
 @pytest.mark.parametrize("rows", [[], steady(1), steady(2), steady(3, tokens=1), steady(2000)])
@@ -81,23 +82,23 @@ def test_tokens_are_spread_over_the_time_they_came_in_and_none_is_lost() -> None
         (0, 1, 0.0, 2500.0, 2500.0),
         (0, 5, 0, 100, 100),
     ]
-    columns = figures._columns(log_of(rows))
+    columns = sample_plots._columns(log_of(rows))
     edges = np.array([0.0, 0.5, 1.5, 3.0])
-    counted = figures._tokens(columns, columns["replica"] == 0, edges)
+    counted = sample_plots._tokens(columns, columns["replica"] == 0, edges)
     assert counted == pytest.approx([5, 1 + 5, 5 + 1])
 
 
 def test_samples_in_flight_are_those_between_admission_and_completion() -> None:
     begin, end = np.array([0.0, 1.0, 5.0]), np.array([2.0, 3.0, 6.0])
     at = np.array([0.5, 1.5, 2.5, 4.0, 5.5])
-    assert list(figures._present(begin, end, at)) == [1, 2, 1, 0, 1]
+    assert list(sample_plots._present(begin, end, at)) == [1, 2, 1, 0, 1]
 
 
 def test_many_samples_are_thinned_and_the_slowest_kept() -> None:
     values = np.ones(10_000)
     values[123] = 99.0
-    chosen = figures._some(values)
-    assert len(chosen) <= figures.MAX_DOTS and 123 in chosen
+    chosen = sample_plots._some(values)
+    assert len(chosen) <= sample_plots.MAX_DOTS and 123 in chosen
     caption = draw(steady(5000))["TTFT against time"].caption
     assert "of 5,000 samples are drawn" in caption
 
@@ -146,13 +147,13 @@ def test_power_and_clocks_are_drawn_for_every_meter() -> None:
         )
         for n in range(20)
     ]
-    power, clocks = meter_figures.draw({"jw2": readings, "jw3": []}, 105.0, 10.0)
+    power, clocks = meter_plots.draw({"jw2": readings, "jw3": []}, 105.0, 10.0)
     assert [key.label for key in power.keys] == ["jw2 CPU", "jw2 GPU 0"]
     assert "Not MLPerf Power" in power.caption
     assert clocks.title == "Clocks"
-    assert meter_figures.draw({"jw2": readings}, 500.0, 10.0) == []
+    assert meter_plots.draw({"jw2": readings}, 500.0, 10.0) == []
 
 
 def test_what_is_said_for_those_who_cannot_see_is_escaped() -> None:
-    figure = figures.figure("a < b", 'said "so" & more', figures.svg.axes("x", "y"))
+    figure = svg.figure("a < b", 'said "so" & more', svg.axes("x", "y"))
     assert 'aria-label="a &lt; b. said &quot;so&quot; &amp; more"' in figure.svg

@@ -1,22 +1,16 @@
-"""The plots of one phase, drawn from its evidence with matplotlib.
-
-Each function gives one figure, or None where there is nothing to draw.
-"""
+"""The plots of a phase's completed samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from sut.plan import Plan
 from sut.results.page import Figure
-from sut.results.record import PhaseRecord
 from sut.results.report import svg
-from sut.results.report.evidence import Evidence
-from sut.results.report.svg import LIMIT, SERIES, Array
+from sut.results.report.subject import Subject
+from sut.results.report.svg import LIMIT, SERIES, Array, figure
 from sut.results.sample_log import SampleLog
 from sut.results.units import number, quantity
 
@@ -25,34 +19,8 @@ NUM_BINS = 80  # of time
 MIN_BIN_S = 0.25
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """A phase to draw: its evidence, and what its plan and its verdict say."""
-
-    evidence: Evidence
-    limits: Mapping[str, float]  # in ms, by TTFT and TPOT
-    nodes: Mapping[int, str]  # each replica's
-    max_num_seqs: int | None = None  # what an engine can run at once
-
-
-def subject_of(plan: Plan, phase: PhaseRecord | None, evidence: Evidence) -> Subject:
-    """``phase`` is None for one that was not finished: its limits are then the plan's."""
-    settings = plan.loadgen_settings
-    limits: dict[str, float | None]
-    if phase is None:
-        limits = {"TTFT": settings.ttft_latency_ms, "TPOT": settings.tpot_latency_ms}
-    else:
-        checks = {check.code: check.limit for check in phase.verdict.checks}
-        limits = {"TTFT": checks.get("ttft_p99"), "TPOT": checks.get("tpot_p99")}
-    return Subject(
-        evidence=evidence,
-        limits={name: limit for name, limit in limits.items() if limit is not None},
-        nodes={replica.index: replica.group for replica in phase.replicas} if phase else {},
-        max_num_seqs=plan.engine.max_num_seqs,
-    )
-
-
 def draw(subject: Subject) -> list[Figure]:
-    """Every figure that there is something for."""
+    """Every plot that there are samples for."""
     figures: list[Figure | None] = []
     samples = subject.evidence.samples
     if samples is not None and len(samples) > 0:
@@ -63,8 +31,6 @@ def draw(subject: Subject) -> list[Figure]:
         figures.append(_throughput(columns, subject))
         figures.append(_in_flight(columns, subject))
         figures.append(_prompt_length(columns, subject))
-    figures.append(_queue(subject))
-    figures.append(_kv_cache(subject))
     return [each for each in figures if each is not None]
 
 
@@ -153,7 +119,7 @@ def _throughput(columns: Mapping[str, Array], subject: Subject) -> Figure | None
         rate = _tokens(columns, mine, edges) / width
         total += rate
         if len(replicas) <= len(SERIES):
-            plot.plot(middles, rate, color=SERIES[n], label=_name(replica, subject))
+            plot.plot(middles, rate, color=SERIES[n], label=subject.name(replica))
     if len(replicas) > 1:
         plot.plot(middles, total, color=svg.TEXT, linewidth=1, linestyle=":", label="all")
     plot.set_ylim(bottom=0)
@@ -194,7 +160,7 @@ def _in_flight(columns: Mapping[str, Array], subject: Subject) -> Figure | None:
     for n, replica in enumerate(replicas[: len(SERIES)]):
         mine = columns["replica"] == replica
         held = _present(columns["admitted_s"][mine], columns["completed_s"][mine], edges)
-        plot.plot(edges, held, color=SERIES[n], label=_name(replica, subject))
+        plot.plot(edges, held, color=SERIES[n], label=subject.name(replica))
     if subject.max_num_seqs and subject.max_num_seqs <= 2 * plot.get_ylim()[1]:
         plot.axhline(
             subject.max_num_seqs,
@@ -206,44 +172,6 @@ def _in_flight(columns: Mapping[str, Array], subject: Subject) -> Figure | None:
     return figure(
         "In flight", "Samples that each replica held, of those that were completed.", plot
     )
-
-
-def _queue(subject: Subject) -> Figure | None:
-    lines = [line for line in subject.evidence.lines if line.elapsed_s > 0]
-    if len(lines) < 2:
-        return None
-    when = [line.elapsed_s for line in lines]
-    plot = svg.axes("s from the start", "samples")
-    plot.plot(when, [line.queued for line in lines], color=SERIES[0], label="dispatcher's queue")
-    waiting = [sum(replica.waiting for replica in line.replicas) for line in lines]
-    running = [sum(replica.running for replica in line.replicas) for line in lines]
-    plot.plot(when, waiting, color=SERIES[1], label="waiting in engines")
-    plot.plot(when, running, color=SERIES[2], label="running in engines")
-    plot.set_ylim(bottom=0)
-    return figure(
-        "Queues",
-        "Where samples were, once a second: in the dispatcher's queue until a replica has room, "
-        "then waiting or running in an engine.",
-        plot,
-    )
-
-
-def _kv_cache(subject: Subject) -> Figure | None:
-    lines = [line for line in subject.evidence.lines if line.elapsed_s > 0 and line.replicas]
-    if len(lines) < 2:
-        return None
-    plot = svg.axes("s from the start", "KV cache in use, %")
-    indices = sorted({replica.index for line in lines for replica in line.replicas})
-    for n, index in enumerate(indices[: len(SERIES)]):
-        points = [
-            (line.elapsed_s, 100 * replica.kv_cache_usage)
-            for line in lines
-            for replica in line.replicas
-            if replica.index == index
-        ]
-        plot.plot(*zip(*points, strict=True), color=SERIES[n], label=_name(index, subject))
-    plot.set_ylim(bottom=0)
-    return figure("KV cache", "Share of its KV cache that each replica used, once a second.", plot)
 
 
 def _prompt_length(columns: Mapping[str, Array], subject: Subject) -> Figure | None:
@@ -260,15 +188,6 @@ def _prompt_length(columns: Mapping[str, Array], subject: Subject) -> Figure | N
     _limit(plot.axhline, plot, subject.limits.get("TTFT"), float(ttft.max()))
     return figure(
         "Prompt length and TTFT", f"TTFT by the length of the prompt{_of(chosen, ttft)}.", plot
-    )
-
-
-def figure(title: str, caption: str, plot: Any) -> Figure:
-    return Figure(
-        title=title,
-        caption=caption,
-        svg=svg.text_of(plot, f"{title}. {caption}"),
-        keys=svg.legend(plot),
     )
 
 
@@ -348,8 +267,3 @@ def _known(values: Array) -> Array:
 
 def _replicas(columns: Mapping[str, Array]) -> list[int]:
     return [int(replica) for replica in np.unique(columns["replica"])]
-
-
-def _name(replica: int, subject: Subject) -> str:
-    node = subject.nodes.get(replica, "")
-    return f"replica {replica}" + (f" ({node})" if len(set(subject.nodes.values())) > 1 else "")
