@@ -1,101 +1,59 @@
-"""What the head of a run asks of its other nodes, and its end of the talk: :class:`RemoteNode`.
+"""The head's view of another node of the run: :class:`RemoteNode`.
 
-Strictly one request, one answer. The head asks; when it has nothing to ask it asks for the state,
-about once a second, so each end knows that the other is there.
+When there is nothing to ask it asks for the state, about once a second, so each end knows that
+the other is there.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import msgspec
-
+from sut import link
 from sut.channel import Channel, LostError
 from sut.engine import Launch, PartId
 from sut.errors import CANCELLED, RunError
-from sut.plan import Struct
+from sut.link import Link
+from sut.messages import (
+    A,
+    Answer,
+    BeginCheck,
+    Done,
+    End,
+    FreePort,
+    GetReport,
+    GetState,
+    Port,
+    Problem,
+    Report,
+    Request,
+    Start,
+    State,
+    exchange,
+)
 
 HEARTBEAT_S = 1.0
 POLL_S = 0.1
 
-
-class Hello(Struct, frozen=True, kw_only=True):
-    """A node's first word. ``host`` is its address, as the other nodes reach it."""
-
-    node: int  # its place in Plan.nodes
-    host: str
-
-
-class Start(Struct, frozen=True, kw_only=True, tag="start"):
-    """Start an engine's process. The answer is Done."""
-
-    launch: Launch
-    model_path: str | None
-
-
-class FreePort(Struct, frozen=True, kw_only=True, tag="free_port"):
-    """The answer is Port."""
-
-
-class GetState(Struct, frozen=True, kw_only=True, tag="get_state"):
-    """The answer is State."""
-
-
-class End(Struct, frozen=True, kw_only=True, tag="end"):
-    """Stop the engines, kill what still runs after ``grace_s``, and close the connection."""
-
-    grace_s: float
-
-
-class Done(Struct, frozen=True, kw_only=True, tag="done"):
-    pass
-
-
-class Port(Struct, frozen=True, kw_only=True, tag="port"):
-    port: int
-
-
-class Exit(Struct, frozen=True, kw_only=True):
-    """An engine's process that is over; ``status`` is negative for a signal."""
-
-    part: PartId
-    status: int
-
-
-class State(Struct, frozen=True, kw_only=True, tag="state"):
-    exits: tuple[Exit, ...] = ()
-    signalled: str | None = None  # the signal that told the node to end
-
-
-class Problem(Struct, frozen=True, kw_only=True, tag="problem"):
-    """What was asked could not be done."""
-
-    code: str
-    message: str
-
-
-Request = Start | FreePort | GetState | End
-Answer = Done | Port | State | Problem
-HELLO = msgspec.json.Decoder(Hello)
-REQUEST = msgspec.json.Decoder[Request](Request)
-ANSWER = msgspec.json.Decoder[Answer](Answer)
-
-_A = TypeVar("_A", Done, Port, State)
+_T = TypeVar("_T")
+_Talk = Callable[[Channel], Any]
 
 
 class RemoteNode:
-    """The head's view of another node. One thread of its own owns the channel."""
+    """Another node. One thread of its own owns the channel; whoever calls waits for it."""
 
     def __init__(self, name: str, host: str, channel: Channel) -> None:
         self.name = name
         self.host = host
-        self.state = State()
         self._channel = channel
+        self._state = State()
         self._lost: str | None = None
-        self._requests: queue.SimpleQueue[tuple[Request, Future[Answer]]] = queue.SimpleQueue()
+        # What to say on the channel, and where its result goes; None ends the talk.
+        self._talks: queue.SimpleQueue[tuple[_Talk, Future[Any]] | None] = queue.SimpleQueue()
+        self._grace_s = 0.0
         self._thread = threading.Thread(target=self._talk, name=f"node {name}", daemon=True)
         self._thread.start()
 
@@ -107,9 +65,9 @@ class RemoteNode:
                 code="node_lost",
                 node=self.name,
             )
-        if self.state.signalled:
+        if self._state.signalled:
             raise RunError(
-                f"cancelled by {self.state.signalled} on node {self.name}",
+                f"cancelled by {self._state.signalled} on node {self.name}",
                 code=CANCELLED,
                 node=self.name,
             )
@@ -121,46 +79,55 @@ class RemoteNode:
     def free_port(self) -> int:
         return self._ask(FreePort(), Port).port
 
+    def begin_check(self, model_path: str | None) -> None:
+        self._ask(BeginCheck(model_path=model_path), Done)
+
+    def report(self) -> Report:
+        """What :meth:`begin_check` has come to."""
+        return self._ask(GetReport(), Report)
+
+    def measure_link(self) -> Link:
+        return self._say(link.measure)
+
     def exits(self) -> dict[PartId, int]:
         """Which of its engines are over, as it was known a second ago, and how they ended."""
-        return {each.part: each.status for each in self.state.exits}
+        return {each.part: each.status for each in self._state.exits}
 
     def refresh(self) -> None:
         """Wait until its state is one of after this call, or it is known to be lost."""
-        self.state = self._ask(GetState(), State)
+        self._state = self._ask(GetState(), State)
 
     def begin_end(self, grace_s: float) -> None:
         """Tell it to end. Does not wait, and does nothing for a lost one."""
-        self._requests.put((End(grace_s=grace_s), Future()))
+        self._grace_s = grace_s
+        self._talks.put(None)
 
     def await_end(self, timeout_s: float) -> None:
         """Wait until it has stopped its engines, or is lost, or the time is over."""
         self._thread.join(max(0.0, timeout_s))
 
-    def _ask(self, request: Request, kind: type[_A]) -> _A:
-        future: Future[Answer] = Future()
-        self._requests.put((request, future))
-        while not future.done() and self._thread.is_alive():
-            wait([future], POLL_S)
-        if not future.done():
-            self.check()
-        answer = future.result(timeout=0)
+    def _ask(self, request: Request, kind: type[A]) -> A:
+        answer: Answer = self._say(lambda channel: exchange(channel, request))
         if isinstance(answer, Problem):
             raise RunError(answer.message, code=answer.code, node=self.name)
         assert isinstance(answer, kind)
         return answer
 
+    def _say(self, talk: Callable[[Channel], _T]) -> _T:
+        future: Future[_T] = Future()
+        self._talks.put((talk, future))
+        while not future.done() and self._thread.is_alive():
+            wait([future], POLL_S)
+        if not future.done():
+            self.check()
+        return future.result(timeout=0)
+
     def _talk(self) -> None:
         try:
-            while True:
-                request, future = self._next()
-                self._channel.send(request)
-                if isinstance(request, End):
-                    break
-                answer = self._channel.receive(ANSWER)
-                if isinstance(answer, State):
-                    self.state = answer
-                future.set_result(answer)
+            while (next_talk := self._next()) is not None:
+                talk, future = next_talk
+                future.set_result(talk(self._channel))
+            self._channel.send(End(grace_s=self._grace_s))
             while not self._channel.poll(HEARTBEAT_S):  # it closes the connection when it is done
                 pass
         except LostError as error:
@@ -169,8 +136,13 @@ class RemoteNode:
             self._lost = self._lost or "it was told to end"
             self._channel.close()
 
-    def _next(self) -> tuple[Request, Future[Answer]]:
+    def _next(self) -> tuple[_Talk, Future[Any]] | None:
         try:
-            return self._requests.get(timeout=HEARTBEAT_S)
+            return self._talks.get(timeout=HEARTBEAT_S)
         except queue.Empty:
-            return GetState(), Future()
+            return self._beat, Future()
+
+    def _beat(self, channel: Channel) -> None:
+        state = exchange(channel, GetState())
+        assert isinstance(state, State)
+        self._state = state

@@ -89,18 +89,19 @@ def model_hash(path: Path) -> str:
 
     Sixteen gigabytes take most of a minute, so it is kept by the files' sizes and times.
     """
-    files = sorted(_model_files(path))
+    names = sorted(files(path))
 
     def compute() -> str:
         digest = hashlib.sha256()
-        for file in files:
+        for file in names:
             digest.update(f"{hashes.sha256_of(file)}  {file.name}\n".encode())
         return digest.hexdigest()
 
-    return hashes.kept(files, compute)
+    return hashes.kept(names, compute)
 
 
-def _model_files(path: Path) -> Iterator[Path]:
+def files(path: Path) -> Iterator[Path]:
+    """The files that make the model what it is."""
     for pattern in ("*.json", "*.safetensors", "tokenizer.model"):
         yield from path.glob(pattern)
 

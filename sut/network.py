@@ -10,25 +10,44 @@ from pathlib import Path
 
 from sut.errors import RunError
 
+# linux/sockios.h, linux/if.h
+SIOCGIFFLAGS = 0x8913
 SIOCGIFADDR = 0x8915
+IFF_UP = 0x1
+IFF_RUNNING = 0x40
+NAME_BYTES = 16
 LOWEST_PORT = 10_000
 NUM_TRIES = 100
 
 
 def address_of(interface: str) -> str:
     """The IPv4 address of a network interface. Raises RunError where it has none."""
-    request = struct.pack("256s", interface.encode()[:15])
+    try:
+        return socket.inet_ntoa(_ask(interface, SIOCGIFADDR)[4:8])
+    except OSError:
+        names = ", ".join(name for _, name in socket.if_nameindex())
+        raise RunError(
+            f"{socket.gethostname()} has no interface '{interface}' with an IPv4 address. It has "
+            f"{names}. Correct the site's interface: --set site.interface=...",
+            code="interface",
+        ) from None
+
+
+def is_up(interface: str) -> bool:
+    """Whether it is in use and has a carrier."""
+    try:
+        (flags,) = struct.unpack_from("H", _ask(interface, SIOCGIFFLAGS))
+    except OSError:
+        return False
+    return bool(flags & IFF_UP and flags & IFF_RUNNING)
+
+
+def _ask(interface: str, request: int) -> bytes:
+    """The kernel's answer about an interface, without its name. Raises OSError."""
+    # Not from /sys, which in a container may be that of another network namespace.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            answer = fcntl.ioctl(any_socket.fileno(), SIOCGIFADDR, request)
-        except OSError:
-            names = ", ".join(name for _, name in socket.if_nameindex())
-            raise RunError(
-                f"{socket.gethostname()} has no interface '{interface}' with an IPv4 address. It "
-                f"has {names}. Correct the site's interface: --set site.interface=...",
-                code="interface",
-            ) from None
-    return socket.inet_ntoa(answer[20:24])
+        asked = struct.pack("256s", interface.encode()[: NAME_BYTES - 1])
+        return fcntl.ioctl(any_socket.fileno(), request, asked)[NAME_BYTES:]
 
 
 def free_port(host: str) -> int:

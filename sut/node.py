@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -10,23 +11,31 @@ from types import FrameType
 from sut import network, rendezvous
 from sut.allocation import Allocation
 from sut.channel import Channel, LostError
-from sut.control import (
+from sut.engine import EngineProcess, Launch, PartId
+from sut.errors import EXIT_FAILED, RunError
+from sut.messages import (
     REQUEST,
     Answer,
+    BeginCheck,
+    Clock,
     Done,
     End,
     Exit,
     FreePort,
+    GetClock,
+    GetReport,
     GetState,
     Hello,
     Port,
     Problem,
+    Report,
     Request,
+    SendBurst,
     Start,
     State,
+    TakeBurst,
 )
-from sut.engine import EngineProcess, Launch, PartId
-from sut.errors import EXIT_FAILED, RunError
+from sut.nodecheck import NodeCheck, NodeReport
 from sut.plan import Plan
 from sut.rundir import RunDir
 from sut.telemetry import Sampler
@@ -40,14 +49,17 @@ POLL_S = 0.5
 
 
 class LocalNode:
-    """This node's engines."""
+    """This node: its engines, and what it is like."""
 
-    def __init__(self, plan: Plan, run_dir: RunDir, name: str, host: str) -> None:
+    def __init__(self, plan: Plan, run_dir: RunDir, index: int, name: str, host: str) -> None:
         self.name = name
         self.host = host
+        self._index = index
         self._plan = plan
         self._run_dir = run_dir
         self._engines: dict[PartId, EngineProcess] = {}
+        self._check: NodeCheck | None = None
+        self._report: NodeReport | None = None
 
     def check(self) -> None:
         """Nothing: this node is not lost to itself."""
@@ -70,6 +82,20 @@ class LocalNode:
     def refresh(self) -> None:
         """Nothing: what is told is always new."""
 
+    def begin_check(self, model_path: str | None) -> None:
+        """Begin to look at this node, on a thread of its own."""
+        path = None if model_path is None else Path(model_path)
+        self._check = NodeCheck(self._plan, self._run_dir, self._index, self.host, path)
+        threading.Thread(target=self._look, args=[self._check], daemon=True).start()
+
+    def _look(self, check: NodeCheck) -> None:
+        self._report = check.run()
+
+    def report(self) -> Report:
+        """What :meth:`begin_check` has come to."""
+        assert self._check is not None
+        return Report(report=self._report, doing=self._check.doing)
+
     def stop(self, grace_s: float) -> None:
         """End every engine, and kill what still runs after ``grace_s``."""
         for engine in self._engines.values():
@@ -87,14 +113,14 @@ def serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
     signalled = _Signalled()
     name, head = allocation.nodes[allocation.node], allocation.nodes[0]
     path = run_dir.rendezvous(allocation.key)
-    host = network.address_of(plan.interface) if plan.interface else ""
     _say(name, f"waits for {head} to write {path}")
     channel = rendezvous.find(path, plan.timeouts.join_s)
     if channel is None:
         _say(name, f"gives up: {head} could not be reached within {plan.timeouts.join_s:g} s")
         return EXIT_FAILED
     _say(name, f"reached {head}")
-    node = LocalNode(plan, run_dir, name, host or channel.local_host)
+    host = _host(plan, channel)
+    node = LocalNode(plan, run_dir, allocation.node, name, host)
     grace_s = GRACE_S
     try:
         channel.send(Hello(node=allocation.node, host=node.host))
@@ -124,7 +150,23 @@ def _obey(channel: Channel, node: LocalNode, signalled: _Signalled) -> float:
         heard = time.monotonic()
         if isinstance(request, End):
             return request.grace_s
-        channel.send(_answer(request, node, signalled))
+        match request:
+            case SendBurst():
+                for _ in range(request.num_chunks):
+                    channel.send_bytes(bytes(request.chunk_bytes))
+            case TakeBurst():
+                for _ in range(request.num_chunks):
+                    channel.receive_bytes()
+                channel.send(Done())
+            case _:
+                channel.send(_answer(request, node, signalled))
+
+
+def _host(plan: Plan, channel: Channel) -> str:
+    try:
+        return network.address_of(plan.interface) if plan.interface else channel.local_host
+    except RunError:  # the look at this node will tell
+        return channel.local_host
 
 
 def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
@@ -134,6 +176,12 @@ def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
                 node.start(request.launch, request.model_path)
             case FreePort():
                 return Port(port=node.free_port())
+            case BeginCheck():
+                node.begin_check(request.model_path)
+            case GetReport():
+                return node.report()
+            case GetClock():
+                return Clock(time_ns=time.time_ns())
             case GetState():
                 exits = node.exits().items()
                 return State(

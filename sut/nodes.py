@@ -10,9 +10,10 @@ from types import TracebackType
 from sut import channel, network, rendezvous
 from sut.allocation import Allocation
 from sut.channel import Channel, LostError
-from sut.control import HELLO, RemoteNode
+from sut.control import RemoteNode
 from sut.engine import PartId
 from sut.errors import CANCELLED, RunError
+from sut.messages import HELLO
 from sut.node import GRACE_S, LocalNode
 from sut.plan import Plan
 from sut.progress import Progress
@@ -36,7 +37,7 @@ class Nodes:
         self.names = allocation.nodes
         self._plan = plan
         self._rendezvous = run_dir.rendezvous(allocation.key)
-        self._local = LocalNode(plan, run_dir, self.names[0], host)
+        self._local = LocalNode(plan, run_dir, 0, self.names[0], host)
         self._remotes: dict[int, RemoteNode] = {}
 
     def __enter__(self) -> Nodes:

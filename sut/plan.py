@@ -50,11 +50,18 @@ class Mode(enum.StrEnum):
     PERFORMANCE = "performance"
     ACCURACY = "accuracy"
     ALL = "all"
+    PREFLIGHT = "preflight"  # the nodes are looked at and nothing is measured
 
     @property
     def phases(self) -> tuple[Mode, ...]:
         """The LoadGen tests of this mode, in the order they run on one engine start."""
-        return (Mode.PERFORMANCE, Mode.ACCURACY) if self is Mode.ALL else (self,)
+        match self:
+            case Mode.ALL:
+                return (Mode.PERFORMANCE, Mode.ACCURACY)
+            case Mode.PREFLIGHT:
+                return ()
+            case _:
+                return (self,)
 
 
 class Preset(enum.StrEnum):

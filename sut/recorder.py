@@ -15,7 +15,7 @@ from sut.allocation import Allocation
 from sut.errors import EXIT_FAILED, EXIT_INVALID, EXIT_VALID, TRUNCATED, RunError, SutError
 from sut.plan import Mode, Plan
 from sut.results import record
-from sut.results.verdict import overall
+from sut.results.verdict import Validity, overall
 from sut.rundir import RunDir, write_atomic
 
 
@@ -28,6 +28,8 @@ class Recorder:
         self.run_dir = run_dir
         self.hashes = record.Hashes()
         self.interrupted: record.InterruptedPhase | None = None
+        self.preflight: tuple[record.NodePreflight, ...] = ()
+        self.other_nodes: tuple[environment.Environment, ...] = ()
         self._environment = environment.collect()
         self._start = time.monotonic()
         self._steps: list[record.Step] = []
@@ -39,6 +41,10 @@ class Recorder:
             nodes=allocation.nodes,
             started_utc=_utc_now(),
         )
+
+    @property
+    def all_done(self) -> bool:
+        return self._earlier.all_done(self.plan)
 
     @property
     def phases_to_do(self) -> list[Mode]:
@@ -94,7 +100,8 @@ class Recorder:
         write_atomic(self.run_dir.attempts, msgspec.json.encode(attempts) + b"\n")
 
     def _record(self, failure: SutError | None) -> record.Record:
-        verdict = None if failure else overall(phase.verdict for phase in self._phases)
+        judged = failure is None and self.plan.mode.phases
+        verdict = overall(phase.verdict for phase in self._phases) if judged else None
         attempt = msgspec.structs.replace(
             self._attempt,
             ended_utc=_utc_now(),
@@ -106,7 +113,7 @@ class Recorder:
             run_id=self.run_dir.root.name,
             created_utc=attempts[0].started_utc,
             status=_status(failure),
-            exit_code=_exit_code(failure, verdict == "VALID"),
+            exit_code=_exit_code(failure, verdict),
             verdict=verdict,
             failure=None if failure is None else _failure(failure),
             plan_digest=self.plan.digest(),
@@ -117,6 +124,8 @@ class Recorder:
             phases=tuple(self._phases),
             interrupted=self.interrupted,
             attempts=attempts,
+            preflight=self.preflight,
+            nodes=self.other_nodes,
         )
 
 
@@ -130,10 +139,10 @@ def _status(failure: SutError | None) -> record.Status:
     return "truncated" if failure.code == TRUNCATED else "failed"
 
 
-def _exit_code(failure: SutError | None, valid: bool) -> int:
+def _exit_code(failure: SutError | None, verdict: Validity | None) -> int:
     if failure is not None:
         return failure.exit_code or EXIT_FAILED
-    return EXIT_VALID if valid else EXIT_INVALID
+    return EXIT_INVALID if verdict == "INVALID" else EXIT_VALID
 
 
 def _failure(error: SutError) -> record.Failure:

@@ -23,6 +23,10 @@ class Earlier(Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     phases: tuple[PhaseRecord, ...] = ()  # those that are done
 
+    def all_done(self, plan: Plan) -> bool:
+        """Whether the last attempt did all but say so."""
+        return bool(self.phases) and len(self.phases) == len(plan.mode.phases)
+
 
 def earlier(plan: Plan, run_dir: RunDir) -> Earlier:
     """What the attempts before this one left. Raises InputError for a run that is complete, or

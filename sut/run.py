@@ -12,14 +12,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-from sut import dataset, model, node, resume
+from sut import dataset, model, node, preflight, resume
 from sut.allocation import Allocation, of_process
 from sut.dataset import Samples
-from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, RunError, SutError
+from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, InputError, RunError, SutError
 from sut.nodes import Nodes
 from sut.phase import Measured, interrupted, judge_phase, run_phase
 from sut.plan import EngineKind, Mode, Plan, read_plan
@@ -43,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         plan = _read_plan(run_dir)
         _check_nodes(plan, allocation, run_dir)
         if allocation.node > 0:
-            resume.earlier(plan, run_dir)  # refuses what the head refuses
-            _leave(node.serve(plan, run_dir, allocation), "")
+            _leave(_serve(plan, run_dir, allocation), "")
         recorder = Recorder(plan, run_dir, allocation)
         recorder.begin()
     except SutError as error:
@@ -60,19 +60,34 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _leave(record.exit_code, report.summary(record, run_dir))
 
 
+def _serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
+    """Another node than the head. Raises InputError where the head does, and asks for none where
+    the head needs none."""
+    if resume.earlier(plan, run_dir).all_done(plan):
+        return EXIT_VALID
+    return node.serve(plan, run_dir, allocation)
+
+
 def measure(
     recorder: Recorder, allocation: Allocation, progress: Progress, signals: Signals
 ) -> None:
     """The run itself: everything between the plan and the record. Raises SutError."""
     plan, run_dir = recorder.plan, recorder.run_dir
-    if plan.mode.phases and not recorder.phases_to_do:
-        return  # an earlier attempt did all but say so
+    if recorder.all_done:
+        return
     meters = Sampler(run_dir.telemetry(allocation.nodes[allocation.node]))
     with meters, Nodes(plan, run_dir, allocation) as nodes, signals.heeded():
         nodes.join(progress)
+        with recorder.step("preflight"):
+            progress.step("preflight: looking for the model")
+            model_path = _model_path(plan)
+            found = preflight.look(nodes, model_path, progress)
+            recorder.preflight, recorder.other_nodes = found.nodes, found.environments
+            preflight.require(found.nodes)
+        if plan.mode is Mode.PREFLIGHT:
+            return
         with recorder.step("prepare"):
             progress.step("preparing the model and the data")
-            model_path = None if plan.engine.kind is EngineKind.REPLAY else model.locate(plan.model)
             samples = dataset.load(plan, model_path)
             recorder.hashes = Hashes(
                 model=None if model_path is None else model.model_hash(model_path),
@@ -91,6 +106,13 @@ def measure(
                     recorder.add(
                         judge_phase(mode, plan, run_dir, samples, measured, model_path, nodes.names)
                     )
+
+
+def _model_path(plan: Plan) -> Path | None:
+    """Where the model is, or will have to be. An embedded one is made on first use."""
+    if plan.engine.kind is EngineKind.REPLAY:
+        return None
+    return model.locate(plan.model) if plan.model.embedded else Path(plan.model.path)
 
 
 def _run_phase(

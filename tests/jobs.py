@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import pytest
 from cli import FAST, environment, processes_of
 from plans import plan_of
 
@@ -19,12 +21,15 @@ from sut.progress import Line
 from sut.results import record
 from sut.rundir import RunDir
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 LONG = ("scenarios.server.min_duration_ms=60000",)
 
 
 def plan_for(num_nodes: int, *sets: str, mode: Mode = Mode.PERFORMANCE, **changes: object) -> Plan:
     """The replay benchmark with a replica on each of some nodes; about a second of measuring."""
     fast = [f"scenarios.server.{change}" for change in FAST["server"]]
+    # Limits that a busy machine keeps.
+    fast += ["scenarios.server.ttft_latency_ms=20000", "scenarios.server.tpot_latency_ms=2000"]
     fast += ["engine.replay.step_base_us=200", "engine.replay.step_per_sequence_us=0"]
     plan = msgspec.structs.replace(
         plan_of("replay", sets=[*fast, *sets]),
@@ -55,7 +60,8 @@ class Job:
         *,
         absent: Sequence[int] = (),
         attempt: int = 0,
-        netns: Sequence[str] = (),  # network namespaces to run the nodes in
+        within: Mapping[int, Sequence[str]] | None = None,  # a command to run a node's in
+        env: Mapping[int, Mapping[str, str]] | None = None,
     ) -> None:
         self.run_dir = run_dir
         names = ",".join(f"n{i}" for i in range(num_nodes))
@@ -63,17 +69,18 @@ class Job:
         for index in range(num_nodes):
             if index in absent:
                 continue
-            env = environment(
-                SUT_NODES=names,
-                SLURM_JOB_ID="77",
-                SLURM_NODEID=str(index),
-                SLURM_RESTART_COUNT=str(attempt),
-            )
+            around = {
+                "SUT_NODES": names,
+                "SLURM_JOB_ID": "77",
+                "SLURM_NODEID": str(index),
+                "SLURM_RESTART_COUNT": str(attempt),
+                **(env or {}).get(index, {}),
+            }
+            command = [sys.executable, "-m", "sut.run", str(run_dir)]
             with (run_dir.root / f"node-{index}.txt").open("ab") as output:
-                into = ["ip", "netns", "exec", netns[index]] if netns else []
                 self.nodes[index] = subprocess.Popen(
-                    [*into, sys.executable, "-m", "sut.run", str(run_dir)],
-                    env=env,
+                    [*(within or {}).get(index, []), *command],
+                    env=environment(**around),
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
@@ -124,6 +131,32 @@ class Job:
     def processes(self) -> list[str]:
         """What is left of the job on this machine."""
         return processes_of(self.run_dir.root)
+
+
+@contextmanager
+def cable() -> Iterator[dict[int, list[str]]]:
+    """Two network namespaces, each with an end, ``wire``, of one cable. Gives the command to run
+    something in each; 192.0.2.1 is the first one's address. Needs root."""
+    names = [f"sut-{side}{os.getpid()}" for side in "ab"]
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("-n", names[0], "link", "add", "wire", "type", "veth", "peer", "wire", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "addr", "add", f"192.0.2.{number}/24", "dev", "wire")
+            ip("-n", name, "link", "set", "wire", "up")
+            ip("-n", name, "link", "set", "lo", "up")  # a machine reaches its own address by it
+        for name in names:  # the kernel takes a moment to see the other end
+            until(lambda name=name: "state UP" in ip("-n", name, "link", "show", "wire"))
+        yield {index: ["ip", "netns", "exec", name] for index, name in enumerate(names)}
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
 
 
 def until(true: Callable[[], object], timeout_s: float = 30) -> None:

@@ -8,13 +8,11 @@ import signal
 import socket
 import stat
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from jobs import LONG, Job, plan_for, until, write_plan
+from jobs import LONG, Job, as_root, cable, plan_for, until, write_plan
 
 from sut import channel
 from sut.channel import LostError
@@ -172,41 +170,17 @@ def test_strangers_at_the_heads_port_are_sent_away(tmp_path: Path) -> None:
             assert head.wait() == {0: 0} and late.wait() == {1: 0}
 
 
-@pytest.fixture
-def cable() -> Iterator[tuple[str, str]]:
-    """Two network namespaces joined by a cable, its ends called wire, 192.0.2.1 and 192.0.2.2."""
-    names = (f"sut-a{os.getpid()}", f"sut-b{os.getpid()}")
-    try:
-        for name in names:
-            if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
-                pytest.skip("network namespaces need root")
-        ip("-n", names[0], "link", "add", "wire", "type", "veth", "peer", "wire", "netns", names[1])
-        for number, name in enumerate(names, 1):
-            ip("-n", name, "addr", "add", f"192.0.2.{number}/24", "dev", "wire")
-            ip("-n", name, "link", "set", "wire", "up")
-            ip("-n", name, "link", "set", "lo", "up")  # a machine reaches its own address by it
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
-
-
-def test_a_cut_link_ends_the_run_on_both_sides(tmp_path: Path, cable: tuple[str, str]) -> None:
+@as_root
+def test_a_cut_link_ends_the_run_on_both_sides(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, *LONG, interface="wire"), tmp_path / "run")
-    with Job(run_dir, 2, netns=cable) as job:
+    with cable() as ends, Job(run_dir, 2, within=ends) as job:
         job.until_measuring()
-        # Down at one end only, the other machine sees its own link up: nothing comes any more.
-        ip("-n", cable[1], "link", "set", "wire", "down")
-        cut = time.monotonic()
+        # No machine is told: nothing comes any more.
+        subprocess.run([*ends[1], "ip", "link", "set", "wire", "down"], check=True)
         assert job.wait(30) == {0: 3, 1: 3}
-        print(f"over {time.monotonic() - cut:.1f} s after the cut")
-    failure = job.record.failure
-    assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
-    until(lambda: job.processes() == [])
+        failure = job.record.failure
+        assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
+        until(lambda: job.processes() == [])
 
 
 def test_a_job_with_other_nodes_than_the_plans_is_refused(tmp_path: Path) -> None:

@@ -117,12 +117,12 @@ def test_a_run_whose_plan_was_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_lacks_only_its_last_word_starts_no_engine(tmp_path: Path) -> None:
-    run_dir = write_plan(plan_for(1), tmp_path / "run")
-    with Job(run_dir, 1) as job:
-        assert job.wait() == {0: 0}
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        assert job.wait() == {0: 0, 1: 0}
     _as_if_killed_after_the_last_phase(run_dir)
-    with Job(run_dir, 1, attempt=1) as again:
-        assert again.wait() == {0: 0}, again.said(0)
+    with Job(run_dir, 2, attempt=1) as again:
+        assert again.wait() == {0: 0, 1: 0}, again.said(0)
     assert again.record.verdict == "VALID"
     assert "load" not in [step.name for step in again.record.timings]
 

@@ -79,6 +79,22 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that offer any
 
 
+class PreflightCheck(Struct, frozen=True, kw_only=True):
+    """One look at a node before engines start. ``name`` is a stable word, and a node may have
+    several of one name; ``measured`` is None where the text says it all."""
+
+    name: str
+    ok: bool
+    text: str
+    measured: float | None = None
+    unit: str = ""
+
+
+class NodePreflight(Struct, frozen=True, kw_only=True):
+    node: str
+    checks: tuple[PreflightCheck, ...]
+
+
 class InterruptedPhase(Struct, frozen=True, kw_only=True):
     """A phase that did not come to its end: what was measured until then. Never a result."""
 
@@ -122,6 +138,7 @@ class Record(Struct, frozen=True, kw_only=True):
     phases: tuple[PhaseRecord, ...]
     interrupted: InterruptedPhase | None = None
     attempts: tuple[Attempt, ...] = ()  # the last one's record this is
+    preflight: tuple[NodePreflight, ...] = ()
     nodes: tuple[Environment, ...] = ()  # those of the run but the first, whose is environment
 
     @property

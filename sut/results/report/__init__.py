@@ -14,7 +14,7 @@ from sut.results.markdown import bullets, inline, table
 from sut.results.measures import measure
 from sut.results.page import Figure, Section
 from sut.results.record import PhaseRecord, Record
-from sut.results.report import advice, energy, phases, provenance, words
+from sut.results.report import advice, energy, phases, preflight, provenance, words
 from sut.results.report.evidence import Evidence
 from sut.results.report.latencies import latencies
 from sut.results.report.terminal import summary
@@ -61,6 +61,7 @@ def _sections(record: Record, evidence: Mapping[str, Evidence], figures: Figures
             if name not in done
         ),
         energy.section(record.phases, figures.get("telemetry", ())) if record.phases else None,
+        preflight.section(record),
         *provenance.sections(record),
     ]
     return [section for section in sections if section is not None and section.text]
