@@ -19,7 +19,7 @@ from sut.errors import EXIT_FAILED, InputError, SutError
 from sut.executor import Submitted
 from sut.plan import Plan, Scenario, Struct
 from sut.planning import Request, make_plan
-from sut.results import record
+from sut.results import comparison, record
 from sut.rundir import RunDir, write_atomic
 from sut.sbatch import Submission
 
@@ -102,8 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SutError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    runs = [comparison.Run(name=name, record=result) for name, result in found]
+    write_atomic(folder / "comparison.md", comparison.render(started.name, runs))
+    write_atomic(folder / "comparison.html", comparison.render_html(started.name, runs))
     for name, result in found:
         print(f"{result.verdict or result.status.upper() if result else 'no record':<10} {name}")
+    print(f"comparison  {folder / 'comparison.md'}, comparison.html")
     return max((result.exit_code if result else EXIT_FAILED for _, result in found), default=0)
 
 

@@ -57,7 +57,7 @@ def place(
 def _choose(site: Site, nodes: str, mistakes: list[str]) -> list[SiteNode]:
     """The nodes of the site that are meant. A node without a name is any."""
     if site.slurm is None:
-        if nodes not in ("", "1", LOCALHOST):
+        if nodes not in ("", "1", "all", LOCALHOST):
             mistakes.append(
                 f"site {site.name} is one machine without Slurm, so --nodes {nodes} can't be had. "
                 "Name a site with nodes: --site"

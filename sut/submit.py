@@ -93,7 +93,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}",
             type=str.lower,
-            choices=[each.value for each in kind],
+            # A look at the nodes alone is sut.doctor's.
+            choices=[each.value for each in kind if each is not Mode.PREFLIGHT],
             default=default.value,
             help=f"{text} (default: {default})",
         )

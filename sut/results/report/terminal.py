@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sut.plan import Mode
 from sut.results.measures import measure
 from sut.results.record import PhaseRecord, Record
 from sut.results.report import words
@@ -25,9 +26,11 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
     for phase in record.phases:
         lines += _labelled("why", (words.because(phase, c) for c in phase.verdict.reasons))
         lines += _figures(phase)
-    if not plan.official:
-        lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
-    lines += [f"            {words.UNVERIFIED}", f"  report    {run_dir.report}{_plots(run_dir)}"]
+    if plan.mode is not Mode.PREFLIGHT:  # which has no result to speak of
+        if not plan.official:
+            lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
+        lines += [f"            {words.UNVERIFIED}"]
+    lines += [f"  report    {run_dir.report}{_plots(run_dir)}"]
     if record.failure:
         lines += [f"  next      less {_log_to_read(record, run_dir)}"]
     return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""Look at a site's nodes and run nothing: ``python -m sut.doctor --site jw``.
+
+Submits the preflight of a run, as a job of its own, and prints what each node's checks found.
+Exit codes: 0 all is well, 2 bad input, 3 something is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sut import executor, newrun
+from sut.errors import SutError
+from sut.follow import follow
+from sut.plan import Mode, Plan
+from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
+from sut.results import record
+from sut.results.record import NodePreflight
+from sut.results.units import quantity
+from sut.rundir import RunDir
+from sut.sbatch import Submission
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
+    request = Request(
+        benchmark=options.config,
+        site=options.site,
+        nodes=options.nodes,
+        mode=Mode.PREFLIGHT,
+        sets=tuple(options.set),
+    )
+    try:
+        plan, run_root = make_plan(request)
+        executor.check(plan)
+        return _look(plan, run_root)
+    except SutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sut.doctor",
+        description="Check every node of a site as a run would, and start no engine.",
+        epilog="exit codes: 0 all is well, 2 bad input, 3 something is not",
+    )
+    parser.add_argument("--site", default="", metavar="NAME|FILE", help="as for sut.submit")
+    parser.add_argument("--nodes", default="all", metavar="N|NAMES|all", help="default: all")
+    parser.add_argument(
+        "--config",
+        default=DEFAULT_BENCHMARK,
+        metavar="NAME|FILE",
+        help="the benchmark whose model and data are looked for (default: %(default)s)",
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    return parser.parse_args(argv)
+
+
+def _look(plan: Plan, run_root: Path) -> int:
+    run_dir = newrun.create(plan, run_root)
+    job = executor.submit(plan, run_dir, Submission())
+    print(f"job {job.job_id} looks at {len(plan.nodes)} nodes; files: {run_dir}", flush=True)
+    code = follow(job, plan, run_dir)
+    _show(run_dir)
+    return code
+
+
+def _show(run_dir: RunDir) -> None:
+    if not run_dir.record.is_file():
+        return
+    for node in record.read(run_dir.record).preflight:
+        Console().print(_table(node))
+
+
+def _table(node: NodePreflight) -> Table:
+    table = Table("", "check", "measured", "", title=node.node, title_justify="left", box=None)
+    for check in node.checks:
+        measured = "" if check.measured is None else quantity(check.measured, check.unit)
+        table.add_row("ok" if check.ok else "NOT OK", check.name, measured, check.text)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

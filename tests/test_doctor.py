@@ -1,0 +1,36 @@
+"""The doctor looks at the nodes of a site and runs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cli import environment, latest
+
+
+def doctor(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sut.doctor", *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_healthy_machine_is_told_check_by_check(tmp_path: Path) -> None:
+    run = doctor(tmp_path, "--site", "local", "--config", "replay")
+    assert run.returncode == 0, run.stdout + run.stderr
+    record = latest(tmp_path)
+    assert record.phases == () and record.verdict is None and record.preflight
+    for check in record.preflight[0].checks:
+        assert check.ok and check.name in run.stdout
+
+
+def test_what_is_amiss_is_named_and_the_exit_code_tells(tmp_path: Path) -> None:
+    (tmp_path / "gpu.yaml").write_text("name: gpu\ndevice: cuda\n")
+    run = doctor(tmp_path, "--site", "gpu.yaml", "--config", "replay")
+    assert run.returncode == 3
+    assert "NOT OK" in run.stdout and "gpu" in run.stdout
