@@ -42,10 +42,8 @@ def test_a_command_has_its_exit_code_and_sees_the_project_anywhere(idle: Cluster
 LOW_JOB = """\
 #!/bin/bash
 #SBATCH --qos=low --nodelist=jw2 --exclusive --requeue --output=low.txt --open-mode=append
-trap 'echo notice' TERM
 echo start
-srun sleep 100
-wait
+srun bash -c 'trap "echo notice" TERM; for i in {1..100}; do sleep 1; done'
 """
 
 
