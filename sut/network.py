@@ -66,7 +66,7 @@ def free_port(host: str) -> int:
                 continue
         return port
     raise RunError(
-        f"{socket.gethostname()}: none of {NUM_TRIES} ports could be bound on {host}. Is it an "
-        "address of this machine?",
+        f"none of {NUM_TRIES} ports of {host} could be bound on {socket.gethostname()}. Is it an "
+        "address of that machine? site.host and site.interface say which",
         code="bind",
     )

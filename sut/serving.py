@@ -68,8 +68,6 @@ class Serving:
         Raises RunError: an engine exited, is of another version, or the time is over.
         """
         progress.step("starting the engines")
-        if self.plan.engine.kind is EngineKind.VLLM:
-            wire.check_installed()
         links = self._bind()
         deadline = time.monotonic() + self.plan.timeouts.ready_s
         for replica in self.plan.replicas:

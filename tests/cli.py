@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sut
@@ -71,3 +72,10 @@ def processes_of(run_dir: Path) -> list[str]:
         if str(run_dir) in words or any(str(run_dir) in file for file in files):
             found.append(f"{entry.name}: {words}")
     return found
+
+
+def until(true: Callable[[], object], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
-from cli import FAST, environment, processes_of
+from cli import FAST, environment, processes_of, until
 from plans import plan_of
 
 from sut.plan import Mode, Node, Part, Plan, Replica, Timeouts
@@ -157,10 +157,3 @@ def cable() -> Iterator[dict[int, list[str]]]:
 def ip(*arguments: str) -> str:
     done = subprocess.run(["ip", *arguments], check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
-
-
-def until(true: Callable[[], object], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from jobs import LONG, Job, as_root, cable, plan_for, until, write_plan
+from cli import until
+from jobs import LONG, Job, as_root, cable, plan_for, write_plan
 
 from sut import channel
 from sut.channel import LostError

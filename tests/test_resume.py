@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 import msgspec
-from jobs import LONG, Job, plan_for, until, write_plan
+from cli import until
+from jobs import LONG, Job, plan_for, write_plan
 
 from sut.plan import Mode
 from sut.rundir import RunDir

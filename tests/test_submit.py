@@ -16,7 +16,7 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
-from cli import ROOT, environment, fast, latest, processes_of, set_arguments, submit
+from cli import ROOT, environment, fast, latest, processes_of, set_arguments, submit, until
 
 from sut import schema
 from sut.plan import Plan, Scenario
@@ -98,7 +98,7 @@ def test_without_waiting_the_command_returns_and_the_run_goes_on(tmp_path: Path)
     assert run.returncode == 0, run.stderr
     run_dir = (tmp_path / "runs" / "latest").resolve()
     assert str(run_dir) in run.stdout
-    _until(lambda: (run_dir / "report.md").is_file())
+    until(lambda: (run_dir / "report.md").is_file())
     assert latest(tmp_path).verdict == "VALID"
 
 
@@ -129,7 +129,7 @@ def test_a_cancelled_run_leaves_a_record_and_no_process(
 ) -> None:
     # In a terminal Ctrl-C reaches the whole process group.
     run, run_dir = _started(tmp_path, "--set", "scenarios.server.min_duration_ms=60000")
-    _until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
+    until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
     os.killpg(run.pid, number) if number is signal.SIGINT else run.send_signal(number)
     stdout, stderr = run.communicate(timeout=20)
     assert run.returncode == 3
@@ -141,7 +141,7 @@ def test_a_cancelled_run_leaves_a_record_and_no_process(
 
 def test_a_killed_engine_ends_the_run_within_five_seconds(tmp_path: Path) -> None:
     run, run_dir = _started(tmp_path, "--set", "scenarios.server.min_duration_ms=60000")
-    _until(lambda: "TTFT" in "".join(_lines(run_dir)) or len(_lines(run_dir)) > 5)
+    until(lambda: "TTFT" in "".join(_lines(run_dir)) or len(_lines(run_dir)) > 5)
     (engine,) = [line for line in processes_of(run_dir) if "replay_engine" in line]
     os.kill(int(engine.partition(":")[0]), signal.SIGKILL)
     killed = time.monotonic()
@@ -196,30 +196,54 @@ def test_a_phase_that_is_over_survives_the_failure_of_the_next(tmp_path: Path) -
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB: room for a plan, not for LoadGen's logs."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of the size that the test is parametrized with."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting a file system needs root")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_ends_the_run_with_what_and_where(tmp_path: Path, small_disk: Path) -> None:
+@pytest.mark.parametrize("small_disk", ["64k"], indirect=True)
+def test_a_small_disk_is_refused_with_what_and_where(tmp_path: Path, small_disk: Path) -> None:
     run = submit(tmp_path, *fast(), "--set", f"site.run_root={small_disk}", timeout_s=30)
     assert run.returncode in (2, 3), run.stdout
     told = run.stdout + run.stderr
-    assert str(small_disk) in told and "No space left on device" in told, told
+    assert str(small_disk) in told, told
+    assert "No space left on device" in told or "run_dir" in told, told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("small_disk", ["300m"], indirect=True)
+def test_a_disk_that_fills_up_ends_the_run_with_what_and_where(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    sets = ["scenarios.server.min_duration_ms=60000", f"site.run_root={small_disk}"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "sut.submit", *fast(), *set_arguments(sets)],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    progress = small_disk / "latest" / "progress.jsonl"
+    until(lambda: progress.is_file() and '"phase"' in progress.read_text())
+    fill = ["dd", "if=/dev/zero", f"of={small_disk / 'filler'}", "bs=1M"]
+    assert b"No space left" in subprocess.run(fill, capture_output=True).stderr
+    told, _ = run.communicate(timeout=30)
+    assert run.returncode == 3 and "No space left on device" in told, told
+    assert str(small_disk) in told and "Traceback" not in told, told
 
 
 def test_an_address_of_another_machine_is_told_with_the_key(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--set", "site.host=203.0.113.1")
     failure = latest(tmp_path).failure
-    assert run.returncode == 3 and failure is not None and failure.code == "bind"
-    assert "site.host" in run.stdout
+    assert run.returncode == 3 and failure is not None and failure.code == "preflight"
+    assert "ports: none of" in run.stdout and "site.host" in run.stdout
 
 
 def test_another_vllm_is_refused_before_any_engine_starts(tmp_path: Path) -> None:
@@ -231,7 +255,7 @@ def test_another_vllm_is_refused_before_any_engine_starts(tmp_path: Path) -> Non
     env = environment(PYTHONPATH=f"{tmp_path / 'other'}:{ROOT}")
     run = submit(tmp_path, "--scenario", "server", env=env)
     failure = latest(tmp_path).failure
-    assert run.returncode == 3 and failure is not None and failure.code == "vllm_version"
+    assert run.returncode == 3 and failure is not None and failure.code == "preflight"
     assert "0.31.0" in failure.message and "make env" in failure.message
     assert list((tmp_path / "runs/latest/logs").iterdir()) == []
 
@@ -246,20 +270,12 @@ def _started(cwd: Path, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
         text=True,
         start_new_session=True,
     )
-    _until(lambda: (cwd / "runs" / "latest" / "progress.jsonl").is_file())
+    until(lambda: (cwd / "runs" / "latest" / "progress.jsonl").is_file())
     return run, (cwd / "runs" / "latest").resolve()
 
 
 def _lines(run_dir: Path) -> list[str]:
     return (run_dir / "progress.jsonl").read_text().splitlines()
-
-
-def _until(true: object, timeout_s: float = 30) -> None:
-    assert callable(true)
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
 
 
 def test_the_console_script_knows_its_commands() -> None:
