@@ -71,6 +71,14 @@ def test_samples_over_the_limit_are_counted_and_a_far_limit_leaves_them_room() -
     assert "10,000" not in re.sub('aria-label="[^"]*"', "", far.svg)
 
 
+@pytest.mark.parametrize("title", ["TTFT against time", "Prompt length and TTFT"])
+def test_a_limit_that_is_near_is_inside_the_plot(title: str) -> None:
+    svg_text = draw(steady(100), TTFT=50.0)[title].svg  # every sample took 20 ms
+    (at,) = re.findall(r'd="M [\d.]+ ([\d.]+)[^"]*"[^>]*var\(--limit\)', svg_text)
+    top, bottom = 0.08 * 201.6, 0.83 * 201.6
+    assert top <= float(at) < (top + bottom) / 2
+
+
 def test_no_limit_is_no_line() -> None:
     figure = draw(steady(100))["TTFT: distribution"]
     assert not any("limit" in key.label for key in figure.keys)

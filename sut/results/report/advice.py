@@ -97,7 +97,7 @@ def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str
         qps = plan.loadgen_settings.target_qps or 1.0
         yield (
             f"There is room: TTFT p99 was {_of_limit(ttft)}, TPOT p99 {_of_limit(tpot)}. Try a "
-            f"higher load: `--set scenarios.{plan.scenario}.target_qps={1.5 * qps:.3g}`."
+            f"higher load: `--set scenarios.{plan.scenario}.target_qps={1.2 * qps:.3g}`."
         )
 
 

@@ -94,8 +94,8 @@ def _over_time(name: str, columns: Mapping[str, Array], subject: Subject) -> Fig
     middles, p99 = _binned(when, values, 0.99, min_count=20)
     if len(middles) > 1:
         plot.plot(middles, p99, color=SERIES[1], label="p99 at that time")
-    plot.set_ylim(bottom=0)
     _limit(plot.axhline, plot, subject.limits.get(name), float(values.max()))
+    plot.set_ylim(bottom=0)
     return figure(
         f"{name} against time",
         f"{name} of each sample by when LoadGen issued it{_of(chosen, values)}.",
@@ -184,8 +184,8 @@ def _prompt_length(columns: Mapping[str, Array], subject: Subject) -> Figure | N
     middles, median = _binned(length, ttft, 0.5, min_count=5, num_bins=20)
     if len(middles) > 1:
         plot.plot(middles, median, color=SERIES[1], label="p50 at that length")
-    plot.set_ylim(bottom=0)
     _limit(plot.axhline, plot, subject.limits.get("TTFT"), float(ttft.max()))
+    plot.set_ylim(bottom=0)
     return figure(
         "Prompt length and TTFT", f"TTFT by the length of the prompt{_of(chosen, ttft)}.", plot
     )
