@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-COMMANDS = ("submit", "watch", "history", "compare", "verdict")
+COMMANDS = ("submit", "watch", "history", "compare", "report", "verdict")
 
 
 def main() -> int:
@@ -26,6 +26,10 @@ def main() -> int:
             from sut import compare
 
             return compare.main(arguments)
+        case "report":
+            from sut import report
+
+            return report.main(arguments)
         case "verdict":
             from sut import verdict
 

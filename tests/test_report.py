@@ -84,6 +84,14 @@ def test_the_key_figures_stand_beside_their_limits() -> None:
     assert "| accuracy, rouge1 | 29 | 29.7 | **no** |" in short
 
 
+def test_a_compliance_phase_is_shown_by_its_rules_and_not_by_its_speed() -> None:
+    compliance = performance(smallest_valid(), name="compliance")
+    text = render(completed(performance(smallest_valid()), compliance))
+    assert "| compliance | VALID |  | yes |" in text
+    section = text.split("## Compliance: VALID")[1].split("\n## ")[0]
+    assert "`loadgen_errors`" in section and "tokens/s" not in section
+
+
 def test_energy_is_shown_as_what_it_is() -> None:
     with_meters = render(completed(performance(smallest_valid(), telemetry=(METERS,))))
     section = with_meters.split("## Energy and clocks")[1].split("\n## ")[0]

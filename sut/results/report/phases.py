@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sut.plan import Plan
+from sut.plan import Mode, Plan
 from sut.results.markdown import table
 from sut.results.measures import measure
 from sut.results.page import Figure, Section
@@ -26,7 +26,7 @@ def section(plan: Plan, phase: PhaseRecord, figures: tuple[Figure, ...]) -> Sect
     parts = [_rules(phase.verdict.checks)]
     if phase.accuracy is not None:
         parts.append(_scores(plan, phase, phase.accuracy))
-    elif phase.loadgen:
+    elif phase.name == Mode.PERFORMANCE:  # no other's time is a result
         parts += _measured(phase)
     parts.append(_replicas(phase.replicas))
     if figures:
