@@ -20,10 +20,12 @@ from sut.executor import Submitted
 from sut.plan import Plan, Scenario, Struct
 from sut.planning import Request, make_plan
 from sut.results import comparison, record
+from sut.results.comparison import Run
 from sut.rundir import RunDir, write_atomic
 from sut.sbatch import Submission
 
 FILE = "campaign.json"
+COMPARISON, COMPARISON_HTML = "comparison.md", "comparison.html"
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -102,12 +104,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SutError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    runs = [comparison.Run(name=name, record=result) for name, result in found]
-    write_atomic(folder / "comparison.md", comparison.render(started.name, runs))
-    write_atomic(folder / "comparison.html", comparison.render_html(started.name, runs))
-    for name, result in found:
-        print(f"{result.verdict or result.status.upper() if result else 'no record':<10} {name}")
-    print(f"comparison  {folder / 'comparison.md'}, comparison.html")
+    runs = [Run(name=name, record=result) for name, result in found]
+    for run in runs:
+        print(f"{run.word:<10} {run.name}")
+    title = f"Campaign {started.name}"
+    try:
+        write_atomic(folder / COMPARISON, comparison.render(title, runs))
+        write_atomic(folder / COMPARISON_HTML, comparison.render_html(title, runs))
+    except OSError as error:
+        print(f"error: {folder / COMPARISON}: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    print(f"{'compared':<10} {folder / COMPARISON} (and .html)")
     return max((result.exit_code if result else EXIT_FAILED for _, result in found), default=0)
 
 

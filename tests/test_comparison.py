@@ -16,6 +16,7 @@ from loadgen_logs import make, smallest_valid, ten_queries
 from records import NODES, PLAN, REPLICAS, completed, failed, performance
 from test_report_html import Page
 
+from sut.campaign import Member, Started
 from sut.plan import Preset, Scenario, ScenarioSettings
 from sut.results import comparison, record
 from sut.results.comparison import Run
@@ -162,3 +163,29 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == []
+
+
+def test_a_campaigns_folder_gets_the_comparison_of_what_is_there(
+    campaign: list[Run], tmp_path: Path
+) -> None:
+    members = []
+    for n, run in enumerate(campaign):
+        run_dir = RunDir(tmp_path / str(n))
+        members.append(Member(name=run.name, run_dir=str(run_dir), job_id=str(n)))
+        if n < 2 and run.record is not None:  # the third is still pending
+            record.write(run.record, run_dir)
+    folder = tmp_path / "campaign"
+    folder.mkdir()
+    started = Started(name="validation", members=tuple(members))
+    (folder / "campaign.json").write_bytes(msgspec.json.encode(started))
+    compared = subprocess.run(
+        [sys.executable, "-m", "sut.campaign", str(folder)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert compared.returncode == 3, compared.stderr
+    assert "no record  jw2+jw3, offline" in compared.stdout
+    text = (folder / "comparison.md").read_text()
+    assert text.startswith("# Campaign validation") and "| jw2, offline | VALID |" in text
+    assert Page((folder / "comparison.html").read_text()).tags.count("svg") == 1
