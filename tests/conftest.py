@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from cluster.cluster import Cluster
+from cluster.cluster import COMPUTE, Cluster
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +20,15 @@ def cluster() -> Iterator[Cluster]:
     yield ours
     if not was_up:
         ours.down()
+
+
+@pytest.fixture
+def idle(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster without jobs, before and after."""
+    cluster.wait_until_idle()
+    yield cluster
+    cluster.run("scancel --user bench; scrontab -r")
+    for node in COMPUTE:
+        cluster.power_on(node)
+        cluster.restore_link(node)
+    cluster.wait_until_idle()

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from cluster.cluster import COMPUTE, STATES, Cluster
+from cluster.cluster import STATES, Cluster
 
 IMAGE = "/opt/images/mlperf-sut-cpu.sif"
-
-
-@pytest.fixture
-def idle(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster without jobs, before and after."""
-    cluster.wait_until_idle()
-    yield cluster
-    cluster.run("scancel --user bench; scrontab -r")
-    for node in COMPUTE:
-        cluster.power_on(node)
-        cluster.restore_link(node)
-    cluster.wait_until_idle()
 
 
 def test_a_job_runs_the_image_on_both_nodes_as_an_ordinary_user(idle: Cluster) -> None:

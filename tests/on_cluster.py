@@ -1,0 +1,99 @@
+"""Runs on the test cluster, as its user types them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cli import fast
+from cluster.cluster import COMPUTE, Cluster
+
+from sut.results import record
+from sut.results.record import Record
+from sut.rundir import RunDir
+
+# Limits that a busy machine keeps, and a load whose length is that of min_duration.
+PATIENT = ["ttft_latency_ms=20000", "tpot_latency_ms=2000", "target_qps=60"]
+
+
+def replay(seconds: float, *, scenario: str = "server") -> list[str]:
+    """Arguments for a run of the replay benchmark that measures for about so long."""
+    sets = [*PATIENT, f"min_duration_ms={int(seconds * 1000)}", "min_query_count=470"]
+    sets += ["accuracy_sample_count=470"]
+    return [*fast(scenario), *(f"--set=scenarios.{scenario}.{change}" for change in sets)]
+
+
+class ClusterRun:
+    """A run that was submitted: its job, and its files as this machine sees them."""
+
+    def __init__(self, cluster: Cluster, job_id: str, run_dir: str) -> None:
+        self._cluster = cluster
+        self.job_id = job_id
+        home = "/home/bench"
+        self.dir = RunDir(cluster.home() / Path(run_dir).relative_to(home))
+
+    def record(self) -> Record:
+        return record.read(self.dir.record)
+
+    def state(self) -> str:
+        return self._sacct("state").partition(" ")[0]
+
+    def exit_code(self) -> str:
+        return self._sacct("exitcode")
+
+    def end(self, timeout_s: float = 120) -> str:
+        """The job's last state."""
+        until(lambda: self.state() not in ("PENDING", "RUNNING", "REQUEUED", ""), timeout_s)
+        return self.state()
+
+    def has_measured(self, phase: str = "performance") -> bool:
+        """Whether a phase is being measured."""
+        if not self.dir.progress.is_file():
+            return False
+        last = self.dir.progress.read_text().splitlines()[-1:]
+        return any(f'"phase":"{phase}"' in line for line in last)
+
+    def _sacct(self, column: str) -> str:
+        # Of a requeued job sacct shows the last attempt alone.
+        command = f"sacct -n -X -P -j {self.job_id} -o {column}"
+        return self._cluster.run(command).stdout.strip()
+
+
+def submit(cluster: Cluster, *arguments: str) -> ClusterRun:
+    """``python -m sut.submit ARGUMENTS`` on the login node."""
+    done = cluster.run(f"python -m sut.submit {shlex.join(arguments)}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = done.stdout.split()
+    return ClusterRun(cluster, words[words.index("job") + 1], words[words.index("files") + 1])
+
+
+def submitted_and_awaited(
+    cluster: Cluster, *arguments: str, timeout_s: float = 300
+) -> subprocess.CompletedProcess[str]:
+    command = f"python -m sut.submit --wait {shlex.join(arguments)}"
+    return cluster.run(command, timeout_s=timeout_s)
+
+
+def latest(cluster: Cluster) -> Record:
+    return record.read(cluster.home() / "runs" / "latest")
+
+
+def leftovers(cluster: Cluster) -> list[str]:
+    """What still runs for the user on the compute nodes, Slurm's own apart."""
+    return [
+        f"{node}: {process.command}"
+        for node in COMPUTE
+        for process in cluster.processes(node)
+        if "ps -eo" not in process.command
+    ]
+
+
+def until(done: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Wait; fails when it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain"
+        time.sleep(0.3)

@@ -1,0 +1,175 @@
+"""Runs on the test cluster: real Slurm, real Apptainer, an ordinary user, two nodes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from cluster.cluster import Cluster
+from on_cluster import (
+    ClusterRun,
+    latest,
+    leftovers,
+    replay,
+    submit,
+    submitted_and_awaited,
+    until,
+)
+
+BOTH = ("--nodes", "jw2,jw3")
+
+
+def test_both_nodes_are_one_system_under_one_loadgen(idle: Cluster) -> None:
+    done = submitted_and_awaited(idle, *replay(3), *BOTH)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = latest(idle)
+    (phase,) = record.phases
+    assert record.verdict == "VALID" and phase.loadgen_errors == ()
+    assert [work.node for work in phase.replicas] == ["jw2", "jw3"]
+    assert all(0.4 < work.share < 0.6 for work in phase.replicas)
+    assert record.environment.image_sha256 is not None
+    assert len(list((idle.home() / "runs/latest/loadgen").iterdir())) == 1
+    assert leftovers(idle) == []
+
+
+@pytest.mark.parametrize(("script", "num_replicas"), [("single", 1), ("multi", 2)])
+def test_a_batch_script_runs_and_its_jobs_exit_code_is_the_runs(
+    idle: Cluster, script: str, num_replicas: int
+) -> None:
+    command = f"sbatch --wait /opt/mlperf-sut/slurm/{script}.sh"
+    assert idle.run(f"{command} --config replay --preset quick").returncode == 1
+    assert latest(idle).verdict == "INVALID"
+    done = idle.run(f"{command} --config replay")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(idle).verdict == "VALID" and len(latest(idle).plan.replicas) == num_replicas
+    folder = f"{latest(idle).run_id}"
+    refused = idle.run(f"{command} runs/{folder}")
+    assert refused.returncode == 2, "a run that is complete is not run again"
+
+
+def test_two_nodes_give_twice_the_throughput_of_one(idle: Cluster) -> None:
+    # Slow engines: their model of time is what limits them, not this machine's two cores.
+    slow = ["--config", "replay", "--scenario", "offline"]
+    for change in (
+        "scenarios.offline.target_qps=40",
+        "scenarios.offline.min_query_count=300",
+        "scenarios.offline.min_duration_ms=1000",
+        "engine.max_num_seqs=16",
+        "engine.replay.step_base_us=10000",
+    ):
+        slow += ["--set", change]
+    speeds = []
+    for nodes in ("jw2", "jw2,jw3"):
+        done = submitted_and_awaited(idle, *slow, "--nodes", nodes)
+        assert done.returncode == 0, done.stdout + done.stderr
+        speeds.append(float(latest(idle).phases[0].loadgen["result_tokens_per_second"] or 0))
+    assert speeds[1] / speeds[0] >= 1.95, speeds
+
+
+def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) -> None:
+    site = "name: shared\nnodes: [{name: jw2}, {name: jw3}]\ninterface: eth0\n"
+    site += "run_root: ~/runs\ncache: ~/.cache/mlperf-sut\nslurm: {memory_gib: 2, load_min: 3}\n"
+    site += "container: {image: /opt/images/mlperf-sut-cpu.sif}\n"
+    (idle.home() / "shared.yaml").write_text(site)
+    arguments = [*replay(5), "--site", "shared.yaml", "--nodes", "all"]
+    runs = [submit(idle, *arguments) for _ in range(2)]
+    for run in runs:
+        until(run.has_measured)
+    assert {run.state() for run in runs} == {"RUNNING"}
+    assert [run.end() for run in runs] == ["COMPLETED", "COMPLETED"]
+    assert {run.record().verdict for run in runs} == {"VALID"}
+
+
+@pytest.mark.parametrize("how", ["power", "link"])
+def test_a_lost_node_is_named_and_the_requeued_job_goes_on_by_phase(
+    idle: Cluster, how: str
+) -> None:
+    run = submit(idle, *replay(8), "--mode", "all", *BOTH)
+    until(lambda: run.has_measured("accuracy"))
+    done_before = run.dir.samples("performance").read_text()
+    if how == "power":
+        idle.power_off("jw3")
+    else:
+        idle.cut_link("jw3")
+    until(lambda: run.dir.record.is_file() and run.record().failure is not None, 60)
+    until(lambda: run.record().status == "failed" and _code(run) == "node_lost", 60)
+    assert run.record().failure.node == "jw3"  # type: ignore[union-attr]
+    if how == "power":
+        idle.power_on("jw3")
+    else:
+        idle.restore_link("jw3")
+    until(lambda: run.dir.record.is_file() and run.record().status == "completed", 180)
+    assert run.end() == "COMPLETED"
+    record = run.record()
+    assert record.verdict == "VALID" and [p.name for p in record.phases] == [
+        "performance",
+        "accuracy",
+    ]
+    first, *_, last = record.attempts
+    assert first.failure is not None and first.failure.code == "node_lost"
+    assert last.status == "completed"
+    assert run.dir.samples("performance").read_text() == done_before
+    assert leftovers(idle) == []
+
+
+def test_a_preempted_job_is_requeued_and_starts_its_phase_anew(idle: Cluster) -> None:
+    low = submit(idle, *replay(15), "--nodes", "jw2", "--set", "site.slurm.qos=low")
+    until(low.has_measured)
+    idle.run("sbatch --qos=high --nodelist=jw2 --exclusive --wrap 'sleep 1'")
+    until(lambda: low.dir.record.is_file() and low.record().failure is not None, 60)
+    until(lambda: low.state() == "COMPLETED", 180)
+    record = low.record()
+    assert record.verdict == "VALID" and len(record.attempts) == 2
+    assert record.attempts[0].failure is not None
+    assert record.attempts[0].failure.code == "cancelled"
+    assert [path.name for path in sorted((low.dir.root / "loadgen").iterdir())] == [
+        "performance",
+        "performance.interrupted-1",
+    ]
+
+
+def test_near_the_wall_limit_a_run_ends_truncated_with_what_it_measured(idle: Cluster) -> None:
+    changes = ["--set", "site.slurm.signal_delay_s=30", "--set", "site.slurm.load_min=1"]
+    run = submit(idle, *replay(100), *BOTH, *changes)
+    until(run.has_measured)
+    shorter = idle.run(f"scontrol update JobId={run.job_id} TimeLimit=1")
+    assert shorter.returncode == 0, shorter.stderr
+    assert run.end(180) == "FAILED" and run.exit_code() == "3:0"
+    record = run.record()
+    assert record.status == "truncated" and record.verdict is None
+    assert record.interrupted is not None and record.interrupted.dispatcher.completed > 0
+    assert re.match(r"# TRUNCATED", run.dir.report.read_text())
+    assert (run.dir.loadgen("performance") / "mlperf_log_detail.txt").stat().st_size > 0
+    assert leftovers(idle) == []
+
+
+def test_scancel_leaves_a_record_and_no_process_on_any_node(idle: Cluster) -> None:
+    run = submit(idle, *replay(100), *BOTH)
+    until(run.has_measured)
+    idle.run(f"scancel {run.job_id}")
+    assert run.end() == "CANCELLED"
+    until(lambda: leftovers(idle) == [], 30)
+    failure = run.record().failure
+    assert failure is not None and failure.code == "cancelled"
+
+
+def test_a_run_directory_with_spaces_and_quotes_works_to_the_end(idle: Cluster) -> None:
+    root = '/home/bench/it\'s "my" runs, all'
+    done = submitted_and_awaited(
+        idle, *replay(2), *BOTH, "--set", f"site.run_root={root!r}".replace("\\'", "''")
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_real_model_runs_on_both_nodes(idle: Cluster) -> None:
+    done = submitted_and_awaited(idle, "--scenario", "offline", *BOTH, timeout_s=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (phase,) = latest(idle).phases
+    assert latest(idle).verdict == "VALID"
+    assert all(0.4 < work.share < 0.6 for work in phase.replicas)
+    assert leftovers(idle) == []
+
+
+def _code(run: ClusterRun) -> str:
+    failure = run.record().failure
+    return failure.code if failure else ""
