@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut import allocation, newrun, slurm
+from sut import allocation, newrun, resume, slurm
+from sut import job as host
 from sut.allocation import Allocation
 from sut.errors import InputError, SutError
 from sut.plan import Plan, read_plan
@@ -66,6 +67,11 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
                 f"{arguments[0]}: give one run directory, which holds plan.json, or options of "
                 "python -m sut.submit"
             )
+        # What every node would refuse is refused here: of several that fail, srun ends the slower
+        # ones, and its exit code is then theirs.
+        plan = host.plan_of(given)
+        host.check_allocation(plan, job)
+        resume.earlier(plan, given)
         return given
     options = parse(arguments)
     if options.begin or options.dependency or options.again or options.nodes:

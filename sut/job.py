@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("usage: python -m sut.job RUN_DIR")
     run_dir = RunDir(arguments[0])
     try:
-        plan = _plan_of(run_dir)
+        plan = plan_of(run_dir)
         host = {**os.environ, **slurm.handed_on(os.environ)}
         here = allocation.of_process(host)
-        _check_allocation(plan, here)
+        check_allocation(plan, here)
         code = _run(plan, run_dir, here, host)
         if here.node == 0:
             _requeue_if_a_node_was_lost(plan, run_dir, here)
@@ -54,7 +54,8 @@ def launch(run_dir: str) -> None:
         sys.exit(code)
 
 
-def _plan_of(run_dir: RunDir) -> Plan:
+def plan_of(run_dir: RunDir) -> Plan:
+    """Raises InputError."""
     try:
         return read_plan(run_dir.plan)
     except FileNotFoundError:
@@ -65,8 +66,8 @@ def _plan_of(run_dir: RunDir) -> Plan:
         raise InputError(f"{run_dir.plan}: {error}") from None
 
 
-def _check_allocation(plan: Plan, here: Allocation) -> None:
-    """The job must have the nodes of the plan, no fewer and no others."""
+def check_allocation(plan: Plan, here: Allocation) -> None:
+    """Raise InputError unless the job has the nodes of the plan, no fewer and no others."""
     if plan.slurm is None:
         return
     if not here.job_id:
