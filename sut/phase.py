@@ -12,7 +12,7 @@ from sut import _core
 from sut.dataset import Samples
 from sut.plan import Mode, Plan
 from sut.progress import Progress
-from sut.results import accuracy, mllog, sample_log, telemetry, verdict, work
+from sut.results import accuracy, mllog, rules, sample_log, telemetry, verdict, work
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
 from sut.results.telemetry import NodeTelemetry
 from sut.rundir import RunDir
@@ -140,7 +140,7 @@ def judge_phase(
         name=mode,
         loadgen=log.values,
         loadgen_errors=tuple(error.message for error in log.errors),
-        verdict=judged,
+        verdict=_under_rule_for_nodes(judged, plan, node_names),
         replicas=replicas,
         dispatcher=_dispatcher_stats(stats),
         accuracy=scores,
@@ -149,6 +149,20 @@ def judge_phase(
         duration_s=round(measured.duration_s, 3),
         nodes=work.of_nodes(replicas, done) if done else (),
         telemetry=_telemetry(run_dir, measured),
+    )
+
+
+def _under_rule_for_nodes(
+    judged: verdict.Verdict, plan: Plan, node_names: Sequence[str]
+) -> verdict.Verdict:
+    """A node that no replica uses is billed and does nothing. Idle replicas have their own rule."""
+    if len(plan.nodes) == 1:
+        return judged
+    used = {part.node for replica in plan.replicas for part in replica.parts}
+    idle = [name for index, name in enumerate(node_names) if index not in used]
+    text = f"No replica uses node {', '.join(idle)}." if idle else "Every node has a replica."
+    return verdict.with_check(
+        judged, rules.check("idle_nodes", not idle, text, len(idle), 0, "nodes")
     )
 
 

@@ -35,11 +35,14 @@ def test_one_loadgen_drives_the_replicas_of_every_node(tmp_path: Path, num_nodes
     assert job.processes() == []
 
 
-def test_a_node_without_a_replica_ends_with_the_run(tmp_path: Path) -> None:
+def test_a_node_without_a_replica_makes_the_run_invalid(tmp_path: Path) -> None:
     plan = plan_for(2, replicas=(Replica(index=0, parts=(Part(node=1),)),))
     with Job(write_plan(plan, tmp_path / "run"), 2) as job:
-        assert job.wait() == {0: 0, 1: 0}, job.said(0)
-    assert job.record.phases[0].replicas[0].node == "n1"
+        assert job.wait() == {0: 1, 1: 0}, job.said(0)
+    (phase,) = job.record.phases
+    assert phase.replicas[0].node == "n1" and job.record.verdict == "INVALID"
+    (reason,) = phase.verdict.reasons
+    assert reason.code == "idle_nodes" and "node n0" in reason.text
 
 
 def test_a_killed_node_ends_the_run_and_is_named(tmp_path: Path) -> None:

@@ -37,5 +37,6 @@ _SINGULAR = {
     "samples": "sample",
     "errors": "error",
     "replicas": "replica",
+    "nodes": "node",
     "characters": "character",
 }

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import msgspec
+
 from sut.errors import InputError
 from sut.plan import Accuracy, Struct
 from sut.results import measures, rules
@@ -92,6 +94,16 @@ def overall(verdicts: Iterable[Verdict]) -> Validity:
     """VALID only when there is a verdict and every one is VALID."""
     words = {verdict.verdict for verdict in verdicts}
     return "VALID" if words == {"VALID"} else "INVALID"
+
+
+def with_check(verdict: Verdict, check: Check) -> Verdict:
+    """The verdict under one rule more."""
+    return msgspec.structs.replace(
+        verdict,
+        verdict=verdict.verdict if check.met else "INVALID",
+        checks=(*verdict.checks, check),
+        reasons=verdict.reasons if check.met else (*verdict.reasons, check),
+    )
 
 
 def _verdict(
