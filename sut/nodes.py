@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from types import TracebackType
 
 from sut import channel, network, rendezvous
 from sut.allocation import Allocation
@@ -43,12 +42,7 @@ class Nodes:
     def __enter__(self) -> Nodes:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
         lost = self._lost_before(error)
         self._end(GRACE_S if error is None else FAILED_GRACE_S)
         if lost is not None:
