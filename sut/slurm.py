@@ -61,9 +61,9 @@ def job_state(job_id: str) -> JobState | None:
     """The job, from the queue or, once it has left it, from the accounts; None when Slurm knows
     no such job, or does not answer."""
     fields = "%T|%r|%V|%S|%N|%k"
-    for line in _output(
-        ["squeue", "--noheader", f"--jobs={job_id}", f"--format={fields}"]
-    ).splitlines():
+    # slurmctld knows a job for minutes after its end, and its comment, which accounts may not keep.
+    squeue = ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", f"--format={fields}"]
+    for line in _output(squeue).splitlines():
         state, reason, since, start, nodes, comment = line.split("|", 5)
         return JobState(
             job_id=job_id,
@@ -75,8 +75,8 @@ def job_state(job_id: str) -> JobState | None:
             comment=_known(comment),
         )
     columns = "State,Submit,Start,NodeList,Comment"
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job_id}"]
-    for line in _output([*command, f"--format={columns}"]).splitlines():
+    sacct = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job_id}"]
+    for line in _output([*sacct, f"--format={columns}"]).splitlines():
         state, since, start, nodes, comment = line.split("|", 4)
         return JobState(
             job_id=job_id,
