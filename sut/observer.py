@@ -140,7 +140,10 @@ class Observer:
         except OSError:
             return None
         if self._goals.get(mode, (-1, None))[0] != size:
-            self._goals[mode] = (size, read_goal(log))
+            goal = read_goal(log)
+            if goal is not None and mode is not Mode.PERFORMANCE:
+                goal = goal.without_limits()
+            self._goals[mode] = (size, goal)
         return self._goals[mode][1]
 
 

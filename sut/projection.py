@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import msgspec
+
 from sut.plan import Struct
 from sut.progress import Line
 from sut.results.early_stopping import queries_needed
@@ -28,6 +30,12 @@ class Goal(Struct, frozen=True, kw_only=True):
     ttft_limit_ms: float | None
     tpot_limit_ms: float | None
     error: str | None  # the first that LoadGen has logged
+
+    def without_limits(self) -> Goal:
+        """The same for a test that is judged by its answers, not by its times."""
+        return msgspec.structs.replace(
+            self, performance=False, ttft_limit_ms=None, tpot_limit_ms=None
+        )
 
 
 class Projection(Struct, frozen=True, kw_only=True):

@@ -312,3 +312,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(root: Path) -> None:
         ["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True
     )
     assert piped.returncode == 0 and piped.stderr == ""
+
+
+def test_a_login_node_needs_nothing_of_what_a_run_needs() -> None:
+    code = (
+        "import sys, sut.watch, sut.history, sut.compare\n"
+        "print({'numpy', 'torch', 'vllm', 'matplotlib', 'sut._core'} & set(sys.modules))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert shown.stdout == "set()\n", shown.stderr

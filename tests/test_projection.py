@@ -134,7 +134,7 @@ def test_an_error_that_loadgen_logged_is_certain() -> None:
 
 
 def test_an_accuracy_test_has_no_verdict_before_it_is_judged() -> None:
-    accuracy = goal(performance=False, ttft_limit_ms=None, tpot_limit_ms=None, min_duration_s=0.0)
+    accuracy = SERVER.without_limits()
     projection = project(accuracy, line(500, ttft_p99_ms=9000.0, ttft_over=None, tpot_over=None))
     assert projection.verdict is None and projection.reasons == () and projection.left_s is not None
 
