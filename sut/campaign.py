@@ -7,6 +7,7 @@ which they are, and gets the comparison once they are over.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,11 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).folder
     try:
         started = _started(folder)
-        found = [(member.name, _record(member)) for member in started.members]
+        runs = [_run(member, folder) for member in started.members]
     except SutError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    runs = [Run(name=name, record=result) for name, result in found]
     for run in runs:
         print(f"{run.word:<10} {run.name}")
     title = f"Campaign {started.name}"
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {folder / COMPARISON}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     print(f"{'compared':<10} {folder / COMPARISON} (and .html)")
-    return max((result.exit_code if result else EXIT_FAILED for _, result in found), default=0)
+    return max((r.record.exit_code if r.record else EXIT_FAILED for r in runs), default=0)
 
 
 def _started(folder: Path) -> Started:
@@ -125,9 +125,13 @@ def _started(folder: Path) -> Started:
         raise InputError(f"{folder / FILE}: {error}. Give the folder of a campaign") from None
 
 
-def _record(member: Member) -> record.Record | None:
-    path = RunDir(member.run_dir).record
-    return record.read(path) if path.is_file() else None
+def _run(member: Member, folder: Path) -> Run:
+    run_dir = RunDir(member.run_dir)
+    return Run(
+        name=member.name,
+        record=record.read(run_dir.record) if run_dir.record.is_file() else None,
+        report=os.path.relpath(run_dir.report_html, folder.resolve()),
+    )
 
 
 if __name__ == "__main__":

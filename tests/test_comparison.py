@@ -188,4 +188,5 @@ def test_a_campaigns_folder_gets_the_comparison_of_what_is_there(
     assert "no record  jw2+jw3, offline" in compared.stdout
     text = (folder / "comparison.md").read_text()
     assert text.startswith("# Campaign validation") and "| jw2, offline | VALID |" in text
-    assert Page((folder / "comparison.html").read_text()).tags.count("svg") == 1
+    html = (folder / "comparison.html").read_text()
+    assert Page(html).tags.count("svg") == 1 and '<a href="../0/report.html">' in html

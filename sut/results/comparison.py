@@ -26,11 +26,16 @@ from sut.results.units import number, quantity
 SAME = ("benchmark", "scenario", "preset", "model", "dataset", "generation", "engine", "device")
 
 
+BY_LOADGEN = "A row is one LoadGen run; TTFT and TPOT are the dispatcher's where LoadGen has none."
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that is compared. ``record`` is None for one that left none (yet)."""
+    """A run that is compared. ``record`` is None for one that left none (yet); ``report`` is where
+    its report is from here, empty where that is not known."""
 
     name: str
     record: Record | None
+    report: str = ""
 
     @property
     def phase(self) -> PhaseRecord | None:
@@ -64,7 +69,7 @@ def _sections(title: str, runs: Sequence[Run]) -> list[Section]:
 
 
 def _heading(runs: Sequence[Run]) -> str:
-    rows = [(run.name, run.word, run.record.run_id if run.record else "-") for run in runs]
+    rows = [(run.name, run.word, _folder(run)) for run in runs]
     reasons = [f"{run.name}: {why}" for run in runs for why in _why(run)]
     plans = [run.record.plan for run in runs if run.record]
     parts = [table(("run", "verdict", "folder"), rows)]
@@ -72,6 +77,12 @@ def _heading(runs: Sequence[Run]) -> str:
         parts.append(f"Why not VALID:\n\n{bullets(reasons)}")
     parts += list(dict.fromkeys(words.unverified(plan) for plan in plans))
     return "\n\n".join(parts)
+
+
+def _folder(run: Run) -> str:
+    if run.record is None:
+        return "-"
+    return f"[{run.record.run_id}](<{run.report}>)" if run.report else run.record.run_id
 
 
 def _why(run: Run) -> list[str]:
@@ -89,7 +100,7 @@ def _scenario(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Section]:
     name = scenario.value.capitalize()
     yield Section(
         title=f"{name}: runs",
-        text=f"{_runs(measured)}\n\nBy LoadGen: one row is one LoadGen run.",
+        text=f"{_runs(measured)}\n\n{BY_LOADGEN}",
         figures=_figures(measured),
     )
     scaling = [line for run in measured for line in _scaling(run, measured)]
