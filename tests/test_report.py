@@ -98,13 +98,15 @@ def test_energy_is_shown_as_what_it_is() -> None:
     assert "This is not MLPerf Power" in section
     assert "| jw2 GPU 0 | 1,000 J | 150 W | 165 W | 1,400 MHz | 1,200 MHz | 64 °C |" in section
     assert "| jw2 CPU | 600 J | 60 W |" in section
-    assert "a token" not in with_meters  # jw3 has no meter: what it took is not known
+    assert "J a token" not in with_meters  # jw3 has no meter: what it took is not known
     assert "slowed by power in 25.0% of the readings" in with_meters
     assert "| jw2 | 1 | 6 | 96 | 48.1 | 50.3 | 48.1 | 50.3 | 12.0% | 22 GiB |" in with_meters
     both = (METERS, msgspec.structs.replace(METERS, node="jw3"))
-    assert "| energy (not MLPerf Power) | 40 J a token |" in render(
+    assert "| energy (not MLPerf Power) | 40 J a token (CPU, GPUs) |" in render(
         completed(performance(smallest_valid(), telemetry=both))
     )
+    less = (METERS, msgspec.structs.replace(METERS, node="jw3", cpu_energy_j=None))
+    assert "J a token" not in render(completed(performance(smallest_valid(), telemetry=less)))
     assert "no meter" in render(completed(performance(smallest_valid())))
 
 

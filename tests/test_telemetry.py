@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli import fast, latest, submit
+from cli import environment, fast, latest, set_arguments, submit
 
 from sut import telemetry as meters
 from sut.results import telemetry
@@ -96,7 +96,7 @@ def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sampled(driver: Path | None, path: Path, **environment: str) -> list[Reading]:
+def sampled(driver: Path | None, path: Path, **changes: str) -> list[Reading]:
     """What a process with that driver samples in about a second."""
     program = (
         "import sys, time; from pathlib import Path; from sut import telemetry\n"
@@ -104,7 +104,7 @@ def sampled(driver: Path | None, path: Path, **environment: str) -> list[Reading
     )
     env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     env |= {"LD_LIBRARY_PATH": str(driver)} if driver else {}
-    subprocess.run([sys.executable, "-c", program, str(path)], env=env | environment, check=True)
+    subprocess.run([sys.executable, "-c", program, str(path)], env=env | changes, check=True)
     return telemetry.read(path)
 
 
@@ -162,7 +162,8 @@ def test_a_phases_energy_is_that_of_its_time_alone() -> None:
     assert summary is not None
     assert summary.cpu_energy_j == pytest.approx(50 * 19.75, abs=0.1)
     assert summary.gpus[0].energy_j == pytest.approx(100 * 19.75, abs=0.1)
-    assert summary.energy_j == pytest.approx(150 * 19.75, abs=0.2)
+    assert list(summary.energy_j) == ["CPU", "GPUs"]
+    assert sum(summary.energy_j.values()) == pytest.approx(150 * 19.75, abs=0.2)
     assert summary.num_readings == 20 and summary.dram_energy_j is None
     assert summary.gpus[0].power_w_max == 101
 
@@ -193,3 +194,23 @@ def test_a_run_where_nothing_is_offered_says_so_in_its_record(tmp_path: Path) ->
     record = json.loads((tmp_path / "runs/latest/record.json").read_text())
     assert "telemetry" in record["phases"][0]
     assert phase.start_unix_s is not None and abs(phase.start_unix_s - time.time()) < 60
+
+
+def test_a_run_on_a_node_with_gpus_has_their_energy_in_record_and_report(
+    fake_driver: Path, tmp_path: Path
+) -> None:
+    env = environment(LD_LIBRARY_PATH=str(fake_driver))
+    env.pop("CUDA_VISIBLE_DEVICES", None)
+    long = set_arguments(["scenarios.server.min_duration_ms=3000"])
+    assert submit(tmp_path, *fast(), *long, env=env).returncode == 0
+    (phase,) = latest(tmp_path).phases
+    (node,) = phase.telemetry
+    full, old = node.gpus
+    assert phase.duration_s is not None and phase.duration_s > 2.5
+    assert full.energy_j == pytest.approx(100 * phase.duration_s, rel=0.05)
+    assert (full.power_w_mean, full.memory_used_mib_max, full.slowed_by_power) == (100, 22528, 1.0)
+    assert (old.energy_j, old.power_w_max) == (None, 50.5)
+    page = (tmp_path / "runs/latest/report.html").read_text()
+    assert "<h3>Power</h3>" in page and "<h3>Clocks</h3>" in page
+    assert "J a token" not in page  # GPU 1 tells no energy
+    assert "This is not MLPerf Power" in page and "22 GiB" in page

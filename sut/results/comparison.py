@@ -18,7 +18,7 @@ from sut.results.measures import Measures, measure
 from sut.results.page import Figure, Section, to_html, to_markdown
 from sut.results.record import PhaseRecord, Record
 from sut.results.report import words
-from sut.results.report.energy import joules_per_token
+from sut.results.report.energy import per_token
 from sut.results.report.phases import BY_THE_DISPATCHER, node_cells, node_columns
 from sut.results.units import number, quantity
 
@@ -122,7 +122,7 @@ def _scenario(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Section]:
 def _runs(runs: Sequence[Run]) -> str:
     head = (
         *("run", "verdict", "target_qps", "tokens/s", "samples/s"),
-        *("TTFT p50, ms", "TTFT p99, ms", "TPOT p50, ms", "TPOT p99, ms", "J a token"),
+        *("TTFT p50, ms", "TTFT p99, ms", "TPOT p50, ms", "TPOT p99, ms", "energy"),
     )
     rows = []
     for run in runs:
@@ -136,7 +136,7 @@ def _runs(runs: Sequence[Run]) -> str:
                 number(m.tokens_per_s),
                 number(m.samples_per_s),
                 *(number(value) for value in _latencies(run.phase, m)),
-                number(joules_per_token(run.phase)),
+                per_token(run.phase) or "-",
             )
         )
     return table(head, rows)

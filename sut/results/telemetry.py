@@ -50,9 +50,16 @@ class NodeTelemetry(Struct, frozen=True, kw_only=True):
     gpus: tuple[GpuTelemetry, ...] = ()
 
     @property
-    def energy_j(self) -> float | None:
-        """What the meters of this node counted together."""
-        return _total((self.cpu_energy_j, self.dram_energy_j, *(gpu.energy_j for gpu in self.gpus)))
+    def energy_j(self) -> dict[str, float]:
+        """By kind of meter, CPU, DRAM or GPUs, what all of that kind counted; a kind of which one
+        tells no energy is left out."""
+        of_gpus = [gpu.energy_j for gpu in self.gpus]
+        kinds = {"CPU": [self.cpu_energy_j], "DRAM": [self.dram_energy_j], "GPUs": of_gpus}
+        return {
+            kind: sum(_known(values))
+            for kind, values in kinds.items()
+            if values and len(_known(values)) == len(values)
+        }
 
 
 def read(path: Path) -> list[Reading]:
@@ -147,8 +154,3 @@ def _known(values: Iterable[T | None]) -> list[T]:
 
 def _mean(values: Sequence[float], digits: int = 1) -> float | None:
     return round(sum(values) / len(values), digits) if values else None
-
-
-def _total(values: Iterable[float | None]) -> float | None:
-    known = _known(values)
-    return sum(known) if known else None

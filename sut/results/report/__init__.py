@@ -114,9 +114,8 @@ def _key_figures(phase: PhaseRecord) -> list[tuple[str, str, str, str]]:
         ("samples", quantity(measures.samples_per_s, "samples/s"), "", ""),
         ("measured for", quantity(measures.duration_s, "s"), *_held_to(phase, "min_duration")),
     ]
-    joules = energy.joules_per_token(phase)
-    if joules is not None:
-        rows.append(("energy (not MLPerf Power)", f"{quantity(joules, 'J')} a token", "", ""))
+    if each := energy.per_token(phase):
+        rows.append(("energy (not MLPerf Power)", each, "", ""))
     return rows
 
 

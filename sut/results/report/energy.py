@@ -28,14 +28,16 @@ def section(phases: Sequence[PhaseRecord], figures: tuple[Figure, ...]) -> Secti
     )
 
 
-def joules_per_token(phase: PhaseRecord) -> float | None:
-    """What all meters counted over all output tokens; None where some node counted nothing."""
-    counted = [node.energy_j for node in phase.telemetry]
+def per_token(phase: PhaseRecord) -> str | None:
+    """What the meters counted over all output tokens, with their kinds; None where they are not
+    the same kinds on every node, or are on some nodes only."""
     tokens = sum(work.output_tokens for work in phase.nodes)
     names = {name for work in phase.nodes for name in work.node.split("+")}
-    if tokens == 0 or len(counted) < len(names) or None in counted:
+    kinds = {tuple(node.energy_j) for node in phase.telemetry}
+    if tokens == 0 or kinds == {()} or len(kinds) != 1 or len(phase.telemetry) < len(names):
         return None
-    return sum(joules for joules in counted if joules is not None) / tokens
+    joules = sum(sum(node.energy_j.values()) for node in phase.telemetry)
+    return f"{quantity(joules / tokens, 'J')} a token ({', '.join(*kinds)})"
 
 
 def _phase(phase: PhaseRecord) -> Iterator[str]:
@@ -43,9 +45,8 @@ def _phase(phase: PhaseRecord) -> Iterator[str]:
     rows = [row for node in phase.telemetry for row in _rows(node, phase.duration_s)]
     yield f"{phase.name.capitalize()}:"
     yield table(head, rows)
-    joules = joules_per_token(phase)
-    if joules is not None:
-        yield f"{quantity(joules, 'J')} for each output token."
+    if each := per_token(phase):
+        yield f"{each}, of the output."
 
 
 def _rows(node: NodeTelemetry, duration_s: float | None) -> Iterator[tuple[str, ...]]:
