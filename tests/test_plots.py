@@ -146,6 +146,16 @@ def test_queues_and_kv_cache_come_from_progress() -> None:
     ]
 
 
+def test_a_line_of_many_points_is_drawn_by_their_means() -> None:
+    plot = svg.axes("x", "y")
+    svg.line(plot, [(float(n), float(n % 2)) for n in range(10_000)], svg.SERIES[0], "a")
+    (line,) = plot.get_lines()
+    assert len(line.get_xdata()) == svg.MAX_POINTS
+    assert set(line.get_ydata()) == {0.5}
+    svg.line(plot, [(1.0, 2.0), (3.0, 5.0)], svg.SERIES[1], "b")
+    assert list(plot.get_lines()[1].get_ydata()) == [2, 5]
+
+
 def test_power_and_clocks_are_drawn_for_every_meter() -> None:
     readings = [
         Reading(

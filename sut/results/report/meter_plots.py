@@ -55,7 +55,7 @@ def _lines(
         return None
     plot = svg.axes("s from the start", unit)
     for n, (name, points) in enumerate(list(drawn.items())[: len(SERIES)]):
-        plot.plot(*zip(*points, strict=True), color=SERIES[n], label=name)
+        svg.line(plot, points, SERIES[n], name)
     plot.set_ylim(bottom=0)
     hidden = len(drawn) - len(SERIES)
     return figure(title, caption + (f" {hidden} more are not drawn." if hidden > 0 else ""), plot)

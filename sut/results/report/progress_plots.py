@@ -18,17 +18,17 @@ def _queue(subject: Subject) -> Figure | None:
     lines = [line for line in subject.evidence.lines if line.elapsed_s > 0]
     if len(lines) < 2:
         return None
-    when = [line.elapsed_s for line in lines]
     plot = svg.axes("s from the start", "samples")
-    plot.plot(when, [line.queued for line in lines], color=SERIES[0], label="dispatcher's queue")
-    waiting = [sum(replica.waiting for replica in line.replicas) for line in lines]
-    running = [sum(replica.running for replica in line.replicas) for line in lines]
-    plot.plot(when, waiting, color=SERIES[1], label="waiting in engines")
-    plot.plot(when, running, color=SERIES[2], label="running in engines")
+    queued = [(line.elapsed_s, line.queued) for line in lines]
+    waiting = [(line.elapsed_s, sum(r.waiting for r in line.replicas)) for line in lines]
+    running = [(line.elapsed_s, sum(r.running for r in line.replicas)) for line in lines]
+    svg.line(plot, queued, SERIES[0], "dispatcher's queue")
+    svg.line(plot, waiting, SERIES[1], "waiting in engines")
+    svg.line(plot, running, SERIES[2], "running in engines")
     plot.set_ylim(bottom=0)
     return figure(
         "Queues",
-        "Where samples were, once a second: in the dispatcher's queue until a replica has room, "
+        "Where samples were, by the second: in the dispatcher's queue until a replica has room, "
         "then waiting or running in an engine.",
         plot,
     )
@@ -47,6 +47,6 @@ def _kv_cache(subject: Subject) -> Figure | None:
             for replica in line.replicas
             if replica.index == index
         ]
-        plot.plot(*zip(*points, strict=True), color=SERIES[n], label=subject.name(index))
+        svg.line(plot, points, SERIES[n], subject.name(index))
     plot.set_ylim(bottom=0)
-    return figure("KV cache", "Share of its KV cache that each replica used, once a second.", plot)
+    return figure("KV cache", "Share of its KV cache that each replica used, by the second.", plot)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from sut import assets
@@ -30,6 +31,7 @@ Array = Any  # numpy's arrays, whose types say little
 
 WIDTH_IN, HEIGHT_IN = 5.0, 2.8  # read on a phone, at about its width
 TEXT, GRID, LIMIT = "#010101", "#020202", "#030303"
+MAX_POINTS = 200  # of a line
 SERIES = tuple(f"#1000{i:02d}" for i in range(8))
 
 _VARIABLES = {TEXT: "var(--text)", GRID: "var(--grid)", LIMIT: "var(--limit)"} | {
@@ -72,6 +74,14 @@ def axes(x_label: str, y_label: str) -> Axes:
         for axis in (plot.xaxis, plot.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:,g}")
     return plot
+
+
+def line(plot: Axes, points: Sequence[tuple[float, float]], color: str, label: str) -> None:
+    """A line through ``points``, or through the means of so many neighbours that it can be read."""
+    size = -(-len(points) // MAX_POINTS)
+    groups = (np.array(points[i : i + size]) for i in range(0, len(points), size))
+    x, y = np.array([group.mean(axis=0) for group in groups]).T
+    plot.plot(x, y, color=color, label=label)
 
 
 def dots(plot: Axes, x: Array, y: Array, color: str, label: str = "") -> None:
