@@ -12,7 +12,7 @@ from sut import _core
 from sut.dataset import Samples
 from sut.plan import Mode, Plan
 from sut.progress import Progress
-from sut.results import accuracy, mllog, rules, sample_log, telemetry, verdict, work
+from sut.results import accuracy, audit, mllog, rules, sample_log, telemetry, verdict, work
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
 from sut.results.telemetry import NodeTelemetry
 from sut.rundir import RunDir
@@ -108,6 +108,8 @@ def judge_phase(
     log = mllog.read(run_dir.loadgen(mode))
     num_failed = stats.issued - stats.completed
     replica_samples = [replica.completed for replica in stats.replicas]
+    done = sample_log.read(run_dir.samples(mode))
+    answers, _ = audit.read(run_dir.loadgen(mode))
     scores, num_scored = None, None
     if mode is Mode.ACCURACY:
         num_scored = log.count("effective_accuracy_sample_count")
@@ -128,14 +130,21 @@ def judge_phase(
             num_failed=num_failed,
             replica_samples=replica_samples,
             official=plan.official,
+            answers=answers,
+            max_tokens=plan.generation.max_tokens,
         )
     else:
         judged = verdict.judge_performance(
-            log, num_failed=num_failed, replica_samples=replica_samples, official=plan.official
+            log,
+            num_failed=num_failed,
+            replica_samples=replica_samples,
+            official=plan.official,
+            plan=plan,
+            samples=done,
+            answers=answers,
         )
     lines = work.lines_of(run_dir.progress, mode)
     replicas = work.of_replicas(plan, stats, node_names, lines)
-    done = sample_log.read(run_dir.samples(mode))
     return PhaseRecord(
         name=mode,
         loadgen=log.values,

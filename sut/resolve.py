@@ -20,9 +20,7 @@ from sut.plan import (
     ScenarioSettings,
     Slurm,
 )
-
-# Nothing may be remembered from one query to the next, nor guessed ahead.
-FORBIDDEN = ("--enable-prefix-caching", "--speculative")
+from sut.results import engine_rules
 
 
 def resolve(
@@ -212,8 +210,8 @@ def _not_official_because(
         because.append("the data set's official hash is not known here")
     if benchmark.engine.kind is EngineKind.REPLAY:
         because.append("the replay engine answers, not a model")
-    if forbidden := [arg for arg in benchmark.engine.extra_args if arg.startswith(FORBIDDEN)]:
-        because.append(f"MLPerf's rules forbid {', '.join(forbidden)}")
+    if given := engine_rules.forbidden(benchmark.engine.extra_args):
+        because.append(f"MLPerf's rules forbid {', '.join(given)}")
     if preset is not Preset.OFFICIAL:
         because.append(f"preset {preset} lowers what mlperf.conf asks for")
     if changed := [s for s in sets if not _free_to_choose(s)]:

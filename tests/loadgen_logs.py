@@ -31,10 +31,10 @@ DEFAULTS: Settings = {
     "user_conf": {},  # LoadGen's keys for this model and scenario
     "num_samples": 100,
     "ttft_ms": 0.0,
-    "tpot_ms": 0.0,
+    "tpot_ms": 1.0,
     "slow_every": 0,  # every Nth sample has ...
     "slow_ttft_ms": 0.0,  # ... this TTFT
-    "slow_tpot_ms": 0.0,  # ... and this TPOT
+    "slow_tpot_ms": 1.0,  # ... and this TPOT
     "num_tokens": 8,
     "report_tokens": None,  # the n_tokens told to LoadGen, when it is to be a lie
     "tokens": {},  # qsl index (as text) -> the sample's output token ids

@@ -83,6 +83,9 @@ def test_the_smallest_valid_run_is_valid() -> None:
         "loadgen_errors",
         "failed_samples",
         "idle_replicas",
+        "token_count",
+        "tpot_plausible",
+        "round_seeds",
     }
 
 
@@ -191,7 +194,13 @@ def test_offline_has_no_latency_rule(tmp_path: Path) -> None:
     folder = make(tmp_path / "offline", scenario="Offline", user_conf=conf, tpot_ms=40)
     verdict = judge(folder)
     assert verdict.verdict == "VALID"
-    assert codes(verdict.checks) == {"min_duration", "min_queries", "loadgen_errors"}
+    assert codes(verdict.checks) == {
+        "min_duration",
+        "min_queries",
+        "loadgen_errors",
+        "token_count",
+        "round_seeds",
+    }
     assert check(verdict, "min_queries").measured == 100  # samples: Offline is one query
     figures = measure(verdict.metrics)
     assert figures.samples_per_s and figures.tokens_per_s
@@ -208,6 +217,9 @@ def test_single_stream_needs_64_queries(tmp_path: Path) -> None:
         "min_queries",
         "early_stopping",
         "loadgen_errors",
+        "token_count",
+        "tpot_plausible",
+        "round_seeds",
     }
     assert check(verdict, "early_stopping").limit == 64
 

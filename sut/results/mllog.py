@@ -24,14 +24,16 @@ Scalar = int | float | str | bool | None
 # A C++ stream prints these doubles so; JSON has no such words.
 _NOT_FINITE = re.compile(r'("value": )-?(?:nan|inf|NaN|Infinity)\b')
 _ONCE = ("result_validity", "effective_scenario")  # twice: two tests in one file
-_NUM_ERRORS_SINCE = 6  # LoadGen's major version from which num_errors ends a log
+_NUM_ERRORS_SINCE = (5, 0, 16)  # the version of LoadGen from which num_errors ends a log
 
 
 class LogError(Struct, frozen=True, kw_only=True):
-    """A line LoadGen marked ``is_error``. ``line`` counts from 1."""
+    """A line LoadGen marked ``is_error``. ``line`` counts from 1, ``time_ms`` from the log's
+    start."""
 
     message: str
     line: int
+    time_ms: float | None = None
 
 
 class DetailLog(Struct, frozen=True, kw_only=True):
@@ -55,6 +57,13 @@ class DetailLog(Struct, frozen=True, kw_only=True):
     def token_latencies(self) -> bool:
         """True when LoadGen measured TTFT and TPOT rather than whole-query latency."""
         return self.values.get("requested_use_token_latencies") is True
+
+    @property
+    def version(self) -> tuple[int, ...] | None:
+        """LoadGen's, as numbers; None where the log does not tell."""
+        text = str(self.values.get("loadgen_version", "")).partition(" ")[0]
+        parts = text.split(".")
+        return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else None
 
     @property
     def num_errors(self) -> int:
@@ -118,7 +127,14 @@ def read(path: Path) -> DetailLog:
                 "The file holds more than one test; give each test its own folder."
             )
         if entry["metadata"]["is_error"]:
-            errors.append(LogError(message=str(value), line=line))
+            time_ms = entry.get("time_ms")
+            errors.append(
+                LogError(
+                    message=str(value),
+                    line=line,
+                    time_ms=time_ms if isinstance(time_ms, int | float) else None,
+                )
+            )
         if isinstance(value, float) and not math.isfinite(value):
             value = None
         if not isinstance(value, list | dict):
@@ -185,8 +201,7 @@ def _check_whole(log: DetailLog) -> None:
 
 def _last_key(log: DetailLog) -> str:
     """The key this version of LoadGen writes last: where it is, nothing was cut."""
-    major = str(log.values.get("loadgen_version", "")).partition(".")[0]
-    if major.isdecimal() and int(major) >= _NUM_ERRORS_SINCE:
+    if log.version is not None and log.version >= _NUM_ERRORS_SINCE:
         return "num_errors"
     if not log.token_latencies:
         return "result_99.90_percentile_latency_ns"

@@ -12,12 +12,14 @@ from sut.plan import Gate, Struct
 from sut.results import measures
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.mllog import DetailLog
-from sut.results.units import against, number, quantity
+from sut.results.units import against, from_limit, number, quantity
 
 
 class Check(Struct, frozen=True, kw_only=True):
     """One rule. ``code`` is a stable word; ``unit`` is that of ``measured`` and ``limit``,
-    which are None where LoadGen does not tell."""
+    which are None where LoadGen does not tell. Of a rule that is not met ``remedy`` says what
+    would pass, and ``crossed_s`` when the limit was first crossed, in seconds from the test's
+    start; None where that is not known."""
 
     code: str
     met: bool
@@ -25,6 +27,8 @@ class Check(Struct, frozen=True, kw_only=True):
     measured: float | None
     limit: float | None
     unit: str
+    remedy: str | None = None
+    crossed_s: float | None = None
 
 
 def of_loadgen(log: DetailLog) -> list[Check]:
@@ -35,14 +39,14 @@ def of_loadgen(log: DetailLog) -> list[Check]:
             return [*rules, *_token_latencies(log), _early_stopping_server(log)]
         case "Server":
             return [*rules, _latency(log), _early_stopping_server(log)]
-        case "SingleStream":
-            return [*rules, _early_stopping_single_stream(log)]
+        case "SingleStream" | "MultiStream":
+            return [*rules, _early_stopping_of_streams(log)]
         case "Offline":
             return rules
         case other:
             raise InputError(
                 f"{log.path}: scenario {other} is not judged here. "
-                "Give a log of Server, Offline or SingleStream."
+                "Give a log of Server, Offline, SingleStream or MultiStream."
             )
 
 
@@ -68,7 +72,7 @@ def _min_duration(log: DetailLog) -> Check:
     ran = (
         "Its length is not known" if measured is None else f"It ran {against(measured, limit, 's')}"
     )
-    text = f"{ran}; at least {quantity(limit, 's')} needed."
+    text = f"{ran}; at least {quantity(limit, 's')} needed{_short(measured, limit, 's')}."
     return check("min_duration", met, text, measured, limit, "s")
 
 
@@ -78,8 +82,16 @@ def _min_queries(log: DetailLog) -> Check:
     issued = log.count("generated_samples_per_query" if offline else "result_query_count")
     limit = log.count("effective_min_sample_count" if offline else "effective_min_query_count")
     met = log.flag("result_min_queries_met") and issued >= limit
-    text = f"It issued {quantity(issued, unit)}; at least {number(limit)} needed."
+    short = _short(issued, limit, unit)
+    text = f"It issued {quantity(issued, unit)}; at least {number(limit)} needed{short}."
     return check("min_queries", met, text, issued, limit, unit)
+
+
+def _short(measured: float | None, limit: float, unit: str) -> str:
+    """By how much something is too little."""
+    if measured is None or measured >= limit:
+        return ""
+    return f", {quantity(limit - measured, unit)} short"
 
 
 def _token_latencies(log: DetailLog) -> list[Check]:
@@ -102,7 +114,7 @@ def _latency(log: DetailLog) -> Check:
 
 
 def _within(log: DetailLog, name: str, template: str, limit_ns: int) -> Check:
-    percentile = _percentile(log)
+    percentile = percentile_of(log)
     measured_ns = log.number(measures.percentile_key(template, percentile))
     if measured_ns is None:
         met, measured_ms = log.flag("result_perf_constraints_met"), None
@@ -111,11 +123,13 @@ def _within(log: DetailLog, name: str, template: str, limit_ns: int) -> Check:
     label = f"p{100 * percentile:g}"
     limit_ms = limit_ns / 1e6
     was = against(measured_ms, limit_ms, "ms")
-    text = f"{name} {label} was {was}; the limit is {quantity(limit_ms, 'ms')}."
+    how_far = from_limit(measured_ms, limit_ms)
+    text = f"{name} {label} was {was}; the limit is {quantity(limit_ms, 'ms')}"
+    text += f", {how_far}." if how_far else "."
     return check(f"{name.lower()}_{label}", met, text, measured_ms, limit_ms, "ms")
 
 
-def _percentile(log: DetailLog) -> float:
+def percentile_of(log: DetailLog) -> float:
     percentile = log.number("effective_target_latency_percentile")
     if percentile is None or not 0 < percentile < 1:
         raise InputError(
@@ -127,8 +141,8 @@ def _percentile(log: DetailLog) -> float:
 
 def _early_stopping_server(log: DetailLog) -> Check:
     issued = log.count("result_query_count")
-    percentile = _percentile(log)
-    needed, asked = queries_needed(0, percentile), _asked_for(log)
+    percentile = percentile_of(log)
+    needed, asked = queries_needed(0, percentile), asked_for(log)
     if asked:
         needed = issued + asked[1]
     met = log.flag("early_stopping_met") and issued >= needed
@@ -153,7 +167,7 @@ def _early_stopping_text(
     return f"{some} over the {what} limit: to be {sure}, {more}, all within it."
 
 
-def _asked_for(log: DetailLog) -> tuple[str, int] | None:
+def asked_for(log: DetailLog) -> tuple[str, int] | None:
     """Which latency LoadGen's early stopping asks more queries for, and how many more.
 
     LoadGen looks at TPOT first and, where that fails, not at TTFT.
@@ -168,9 +182,9 @@ def _asked_for(log: DetailLog) -> tuple[str, int] | None:
     return None
 
 
-def _early_stopping_single_stream(log: DetailLog) -> Check:
+def _early_stopping_of_streams(log: DetailLog) -> Check:
     issued = log.count("result_query_count")
-    percentile = _percentile(log)
+    percentile = percentile_of(log)
     needed = queries_needed(1, percentile)
     met = log.flag("early_stopping_met") and issued >= needed
     text = (
@@ -183,10 +197,13 @@ def _early_stopping_single_stream(log: DetailLog) -> Check:
 def _loadgen_errors(log: DetailLog) -> Check:
     num = log.num_errors
     text = "LoadGen logged no error."
+    crossed_s = None
     if num:
         text = f"LoadGen logged {quantity(num, 'errors')}"
         text += f', first: "{log.errors[0].message}".' if log.errors else "."
-    return check("loadgen_errors", num == 0, text, num, 0, "errors")
+        time_ms = log.errors[0].time_ms if log.errors else None
+        crossed_s = None if time_ms is None else time_ms / 1e3
+    return check("loadgen_errors", num == 0, text, num, 0, "errors", crossed_s=crossed_s)
 
 
 def gate(metric: str, score: float | None, limits: Gate, scale: float) -> Check:
@@ -215,5 +232,17 @@ def check(
     measured: float | None = None,
     limit: float | None = None,
     unit: str = "",
+    *,
+    remedy: str | None = None,
+    crossed_s: float | None = None,
 ) -> Check:
-    return Check(code=code, met=met, text=text, measured=measured, limit=limit, unit=unit)
+    return Check(
+        code=code,
+        met=met,
+        text=text,
+        measured=measured,
+        limit=limit,
+        unit=unit,
+        remedy=remedy,
+        crossed_s=crossed_s,
+    )

@@ -32,6 +32,16 @@ def against(measured: float | None, limit: float, unit: str) -> str:
     return f"{measured:,.12g} {unit}".strip()
 
 
+def from_limit(measured: float | None, limit: float) -> str:
+    """How far ``measured`` is from ``limit``: ``25% over it``; nothing where that says nothing."""
+    if measured is None or limit <= 0 or measured < 0:
+        return ""
+    share = abs(measured - limit) / limit
+    if share == 0:
+        return "just it"
+    return f"{number(100 * share)}% {'over' if measured > limit else 'under'} it"
+
+
 _SINGULAR = {
     "queries": "query",
     "samples": "sample",
@@ -39,4 +49,6 @@ _SINGULAR = {
     "replicas": "replica",
     "nodes": "node",
     "characters": "character",
+    "tokens": "token",
+    "answers": "answer",
 }
