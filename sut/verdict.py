@@ -1,59 +1,129 @@
-"""``python -m sut.verdict LOGDIR [--json]``: the verdict on any LoadGen log folder."""
+"""``python -m sut.verdict LOGDIR [--round ROUND] [--json]``: the verdict on any LoadGen log folder,
+or on a run."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from sut.errors import EXIT_BAD_INPUT, EXIT_INVALID, EXIT_VALID, InputError
-from sut.plan import Plan, read_plan
-from sut.results import mllog
-from sut.results.verdict import Verdict, judge_performance
+from sut.plan import Mode, Plan, read_plan
+from sut.results import audit, mllog, record, rounds, sample_log
+from sut.results.record import PhaseRecord
+from sut.results.rules import Check
+from sut.results.verdict import Verdict, judge_performance, overall
 from sut.rundir import RunDir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the verdict; the exit code is 0 VALID, 1 INVALID, 2 no verdict possible."""
     options = _options(argv)
-    of_run = RunDir(options.log_dir).loadgen("performance")
-    log_dir = of_run if of_run.is_dir() else options.log_dir
     try:
+        log_dir, others = _what_to_judge(options.log_dir)
         log = mllog.read(log_dir)
         plan = _plan_of(log_dir)
-        verdict = judge_performance(log, official=plan.official if plan else None)
+        verdict = _judge(log_dir, log, plan, options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    whole = _together(verdict, others)
     if options.json:
-        print(json.dumps(msgspec.to_builtins(verdict), indent=2))
+        print(json.dumps(msgspec.to_builtins(whole), indent=2))
     else:
-        print(_text(verdict, log, plan))
-    return EXIT_VALID if verdict.verdict == "VALID" else EXIT_INVALID
+        print("\n".join(_text(whole.verdict, verdict, log, plan, others)))
+    return EXIT_VALID if whole.verdict == "VALID" else EXIT_INVALID
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m sut.verdict",
-        description="Say whether a LoadGen performance test is VALID, and if not, exactly why.",
+        description="Say whether a LoadGen performance test is VALID, and if not, exactly why and "
+        "what would pass.",
         epilog="exit codes: 0 VALID, 1 INVALID, 2 the log can't be judged",
     )
     parser.add_argument(
         "log_dir", type=Path, metavar="LOGDIR", help="folder of mlperf_log_*, or of a run"
     )
+    parser.add_argument(
+        "--round",
+        choices=rounds.NAMES,
+        help="hold seeds and settings to this round (default: seeds only, to the plan's round or "
+        "the log's)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="the most tokens an answer may have (default: the plan's, or not known)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.max_tokens is not None and options.max_tokens < 1:
+        parser.error("--max-tokens: give a number of 1 or more")
+    return options
+
+
+def _what_to_judge(folder: Path) -> tuple[Path, list[PhaseRecord]]:
+    """The folder of the performance test's logs; and, of a run, its other phases, which its record
+    has judged. Raises InputError for a run that did not come to its end."""
+    run_dir = RunDir(folder)
+    of_run = run_dir.loadgen(Mode.PERFORMANCE)
+    if not run_dir.record.is_file():
+        return (of_run if of_run.is_dir() else folder), []
+    run = record.read(run_dir.record)
+    if run.failure is not None:
+        raise InputError(
+            f"{run_dir}: the run has no verdict: {run.status}, {run.failure.code}: "
+            f"{run.failure.message} What it measured can be judged by itself: "
+            f"python -m sut.verdict {of_run}"
+        )
+    if not of_run.is_dir():
+        raise InputError(
+            f"{run_dir}: a run without a performance test. Its verdict is {run.verdict}: read "
+            f"{run_dir.report}."
+        )
+    return of_run, [phase for phase in run.phases if phase.name != Mode.PERFORMANCE]
+
+
+def _judge(
+    log_dir: Path, log: mllog.DetailLog, plan: Plan | None, options: argparse.Namespace
+) -> Verdict:
+    folder = _folder(log_dir)
+    counted = _counted(folder) if plan else None
+    answers, unread = audit.read(folder) if log.token_latencies else (None, None)
+    verdict = judge_performance(
+        log,
+        num_failed=_num_failed(counted),
+        replica_samples=[work.samples for work in counted.replicas] if counted else (),
+        official=plan.official if plan else None,
+        plan=plan,
+        samples=sample_log.read(folder / RunDir(folder).samples("").name),
+        answers=answers,
+        asked_round=options.round,
+        max_tokens=options.max_tokens,
+    )
+    notes = (*verdict.notes, unread) if unread else verdict.notes
+    return msgspec.structs.replace(verdict, notes=notes)
+
+
+def _folder(log_dir: Path) -> Path:
+    return (log_dir if log_dir.is_dir() else log_dir.parent).resolve()
+
+
+def _run_of(folder: Path) -> RunDir | None:
+    """The run these logs lie in, if they do: RUN_DIR/loadgen/PHASE."""
+    run_dir = RunDir(folder.parent.parent)
+    return run_dir if run_dir.loadgen(folder.name) == folder else None
 
 
 def _plan_of(log_dir: Path) -> Plan | None:
-    """The plan of the run these logs lie in, if they do: RUN_DIR/loadgen/PHASE."""
-    folder = (log_dir if log_dir.is_dir() else log_dir.parent).resolve()
-    run_dir = RunDir(folder.parent.parent)
-    if run_dir.loadgen(folder.name) != folder or not run_dir.plan.is_file():
+    run_dir = _run_of(_folder(log_dir))
+    if run_dir is None or not run_dir.plan.is_file():
         return None
     try:
         return read_plan(run_dir.plan)
@@ -61,20 +131,65 @@ def _plan_of(log_dir: Path) -> Plan | None:
         raise InputError(f"{run_dir.plan}: not a plan of this version: {error}") from None
 
 
-def _text(verdict: Verdict, log: mllog.DetailLog, plan: Plan | None) -> str:
+def _counted(folder: Path) -> PhaseRecord | None:
+    """What the run's record tells of this phase: LoadGen does not see failures and replicas."""
+    run_dir = _run_of(folder)
+    if run_dir is None or not run_dir.record.is_file():
+        return None
+    run = record.read(run_dir.record)
+    return next((phase for phase in run.phases if phase.name == folder.name), None)
+
+
+def _num_failed(counted: PhaseRecord | None) -> int | None:
+    if counted is None or counted.dispatcher is None:
+        return None
+    return counted.dispatcher.issued - counted.dispatcher.completed
+
+
+def _together(verdict: Verdict, others: Iterable[PhaseRecord]) -> Verdict:
+    """One verdict on all phases of a run."""
+    verdicts = [verdict, *(phase.verdict for phase in others)]
+    return msgspec.structs.replace(
+        verdict,
+        verdict=overall(verdicts),
+        reasons=tuple(reason for each in verdicts for reason in each.reasons),
+        checks=tuple(check for each in verdicts for check in each.checks),
+    )
+
+
+def _text(
+    word: str, verdict: Verdict, log: mllog.DetailLog, plan: Plan | None, others: list[PhaseRecord]
+) -> list[str]:
     version = str(log.values.get("loadgen_version", "")).partition(" ")[0] or "of unknown version"
-    width = max(len(check.code) for check in verdict.checks)
     lines = [
-        f"{verdict.verdict}  ({log.scenario}; LoadGen {version} says {verdict.loadgen_validity})",
+        f"{word}  ({log.scenario}; LoadGen {version} says {verdict.loadgen_validity})",
         "",
-        *(
-            f"  {'met    ' if check.met else 'NOT met'}  {check.code:<{width}}  {check.text}"
-            for check in verdict.checks
-        ),
+        *_table(verdict.checks),
     ]
+    for phase in others:
+        lines += ["", f"{phase.name}: {phase.verdict.verdict}", *_table(phase.verdict.checks)]
+    reasons = [*verdict.reasons, *(r for phase in others for r in phase.verdict.reasons)]
+    lines += _section("What would pass:", (f"{r.code}: {r.remedy}" for r in reasons if r.remedy))
+    estimate = verdict.qps_estimate
+    if estimate is not None and estimate.qps is not None:
+        lines += _section("Highest load:", [estimate.text])
+    lines += _section("Not judged:", verdict.notes)
     if plan and not plan.official:
-        lines += ["", "Not official because:", *(f"  - {why}" for why in plan.not_official_because)]
-    return "\n".join(lines)
+        lines += _section("Not official because:", plan.not_official_because)
+    return lines
+
+
+def _table(checks: Sequence[Check]) -> list[str]:
+    width = max(len(check.code) for check in checks)
+    return [
+        f"  {'met    ' if check.met else 'NOT met'}  {check.code:<{width}}  {check.text}"
+        for check in checks
+    ]
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    items = [f"  - {line}" for line in lines]
+    return ["", title, *items] if items else []
 
 
 if __name__ == "__main__":

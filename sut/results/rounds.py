@@ -58,6 +58,8 @@ ROUNDS = (
 NAMES = tuple(each.name for each in ROUNDS)
 _LAST_KNOWN = (6, 0)  # what later versions of LoadGen carry is not known here
 
+_NO_BENCHMARK = "a LoadGen log does not tell its benchmark"
+
 # The limits on TTFT and TPOT (ms) of Llama-3.1-8B, by LoadGen's model name.
 _LIMITS_MS = {"llama3_1-8b": (2000, 100), "llama3_1-8b-interactive": (500, 30)}
 
@@ -114,7 +116,7 @@ def _limits(log: DetailLog, asked: str, plan: Plan | None) -> tuple[list[str], l
         return [], []
     expected = _LIMITS_MS.get(plan.loadgen_name) if plan else None
     if plan is None or expected is None:
-        why = "a LoadGen log does not tell its benchmark" if plan is None else "it has none here"
+        why = f"none are known here for {plan.loadgen_name}" if plan else _NO_BENCHMARK
         return [], [f"Its limits on TTFT and TPOT were not held to the round: {why}."]
     round_ = _named(asked)
     if round_ is not None and not round_.llama3_1_8b:

@@ -91,7 +91,8 @@ def _short(measured: float | None, limit: float, unit: str) -> str:
     """By how much something is too little."""
     if measured is None or measured >= limit:
         return ""
-    return f", {quantity(limit - measured, unit)} short"
+    short = float(f"{limit - measured:.4g}")
+    return f", {against(short, limit, unit)} short"
 
 
 def _token_latencies(log: DetailLog) -> list[Check]:
@@ -200,9 +201,11 @@ def _loadgen_errors(log: DetailLog) -> Check:
     crossed_s = None
     if num:
         text = f"LoadGen logged {quantity(num, 'errors')}"
-        text += f', first: "{log.errors[0].message}".' if log.errors else "."
-        time_ms = log.errors[0].time_ms if log.errors else None
-        crossed_s = None if time_ms is None else time_ms / 1e3
+        first = log.errors[0] if log.errors else None
+        if first is not None and first.time_ms is not None:
+            crossed_s = first.time_ms / 1e3
+            text += f" from {quantity(crossed_s, 's')} on"
+        text += "." if first is None else f', first: "{first.message}".'
     return check("loadgen_errors", num == 0, text, num, 0, "errors", crossed_s=crossed_s)
 
 
