@@ -96,18 +96,19 @@ def _crossing(code: str, facts: Facts) -> Crossing | None:
     if facts.samples is None or facts.limits_ms is None:
         return None
     ttft_ms, tpot_ms = facts.limits_ms
-    name = code.partition("_")[0]
     asked = rules.asked_for(facts.log) if code == "early_stopping" else None
-    if name == "ttft" or (asked is not None and asked[0] == "TTFT"):
-        return crossing.of_ttft(facts.samples, ttft_ms, facts.percentile)
-    if name == "tpot" or (asked is not None and asked[0] == "TPOT"):
-        return crossing.of_tpot(facts.samples, tpot_ms, facts.percentile)
+    match asked[0] if asked else code.partition("_")[0].upper():
+        case "TTFT":
+            return crossing.of_ttft(facts.samples, ttft_ms, facts.percentile)
+        case "TPOT" if code != "tpot_plausible":
+            return crossing.of_tpot(facts.samples, tpot_ms, facts.percentile)
     return None
 
 
 def _when(crossed: Crossing) -> str:
     assert crossed.first_s is not None
-    text = f"The first of {quantity(crossed.num_over, 'samples')} over it was done at "
+    text = f"By the dispatcher's clock the first of {quantity(crossed.num_over, 'samples')} over "
+    text += "it was done at "
     text += quantity(crossed.first_s, "s")
     if crossed.lost_s is not None:
         text += f"; by {quantity(crossed.lost_s, 's')} there were too many to pass in a run so long"
@@ -121,7 +122,7 @@ def _remedy(check: Check, facts: Facts, estimate: QpsEstimate | None) -> str | N
         case "min_queries":
             return _more_queries(check, facts.log)
         case "early_stopping":
-            return _surer(check, facts, estimate)
+            return _surer(check, facts)
         case "loadgen_errors":
             return _without_errors(facts.log)
         case "loadgen_validity":
@@ -189,7 +190,7 @@ def _cut_short(log: DetailLog) -> str | None:
     return None
 
 
-def _surer(check: Check, facts: Facts, estimate: QpsEstimate | None) -> str | None:
+def _surer(check: Check, facts: Facts) -> str | None:
     if check.measured is None or check.limit is None or check.limit <= check.measured:
         return None
     issued, needed = int(check.measured), int(check.limit)
@@ -198,15 +199,15 @@ def _surer(check: Check, facts: Facts, estimate: QpsEstimate | None) -> str | No
     if not over:
         return more
     share = over / issued
-    at_this_share = _enough_at(share, issued, facts.percentile)
-    if at_this_share is None:
-        load = _less_load(facts.log, estimate)
+    share = over / issued
+    enough = _enough_at(share, issued, facts.percentile)
+    if enough is None:
         return (
-            f"{more} With as large a share over ({over / issued:.2%}) no number is enough. {load}"
+            f"{more} With as large a share over ({share:.2%}) no number is enough: offer less load."
         )
     return (
-        f"{more} With as large a share over ({over / issued:.2%}), about {number(at_this_share)} "
-        "queries in all (an estimate)."
+        f"{more} With as large a share over ({share:.2%}), about {number(enough)} queries in all "
+        "(an estimate)."
     )
 
 
