@@ -2,12 +2,15 @@
 
 The run is cut into windows by when its queries were issued. Its quietest windows are taken, the
 quietest first, for as long as their queries together pass LoadGen's own early stopping on both
-limits. The mean rate of those windows is the estimate. Queries that wait behind a busier window's
-count against their own, so a backlog makes the estimate lower, not higher.
+limits. A load is looked for whose own windows would seldom be busier than the busiest of these:
+LoadGen's Server queries are a Poisson process, so their number in a window is known to vary by its
+square root. The mean rate of the quiet windows itself would be too high: at that rate, other
+windows are busier than any of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -18,6 +21,7 @@ from sut.results.units import number, quantity
 
 MIN_WINDOWS = 10
 MAX_WINDOWS = 40
+SELDOM = 2.33  # standard deviations that a normal number is above once in a hundred times
 
 
 class QpsEstimate(Struct, frozen=True, kw_only=True):
@@ -100,22 +104,31 @@ def _quietest_passing(windows: Sequence[_Window], percentile: float) -> list[_Wi
 
 def _of_windows(taken: Sequence[_Window], num_windows: int, window_s: float) -> QpsEstimate:
     queries = sum(window.queries for window in taken)
-    qps = queries / (len(taken) * window_s)
-    over = ", ".join(
-        f"{number(num)} over the {name} limit"
+    mean = queries / len(taken)
+    if len(taken) == num_windows:
+        qps = mean / window_s
+        text = f"The run's own load, {number(qps)} queries/s, met the limits; it tried no higher."
+        return QpsEstimate(qps=qps, text=text)
+    busiest = max(window.queries for window in taken)
+    qps = min(mean, _seldom_above(busiest)) / window_s
+    over = "".join(
+        f", {number(num)} over the {name} limit,"
         for name, num in (
             ("TTFT", sum(window.ttft_over for window in taken)),
             ("TPOT", sum(window.tpot_over for window in taken)),
         )
         if num
     )
-    if len(taken) == num_windows:
-        text = f"The run's own load, {number(qps)} queries/s, met the limits; it tried no higher."
-    else:
-        text = (
-            f"An estimate: about {number(qps)} queries/s would have met the limits. It is the mean "
-            f"load of this run's {len(taken)} quietest windows of {num_windows} "
-            f"({quantity(window_s, 's')} each), whose {number(queries)} queries"
-            f"{f', {over},' if over else ''} pass early stopping together. Only a run can show it."
-        )
+    text = (
+        f"An estimate: about {number(qps)} queries/s would have met the limits. This run's "
+        f"{len(taken)} quietest windows of {num_windows} ({quantity(window_s, 's')} each) held "
+        f"{number(queries)} queries{over} and pass early stopping together; at that load, one "
+        "window in a hundred is busier than the busiest of them. Only a run can show it."
+    )
     return QpsEstimate(qps=qps, text=text)
+
+
+def _seldom_above(busiest: float) -> float:
+    """The mean of a Poisson number that is above ``busiest`` once in a hundred times."""
+    root = (-SELDOM + math.sqrt(SELDOM**2 + 4 * busiest)) / 2
+    return root**2
