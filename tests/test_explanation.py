@@ -1,0 +1,464 @@
+"""A verdict's reasons say by how much, since when and what would pass; no rule is blamed for
+another's breach."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from handmade_logs import MEAN_TOKENS, NUM, Value, broken, server, ten_queries, write
+from records import PLAN
+
+from sut.errors import InputError
+from sut.plan import Plan
+from sut.results import audit, mllog, rounds
+from sut.results.early_stopping import queries_needed
+from sut.results.rules import Check
+from sut.results.sample_log import SampleLog
+from sut.results.verdict import Verdict, judge_performance
+from sut.verdict import main as print_verdict
+
+INVALID: dict[str, Value] = {"result_validity": "INVALID"}
+
+
+def judge(
+    folder: Path, values: dict[str, Value], errors: tuple[str, ...] = (), **told: Any
+) -> Verdict:
+    return judge_performance(mllog.read(write(folder, values, errors)), **told)
+
+
+def codes(verdict: Verdict) -> set[str]:
+    return {reason.code for reason in verdict.reasons}
+
+
+def reason(verdict: Verdict, code: str) -> Check:
+    (found,) = (check for check in verdict.reasons if check.code == code)
+    return found
+
+
+def remedy(verdict: Verdict, code: str) -> str:
+    text = reason(verdict, code).remedy
+    assert text is not None
+    return text
+
+
+def unstopped(what: str, more: int) -> dict[str, Value]:
+    """Early stopping not met for TTFT or TPOT, as LoadGen says it."""
+    return {
+        "early_stopping_met": False,
+        f"early_stopping_{what}_result": f" * Run unsuccessful.  * Processed {NUM} queries.  * "
+        f"Would need to run at least {more} more queries,  with the run being successful if every "
+        "additional  query were under latency.",
+    }
+
+
+# Ten queries.
+
+
+def test_ten_queries_are_few_and_short_and_nothing_else(tmp_path: Path) -> None:
+    error = "IssueQueryThread 0 Ending early: Max query count reached. query_count 10"
+    verdict = judge(tmp_path, ten_queries(), (error,))
+    assert codes(verdict) == {"min_duration", "min_queries", "early_stopping", "loadgen_errors"}
+    assert {"ttft_p99", "tpot_p99"} <= {check.code for check in verdict.checks if check.met}
+    assert "449 more queries" in reason(verdict, "early_stopping").text
+    assert remedy(verdict, "early_stopping").startswith("449 more queries")
+    assert remedy(verdict, "min_queries").startswith("90 more queries")
+    assert "max_query_count (10) ended it" in remedy(verdict, "min_queries")
+    assert "15,001 queries" in remedy(verdict, "min_duration")  # 600 s at 25 a second
+
+
+def test_nothing_that_is_said_of_ten_queries_blames_their_latency(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, ten_queries())
+    said = [reason.text + str(reason.remedy) for reason in verdict.reasons]
+    said += verdict.notes
+    for word in ("TTFT", "TPOT", "slow", "load"):
+        assert word not in " ".join(said).replace("LoadGen", "").replace("loadgen", "")
+
+
+# Every rule broken alone.
+
+ALONE: dict[str, tuple[dict[str, Value], tuple[str, ...], dict[str, Any], str]] = {
+    "min_duration": (
+        INVALID | {"result_min_duration_met": False, "result_scheduled_samples_per_sec": 50.0},
+        (),
+        {},
+        "At the 50 queries/s it issued, 600 s take about 30,001 queries, 10,001 more.",
+    ),
+    "min_queries": (
+        INVALID | {"result_min_queries_met": False, "effective_min_query_count": 30_000},
+        (),
+        {},
+        "10,000 more queries.",
+    ),
+    "ttft_p99": (
+        INVALID
+        | {
+            "result_perf_constraints_met": False,
+            "result_first_token_99.00_percentile_latency_ns": 2_500_000_000,
+        },
+        (),
+        {},
+        "Offer less load: a lower target_qps. No load can be estimated",
+    ),
+    "tpot_p99": (
+        INVALID
+        | {
+            "result_perf_constraints_met": False,
+            "result_time_per_output_token_99.00_percentile_ns": 120_000_000,
+        },
+        (),
+        {},
+        "Offer less load: a lower target_qps. No load can be estimated",
+    ),
+    "early_stopping": (
+        INVALID | unstopped("ttft", 5_000),
+        (),
+        {},
+        "5,000 more queries, all within the limits.",
+    ),
+    "loadgen_errors": (
+        {"num_errors": 1},
+        ("Received second completion for query",),
+        {},
+        "Mend what the first error names",
+    ),
+    "loadgen_validity": (INVALID, (), {}, "mlperf_log_summary.txt"),
+    "failed_samples": ({}, (), {"num_failed": 2}, "Read the replicas' logs"),
+    "idle_replicas": ({}, (), {"replica_samples": (NUM, 0)}, "Read the idle replica's log"),
+    "token_count": (
+        {"result_completed_tokens_per_second": 25.0 * 128.5},
+        (),
+        {"max_tokens": 128},
+        "Tell LoadGen the number of token ids the engine gave",
+    ),
+    "tpot_plausible": (
+        {"result_time_per_output_token_50.00_percentile_ns": 42},
+        (),
+        {},
+        "Call FirstTokenComplete when the first token is there",
+    ),
+    "round_seeds": (
+        {"effective_qsl_rng_seed": 7},
+        (),
+        {},
+        "Leave the seeds out of user.conf: this LoadGen carries those of v6.1.",
+    ),
+    "round_settings": (
+        {"effective_min_duration_ms": 60_000},
+        (),
+        {"asked_round": "v6.1"},
+        "Leave them out of user.conf",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", ALONE)
+def test_a_rule_broken_alone_is_the_only_reason_and_says_what_would_pass(
+    code: str, tmp_path: Path
+) -> None:
+    changes, errors, told, words = ALONE[code]
+    verdict = judge(tmp_path, broken(changes), errors, **told)
+    assert verdict.verdict == "INVALID"
+    assert codes(verdict) == {code}
+    assert words in remedy(verdict, code)
+
+
+def test_the_log_they_are_broken_in_is_valid(tmp_path: Path) -> None:
+    assert judge(tmp_path, server(), max_tokens=128, asked_round="v6.1").reasons == ()
+
+
+def test_all_that_is_broken_is_told_at_once(tmp_path: Path) -> None:
+    values, told = server(), dict[str, Any]()
+    for changes, _, facts, _ in ALONE.values():
+        values |= changes
+        told |= facts
+    verdict = judge(tmp_path, values, ("Received second completion for query",), **told)
+    assert codes(verdict) == ALONE.keys() - {"loadgen_validity"}  # it has reasons enough
+
+
+def test_reasons_say_by_how_much(tmp_path: Path) -> None:
+    changes = {"result_first_token_99.00_percentile_latency_ns": 2_500_000_000}
+    text = reason(judge(tmp_path, broken(changes)), "ttft_p99").text
+    assert text == "TTFT p99 was 2,500 ms; the limit is 2,000 ms, 25% over it."
+
+
+def test_an_error_says_since_when(tmp_path: Path) -> None:
+    found = reason(judge(tmp_path, server(), ("Boo",)), "loadgen_errors")
+    assert found.crossed_s == pytest.approx(1.5, abs=0.1)
+    assert "1 error from 1.52 s on" in found.text
+
+
+def test_a_share_over_the_limit_that_no_number_of_queries_cures_is_said_so(tmp_path: Path) -> None:
+    more = queries_needed(230, 0.99) - NUM
+    text = remedy(judge(tmp_path, broken(INVALID | unstopped("tpot", more))), "early_stopping")
+    assert text.startswith(f"{more:,} more queries, all within the limits.")
+    assert "With as large a share over (1.15%) no number is enough" in text
+
+
+def test_a_small_share_over_the_limit_is_cured_by_an_estimated_number(tmp_path: Path) -> None:
+    # 3 of 500 over the limit: 0.6%
+    more = queries_needed(3, 0.99) - 500
+    changes = INVALID | unstopped("ttft", more) | {"result_query_count": 500}
+    text = remedy(judge(tmp_path, broken(changes)), "early_stopping")
+    assert text.startswith(f"{more} more queries")
+    assert "With as large a share over (0.60%), about" in text and "(an estimate)" in text
+
+
+# What the samples show.
+
+
+def samples(num: int, slow_from: int, ttft_ms: float) -> SampleLog:
+    """25 a second; from one of them on, all with another TTFT."""
+    issued = array("d", (40.0 * row for row in range(num)))
+    first = array(
+        "d", (at + (ttft_ms if row >= slow_from else 50.0) for row, at in enumerate(issued))
+    )
+    zeros = array("q", [0] * num)
+    tokens = array("q", (90 if row % 4 else 91 for row in range(num)))
+    return SampleLog(
+        sample_index=zeros,
+        replica=zeros,
+        prompt_tokens=zeros,
+        output_tokens=tokens,
+        issued_ms=issued,
+        admitted_ms=issued,
+        first_token_ms=first,
+        completed_ms=array("d", (at + 100.0 for at in first)),
+    )
+
+
+SLOW_TTFT = INVALID | {
+    "result_perf_constraints_met": False,
+    "result_first_token_99.00_percentile_latency_ns": 2_500_000_000,
+}
+
+
+def test_a_limit_that_was_crossed_is_told_with_the_moment(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, broken(SLOW_TTFT), samples=samples(NUM, 10_000, 2500))
+    found = reason(verdict, "ttft_p99")
+    assert found.crossed_s == pytest.approx(402.6)
+    assert "first of 10,000 samples over it was done at 403 s; by 409 s" in found.text
+
+
+def test_a_qps_that_would_have_met_the_limits_is_an_estimate(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, broken(SLOW_TTFT), samples=samples(NUM, 10_000, 2500))
+    assert verdict.qps_estimate is not None and verdict.qps_estimate.qps is not None
+    assert verdict.qps_estimate.qps < 25
+    assert "An estimate: about" in remedy(verdict, "ttft_p99")
+
+
+def test_without_samples_no_qps_is_told(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, broken(SLOW_TTFT))
+    assert verdict.qps_estimate is not None and verdict.qps_estimate.qps is None
+    assert "there is no samples.csv" in remedy(verdict, "ttft_p99")
+
+
+def test_samples_that_are_not_all_of_the_test_are_not_used(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, broken(SLOW_TTFT), samples=samples(100, 10, 2500))
+    assert verdict.notes == ("samples.csv holds 100 of 20,000 samples, so it was not used.",)
+    assert reason(verdict, "ttft_p99").crossed_s is None
+
+
+# Tokens.
+
+
+def test_every_answer_of_129_is_a_miscount_even_where_no_limit_is_known(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, broken({"result_completed_tokens_per_second": 25.0 * 129}))
+    assert codes(verdict) == {"token_count"}
+    assert (
+        "129 tokens an answer in the mean, more than the 128" in reason(verdict, "token_count").text
+    )
+
+
+@pytest.mark.parametrize("tokens", [128, 64.5, 130])
+def test_a_mean_that_can_be_true_is_let_pass(tokens: float, tmp_path: Path) -> None:
+    values = broken({"result_completed_tokens_per_second": 25.0 * tokens})
+    assert judge(tmp_path, values).verdict == "VALID"
+
+
+def test_loadgen_and_the_engines_must_agree_on_tokens(tmp_path: Path) -> None:
+    told = samples(NUM, NUM, 0)
+    given = sum(told.output_tokens) / NUM
+    assert given == MEAN_TOKENS
+    assert judge(tmp_path, server(), samples=told).verdict == "VALID"
+    values = broken({"result_completed_tokens_per_second": 25.0 * (given + 1)})
+    assert codes(judge(tmp_path, values, samples=told)) == {"token_count"}
+
+
+def answers(folder: Path, *lengths: tuple[int, int]) -> Path:
+    """An accuracy log of answers with so many token ids, and so many told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [
+        {"seq_id": i, "qsl_idx": i, "data": "0A000000" * logged, "token_count": told}
+        for i, (logged, told) in enumerate(lengths)
+    ]
+    (folder / "mlperf_log_accuracy.json").write_text(json.dumps(entries))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_tokens", "words"),
+    [
+        ([(128, 128)] * 9 + [(70, 70)], 128, None),
+        ([(128, 128)] * 9 + [(70, 70)], None, None),
+        ([(129, 129)] * 9 + [(70, 70)], 128, "9 of 10 answers have 129 tokens, more than the 128"),
+        ([(129, 129)] * 9 + [(70, 70)], None, "9 of 10 answers have 129 tokens, more than the 128"),
+        ([(129, 129)] + [(70, 70)] * 99, None, None),  # one may be that long
+        ([(128, 129)] * 9, 200, "9 have another number of token ids than LoadGen was told"),
+    ],
+)
+def test_logged_answers_are_counted(
+    lengths: list[tuple[int, int]], max_tokens: int | None, words: str | None, tmp_path: Path
+) -> None:
+    found, unread = audit.read(answers(tmp_path, *lengths))
+    assert unread is None
+    check = audit.of_answers(found, max_tokens)
+    assert check is not None and check.met == (words is None)
+    assert words is None or words in check.text
+
+
+def test_an_accuracy_log_cut_for_a_submission_is_said_to_be_unread(tmp_path: Path) -> None:
+    (tmp_path / "mlperf_log_accuracy.json").write_text('[\n{ "seq_id" : 4\n\n...\n\n0000" }\n]')
+    found, unread = audit.read(tmp_path)
+    assert found is None and unread is not None and "cut for a submission" in unread
+
+
+@pytest.mark.parametrize("text", ["", "[\n]\n"])
+def test_a_performance_test_logs_no_answers(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mlperf_log_accuracy.json").write_text(text)
+    assert audit.read(tmp_path) == (None, None)
+    assert audit.read(tmp_path / "none") == (None, None)
+
+
+@pytest.mark.parametrize("text", ["[{", '[{"seq_id": 1}]', '[{"data": "0A0000"}]', "[3]"])
+def test_damaged_answers_give_an_error_and_no_verdict(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, server())
+    (tmp_path / "mlperf_log_accuracy.json").write_text(text)
+    with pytest.raises(InputError, match="damaged"):
+        audit.read(tmp_path)
+    assert print_verdict([str(tmp_path)]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_two_tokens_at_once_are_not_taken_for_a_lie(tmp_path: Path) -> None:
+    assert judge(tmp_path, broken({"result_time_to_output_token_min": 40})).verdict == "VALID"
+
+
+# Rounds.
+
+
+@pytest.mark.parametrize("name", rounds.NAMES)
+def test_a_log_of_every_round_is_read_and_its_round_found(name: str, tmp_path: Path) -> None:
+    verdict = judge(tmp_path, server(name))
+    assert verdict.verdict == "VALID" and verdict.notes == ()
+    (found,) = (check for check in verdict.checks if check.code == "round_seeds")
+    assert found.text == f"The seeds are those of {name}."
+
+
+@pytest.mark.parametrize("name", rounds.NAMES)
+def test_a_log_of_every_round_that_lost_its_end_is_refused(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path, server(name)) / mllog.FILE_NAME
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="incomplete"):
+        mllog.read(tmp_path)
+
+
+def test_the_round_that_is_asked_for_is_the_one_that_counts(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, server("v5.1"), asked_round="v6.0")
+    assert codes(verdict) == {"round_seeds"}
+    assert reason(verdict, "round_seeds").text == "The seeds are those of v5.1, not those of v6.0."
+    assert "(6.0.5 is the first)" in remedy(verdict, "round_seeds")
+
+
+def test_a_plan_is_held_to_its_own_round(tmp_path: Path) -> None:
+    assert PLAN.round == "v6.1"
+    assert codes(judge(tmp_path, server("v5.1"), plan=PLAN)) == {"round_seeds"}
+
+
+@pytest.mark.parametrize("version", ["7.0.1 @ abc", "4.1.2 @ abc", "whatever"])
+def test_seeds_that_no_one_knows_are_told_and_not_judged(version: str, tmp_path: Path) -> None:
+    values = broken({"loadgen_version": version, "effective_qsl_rng_seed": 7})
+    verdict = judge(tmp_path, values)
+    assert verdict.verdict == "VALID"
+    assert "round_seeds" not in {check.code for check in verdict.checks}
+    assert "no round known here (v5.0 to v6.1)" in " ".join(verdict.notes)
+
+
+def test_lowered_settings_are_no_rounds(tmp_path: Path) -> None:
+    values = broken({"effective_min_duration_ms": 5_000})
+    values["effective_target_latency_percentile"] = 0.5
+    values["result_first_token_50.00_percentile_latency_ns"] = 1
+    assert judge(tmp_path, values).verdict == "VALID"  # LoadGen's own word, of its settings
+    text = reason(judge(tmp_path, values, asked_round="v6.1"), "round_settings").text
+    assert "min_duration is 5 s, not 600 s" in text and "percentile is 0.5, not 0.99" in text
+
+
+def test_a_plan_tells_the_limits_of_its_benchmark(tmp_path: Path) -> None:
+    loose = broken({"requested_server_tpot_latency": 200_000_000})
+    assert judge(tmp_path, loose, asked_round="v6.1").notes != ()
+    text = reason(judge(tmp_path, loose, asked_round="v6.1", plan=PLAN), "round_settings").text
+    assert "the TPOT limit is 200 ms, not 100 ms" in text
+
+
+# The engine's settings.
+
+
+def with_arguments(*arguments: str) -> Plan:
+    engine = msgspec.structs.replace(PLAN.engine, extra_args=arguments)
+    return msgspec.structs.replace(PLAN, engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("argument", "code"),
+    [
+        ("--enable-prefix-caching", "prefix_caching"),
+        ("--enable_prefix_caching", "prefix_caching"),
+        ("--speculative-config={}", "speculative_decoding"),
+        ("-sc", "speculative_decoding"),
+    ],
+)
+def test_what_mlperf_forbids_an_engine_is_a_reason(
+    argument: str, code: str, tmp_path: Path
+) -> None:
+    verdict = judge(tmp_path, server(), plan=with_arguments(argument))
+    assert codes(verdict) == {code}
+    assert argument in remedy(verdict, code)
+
+
+def test_an_engine_as_it_should_be_is_told_so(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, server(), plan=with_arguments("--seed=1"))
+    met = {check.code for check in verdict.checks if check.met}
+    assert {"prefix_caching", "speculative_decoding"} <= met
+
+
+# The command.
+
+
+def test_the_command_says_what_would_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, ten_queries())
+    assert print_verdict([str(tmp_path), "--round", "v6.1"]) == 1
+    out = capsys.readouterr().out
+    assert "What would pass:" in out and "early_stopping: 449 more queries" in out
+    assert "Not judged:" in out
+
+
+def test_the_command_takes_no_round_it_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        print_verdict([str(write(tmp_path, server())), "--round", "v4.1"])
+    assert "v5.0" in capsys.readouterr().err
+
+
+def test_the_command_counts_tokens_to_the_limit_it_is_given(tmp_path: Path) -> None:
+    write(tmp_path, server())
+    assert print_verdict([str(tmp_path)]) == 0
+    assert print_verdict([str(tmp_path), "--max-tokens", "64"]) == 1
