@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-COMMANDS = ("submit", "watch", "history", "compare", "report", "verdict")
+COMMANDS = ("submit", "watch", "history", "compare", "report", "verdict", "package")
 
 
 def main() -> int:
@@ -34,6 +34,10 @@ def main() -> int:
             from sut import verdict
 
             return verdict.main(arguments)
+        case "package":
+            from sut import package
+
+            return package.main(arguments)
         case _:
             print(f"usage: sut {{{','.join(COMMANDS)}}} ...", file=sys.stderr)
             return 0 if command in ("-h", "--help") else 2

@@ -24,8 +24,8 @@ from sut.results.difference import (
     compare_with_history,
 )
 from sut.results.index import Index
+from sut.results.messaging import UNVERIFIED
 from sut.results.record import Record
-from sut.results.report import UNVERIFIED
 from sut.results.units import number, quantity
 from sut.rundir import RunDir
 

@@ -19,6 +19,7 @@ import yaml
 from sut.errors import InputError
 from sut.plan import (
     Accuracy,
+    Compliance,
     Container,
     CpuDevice,
     Dataset,
@@ -37,6 +38,7 @@ from sut.plan import (
     Struct,
     Timeouts,
 )
+from sut.system import SystemDescription
 
 Document = dict[str, Any]
 
@@ -91,6 +93,7 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     scenarios: PerScenario
     presets: Presets = Presets()
     accuracy: Accuracy | None = None
+    compliance: Compliance | None = None
 
 
 class SiteNode(Struct, frozen=True, kw_only=True):
@@ -147,6 +150,7 @@ class Site(Struct, frozen=True, kw_only=True):
     cpu: CpuDevice = CpuDevice()
     timeouts: Timeouts = Timeouts()
     env: dict[str, str] = {}  # added to the engines' environment
+    system: SystemDescription = SystemDescription()  # for a submission: what runs can't measure
 
 
 class CampaignRun(Struct, frozen=True, kw_only=True):
@@ -265,6 +269,12 @@ def find(kind: str, name: str) -> Path:
             f"There are {', '.join(sorted(known)) or 'none'}; or give a .yaml file."
         )
     return known[name]
+
+
+def shipped(kind: str, name: str) -> Path:
+    """Our own file of this name, whatever lies under the current folder."""
+    found = (folder / f"{name}.yaml" for folder in _own_folders(kind))
+    return next(path for path in found if path.is_file())
 
 
 def _is_path(name: str) -> bool:

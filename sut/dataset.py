@@ -17,7 +17,7 @@ import msgspec
 
 from sut import assets
 from sut.errors import InputError
-from sut.plan import Dataset, DatasetKind, Plan
+from sut.plan import Dataset, DatasetKind, EngineKind, Plan, ReplayAnswers
 from sut.rundir import write_atomic
 
 CACHE_VERSION = 1  # raise it when the same inputs are to give other samples
@@ -54,12 +54,32 @@ def load(plan: Plan, model_path: Path | None) -> Samples:
         if model_path is None:
             raise InputError(
                 f"data set {dataset.name} needs a tokenizer, and this run has no model. "
-                "Use synthetic data, or a benchmark whose engine is vllm."
+                "Use synthetic data, or a benchmark with a model."
             )
         path = _file(dataset)
         samples = _tokenized(dataset, path, _read(path), model_path)
     _check_fit(plan, samples)
     return samples
+
+
+def replay_answers(plan: Plan, samples: Samples, model_path: Path | None) -> list[list[int]]:
+    """The references as token ids, where the plan's replay engine is to answer with them; else
+    nothing. Raises InputError for one that is longer than an answer may be."""
+    engine = plan.engine
+    if engine.kind is EngineKind.VLLM or engine.replay.answers is ReplayAnswers.ECHO:
+        return []
+    assert model_path is not None, "only synthetic data do without a tokenizer, and they echo"
+    encode = _Encoder(model_path / "tokenizer.json", None)
+    answers = [encode(reference) for reference in samples.references]
+    most = plan.generation.max_tokens
+    long = [i for i, answer in enumerate(answers) if len(answer) > most]
+    if long:
+        raise InputError(
+            f"data set {plan.dataset.name}: {len(long)} references (sample {long[0]} first) are "
+            f"longer than generation.max_tokens {most}, so the replay engine can't answer with "
+            "them. Raise it, or set engine.replay.answers to echo."
+        )
+    return answers
 
 
 def synthetic(dataset: Dataset) -> Samples:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +31,8 @@ PACKAGES = (
     "rouge-score",
     "nltk",
 )
+IMAGE_LABELS = "/.singularity.d/labels.json"
+_REVISION = re.compile("([0-9a-f]{40,64})(-dirty)?")
 _GPU_FIELDS = ("name", "uuid", "memory.total", "driver_version")
 
 
@@ -125,16 +129,26 @@ def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
 
 
 def git() -> Git | None:
-    """None unless this package's own folder is a checkout: an installed package inside some other
-    repository says nothing about this one."""
+    """The checkout that this package's own folder is, or the one that the image was built from; an
+    installed package inside some other repository says nothing about this one."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return None
+        return git_of_image(_read(IMAGE_LABELS))
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
     status = _output(["git", "-C", str(root), "status", "--porcelain"])
     if commit is None or status is None:
         return None
     return Git(commit=commit.strip(), dirty=bool(status.strip()))
+
+
+def git_of_image(labels: str) -> Git | None:
+    """What the labels of an Apptainer image, as JSON, tell of its source."""
+    try:
+        revision = json.loads(labels)["org.opencontainers.image.revision"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    found = _REVISION.fullmatch(str(revision))
+    return Git(commit=found[1], dirty=bool(found[2])) if found else None
 
 
 def _topology(cpuinfo: str) -> tuple[int | None, int | None]:

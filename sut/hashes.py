@@ -19,6 +19,11 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def of_folder(folder: Path) -> dict[str, str]:
+    """sha256 of each file in ``folder``, by name. Raises OSError."""
+    return {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
 def kept(files: Sequence[Path], compute: Callable[[], str]) -> str:
     """``compute()``, or what it gave when these files had these sizes and times. Raises OSError."""
     states = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]

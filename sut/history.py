@@ -17,7 +17,7 @@ from sut import runs
 from sut.errors import EXIT_VALID, InputError, SutError
 from sut.results import index_page
 from sut.results.index import Index
-from sut.results.report import UNVERIFIED
+from sut.results.messaging import UNVERIFIED
 from sut.results.row import Row
 from sut.results.units import number
 from sut.rundir import write_atomic

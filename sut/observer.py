@@ -55,7 +55,7 @@ class Observer:
         result = _record(self.run)
         state = self._state(result)
         over = state in ("over", "lost")
-        phases = tuple(self._phase(mode, result, over) for mode in self.plan.mode.phases)
+        phases = tuple(self._phase(mode, result, over) for mode in self.plan.phases)
         return RunState(
             run=str(self.run),
             benchmark=self.plan.benchmark,

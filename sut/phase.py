@@ -8,14 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sut import _core
+from sut import _core, hashes
 from sut.dataset import Samples
 from sut.plan import Mode, Plan
 from sut.progress import Progress
-from sut.results import accuracy, audit, mllog, rules, sample_log, telemetry, verdict, work
+from sut.results import (
+    accuracy,
+    audit,
+    compliance,
+    mllog,
+    rules,
+    sample_log,
+    telemetry,
+    verdict,
+    work,
+)
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
 from sut.results.telemetry import NodeTelemetry
-from sut.rundir import RunDir
+from sut.rundir import RunDir, write_atomic
 from sut.serving import POLL_S, Serving
 
 FLUSH_S = 5.0
@@ -40,13 +50,16 @@ def run_phase(
     plan = serving.plan
     log_dir = run_dir.loadgen(mode)
     log_dir.mkdir(parents=True, exist_ok=True)
+    is_audit = mode is Mode.COMPLIANCE
+    if is_audit:
+        write_atomic(run_dir.audit_conf, compliance.AUDIT_CONFIG)
     test = _core.LoadGenTest(
         serving.dispatcher,
         model=plan.loadgen_name,
         scenario=plan.scenario.loadgen,
-        mode=mode,
+        mode=Mode.PERFORMANCE if is_audit else mode,
         user_conf=str(run_dir.user_conf),
-        audit_conf="",
+        audit_conf=str(run_dir.audit_conf) if is_audit else "",
         log_dir=str(log_dir),
         sut_name=f"{plan.site} x{len(plan.replicas)} {plan.engine.kind}",
         qsl_name=plan.dataset.name,
@@ -110,8 +123,11 @@ def judge_phase(
     replica_samples = [replica.completed for replica in stats.replicas]
     done = sample_log.read(run_dir.samples(mode))
     answers, _ = audit.read(run_dir.loadgen(mode))
-    scores, num_scored = None, None
-    if mode is Mode.ACCURACY:
+    scores, num_scored, test06 = None, None, None
+    if mode is Mode.COMPLIANCE:
+        test06 = _verify(plan, run_dir.loadgen(mode))
+        judged = compliance.judge(test06, log, num_failed=num_failed, official=plan.official)
+    elif mode is Mode.ACCURACY:
         num_scored = log.count("effective_accuracy_sample_count")
         scores = accuracy.score_phase(
             run_dir.loadgen(mode),
@@ -158,6 +174,8 @@ def judge_phase(
         duration_s=round(measured.duration_s, 3),
         nodes=work.of_nodes(replicas, done) if done else (),
         telemetry=_telemetry(run_dir, measured),
+        test06=test06,
+        file_sha256=hashes.of_folder(run_dir.loadgen(mode)),
     )
 
 
@@ -173,6 +191,17 @@ def _under_rule_for_nodes(
     return verdict.with_check(
         judged, rules.check("idle_nodes", not idle, text, len(idle), 0, "nodes")
     )
+
+
+def _verify(plan: Plan, log_dir: Path) -> compliance.Verification:
+    """Hold a compliance test's answers to TEST06, and write down what comes out as MLCommons'
+    script does."""
+    assert plan.compliance is not None, "a plan has this phase only where the test applies"
+    eos_token_ids = plan.compliance.eos_token_ids
+    test06 = compliance.verify(compliance.read(log_dir), plan.scenario.loadgen, eos_token_ids)
+    text = compliance.verify_accuracy_text(test06)
+    write_atomic(log_dir / compliance.VERIFY_ACCURACY, text)
+    return test06
 
 
 def _telemetry(run_dir: RunDir, measured: Measured) -> tuple[NodeTelemetry, ...]:

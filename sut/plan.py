@@ -49,19 +49,9 @@ class Scenario(enum.StrEnum):
 class Mode(enum.StrEnum):
     PERFORMANCE = "performance"
     ACCURACY = "accuracy"
+    COMPLIANCE = "compliance"
     ALL = "all"
     PREFLIGHT = "preflight"  # the nodes are looked at and nothing is measured
-
-    @property
-    def phases(self) -> tuple[Mode, ...]:
-        """The LoadGen tests of this mode, in the order they run on one engine start."""
-        match self:
-            case Mode.ALL:
-                return (Mode.PERFORMANCE, Mode.ACCURACY)
-            case Mode.PREFLIGHT:
-                return ()
-            case _:
-                return (self,)
 
 
 class Preset(enum.StrEnum):
@@ -126,9 +116,15 @@ class Dataset(Struct, frozen=True, kw_only=True):
     path: str = ""
 
 
+class ReplayAnswers(enum.StrEnum):
+    ECHO = "echo"  # each answer repeats its prompt
+    REFERENCES = "references"  # each answer is the data set's reference
+
+
 class ReplayModel(Struct, frozen=True, kw_only=True):
     """The service model of the replay engine."""
 
+    answers: ReplayAnswers = ReplayAnswers.ECHO
     prefill_tokens_per_s: NonNegativeFloat = 100_000.0
     step_base_us: NonNegativeFloat = 500.0
     step_per_sequence_us: NonNegativeFloat = 10.0
@@ -164,6 +160,12 @@ class Accuracy(Struct, frozen=True, kw_only=True):
 
     reference: dict[str, float]
     gates: dict[str, Gate]
+
+
+class Compliance(Struct, frozen=True, kw_only=True):
+    """MLPerf's compliance test of this benchmark, TEST06: of the token ids an engine answers."""
+
+    eos_token_ids: Annotated[tuple[NonNegativeInt, ...], msgspec.Meta(min_length=1)]
 
 
 class ScenarioSettings(Struct, frozen=True, kw_only=True):
@@ -281,8 +283,19 @@ class Plan(Struct, frozen=True, kw_only=True):
     loadgen_name: str  # the model key given to LoadGen
     loadgen_settings: ScenarioSettings  # preset laid over scenario
     accuracy: Accuracy | None
+    compliance: Compliance | None = None  # None: no compliance test applies
     timeouts: Timeouts
     env: dict[str, str] = {}  # added to the engines' environment
+
+    @property
+    def phases(self) -> tuple[Mode, ...]:
+        """The LoadGen tests of the run, in the order they run on one engine start."""
+        return phases(self.mode, self.compliance)
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether a model folder is needed: for its weights, or for its tokenizer alone."""
+        return uses_model(self.engine, self.dataset)
 
     def ranks_a_part(self, replica: int) -> int:
         """How many ranks each part of a replica has."""
@@ -317,6 +330,22 @@ class Plan(Struct, frozen=True, kw_only=True):
         prefix = f"{self.loadgen_name}.{self.scenario.loadgen}"
         lines = [f"{prefix}.{key} = {_number(v)}" for key, v in values.items() if v is not None]
         return "\n".join(lines) + "\n" if lines else ""
+
+
+def phases(mode: Mode, compliance: Compliance | None) -> tuple[Mode, ...]:
+    """The LoadGen tests of a mode, in the order they run; all is all that apply."""
+    match mode:
+        case Mode.ALL:
+            tests = (Mode.PERFORMANCE, Mode.ACCURACY)
+            return tests if compliance is None else (*tests, Mode.COMPLIANCE)
+        case Mode.PREFLIGHT:
+            return ()
+        case _:
+            return (mode,)
+
+
+def uses_model(engine: Engine, dataset: Dataset) -> bool:
+    return engine.kind is EngineKind.VLLM or dataset.kind is not DatasetKind.SYNTHETIC
 
 
 def _number(value: float) -> str:

@@ -21,7 +21,7 @@ class Goal(Struct, frozen=True, kw_only=True):
     """What LoadGen asks of a phase. It logs this before the first sample."""
 
     scenario: str  # Server, Offline or SingleStream
-    performance: bool  # an accuracy test has no limits
+    performance: bool  # an accuracy or a compliance test has no limits
     num_samples: int  # SingleStream: at least
     min_samples: int
     schedule_s: float  # Server: until the last of num_samples is issued
@@ -39,8 +39,8 @@ class Goal(Struct, frozen=True, kw_only=True):
 
 
 class Projection(Struct, frozen=True, kw_only=True):
-    """``verdict`` is None while nothing is known, and for an accuracy test. ``certain``: nothing
-    that may still come changes it. ``left_s`` is None before a first sample is done."""
+    """``verdict`` is None while nothing is known, and for a test without limits. ``certain``:
+    nothing that may still come changes it. ``left_s`` is None before a first sample is done."""
 
     verdict: Literal["VALID", "INVALID"] | None
     certain: bool
@@ -62,13 +62,13 @@ class Projection(Struct, frozen=True, kw_only=True):
 def goal_of(values: Mapping[str, Scalar], error: str | None = None) -> Goal | None:
     """The goal told by the beginning of a detail log; None while it is not all there."""
     try:
-        scenario, performance = (
-            str(values["effective_scenario"]),
-            values["effective_test_mode"] == "PerformanceOnly",
-        )
+        scenario = str(values["effective_scenario"])
+        timed = values["effective_test_mode"] == "PerformanceOnly"
+        # Only a compliance test has LoadGen log some of its answers.
+        performance = timed and not values.get("effective_accuracy_log_sampling_target")
         generated = _int(values, "generated_query_count")
         schedule_s = _int(values, "generated_query_duration") / 1e9
-        most = _int(values, "effective_max_query_count") if performance else 0
+        most = _int(values, "effective_max_query_count") if timed else 0
         num_samples = min(generated, most or generated)
         per_query = _int(values, "generated_samples_per_query")
         least = _int(values, "effective_min_query_count")

@@ -49,7 +49,7 @@ class Recorder:
     @property
     def phases_to_do(self) -> list[Mode]:
         done = {phase.name for phase in self._phases}
-        return [mode for mode in self.plan.mode.phases if mode not in done]
+        return [mode for mode in self.plan.phases if mode not in done]
 
     def begin(self) -> None:
         """Tell in the run directory that an attempt has begun, so that one that ends without a
@@ -100,7 +100,7 @@ class Recorder:
         write_atomic(self.run_dir.attempts, msgspec.json.encode(attempts) + b"\n")
 
     def _record(self, failure: SutError | None) -> record.Record:
-        judged = failure is None and self.plan.mode.phases
+        judged = failure is None and self.plan.phases
         verdict = overall(phase.verdict for phase in self._phases) if judged else None
         attempt = msgspec.structs.replace(
             self._attempt,

@@ -16,9 +16,12 @@ from sut.plan import (
     Mode,
     Plan,
     Preset,
+    ReplayAnswers,
     Scenario,
     ScenarioSettings,
     Slurm,
+    phases,
+    uses_model,
 )
 from sut.results import engine_rules
 
@@ -51,9 +54,11 @@ def resolve(
     settings = _at_the_sites_rate(settings, benchmark, site, scenario, len(placed.replicas), sets)
     _check_lengths(benchmark, mistakes)
     _check_settings(scenario, settings, mistakes)
+    _check_compliance(benchmark, mode, mistakes)
     if model_size is not None and benchmark.engine.kind is EngineKind.VLLM:
         fit.check_model(model_size, benchmark.engine, site, placed.site_nodes, mistakes)
-    run_s = fit.measured_s(scenario, mode, settings, benchmark.dataset.num_samples)
+    tests = phases(mode, benchmark.compliance)
+    run_s = fit.measured_s(scenario, tests, settings, benchmark.dataset.num_samples)
     slurm = _slurm(site, placed, run_s, mistakes)
     if mistakes:
         raise InputError("\n".join(mistakes))
@@ -83,6 +88,7 @@ def resolve(
         loadgen_name=loadgen_name,
         loadgen_settings=settings,
         accuracy=benchmark.accuracy,
+        compliance=benchmark.compliance,
         timeouts=site.timeouts,
         env=site.env,
     )
@@ -129,7 +135,7 @@ def lay_over(base: ScenarioSettings, over: ScenarioSettings) -> ScenarioSettings
 
 def _model_path(benchmark: Benchmark, site: Site, mistakes: list[str]) -> str:
     model = benchmark.model
-    if model.embedded or benchmark.engine.kind is EngineKind.REPLAY:
+    if model.embedded or not uses_model(benchmark.engine, benchmark.dataset):
         return ""
     return _site_path("model", model.name, site.models, "models", site, mistakes)
 
@@ -185,6 +191,11 @@ def _check_lengths(benchmark: Benchmark, mistakes: list[str]) -> None:
         0 < dataset.min_prompt_tokens <= dataset.max_prompt_tokens
     ):
         mistakes.append("a synthetic dataset needs 0 < min_prompt_tokens <= max_prompt_tokens")
+    references = engine.replay.answers is ReplayAnswers.REFERENCES
+    if engine.kind is EngineKind.REPLAY and references and dataset.kind is DatasetKind.SYNTHETIC:
+        mistakes.append(
+            "engine.replay.answers is references, and a synthetic dataset has none: set it to echo"
+        )
     longest = dataset.max_prompt_tokens + generation.max_tokens
     if longest > engine.max_model_len:
         mistakes.append(
@@ -197,6 +208,14 @@ def _check_settings(scenario: Scenario, s: ScenarioSettings, mistakes: list[str]
     if scenario is not Scenario.SINGLE_STREAM and s.target_qps is None:
         mistakes.append(
             f"scenario {scenario} needs a target_qps: --set scenarios.{scenario}.target_qps=1"
+        )
+
+
+def _check_compliance(benchmark: Benchmark, mode: Mode, mistakes: list[str]) -> None:
+    if mode is Mode.COMPLIANCE and benchmark.compliance is None:
+        mistakes.append(
+            f"no compliance test applies to benchmark {benchmark.name}: it has no compliance:. "
+            "Choose another --mode"
         )
 
 

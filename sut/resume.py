@@ -25,7 +25,7 @@ class Earlier(Struct, frozen=True, kw_only=True):
 
     def all_done(self, plan: Plan) -> bool:
         """Whether the last attempt did all but say so."""
-        return bool(self.phases) and len(self.phases) == len(plan.mode.phases)
+        return bool(self.phases) and len(self.phases) == len(plan.phases)
 
 
 def earlier(plan: Plan, run_dir: RunDir) -> Earlier:

@@ -23,7 +23,7 @@ from sut.dataset import Samples
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, InputError, RunError, SutError
 from sut.nodes import Nodes
 from sut.phase import Measured, interrupted, judge_phase, run_phase
-from sut.plan import EngineKind, Mode, Plan, read_plan
+from sut.plan import Mode, Plan, read_plan
 from sut.progress import Progress
 from sut.recorder import Recorder
 from sut.results import report
@@ -89,11 +89,12 @@ def measure(
         with recorder.step("prepare"):
             progress.step("preparing the model and the data")
             samples = dataset.load(plan, model_path)
+            answers = dataset.replay_answers(plan, samples, model_path)
             recorder.hashes = Hashes(
                 model=None if model_path is None else model.model_hash(model_path),
                 data=samples.sha256,
             )
-        with Serving(plan, run_dir, nodes, samples.prompts, model_path) as serving:
+        with Serving(plan, run_dir, nodes, samples.prompts, model_path, answers) as serving:
             with recorder.step("load"):
                 serving.load(progress)
             with recorder.step("warm-up"):
@@ -110,7 +111,7 @@ def measure(
 
 def _model_path(plan: Plan) -> Path | None:
     """Where the model is, or will have to be. An embedded one is made on first use."""
-    if plan.engine.kind is EngineKind.REPLAY:
+    if not plan.uses_model:
         return None
     return model.locate(plan.model) if plan.model.embedded else Path(plan.model.path)
 

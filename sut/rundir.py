@@ -47,6 +47,11 @@ class RunDir:
         """Folder of one phase's ``mlperf_log_*`` files."""
         return self.root / "loadgen" / phase
 
+    @property
+    def audit_conf(self) -> Path:
+        """What LoadGen is told for the compliance test, on top of ``user_conf``."""
+        return self.loadgen("compliance") / "audit.config"
+
     def samples(self, phase: str) -> Path:
         """Every completed sample of one phase; see :mod:`sut.results.sample_log`."""
         return self.loadgen(phase) / "samples.csv"

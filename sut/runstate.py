@@ -139,6 +139,6 @@ def left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:
             total_s += phase.projection.left_s
         elif phase.state == "waiting":
             total_s += fit.measured_s(
-                plan.scenario, Mode(phase.name), plan.loadgen_settings, plan.dataset.num_samples
+                plan.scenario, (Mode(phase.name),), plan.loadgen_settings, plan.dataset.num_samples
             )
     return round(total_s, 1)

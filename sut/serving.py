@@ -36,12 +36,15 @@ class Serving:
         nodes: Nodes,
         prompts: Sequence[Sequence[int]],
         model_path: Path | None,
+        answers: Sequence[Sequence[int]] = (),
     ) -> None:
+        """``answers`` are what replay engines are to answer; see :func:`sut.wire.encode`."""
         self.plan = plan
         self._run_dir = run_dir
         self.nodes = nodes
         self._prompts = prompts
         self._model_path = model_path
+        self._answers = answers
         self._dispatcher: _core.Dispatcher | None = None
 
     def __enter__(self) -> Serving:
@@ -69,7 +72,7 @@ class Serving:
         progress.step("encoding the requests while the engines load")
         self._dispatcher = _core.Dispatcher(
             links,
-            _store(self.plan, self._prompts, self._model_path),
+            self._store(),
             _core.WireLayout(**wire.layout(self.plan.engine.kind)),
             max_output_tokens=self.plan.generation.max_tokens,
             sample_deadline_s=self.plan.timeouts.sample_s,
@@ -77,6 +80,13 @@ class Serving:
         )
         self._wait_ready(progress, deadline)
         self._give_credit()
+
+    def _store(self) -> _core.SampleStore:
+        store = _core.SampleStore()
+        encoded = wire.encode(self.plan, self._prompts, self._model_path, self._answers)
+        for (request, id_offset), prompt in zip(encoded, self._prompts, strict=True):
+            store.add(request, id_offset, len(prompt))
+        return store
 
     def _bind(self) -> _core.ReplicaLinks:
         try:
@@ -211,16 +221,6 @@ def credit(max_num_seqs: int) -> int:
     """The most samples a replica may hold: what it can run, and a quarter more, so that
     a place that gets free is taken in the same step while a slow replica hoards nothing."""
     return max_num_seqs + max(1, max_num_seqs // 4)
-
-
-def _store(
-    plan: Plan, prompts: Sequence[Sequence[int]], model_path: Path | None
-) -> _core.SampleStore:
-    store = _core.SampleStore()
-    encoded = wire.encode(plan, prompts, model_path)
-    for (request, id_offset), prompt in zip(encoded, prompts, strict=True):
-        store.add(request, id_offset, len(prompt))
-    return store
 
 
 def _part_text(part: PartId) -> str:

@@ -87,7 +87,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     for name, kind, default, text in (
         ("scenario", Scenario, Scenario.SERVER, "the load that is offered"),
-        ("mode", Mode, Mode.PERFORMANCE, "what is measured; all: both, on one engine start"),
+        (
+            "mode",
+            Mode,
+            Mode.PERFORMANCE,
+            "what is measured; all: each that applies, on one engine start",
+        ),
         ("preset", Preset, Preset.SMOKE, "quick: ten samples; smoke: the least that is VALID"),
     ):
         parser.add_argument(

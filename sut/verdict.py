@@ -13,7 +13,7 @@ import msgspec
 
 from sut.errors import EXIT_BAD_INPUT, EXIT_INVALID, EXIT_VALID, InputError
 from sut.plan import Mode, Plan, read_plan
-from sut.results import audit, mllog, record, rounds, sample_log
+from sut.results import audit, messaging, mllog, record, rounds, sample_log
 from sut.results.record import PhaseRecord
 from sut.results.rules import Check
 from sut.results.verdict import Verdict, judge_performance, overall
@@ -176,7 +176,7 @@ def _text(
     lines += _section("Not judged:", verdict.notes)
     if plan and not plan.official:
         lines += _section("Not official because:", plan.not_official_because)
-    return lines
+    return [*lines, "", messaging.unverified(plan) if plan else messaging.unverified_log(log)]
 
 
 def _table(checks: Sequence[Check]) -> list[str]:

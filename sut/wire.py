@@ -118,15 +118,21 @@ def vllm_layout() -> Layout:
 
 
 def encode(
-    plan: Plan, prompts: Sequence[Sequence[int]], model_path: Path | None
+    plan: Plan,
+    prompts: Sequence[Sequence[int]],
+    model_path: Path | None,
+    answers: Sequence[Sequence[int]] = (),
 ) -> list[tuple[bytes, int]]:
-    """Each prompt as the msgpack of an EngineCoreRequest, and where its request id starts."""
+    """Each prompt as the msgpack of an EngineCoreRequest, and where its request id starts.
+
+    ``answers`` are what the replay engine is to answer, one for each prompt; empty: it echoes.
+    """
     match plan.engine.kind:
         case EngineKind.VLLM:
             assert model_path is not None
             encoded = _encode_by_vllm(plan, prompts, model_path)
         case EngineKind.REPLAY:
-            encoded = _encode_for_replay(plan.generation, prompts)
+            encoded = _encode_for_replay(plan.generation, prompts, answers)
     return [(request, _id_offset(request)) for request in encoded]
 
 
@@ -195,9 +201,16 @@ def _encode_by_vllm(
         yield bytes(frame)
 
 
-def _encode_for_replay(generation: Generation, prompts: Sequence[Sequence[int]]) -> Iterable[bytes]:
+def _encode_for_replay(
+    generation: Generation, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> Iterable[bytes]:
     """The same array with what the replay engine reads of SamplingParams."""
-    params = {"min_tokens": generation.min_tokens, "max_tokens": generation.max_tokens}
-    for prompt in prompts:
+    for index, prompt in enumerate(prompts):
+        params: dict[str, Any] = {
+            "min_tokens": generation.min_tokens,
+            "max_tokens": generation.max_tokens,
+        }
+        if answers:
+            params["extra_args"] = {"answer": list(answers[index])}
         fields = [PLACEHOLDER_ID, list(prompt), None, params, None, 0.0, None, None, None]
         yield msgspec.msgpack.encode(fields)

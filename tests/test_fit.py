@@ -69,7 +69,7 @@ def test_a_model_that_does_not_fit_is_told_with_how_many_gpus_would_hold_it() ->
 def test_the_measured_time_is_predicted(
     scenario: Scenario, settings: ScenarioSettings, seconds: float
 ) -> None:
-    assert fit.measured_s(scenario, Mode.PERFORMANCE, settings, 13_368) == pytest.approx(seconds)
+    assert fit.measured_s(scenario, (Mode.PERFORMANCE,), settings, 13_368) == pytest.approx(seconds)
 
 
 def test_a_run_longer_than_the_site_allows_is_refused_with_what_would_fit() -> None:

@@ -57,6 +57,16 @@ def test_a_run_within_its_limits_is_valid_so_far_and_ends_by_its_schedule() -> N
     assert projection.left_s == pytest.approx(50.0)
 
 
+def test_a_compliance_test_has_no_limits_to_be_held_to() -> None:
+    values = dict(mllog.read(ten_queries()).values)
+    performance = goal_of(values)
+    compliance = goal_of(values | {"effective_accuracy_log_sampling_target": 100})
+    assert performance is not None and performance.performance
+    assert compliance is not None and not compliance.performance
+    assert compliance.num_samples == performance.num_samples == 10
+    assert project(compliance, line(5)).words == ""
+
+
 def test_a_run_that_falls_behind_ends_by_its_rate() -> None:
     projection = project(SERVER, line(250, elapsed_s=50.0, queued=200))
     assert projection.left_s == pytest.approx(150.0)

@@ -80,7 +80,7 @@ class FrontEnd:
         assert identity == IDENTITY
         return _map(response)
 
-    def add(self, number: int, prompt: Sequence[int], **sampling_params: int) -> None:
+    def add(self, number: int, prompt: Sequence[int], **sampling_params: Any) -> None:
         fields = [_id(number), prompt, None, sampling_params, None, 0.0, None, None, None]
         self.send(ADD, msgspec.msgpack.encode(fields))
 
@@ -108,7 +108,7 @@ class FrontEnd:
                     return tokens, output.finish_reason
 
     def generate(
-        self, number: int, prompt: Sequence[int], **sampling_params: int
+        self, number: int, prompt: Sequence[int], **sampling_params: Any
     ) -> tuple[list[int], int]:
         self.add(number, prompt, **sampling_params)
         return self.answer(number)
@@ -189,6 +189,17 @@ def test_the_answer_echoes_the_prompt(start: Start) -> None:
         [7, 300, 70_000, 7, 300, 70_000, 7],
         LENGTH,
     )
+
+
+def test_a_request_may_bring_its_answer(start: Start) -> None:
+    front_end = start()
+    given = {"note": [1, 2], "answer": [9, 70_000, 9], "more": {"answer": [5]}}
+    for most, answer in ((3, ([9, 70_000, 9], LENGTH)), (8, ([9, 70_000, 9], STOP))):
+        params = {"min_tokens": 2, "max_tokens": most, "extra_args": given}
+        assert front_end.generate(most, [7, 8], **params) == answer
+    cut = front_end.generate(1, [7, 8], max_tokens=2, extra_args={"answer": [4, 5, 6]})
+    assert cut == ([4, 5], LENGTH)
+    assert front_end.generate(2, [7, 8], max_tokens=1, extra_args={"answer": []}) == ([7], LENGTH)
 
 
 def test_the_answers_length_is_fixed_by_seed_and_prompt(start: Start) -> None:
@@ -493,6 +504,7 @@ def test_vllms_own_classes_speak_with_it(start: Start) -> None:
         ([1], {}),
         ([3, 4], {"max_tokens": None, "min_tokens": 998}),
         ([6], {}),
+        ([7], {"max_tokens": 20, "extra_args": {"answer": [11, 128_000]}}),
     ]
     answers = []
     for number, (prompt, params) in enumerate(requests):
@@ -506,3 +518,4 @@ def test_vllms_own_classes_speak_with_it(start: Start) -> None:
         ([3, 4] * 499, length),
     ]
     assert 1 <= len(answers[4][0]) <= 16
+    assert answers[5] == ([11, 128_000], v1.FinishReason.STOP)

@@ -10,8 +10,9 @@ import pytest
 from loadgen_logs import make, smallest_valid, ten_queries
 from records import METERS, PLAN, accuracy, completed, failed, performance
 
+from sut.results.messaging import UNVERIFIED
 from sut.results.record import Failure, Record
-from sut.results.report import UNVERIFIED, render, summary
+from sut.results.report import render, summary
 from sut.results.units import against, number, quantity
 from sut.rundir import RunDir
 

@@ -61,7 +61,7 @@ def test_a_requeued_run_goes_on_with_the_phase_that_was_cut_off(tmp_path: Path) 
         assert again.wait() == {0: 0, 1: 0}, again.said(0)
     record = again.record
     assert record.verdict == "VALID"
-    assert [phase.name for phase in record.phases] == ["performance", "accuracy"]
+    assert [phase.name for phase in record.phases] == ["performance", "accuracy", "compliance"]
     assert record.phases[0] == measured
     assert "performance" not in [step.name for step in record.timings]
     assert [(each.restart, each.status) for each in record.attempts] == [
@@ -72,7 +72,7 @@ def test_a_requeued_run_goes_on_with_the_phase_that_was_cut_off(tmp_path: Path) 
     assert record.attempts[0].failure.code == "node_lost"
     assert record.created_utc == record.attempts[0].started_utc
     folders = sorted(path.name for path in run_dir.loadgen("x").parent.iterdir())
-    assert folders == ["accuracy", "accuracy.interrupted-1", "performance"]
+    assert folders == ["accuracy", "accuracy.interrupted-1", "compliance", "performance"]
     assert (run_dir.logs / "attempt-1" / "replica-0.log").read_text() == before
     assert "## Attempts" in run_dir.report.read_text()
 

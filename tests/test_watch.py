@@ -78,8 +78,9 @@ def test_a_running_run_tells_of_every_phase_and_replica(running: Path) -> None:
     until(lambda: look(running.parent.parent)["phases"][0]["elapsed_s"] > 2)
     state = look(running.parent.parent)
     assert state["state"] == "running" and state["step"] == "performance"
-    performance, accuracy = state["phases"]
-    assert performance["state"] == "running" and accuracy["state"] == "waiting"
+    performance, accuracy, compliance = state["phases"]
+    assert performance["state"] == "running"
+    assert accuracy["state"] == compliance["state"] == "waiting"
     assert performance["completed"] > 0 and performance["output_tokens_per_s"] > 0
     assert performance["projection"]["verdict"] == "VALID"
     assert performance["projection"]["num_samples"] > 10_000  # 20 s of 800 queries

@@ -24,9 +24,9 @@ class RequestVisitor : public msgpack::null_visitor {
   bool has_id() const { return !request_.id.empty(); }
 
   bool start_array(std::uint32_t size) {
-    if (++depth_ == 2 && field_ == kPromptTokenIds) {
-      request_.prompt.reserve(std::min<std::size_t>(size, frame_size_));
-    }
+    ++depth_;
+    if (in_prompt()) request_.prompt.reserve(std::min<std::size_t>(size, frame_size_));
+    if (in_answer()) request_.answer.reserve(std::min<std::size_t>(size, frame_size_));
     return true;
   }
   bool start_array_item() {
@@ -37,11 +37,11 @@ class RequestVisitor : public msgpack::null_visitor {
 
   bool start_map(std::uint32_t) { return ++depth_ > 1; }
   bool start_map_key() {
-    if (in_sampling_params()) in_key_ = true;
+    if (in_sampling_params() || in_extra_args()) in_key_ = true;
     return true;
   }
   bool end_map_key() {
-    if (in_sampling_params()) in_key_ = false;
+    if (in_sampling_params() || in_extra_args()) in_key_ = false;
     return true;
   }
   bool end_map() { return --depth_ >= 0; }
@@ -49,6 +49,7 @@ class RequestVisitor : public msgpack::null_visitor {
   bool visit_str(const char* text, std::uint32_t size) {
     if (depth_ == 1 && field_ == kRequestId) request_.id.assign(text, size);
     if (in_sampling_params() && in_key_) key_ = std::string_view(text, size);
+    if (in_extra_args() && in_key_) extra_key_ = std::string_view(text, size);
     return true;
   }
   bool visit_nil() {
@@ -56,12 +57,13 @@ class RequestVisitor : public msgpack::null_visitor {
     return true;
   }
   bool visit_positive_integer(std::uint64_t value) {
-    const bool in_prompt = depth_ == 2 && field_ == kPromptTokenIds;
-    if (!in_prompt && !in_sampling_params()) return true;
+    if (!in_prompt() && !in_answer() && !in_sampling_params()) return true;
     const auto number = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(value, std::numeric_limits<std::uint32_t>::max()));
-    if (in_prompt) {
+    if (in_prompt()) {
       request_.prompt.push_back(number);
+    } else if (in_answer()) {
+      request_.answer.push_back(number);
     } else if (key_ == "min_tokens") {
       request_.min_tokens = number;
     } else if (key_ == "max_tokens") {
@@ -72,14 +74,23 @@ class RequestVisitor : public msgpack::null_visitor {
   bool visit_negative_integer(std::int64_t) { return field_ != kPromptTokenIds; }
 
  private:
+  bool in_prompt() const { return depth_ == 2 && field_ == kPromptTokenIds; }
   bool in_sampling_params() const { return depth_ == 2 && field_ == kSamplingParams; }
+  bool in_extra_args() const {
+    return depth_ == 3 && field_ == kSamplingParams && key_ == "extra_args";
+  }
+  bool in_answer() const {
+    return depth_ == 4 && field_ == kSamplingParams && key_ == "extra_args" &&
+           extra_key_ == "answer";
+  }
 
   Request& request_;
   const std::size_t frame_size_;
   int depth_ = 0;   // of the container the parser is in; the request's own array is 1
   int field_ = -1;  // of the request's array
   bool in_key_ = false;
-  std::string_view key_;  // points into the frame
+  std::string_view key_;        // of the sampling params; points into the frame
+  std::string_view extra_key_;  // of their extra_args
 };
 
 }  // namespace

@@ -28,7 +28,10 @@ void Scheduler::add(Request request) {
   const std::uint32_t room = limits_.max_model_len - num_prompt;
   const std::uint32_t max_tokens = std::clamp(r.max_tokens.value_or(room), 1u, room);
   const std::uint32_t min_tokens = std::clamp(r.min_tokens, 1u, max_tokens);
-  sequence.length = model_.answer_length(r.prompt, min_tokens, max_tokens);
+  sequence.length = r.answer.empty()
+                        ? model_.answer_length(r.prompt, min_tokens, max_tokens)
+                        : static_cast<std::uint32_t>(
+                              std::min<std::size_t>(r.answer.size(), max_tokens));
   sequence.capped = sequence.length == max_tokens;
   by_id_.emplace(r.id, &sequence);
   waiting_.push_back(&sequence);
@@ -127,8 +130,9 @@ Output Scheduler::next_output(Sequence& sequence) {
     output.finish_reason = FinishReason::kError;
     return output;
   }
-  output.token = request.prompt[sequence.echo];
-  if (++sequence.echo == request.prompt.size()) sequence.echo = 0;
+  const std::vector<std::uint32_t>& source = request.answer.empty() ? request.prompt : request.answer;
+  output.token = source[sequence.next];
+  if (++sequence.next == source.size()) sequence.next = 0;
   if (++sequence.num_output == sequence.length) {
     output.finish_reason = sequence.capped ? FinishReason::kLength : FinishReason::kStop;
   }

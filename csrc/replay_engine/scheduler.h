@@ -88,7 +88,7 @@ class Scheduler {
     bool capped = false;       // the answer is as long as it may be
     std::uint32_t num_scheduled = 0;
     std::uint32_t num_cached = 0;  // tokens in the KV cache
-    std::size_t echo = 0;          // index in the prompt of the next output token
+    std::size_t next = 0;          // index in the prompt or the given answer of the next token
   };
 
   Sequence& new_sequence();

@@ -59,7 +59,7 @@ def read_answers(log_dir: Path, num_samples: int) -> dict[int, list[int]]:
     path = log_dir / FILE_NAME if log_dir.is_dir() else log_dir
     answers: dict[int, list[int]] = {}
     twice = []
-    for number, entry in enumerate(_entries(path), start=1):
+    for number, entry in enumerate(entries(path), start=1):
         index, tokens = _answer(path, number, entry)
         if index in answers:
             twice.append(index)
@@ -139,26 +139,39 @@ def _one_sentence_a_line(text: str) -> str:
     return "\n".join(nltk.sent_tokenize(text.strip()))
 
 
-def _entries(path: Path) -> list[object]:
+def entries(path: Path) -> list[object]:
+    """The answers LoadGen logged, as they stand in its file. Raises InputError for one that is
+    missing, damaged or empty."""
     try:
-        entries = json.loads(path.read_bytes())
+        answers = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"{path}: can't be read ({error.strerror}). Give the log folder of an accuracy test."
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: damaged or cut: {error}. Run the accuracy test again.") from None
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: holds no answers. Was it run in accuracy mode?")
-    return entries
+    if not isinstance(answers, list) or not answers:
+        raise InputError(
+            f"{path}: holds no answers. LoadGen logs them in an accuracy or a compliance test."
+        )
+    return answers
+
+
+def is_tokens(text: str) -> bool:
+    """Whether a text is token ids as LoadGen logs them: hex of little-endian int32."""
+    return _HEX_INT32.fullmatch(text) is not None
+
+
+def tokens_of(text: str) -> tuple[int, ...]:
+    data = bytes.fromhex(text)
+    return struct.unpack(f"<{len(data) // 4}i", data)
 
 
 def _answer(path: Path, number: int, entry: object) -> tuple[int, list[int]]:
     """Sample index and token ids, which LoadGen logs as hex of little-endian int32."""
     match entry:
-        case {"qsl_idx": int(index), "data": str(text), **rest} if _HEX_INT32.fullmatch(text):
-            data = bytes.fromhex(text)
-            tokens = list(struct.unpack(f"<{len(data) // 4}i", data))
+        case {"qsl_idx": int(index), "data": str(text), **rest} if is_tokens(text):
+            tokens = list(tokens_of(text))
         case _:
             raise InputError(
                 f"{path}: damaged: entry {number} is not one of LoadGen's: qsl_idx and data "

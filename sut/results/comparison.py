@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from sut.plan import Mode, Plan, Scenario
-from sut.results import bars
+from sut.results import bars, messaging
 from sut.results.bars import Bar
 from sut.results.markdown import bullets, table
 from sut.results.measures import Measures, measure
@@ -75,7 +75,7 @@ def _heading(runs: Sequence[Run]) -> str:
     parts = [table(("run", "verdict", "folder"), rows)]
     if reasons:
         parts.append(f"Why not VALID:\n\n{bullets(reasons)}")
-    parts += list(dict.fromkeys(words.unverified(plan) for plan in plans))
+    parts += list(dict.fromkeys(messaging.unverified(plan) for plan in plans))
     return "\n\n".join(parts)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
-from sut.results.report import UNVERIFIED
+from sut.results.messaging import UNVERIFIED
 from sut.results.row import Row
 from sut.results.units import number
 

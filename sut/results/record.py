@@ -14,6 +14,7 @@ import msgspec
 from sut.environment import Environment
 from sut.errors import InputError
 from sut.plan import Plan, Struct
+from sut.results.compliance import Verification
 from sut.results.mllog import Scalar
 from sut.results.telemetry import NodeTelemetry
 from sut.results.verdict import Validity, Verdict
@@ -76,6 +77,8 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     start_unix_s: float | None = None  # when LoadGen's test was started, by the head's clock
     duration_s: float | None = None  # until it ended
     nodes: tuple[NodeWork, ...] = ()
+    test06: Verification | None = None
+    file_sha256: dict[str, str] = {}  # of the phase's files, by name, when it was judged
     telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that offer any
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sut.plan import Mode
-from sut.results import page
+from sut.results import messaging, page
 from sut.results.markdown import bullets, inline, table
 from sut.results.measures import measure
 from sut.results.page import Figure, Section
@@ -18,10 +18,9 @@ from sut.results.report import advice, energy, phases, preflight, provenance, wo
 from sut.results.report.evidence import Evidence
 from sut.results.report.latencies import latencies
 from sut.results.report.terminal import summary
-from sut.results.report.words import UNVERIFIED
 from sut.results.units import quantity
 
-__all__ = ["UNVERIFIED", "render", "render_html", "summary"]
+__all__ = ["render", "render_html", "summary"]
 
 Figures = Mapping[str, tuple[Figure, ...]]
 
@@ -82,7 +81,7 @@ def _heading(record: Record, evidence: Mapping[str, Evidence]) -> Section:
         parts.append(f"Why it is INVALID:\n\n{bullets(reasons)}")
     if not plan.official:
         parts.append(f"**Not official** because:\n\n{bullets(plan.not_official_because)}")
-    parts.append(words.unverified(plan))
+    parts.append(messaging.unverified(plan))
     parts += [f"Not read: {inline(e.problem)}" for e in evidence.values() if e.problem]
     title = f"{words.verdict(record)}: {words.title(plan)}"
     return Section(title=title, text="\n\n".join(parts))
@@ -90,7 +89,7 @@ def _heading(record: Record, evidence: Mapping[str, Evidence]) -> Section:
 
 def _in_short(record: Record) -> Section | None:
     rows = [row for phase in record.phases for row in _key_figures(phase)]
-    text = table(("", "measured", "limit", "met"), rows)
+    text = table(("", "measured (unverified)", "limit", "met"), rows)
     return Section(title="In short", text=text) if rows else None
 
 

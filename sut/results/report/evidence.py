@@ -27,7 +27,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 def read(record: Record, run_dir: RunDir) -> dict[str, Evidence]:
     """The evidence of every phase that was begun, by its name."""
     readings = {path.stem: telemetry.read(path) for path in run_dir.telemetry_files()}
-    phases = [phase for phase in record.plan.mode.phases if run_dir.loadgen(phase).is_dir()]
+    phases = [phase for phase in record.plan.phases if run_dir.loadgen(phase).is_dir()]
     return {phase: _of_phase(run_dir, phase, readings) for phase in phases}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sut.plan import Mode
+from sut.results import messaging
 from sut.results.measures import measure
 from sut.results.record import PhaseRecord, Record
 from sut.results.report import words
@@ -29,7 +30,7 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
     if plan.mode is not Mode.PREFLIGHT:  # which has no result to speak of
         if not plan.official:
             lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
-        lines += [f"            {words.UNVERIFIED}"]
+        lines += [f"            {messaging.unverified(plan)}"]
     lines += [f"  report    {run_dir.report}{_plots(run_dir)}"]
     if record.failure:
         lines += [f"  next      less {_log_to_read(record, run_dir)}"]
@@ -37,10 +38,13 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
 
 
 def _figures(phase: PhaseRecord) -> list[str]:
-    """A phase in the summary: its scores, or its latencies and speed."""
+    """A phase in the summary: its scores, what it complies with, or its latencies and speed."""
     if phase.accuracy is not None:
         scores = (f"{metric} {value:,.10g}" for metric, value in phase.accuracy.items())
-        return [f"  accuracy  {', '.join(scores)}"]
+        return [f"  accuracy  {', '.join(scores)} (unverified)"]
+    if phase.test06 is not None:
+        passed = "passed" if phase.verdict.verdict == "VALID" else "not passed"
+        return [f"  TEST06    {passed}, on {quantity(phase.test06.num_answers, 'answers')}"]
     measures = measure(phase.loadgen)
     lines = []
     for row in latencies(phase, measures):
@@ -56,7 +60,7 @@ def _figures(phase: PhaseRecord) -> list[str]:
             )
     lines.append(
         f"  speed     {quantity(measures.tokens_per_s, 'tokens/s')}, "
-        f"{quantity(measures.samples_per_s, 'samples/s')}"
+        f"{quantity(measures.samples_per_s, 'samples/s')} (unverified)"
     )
     return [line.rstrip() for line in lines]
 

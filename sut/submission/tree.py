@@ -1,0 +1,118 @@
+"""The tree of files of a submission, as MLCommons' checker of rounds v6.0 and v6.1 wants it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sut import source
+from sut.environment import Git
+from sut.errors import InputError
+from sut.results import accuracy, compliance
+from sut.rundir import write_atomic
+from sut.submission import texts
+from sut.submission.reasons import Division, benchmark_name
+from sut.submission.runs import SCENARIOS, Part, Result
+from sut.system import Fields
+
+SUMMARY, DETAIL = "mlperf_log_summary.txt", "mlperf_log_detail.txt"
+
+
+class Submission(NamedTuple):
+    """What is to be written. ``against`` are the reasons that a preview was built in spite of; None
+    for a submission."""
+
+    submitter: str
+    division: Division
+    system: Fields
+    results: Sequence[Result]
+    against: texts.Against
+
+    @property
+    def preview(self) -> bool:
+        return self.against is not None
+
+    @property
+    def system_id(self) -> str:
+        """The name of its folders: the system's name without what a path can't hold."""
+        return re.sub(r"[^A-Za-z0-9_.+-]+", "_", str(self.system["system_name"]))
+
+
+def write(submission: Submission, output: Path) -> None:
+    """Write the whole tree to ``output``, or nothing. Raises InputError where it exists or can't
+    be written."""
+    if output.exists():
+        raise InputError(f"{output}: is there already. Remove it, or give another --output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+            tree = Path(scratch) / "tree"
+            _write(submission, tree / submission.division / submission.submitter)
+            tree.rename(output)
+    except OSError as error:
+        raise InputError(f"{error.filename or output}: {error.strerror}") from None
+
+
+def _write(submission: Submission, root: Path) -> None:
+    against = submission.against
+    first = submission.results[0].main.run.record
+    benchmark = benchmark_name(first.plan)
+    system = texts.system(submission.system, submission.preview)
+    write_atomic(root / "systems" / f"{submission.system_id}.json", texts.as_json(system))
+    text = texts.readme(submission.results, submission.division, against)
+    write_atomic(root / "README.md", text)
+    src = root / "src" / benchmark
+    write_atomic(src / "README.md", texts.source_readme(first, against))
+    _write_source(first.environment.git, src / "mlperf-sut")
+    for result in submission.results:
+        folder = root / "results" / submission.system_id / benchmark / SCENARIOS[result.scenario]
+        _write_result(submission, result, folder)
+
+
+def _write_source(git: Git | None, folder: Path) -> None:
+    if git is not None and (archive := source.archive(git.commit)) is not None:
+        with tarfile.open(fileobj=archive) as files:
+            files.extractall(folder, filter="data")
+
+
+def _write_result(submission: Submission, result: Result, folder: Path) -> None:
+    plan, preview = result.main.run.record.plan, submission.preview
+    text = texts.scenario_readme(result, submission.division, submission.against)
+    write_atomic(folder / "README.md", text)
+    write_atomic(folder / "user.conf", texts.user_conf(plan, preview))
+    write_atomic(folder / "plan.json", result.main.run.run_dir.plan.read_bytes())
+    write_atomic(folder / "measurements.json", texts.as_json(texts.measurements(plan, preview)))
+    if result.performance is not None:
+        _copy(result.performance, folder / "performance" / "run_1", SUMMARY, DETAIL)
+    if result.accuracy is not None:
+        _write_accuracy(result.accuracy, folder / "accuracy", preview)
+    if result.compliance is not None:
+        _write_compliance(result.compliance, folder / "TEST06", preview)
+
+
+def _write_accuracy(part: Part, folder: Path, preview: bool) -> None:
+    """The whole accuracy log stays in the run directory: MLCommons may ask for it."""
+    _copy(part, folder, SUMMARY, DETAIL)
+    log = (part.folder / accuracy.FILE_NAME).read_bytes()
+    write_atomic(folder / accuracy.FILE_NAME, texts.truncated(log))
+    sha256 = part.phase.file_sha256[accuracy.FILE_NAME]
+    text = texts.accuracy(part.phase.accuracy or {}, part.phase.num_scored, sha256, preview)
+    write_atomic(folder / "accuracy.txt", text)
+
+
+def _write_compliance(part: Part, folder: Path, preview: bool) -> None:
+    _copy(part, folder / "accuracy", accuracy.FILE_NAME)
+    _copy(part, folder / "performance" / "run_1", SUMMARY, DETAIL)
+    verified = (part.folder / compliance.VERIFY_ACCURACY).read_text()
+    write_atomic(folder / compliance.VERIFY_ACCURACY, texts.verify_accuracy(verified, preview))
+
+
+def _copy(part: Part, folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copyfile(part.folder / name, folder / name)

@@ -1,0 +1,193 @@
+"""TEST06 says of an answer what MLCommons' script says, and more where that one looks away."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import fast, latest, set_arguments, submit
+from plans import plan_of
+
+from sut.dataset import synthetic
+from sut.errors import InputError
+from sut.plan import Mode, Scenario, phases
+from sut.results import compliance
+from sut.results.compliance import Verification, judge, read, verify, verify_accuracy_text
+from sut.results.mllog import read as read_log
+from sut.rundir import RunDir
+
+LLAMA_EOS = (128001, 128008, 128009)
+
+
+def answer(
+    sample: int, tokens: list[int], first: list[int] | None = None, counted: int | None = None
+) -> dict[str, Any]:
+    """An answer as LoadGen logs it; Offline has no ``first``."""
+    return {
+        "seq_id": sample,
+        "qsl_idx": sample,
+        "data": in_hex(tokens),
+        **({} if first is None else {"token_data": in_hex(first)}),
+        "token_count": len(tokens) if counted is None else counted,
+    }
+
+
+def in_hex(tokens: list[int]) -> str:
+    return struct.pack(f"<{len(tokens)}i", *tokens).hex().upper()
+
+
+def write(folder: Path, *answers: dict[str, Any]) -> Path:
+    (folder / "mlperf_log_accuracy.json").write_text(json.dumps(answers))
+    return folder
+
+
+def text(first_token: str, eos: bool, length: bool) -> str:
+    passed = first_token != "False" and eos and length
+    return (
+        f"First token check pass: {first_token}\n"
+        f"EOS check pass: {eos}\n"
+        f"Sample length check pass: {length}\n"
+        f"TEST06 verification {'complete' if passed else 'failed'}\n"
+    )
+
+
+GOOD = answer(0, [5, 6, 7, 2], [5])
+# What MLCommons' compliance/TEST06/run_verification.py wrote of these logs, word for word. Its
+# end-of-sequence id is 2 unless told otherwise, so it is 2 here too.
+AGREED = {
+    "one end-of-sequence token": ("Server", [GOOD], text("True", True, True)),
+    "none": ("Server", [answer(0, [5, 6], [5])], text("True", True, True)),
+    "one in the middle": ("Server", [answer(0, [5, 2, 6, 2], [5])], text("True", True, True)),
+    "it alone": ("Server", [answer(0, [2], [2])], text("True", True, True)),
+    "two of them": ("Server", [GOOD, answer(1, [5, 2, 2], [5])], text("True", False, True)),
+    "another first token": ("Server", [GOOD, answer(1, [5, 6], [6])], text("False", True, True)),
+    "no first token": ("Server", [answer(0, [5, 6])], text("False", True, True)),
+    "129 counted for 128": (
+        "SingleStream",
+        [GOOD, answer(1, [5] * 128, [5], counted=129)],
+        text("True", True, False),
+    ),
+    "all at once": (
+        "Server",
+        [answer(0, [5, 6], [6]), answer(1, [5, 2, 2, 2], [5], counted=3), GOOD],
+        text("False", False, False),
+    ),
+    "offline": ("Offline", [answer(0, [5, 2]), answer(1, [6])], text("Skipped", True, True)),
+    "offline, two of them": ("Offline", [answer(0, [5, 2, 2])], text("Skipped", False, True)),
+}
+
+
+@pytest.mark.parametrize("case", AGREED)
+def test_it_writes_what_mlcommons_script_writes(tmp_path: Path, case: str) -> None:
+    scenario, answers, expected = AGREED[case]
+    test = verify(read(write(tmp_path, *answers)), scenario, (2,))
+    assert verify_accuracy_text(test) == expected
+
+
+# The same script passes all of these: it takes one id, and as a text; it never looks at the first
+# token of an answer, and compares as many first tokens as there are.
+@pytest.mark.parametrize(
+    ("tokens", "first", "failing"),
+    [
+        ([5, 128009, 128009], [5], "eos"),
+        ([5, 128008, 128009], [5], "eos"),
+        ([128001, 128001], [128001], "eos"),
+        ([5, 6], [], "first_token"),
+    ],
+)
+def test_it_is_stricter_where_the_script_looks_away(
+    tmp_path: Path, tokens: list[int], first: list[int], failing: str
+) -> None:
+    test = verify(read(write(tmp_path, answer(3, tokens, first))), "Server", LLAMA_EOS)
+    failed = {name for name in ("first_token", "eos", "length") if getattr(test, name)}
+    assert failed == {failing} and getattr(test, failing) == (3,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[", "[]", "{}", '[{"qsl_idx": 0}]', '[{"qsl_idx": 0, "data": "0x", "token_count": 1}]'],
+)
+def test_a_damaged_log_gets_no_verdict(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mlperf_log_accuracy.json").write_text(content)
+    with pytest.raises(InputError, match=r"mlperf_log_accuracy\.json"):
+        read(tmp_path)
+
+
+def test_a_missing_log_gets_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be read"):
+        read(tmp_path)
+
+
+def test_all_is_every_test_that_applies() -> None:
+    everything = (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE)
+    assert plan_of("replay").phases == everything
+    assert plan_of("llama3.1-8b", sets=LLAMA).phases == everything
+    edge = plan_of("llama3.1-8b-edge", Scenario.OFFLINE, sets=LLAMA)
+    assert edge.phases == everything[:2]
+    assert phases(Mode.COMPLIANCE, edge.compliance) == (Mode.COMPLIANCE,)
+
+
+LLAMA = [
+    "site.device=cuda",
+    "site.models={Llama-3.1-8B-Instruct: /m}",
+    "site.datasets={cnn_eval.json: /d, sample_cnn_eval_5000.json: /d}",
+]
+
+
+def test_a_benchmark_without_a_compliance_test_says_so(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--mode", "compliance", *set_arguments(["compliance=null"]))
+    assert run.returncode == 2
+    assert "no compliance test applies to benchmark replay" in run.stderr
+
+
+@pytest.mark.parametrize("scenario", [each.value for each in Scenario])
+def test_a_compliance_run_passes_on_the_engines_of_any_scenario(
+    tmp_path: Path, scenario: str
+) -> None:
+    run = submit(tmp_path, *fast(scenario), "--mode", "compliance")
+    assert run.returncode == 0, run.stdout + run.stderr
+    (phase,) = latest(tmp_path).phases
+    first_token = None if scenario == "offline" else ()
+    assert phase.test06 is not None and phase.test06.num_answers >= 100
+    assert phase.test06 == Verification(
+        num_answers=phase.test06.num_answers, first_token=first_token, eos=(), length=()
+    )
+    folder = RunDir(tmp_path / "runs" / "latest").loadgen("compliance")
+    written = (folder / "verify_accuracy.txt").read_text()
+    assert written == text("Skipped" if scenario == "offline" else "True", True, True)
+
+
+def test_answers_that_end_in_two_eos_tokens_are_invalid(tmp_path: Path) -> None:
+    # Prompts of one token, which the replay engine repeats: every answer ends in it.
+    sets = ["dataset.min_prompt_tokens=1", "dataset.max_prompt_tokens=1"]
+    prompts = synthetic(plan_of("replay", sets=sets).dataset).prompts
+    sets += [f"compliance.eos_token_ids={[token for (token,) in prompts]}"]
+    run = submit(tmp_path, *fast(), "--mode", "compliance", *set_arguments(sets))
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "test06_eos: An answer ends in more than one end-of-sequence token" in run.stdout
+    folder = RunDir(tmp_path / "runs" / "latest").loadgen("compliance")
+    assert (folder / "verify_accuracy.txt").read_text() == text("True", False, True)
+
+
+def test_too_few_answers_are_no_pass(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--mode", "compliance", "--preset", "quick")
+    assert run.returncode == 1
+    assert "10 answers logged; at least 100 needed" in run.stdout
+    log = read_log(RunDir(tmp_path / "runs" / "latest").loadgen("compliance"))
+    whole = Verification(num_answers=100, first_token=(), eos=(), length=())
+    codes = {check.code for check in judge(whole, log, num_failed=2).reasons}
+    assert "failed_samples" in codes and "test06_answers" not in codes
+
+
+def test_the_audit_settings_are_loadgens(tmp_path: Path) -> None:
+    assert submit(tmp_path, *fast(), "--mode", "compliance").returncode == 0
+    log = read_log(RunDir(tmp_path / "runs" / "latest").loadgen("compliance"))
+    for line in compliance.AUDIT_CONFIG.splitlines()[1:]:
+        key, value = line.removeprefix("*.*.").split(" = ")
+        told = log.values[
+            {"min_duration": "effective_min_duration_ms"}.get(key, f"effective_{key}")
+        ]
+        assert told == int(value), key

@@ -1,0 +1,141 @@
+"""Make what a submission is rehearsed with where the model and MLCommons' data can't be had.
+
+Usage: python tools/rehearsal.py FOLDER  (docs/submission.md tells what to run then)
+
+FOLDER gets as many made-up articles as the data set of llama3.1-8b has, a benchmark with that one's
+settings whose replay engine answers with the references, and a site. The references are as long as
+the answers MLPerf's gates expect, so a run passes the gates at full length under official settings.
+No file of it is MLPerf's and no number of it a model's: every file says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sut import config, model
+from sut.rundir import write_atomic
+
+OFFICIAL = "llama3.1-8b"
+NOTE = (
+    "Rehearsal only: made-up articles, the replay engine in place of a model. Not an MLPerf result."
+)
+SEED = 2026
+VOCABULARY = 2_000  # words
+SENTENCE = (8, 14)  # words
+FILLER = (6, 12)  # sentences of an article beside its reference's
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: python tools/rehearsal.py FOLDER", file=sys.stderr)
+        return 2
+    folder = Path(sys.argv[1]).absolute()
+    document = config.read(config.find("benchmarks", OFFICIAL))
+    expected = document["accuracy"]["reference"]["gen_len"] / document["dataset"]["num_samples"]
+    articles = make_articles(words(), document["dataset"]["num_samples"], expected)
+    data = json.dumps(articles, indent=1).encode()
+    write_atomic(folder / "articles.json", data)
+    write_yaml(folder / "rehearsal.yaml", benchmark(document, hashlib.sha256(data).hexdigest()))
+    write_yaml(folder / "site.yaml", site(folder))
+    print(f"python -m sut.submit --config {folder}/rehearsal.yaml --site {folder}/site.yaml ...")
+    return 0
+
+
+def words() -> list[str]:
+    """Words that are one token each to the embedded model, with the space before them."""
+    content = json.loads((model.embedded() / "tokenizer.json").read_bytes())
+    found = [
+        token[1:]
+        for token in content["model"]["vocab"]
+        if token.startswith("Ġ") and token.isalpha() and 5 <= len(token) <= 13
+    ]
+    plain = [word for word in found if word.isascii() and word.islower()]
+    return random.Random(SEED).sample(plain, VOCABULARY)
+
+
+def make_articles(
+    vocabulary: list[str], num: int, reference_characters: float
+) -> list[dict[str, str]]:
+    """``num`` samples in the form of MLCommons' cnn_eval.json. References have
+    ``reference_characters`` each in the mean."""
+    source = random.Random(SEED)
+    return [_article(source, vocabulary, index, reference_characters) for index in range(num)]
+
+
+def _article(
+    source: random.Random, vocabulary: list[str], index: int, characters: float
+) -> dict[str, str]:
+    reference = [_sentence(source, vocabulary)]
+    # The last sentence is half too much in the mean, so it is left out as often as not.
+    while sum(map(len, reference)) + len(reference) + source.uniform(0, 100) < characters:
+        reference.append(_sentence(source, vocabulary))
+    text = reference + [_sentence(source, vocabulary) for _ in range(source.randint(*FILLER))]
+    source.shuffle(text)
+    return {
+        "instruction": NOTE,
+        "input": f"Article {index}, made up for a rehearsal. {' '.join(text)}",
+        "output": " ".join(reference),
+    }
+
+
+def _sentence(source: random.Random, vocabulary: list[str]) -> str:
+    chosen = source.choices(vocabulary, k=source.randint(*SENTENCE))
+    return f"The {' '.join(chosen)}."
+
+
+def benchmark(official: dict[str, Any], data_sha256: str) -> dict[str, Any]:
+    """The official benchmark's document with what can't be had replaced."""
+    return official | {
+        "name": f"{OFFICIAL}-rehearsal",
+        "description": NOTE,
+        "official": False,
+        "model": {
+            "name": model.EMBEDDED,  # for its tokenizer
+            "embedded": True,
+            "loadgen_name": official["model"]["loadgen_name"],
+        },
+        "dataset": official["dataset"]
+        | {"name": "rehearsal-articles", "bos": False, "sha256": data_sha256},
+        "engine": {
+            "kind": "replay",
+            "max_model_len": official["engine"]["max_model_len"],
+            "max_num_seqs": 32,
+            "max_num_batched_tokens": 8192,
+            "replay": {
+                "answers": "references",
+                "prefill_tokens_per_s": 1_000_000,
+                "step_base_us": 10_000,
+                "step_per_sequence_us": 0,
+            },
+        },
+        # About 38 answers/s can be had. Offline takes two passes of the data, Server one; each
+        # lasts more than the 600 s of mlperf.conf.
+        "scenarios": {"server": {"target_qps": 21.5}, "offline": {"target_qps": 36}},
+        "presets": {},
+    }
+
+
+def site(folder: Path) -> dict[str, Any]:
+    return {
+        "name": "rehearsal",
+        "description": NOTE,
+        "device": "cpu",
+        "run_root": str(folder / "runs"),
+        "datasets": {"rehearsal-articles": str(folder / "articles.json")},
+    }
+
+
+def write_yaml(path: Path, document: dict[str, Any]) -> None:
+    text = f"# {NOTE}\n{yaml.safe_dump(document, sort_keys=False, width=100)}"
+    write_atomic(path, text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
