@@ -187,10 +187,12 @@ def _under_rule_for_nodes(
         return judged
     used = {part.node for replica in plan.replicas for part in replica.parts}
     idle = [name for index, name in enumerate(node_names) if index not in used]
-    text = f"No replica uses node {', '.join(idle)}." if idle else "Every node has a replica."
-    return verdict.with_check(
-        judged, rules.check("idle_nodes", not idle, text, len(idle), 0, "nodes")
-    )
+    text, remedy = "Every node has a replica.", None
+    if idle:
+        text = f"No replica uses node {', '.join(idle)}."
+        remedy = "Take fewer nodes, or more replicas: --set site.num_replicas=..."
+    rule = rules.check("idle_nodes", not idle, text, len(idle), 0, "nodes", remedy=remedy)
+    return verdict.with_check(judged, rule)
 
 
 def _verify(plan: Plan, log_dir: Path) -> compliance.Verification:

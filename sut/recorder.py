@@ -26,15 +26,18 @@ class Recorder:
         """Raises InputError where ``run_dir`` holds a complete run or one of another plan."""
         self.plan = plan
         self.run_dir = run_dir
-        self.hashes = record.Hashes()
         self.interrupted: record.InterruptedPhase | None = None
-        self.preflight: tuple[record.NodePreflight, ...] = ()
-        self.other_nodes: tuple[environment.Environment, ...] = ()
-        self._environment = environment.collect()
+        self._here = environment.collect()
         self._start = time.monotonic()
         self._steps: list[record.Step] = []
         self._earlier = resume.earlier(plan, run_dir)
         self._phases = list(self._earlier.phases)
+        before = self._earlier.record
+        # Of what the phases that are done were measured on, until keep_hashes() finds it the same.
+        self._environment = before.environment if before and before.phases else self._here
+        self.hashes = before.hashes if before else record.Hashes()
+        self.preflight = before.preflight if before else ()
+        self.other_nodes = before.nodes if before else ()
         self._attempt = record.Attempt(
             job_id=allocation.job_id,
             restart=allocation.attempt,
@@ -50,6 +53,11 @@ class Recorder:
     def phases_to_do(self) -> list[Mode]:
         done = {phase.name for phase in self._phases}
         return [mode for mode in self.plan.phases if mode not in done]
+
+    def keep_hashes(self, hashes: record.Hashes) -> None:
+        """Raises RunError where phases that are done are of other ones."""
+        resume.require_same(self._earlier, hashes, self._here.image_sha256)
+        self.hashes, self._environment = hashes, self._here
 
     def begin(self) -> None:
         """Tell in the run directory that an attempt has begun, so that one that ends without a

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from sut.errors import InputError
+from sut.errors import InputError, RunError
 from sut.plan import Plan, Struct
 from sut.results import record
-from sut.results.record import Attempt, PhaseRecord
+from sut.results.record import Attempt, Hashes, PhaseRecord, Record
 from sut.rundir import RunDir
 
 
@@ -21,7 +21,12 @@ class Earlier(Struct, frozen=True, kw_only=True):
     """What is there before an attempt begins."""
 
     attempts: tuple[Attempt, ...] = ()
-    phases: tuple[PhaseRecord, ...] = ()  # those that are done
+    record: Record | None = None
+
+    @property
+    def phases(self) -> tuple[PhaseRecord, ...]:
+        """Those that are done."""
+        return self.record.phases if self.record else ()
 
     def all_done(self, plan: Plan) -> bool:
         """Whether the last attempt did all but say so."""
@@ -45,7 +50,31 @@ def earlier(plan: Plan, run_dir: RunDir) -> Earlier:
             f"{run_dir}: its plan was changed after the run was begun, so it can't go on. To run "
             f"the plan as it is: python -m sut.submit --again {run_dir}"
         )
-    return Earlier(attempts=attempts, phases=before.phases)
+    return Earlier(attempts=attempts, record=before)
+
+
+def require_same(before: Earlier, hashes: Hashes, image_sha256: str | None) -> None:
+    """Raise RunError where phases that are done were measured on something else than what is here:
+    one record is of one model, one data set and one image."""
+    if before.record is None or not before.phases:
+        return
+    then = before.record.hashes
+    changed = [
+        f"{what} was {was[:12] if was else 'none'} and is {now[:12] if now else 'none'}"
+        for what, was, now in (
+            ("the model's sha256", then.model, hashes.model),
+            ("the data's sha256", then.data, hashes.data),
+            ("the image's sha256", before.record.environment.image_sha256, image_sha256),
+        )
+        if was != now
+    ]
+    if changed:
+        done = ", ".join(phase.name for phase in before.phases)
+        raise RunError(
+            f"this run can't go on after {done}: {'; '.join(changed)}. Measure it all anew: "
+            "python -m sut.submit --again with this run directory",
+            code="changed",
+        )
 
 
 def set_aside(run_dir: RunDir, before: Earlier) -> None:

@@ -90,10 +90,8 @@ def measure(
             progress.step("preparing the model and the data")
             samples = dataset.load(plan, model_path)
             answers = dataset.replay_answers(plan, samples, model_path)
-            recorder.hashes = Hashes(
-                model=None if model_path is None else model.model_hash(model_path),
-                data=samples.sha256,
-            )
+            model_sha256 = None if model_path is None else model.model_hash(model_path)
+            recorder.keep_hashes(Hashes(model=model_sha256, data=samples.sha256))
         with Serving(plan, run_dir, nodes, samples.prompts, model_path, answers) as serving:
             with recorder.step("load"):
                 serving.load(progress)

@@ -121,11 +121,30 @@ def test_a_run_that_lacks_only_its_last_word_starts_no_engine(tmp_path: Path) ->
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 2) as job:
         assert job.wait() == {0: 0, 1: 0}
+    job_record = job.record
     _as_if_killed_after_the_last_phase(run_dir)
     with Job(run_dir, 2, attempt=1) as again:
         assert again.wait() == {0: 0, 1: 0}, again.said(0)
     assert again.record.verdict == "VALID"
     assert "load" not in [step.name for step in again.record.timings]
+    assert again.record.hashes == job_record.hashes and again.record.hashes.data
+    assert again.record.preflight == job_record.preflight != ()
+
+
+def test_phases_that_are_done_are_not_joined_by_those_of_another_image(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1, *SLOW, mode=Mode.ALL), tmp_path / "run")
+    with Job(run_dir, 1, env={0: {"SUT_IMAGE_SHA256": "a" * 64}}) as job:
+        job.until_measuring("accuracy")
+        job.signal(0, signal.SIGUSR2)
+        assert job.wait() == {0: 3}
+    with Job(run_dir, 1, attempt=1, env={0: {"SUT_IMAGE_SHA256": "b" * 64}}) as again:
+        assert again.wait() == {0: 3}
+    failure = again.record.failure
+    assert failure is not None and failure.code == "changed"
+    assert "the image's sha256 was aaaaaaaaaaaa and is bbbbbbbbbbbb" in failure.message
+    with Job(run_dir, 1, attempt=2, env={0: {"SUT_IMAGE_SHA256": "a" * 64}}) as right:
+        assert right.wait() == {0: 0}, right.said(0)
+    assert right.record.environment.image_sha256 == "a" * 64
 
 
 def _as_if_killed_after_the_last_phase(run_dir: RunDir) -> None:
