@@ -16,6 +16,7 @@ from sut.results.record import Failure, PhaseRecord, Record
 from sut.results.report import advice
 from sut.results.report.evidence import Evidence
 from sut.results.sample_log import SampleLog
+from sut.results.sustained import QpsEstimate
 
 
 def samples(count: int, wait_ms: float = 0.0, growth_ms: float = 0.0) -> SampleLog:
@@ -115,6 +116,14 @@ def test_a_queue_that_grows_means_less_load(valid: PhaseRecord) -> None:
     assert "waited 620 ms" in text and "4,370 ms in the last" in text
     # A sample every 20 ms gets done, 50 a second.
     assert "--set scenarios.server.target_qps=45" in text
+
+
+def test_the_verdicts_own_estimate_of_a_load_goes_first(valid: PhaseRecord) -> None:
+    over = with_checks(valid, ttft_p99=3.0)
+    known = QpsEstimate(qps=33.0, text="About 33 queries/s.")
+    verdict = msgspec.structs.replace(over.verdict, qps_estimate=known)
+    told = msgspec.structs.replace(over, verdict=verdict)
+    assert "target_qps=45" not in of(run(told), samples(500, growth_ms=10.0))
 
 
 def test_limits_that_are_far_mean_more_load(valid: PhaseRecord) -> None:

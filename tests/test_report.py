@@ -93,6 +93,13 @@ def test_a_compliance_phase_is_shown_by_its_rules_and_not_by_its_speed() -> None
     assert "`loadgen_errors`" in section and "tokens/s" not in section
 
 
+def test_what_could_not_be_judged_is_said() -> None:
+    phase = performance(smallest_valid())
+    verdict = msgspec.structs.replace(phase.verdict, notes=("The answers' lengths: no log.",))
+    text = render(completed(msgspec.structs.replace(phase, verdict=verdict)))
+    assert "Not judged:\n\n- The answers' lengths: no log." in text
+
+
 def test_energy_is_shown_as_what_it_is() -> None:
     with_meters = render(completed(performance(smallest_valid(), telemetry=(METERS,))))
     section = with_meters.split("## Energy and clocks")[1].split("\n## ")[0]

@@ -63,9 +63,8 @@ def _of_cut_off(plan: Plan, samples: SampleLog) -> Iterator[str]:
 def _remedies(phase: PhaseRecord) -> Iterator[str]:
     """What the verdict itself says would pass."""
     for check in phase.verdict.reasons:
-        remedy = getattr(check, "remedy", None)
-        if remedy:
-            yield f"`{check.code}` ({phase.name}): {remedy}"
+        if check.remedy:
+            yield f"`{check.code}` ({phase.name}): {check.remedy}"
 
 
 def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str]:
@@ -77,8 +76,10 @@ def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str
     yield from _of_kv_cache(plan, phase, evidence, samples, tpot is None or _has_room(tpot))
     if plan.scenario not in (Scenario.SERVER, Scenario.INTERACTIVE) or not ttft or not tpot:
         return
+    estimate = phase.verdict.qps_estimate
+    estimated = estimate.qps if estimate else None
     growing = _growing_queue(plan, samples)
-    if growing and not any("qps" in remedy for remedy in _remedies(phase)):
+    if growing and estimated is None:  # else the verdict's remedy has a better number
         yield growing
     if not tpot.met:
         yield (
@@ -94,10 +95,10 @@ def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str
             "through prompts sooner."
         )
     elif ttft.met and not growing and _has_room(ttft) and _has_room(tpot):
-        qps = plan.loadgen_settings.target_qps or 1.0
+        qps = max(1.2 * (plan.loadgen_settings.target_qps or 1.0), estimated or 0.0)
         yield (
             f"There is room: TTFT p99 was {_of_limit(ttft)}, TPOT p99 {_of_limit(tpot)}. Try a "
-            f"higher load: `--set scenarios.{plan.scenario}.target_qps={1.2 * qps:.3g}`."
+            f"higher load: `--set scenarios.{plan.scenario}.target_qps={qps:.3g}`."
         )
 
 

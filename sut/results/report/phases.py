@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sut.plan import Mode, Plan
-from sut.results.markdown import table
+from sut.results.markdown import bullets, table
 from sut.results.measures import measure
 from sut.results.page import Figure, Section
 from sut.results.record import InterruptedPhase, PhaseRecord
@@ -24,6 +24,8 @@ BY_THE_DISPATCHER = (
 
 def section(plan: Plan, phase: PhaseRecord, figures: tuple[Figure, ...]) -> Section:
     parts = [_rules(phase.verdict.checks)]
+    if phase.verdict.notes:
+        parts.append(f"Not judged:\n\n{bullets(phase.verdict.notes)}")
     if phase.accuracy is not None:
         parts.append(_scores(plan, phase, phase.accuracy))
     elif phase.name == Mode.PERFORMANCE:  # no other's time is a result
