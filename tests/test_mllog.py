@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from handmade_logs import SEEDS, Value, server, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loadgen_logs import make, smallest_valid, ten_queries, with_value
@@ -122,3 +124,37 @@ def test_a_log_cut_anywhere_is_refused(where: float) -> None:
     cut.write_bytes(whole[: int(where * len(whole))])
     with pytest.raises(InputError):
         mllog.read(cut)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@given(st.integers(0, 60))
+@settings(max_examples=20, deadline=None)
+def test_a_log_of_any_round_cut_after_any_line_is_refused(name: str, num_lines: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = detail(write(Path(folder), server(name)))
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: min(num_lines, len(lines) - 1)]))
+        with pytest.raises(InputError):
+            mllog.read(path)
+
+
+NUMBERS = st.integers(-1, 3_000_000_000) | st.floats(allow_nan=False) | st.booleans() | st.text()
+
+
+@given(st.dictionaries(st.sampled_from(sorted(server())), NUMBERS))
+@settings(max_examples=150, deadline=None)
+def test_what_loadgen_calls_invalid_is_never_called_valid(changes: dict[str, Value]) -> None:
+    values = server() | changes | {"result_validity": "INVALID"}
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), values)
+        assert print_verdict([folder]) in (1, 2)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(server())), NUMBERS))
+@settings(max_examples=150, deadline=None)
+def test_a_value_that_is_not_loadgens_gives_a_verdict_or_an_error(
+    changes: dict[str, Value],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), server() | changes)
+        assert print_verdict([folder]) in (0, 1, 2)

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 from loadgen_logs import SMALLEST_VALID, make, smallest_valid, ten_queries, with_value
-from records import PLAN
+from records import PLAN, accuracy, completed, performance
 
 from sut.errors import InputError
 from sut.plan import Accuracy, Gate
-from sut.results import mllog
+from sut.results import mllog, record
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.measures import measure
+from sut.results.record import Failure, PhaseRecord
 from sut.results.rules import Check
 from sut.results.verdict import Verdict, judge_accuracy, judge_performance, overall
 from sut.rundir import RunDir
@@ -352,3 +353,57 @@ def test_the_command_says_why_a_run_is_not_official(
         assert "Not official" in out and all(why in out for why in PLAN.not_official_because)
     print_verdict([str(tmp_path), "--json"])
     assert json.loads(capsys.readouterr().out)["official"] is False
+
+
+def run_with(folder: Path, *phases: PhaseRecord, **changes: Any) -> RunDir:
+    """A run's folder with the smallest VALID test's logs, and a record of these phases."""
+    run_dir = RunDir(folder)
+    shutil.copytree(smallest_valid(), run_dir.loadgen("performance"))
+    run_dir.plan.write_bytes(msgspec.json.encode(PLAN))
+    record.write(completed(*phases, **changes), run_dir)
+    return run_dir
+
+
+def measured(*, issued: int = 500, idle: bool = False) -> PhaseRecord:
+    phase = performance(smallest_valid())
+    assert phase.dispatcher is not None
+    stats = msgspec.structs.replace(phase.dispatcher, issued=issued, completed=500)
+    work = [msgspec.structs.replace(r, samples=0 if idle else 250) for r in phase.replicas]
+    return msgspec.structs.replace(phase, dispatcher=stats, replicas=tuple(work))
+
+
+@pytest.mark.parametrize(
+    ("phases", "reasons"),
+    [
+        ([measured()], set()),
+        ([measured(issued=501)], {"failed_samples"}),
+        ([measured(idle=True)], {"idle_replicas"}),
+        ([measured(), accuracy(20.0)], {"accuracy_rouge1", "whole_data_set"}),
+    ],
+)
+def test_the_command_knows_of_a_run_what_loadgen_does_not(
+    phases: list[PhaseRecord],
+    reasons: set[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_dir = run_with(tmp_path, *phases)
+    assert print_verdict([str(run_dir), "--json"]) == (1 if reasons else 0)
+    printed = msgspec.convert(json.loads(capsys.readouterr().out), Verdict)
+    assert codes(printed.reasons) == reasons
+    print_verdict([str(run_dir)])
+    out = capsys.readouterr().out
+    assert out.startswith("INVALID" if reasons else "VALID")
+    assert all(reason.text in out for reason in printed.reasons)
+
+
+def test_a_run_that_failed_has_no_verdict_but_its_logs_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = Failure(code="engine_died", message="replica 0 died.", replica=0)
+    run_dir = run_with(tmp_path, measured(), status="failed", verdict=None, failure=failure)
+    assert print_verdict([str(run_dir)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "engine_died: replica 0 died." in err
+    assert f"python -m sut.verdict {run_dir.loadgen('performance')}" in err
+    assert print_verdict([str(run_dir.loadgen("performance"))]) == 0
