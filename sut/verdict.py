@@ -16,7 +16,7 @@ from sut.plan import Mode, Plan, read_plan
 from sut.results import audit, messaging, mllog, record, rounds, sample_log
 from sut.results.record import PhaseRecord
 from sut.results.rules import Check
-from sut.results.verdict import Verdict, judge_performance, overall
+from sut.results.verdict import Verdict, judge_performance, overall, with_check
 from sut.rundir import RunDir
 
 
@@ -107,6 +107,9 @@ def _judge(
         asked_round=options.round,
         max_tokens=options.max_tokens,
     )
+    for check in counted.verdict.checks if counted else ():
+        if check.code not in {known.code for known in verdict.checks}:
+            verdict = with_check(verdict, check)  # of what only the run knew, e.g. its nodes
     notes = (*verdict.notes, unread) if unread else verdict.notes
     return msgspec.structs.replace(verdict, notes=notes)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cli import ROOT
 from handmade_logs import MEAN_TOKENS, NUM, Value, broken, server, ten_queries, write
 from records import PLAN
 
@@ -206,6 +207,11 @@ def test_a_small_share_over_the_limit_is_cured_by_an_estimated_number(tmp_path: 
     text = remedy(judge(tmp_path, broken(changes)), "early_stopping")
     assert text.startswith(f"{more} more queries")
     assert "With as large a share over (0.60%), about" in text and "(an estimate)" in text
+
+
+def test_every_reason_is_documented() -> None:
+    page = (ROOT / "docs/verdict.md").read_text()
+    assert all(f"`{code}`" in page for code in ALONE)
 
 
 # What the samples show.

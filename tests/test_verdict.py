@@ -15,12 +15,18 @@ from records import PLAN, accuracy, completed, performance
 
 from sut.errors import InputError
 from sut.plan import Accuracy, Gate
-from sut.results import mllog, record
+from sut.results import mllog, record, rules
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.measures import measure
 from sut.results.record import Failure, PhaseRecord
 from sut.results.rules import Check
-from sut.results.verdict import Verdict, judge_accuracy, judge_performance, overall
+from sut.results.verdict import (
+    Verdict,
+    judge_accuracy,
+    judge_performance,
+    overall,
+    with_check,
+)
 from sut.rundir import RunDir
 from sut.verdict import main as print_verdict
 
@@ -364,12 +370,15 @@ def run_with(folder: Path, *phases: PhaseRecord, **changes: Any) -> RunDir:
     return run_dir
 
 
-def measured(*, issued: int = 500, idle: bool = False) -> PhaseRecord:
+def measured(*, issued: int = 500, idle: bool = False, idle_node: bool = False) -> PhaseRecord:
     phase = performance(smallest_valid())
     assert phase.dispatcher is not None
     stats = msgspec.structs.replace(phase.dispatcher, issued=issued, completed=500)
     work = [msgspec.structs.replace(r, samples=0 if idle else 250) for r in phase.replicas]
-    return msgspec.structs.replace(phase, dispatcher=stats, replicas=tuple(work))
+    verdict = phase.verdict
+    if idle_node:
+        verdict = with_check(verdict, rules.check("idle_nodes", False, "No replica uses node jw3."))
+    return msgspec.structs.replace(phase, dispatcher=stats, replicas=tuple(work), verdict=verdict)
 
 
 @pytest.mark.parametrize(
@@ -378,6 +387,7 @@ def measured(*, issued: int = 500, idle: bool = False) -> PhaseRecord:
         ([measured()], set()),
         ([measured(issued=501)], {"failed_samples"}),
         ([measured(idle=True)], {"idle_replicas"}),
+        ([measured(idle_node=True)], {"idle_nodes"}),
         ([measured(), accuracy(20.0)], {"accuracy_rouge1", "whole_data_set"}),
     ],
 )

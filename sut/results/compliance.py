@@ -111,7 +111,9 @@ def judge(
 def _num_answers(test: Verification) -> Check:
     num = test.num_answers
     text = f"{quantity(num, 'answers')} logged; at least {NUM_QUERIES} needed."
-    return rules.check("test06_answers", num >= NUM_QUERIES, text, num, NUM_QUERIES, "answers")
+    met = num >= NUM_QUERIES
+    remedy = None if met else "Give LoadGen TEST06's audit.config, as MLCommons has it."
+    return rules.check("test06_answers", met, text, num, NUM_QUERIES, "answers", remedy=remedy)
 
 
 def _test06(test: Verification) -> list[Check]:
@@ -128,13 +130,23 @@ def _test06(test: Verification) -> list[Check]:
     ]
 
 
+_REMEDIES = {
+    "first_token": "Report the answer's own first token id, when it is there.",
+    "eos": "End an answer at its first end-of-sequence token.",
+    "length": "Tell LoadGen the number of token ids it is given.",
+}
+
+
 def _check(name: str, samples: tuple[int, ...], what: str) -> Check:
     text = f"No answer {what}."
     if samples:
         some = ", ".join(map(str, samples[:5])) + ", ..." * (len(samples) > 5)
         which = "sample" if len(samples) == 1 else f"{number(len(samples))} samples:"
         text = f"An answer {what}: {which} {some}."
-    return rules.check(f"test06_{name}", not samples, text, len(samples), 0, "answers")
+    remedy = _REMEDIES[name] if samples else None
+    return rules.check(
+        f"test06_{name}", not samples, text, len(samples), 0, "answers", remedy=remedy
+    )
 
 
 def _other_first_token(answer: Answer) -> bool:
