@@ -70,11 +70,11 @@ check() {
   [ -z "${SLURM_JOB_ID:-}" ] ||
     die "an image is not built inside of a job: its wall limit would end the build." \
       "Build it on a login node and name it in the site file."
-  command -v apptainer >/dev/null || die "apptainer is not installed (1.1 or newer is needed)"
   [ "$device" = cpu ] || [ -n "$base" ] ||
     die "the cuda image needs --base docker://vllm/vllm-openai@sha256:DIGEST." \
       "The digest of v0.32.0 for linux/amd64: skopeo inspect --format '{{.Digest}}' \\" \
       "  docker://docker.io/vllm/vllm-openai:v0.32.0"
+  command -v apptainer >/dev/null || die "apptainer is not installed (tried: 1.4.5)"
   [ -n "$base" ] || [ -n "$wheels" ] || wheels=$(containers/wheelhouse.sh "$device")
   [ -z "$wheels" ] || [ -e "$wheels/complete" ] ||
     die "$wheels is no wheelhouse: containers/wheelhouse.sh $device $wheels"

@@ -50,10 +50,10 @@ class Cluster:
 
     def __init__(self, checkout: Path = ROOT) -> None:
         self._checkout = checkout
-        self._name = "sut-" + hashlib.sha256(bytes(checkout)).hexdigest()[:6]
-        self._state = STATES / f"mlperf-{self._name}-cluster"
+        self.name = "sut-" + hashlib.sha256(bytes(checkout)).hexdigest()[:6]
+        self._state = STATES / f"mlperf-{self.name}-cluster"
         # The bridge is in a namespace of its own: this machine's network is left alone.
-        self._switch = f"{self._name}-switch"
+        self._switch = f"{self.name}-switch"
 
     def prepare(self) -> tuple[Path, Path]:
         """Make what is kept in the user's cache: the nodes' root file system and the image of this
@@ -144,16 +144,20 @@ class Cluster:
         return [process for process in found if process.user == user]
 
     def power_off(self, node: str) -> None:
-        """A power cut: every process of the node is gone at once, and what it wrote outside of
-        the shared folder. Slurm is not told."""
+        """A power cut: the node says nothing more to anyone, its processes are gone at once, and
+        what it wrote outside of the shared folder. Slurm is not told."""
+        # Before the processes: their sockets' last words would reach the others.
+        subprocess.run(["ip", "-n", self._switch, "link", "delete", node], capture_output=True)
         pid = self._init_of(node)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
             _wait(lambda: not Path(f"/proc/{pid}").exists(), START_S, f"{node} did not go down")
+        subprocess.run(["ip", "netns", "delete", self._netns(node)], capture_output=True)
 
     def power_on(self, node: str) -> None:
         """Start a node that is off; Slurm takes it back by itself. Raises ClusterError."""
         if self._init_of(node) is None:
+            self._plug_in(node)
             self._wait_for_start(node, self._start(node))
 
     def cut_link(self, node: str) -> None:
@@ -215,18 +219,23 @@ class Cluster:
         _ip("netns", "add", self._switch)
         _ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
         _ip("-n", self._switch, "link", "set", "bridge", "up")
-        for node, address in ADDRESSES.items():
-            netns = self._netns(node)
-            _ip("netns", "add", netns)
-            _ip("-n", netns, "link", "set", "lo", "up")
-            veth = ["type", "veth", "peer", node, "netns", self._switch]
-            _ip("-n", netns, "link", "add", "eth0", *veth)
-            _ip("-n", self._switch, "link", "set", node, "master", "bridge", "up")
-            _ip("-n", netns, "address", "add", f"{address}/24", "dev", "eth0")
-            _ip("-n", netns, "link", "set", "eth0", "up")
+        for node in ADDRESSES:
+            self._plug_in(node)
+
+    def _plug_in(self, node: str) -> None:
+        """A network interface for the node, on the bridge. It is the same each time."""
+        netns, address = self._netns(node), ADDRESSES[node]
+        mac = f"02:00:00:00:00:{int(address.rpartition('.')[2]):02x}"
+        veth = ["type", "veth", "peer", node, "netns", self._switch]
+        _ip("netns", "add", netns)
+        _ip("-n", netns, "link", "set", "lo", "up")
+        _ip("-n", netns, "link", "add", "eth0", "address", mac, *veth)
+        _ip("-n", self._switch, "link", "set", node, "master", "bridge", "up")
+        _ip("-n", netns, "address", "add", f"{address}/24", "dev", "eth0")
+        _ip("-n", netns, "link", "set", "eth0", "up")
 
     def _netns(self, node: str) -> str:
-        return f"{self._name}-{node}"
+        return f"{self.name}-{node}"
 
     def _start(self, node: str) -> subprocess.Popen[bytes]:
         root = (self._state / "root").read_text()
@@ -280,8 +289,7 @@ class Cluster:
     def _down(self) -> None:
         for node in ADDRESSES:
             self.power_off(node)
-        for netns in [*map(self._netns, ADDRESSES), self._switch]:
-            subprocess.run(["ip", "netns", "delete", netns], capture_output=True)
+        subprocess.run(["ip", "netns", "delete", self._switch], capture_output=True)
         if self._state.exists():
             shutil.rmtree(self._state)
 

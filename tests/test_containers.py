@@ -1,0 +1,85 @@
+"""Building images: what is refused, and what goes in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli import ROOT
+from cluster.cluster import Cluster
+
+BUILD = ROOT / "containers" / "build.sh"
+IMAGE = "/opt/images/mlperf-sut-cpu.sif"
+
+
+def test_an_image_is_not_built_in_a_job() -> None:
+    done = build("cpu", SLURM_JOB_ID="7")
+
+    assert done.returncode == 1
+    assert "not built inside of a job" in done.stderr
+
+
+def test_a_cuda_image_asks_for_its_base_and_says_how_to_find_it() -> None:
+    done = build("cuda")
+
+    assert done.returncode == 1
+    assert "skopeo inspect" in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["rocm"], ["cpu", "--fast", "1"], ["cpu", "--only", "x"]])
+def test_what_build_does_not_know_is_refused(words: list[str]) -> None:
+    done = build(*words)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+
+
+def test_the_hash_of_the_sources_is_of_what_goes_into_the_image(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "-q", "--shared", ROOT, checkout], check=True)
+    before = sources(checkout)
+
+    (checkout / "docs" / "design.md").write_text("other")
+    (checkout / "sut" / "_core.so").write_text("compiled")
+    assert sources(checkout) == before
+    (checkout / "sut" / "new.py").touch()
+    assert sources(checkout) != before
+
+
+def test_only_what_python_lacks_is_asked_for(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    lock.write_text(
+        "# made by\nno-such==1 \\\n    --hash=x\n    # via y\nPyYAML==0 \\\n    --hash=z\n"
+    )
+    script = ROOT / "containers" / "missing.py"
+    done = subprocess.run([sys.executable, script, lock], capture_output=True, text=True)
+
+    assert done.stdout == "no-such==1 \\\n    --hash=x\n"
+
+
+def test_the_image_has_what_a_node_lacks_and_says_what_it_is(cluster: Cluster) -> None:
+    inside = f"apptainer exec --containall --workdir $(mktemp -d) {IMAGE}"
+
+    tools = cluster.run(f"{inside} which lscpu g++ nvidia-smi")
+    assert tools.stdout.split() == ["/usr/bin/lscpu", "/usr/bin/g++"]
+    assets = cluster.run(f"{inside} python3 -c 'from sut import assets; assets.model_gguf()'")
+    assert assets.returncode == 0, assets.stderr
+    labels = cluster.run(f"apptainer inspect {IMAGE}").stdout
+    assert f"mlperf-sut.sources: {sources(ROOT)}" in labels
+    assert "mlperf-sut.version.vllm: 0.32.0" in labels
+    assert "org.opencontainers.image.revision: " in labels
+
+
+def build(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    outside = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    return subprocess.run(
+        [BUILD, *words], env={**outside, **environment}, capture_output=True, text=True
+    )
+
+
+def sources(checkout: Path) -> str:
+    command = [checkout / "containers" / "build.sh", "--print-sources"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
