@@ -7,6 +7,7 @@ nodes the job has, and becomes the ``srun`` that starts ``sut.job`` on each of t
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,16 +26,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns only with an error: srun takes this process."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        job = _job(os.environ)
-        run_dir = _run_dir(arguments, job)
-        slurm.set_comment(job.job_id, str(run_dir))
-        print(f"job {job.job_id} on {', '.join(job.nodes)}: {run_dir}", flush=True)
-        os.environ |= environment(os.environ)
-        command = srun(run_dir, len(job.nodes))
+        command = _prepared(arguments)[1]
         os.execvp(command[0], command)
     except SutError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def run(arguments: list[str]) -> tuple[RunDir, int]:
+    """The run directory, and the exit code of its run once it is over. Raises SutError."""
+    run_dir, command = _prepared(arguments)
+    return run_dir, subprocess.call(command)
+
+
+def _prepared(arguments: list[str]) -> tuple[RunDir, list[str]]:
+    """The run directory, and the command that starts its run on every node of the job."""
+    job = _job(os.environ)
+    run_dir = _run_dir(arguments, job)
+    slurm.set_comment(job.job_id, str(run_dir))
+    print(f"job {job.job_id} on {', '.join(job.nodes)}: {run_dir}", flush=True)
+    os.environ |= environment(os.environ)
+    return run_dir, srun(run_dir, len(job.nodes))
 
 
 def srun(run_dir: RunDir, num_nodes: int) -> list[str]:

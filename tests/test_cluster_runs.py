@@ -173,3 +173,13 @@ def test_a_real_model_runs_on_both_nodes(idle: Cluster) -> None:
 def _code(run: ClusterRun) -> str:
     failure = run.record().failure
     return failure.code if failure else ""
+
+
+def test_nights_are_compared_with_those_before_and_never_overlap(idle: Cluster) -> None:
+    command = "sbatch --parsable /opt/mlperf-sut/slurm/nightly.sh --config replay"
+    jobs = [idle.run(command).stdout.strip() for _ in range(2)]
+    assert "Dependency" in idle.run(f"squeue -h -j {jobs[1]} -o %r").stdout
+    for job in jobs:
+        until(lambda job=job: "COMPLETED" in idle.run(f"sacct -nXP -j {job} -o state").stdout, 120)
+    said = (idle.home() / f"slurm-{jobs[1]}.out").read_text()
+    assert "VALID" in said and "earlier" in said
