@@ -21,7 +21,7 @@ export CCACHE_DIR := $(CACHE)/ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help demo test bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
+.PHONY: help demo test test-long bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
 	cluster-parts clean clean-cache packages FORCE
 
 help: ## Show the targets
@@ -32,6 +32,9 @@ demo: build ## Set everything up and run MLPerf's Server scenario on a small rea
 
 test: lint cpp-test cluster-parts ## Set everything up and run every test
 	@$(PY) -m pytest
+
+test-long: build cluster-parts ## Tests of many minutes: one model over two nodes, with real vLLM
+	@$(PY) -m pytest -m long
 
 bench: build ## Measure the dispatcher; see docs/performance.md
 	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log
