@@ -22,8 +22,10 @@ def unverified_log(log: DetailLog) -> str:
 
 
 def unverified(plan: Plan, division: str = "") -> str:
-    """The label of a run's numbers: round, benchmark, scenario, and that they are unverified."""
+    """The label of a run's numbers: round, benchmark, scenario, and that they are unverified. Only
+    those of an official run go by MLPerf's name, and belong to a division."""
     scenario = "Interactive" if plan.scenario is Scenario.INTERACTIVE else plan.scenario.loadgen
-    whose = "MLPerf Inference" if plan.official else "LoadGen with the seeds of MLPerf Inference"
-    round_ = f"{plan.round} {division.capitalize()}".strip()
-    return f"{whose} {round_}, {plan.benchmark}, {scenario}: unverified. {UNVERIFIED}"
+    whose = f"LoadGen with the seeds of MLPerf Inference {plan.round}"
+    if plan.official:
+        whose = f"MLPerf Inference {plan.round} {division.capitalize()}".rstrip()
+    return f"{whose}, {plan.benchmark}, {scenario}: unverified. {UNVERIFIED}"

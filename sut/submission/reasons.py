@@ -71,25 +71,33 @@ def benchmark_name(plan: Plan) -> str:
 
 def why_not(runs: Sequence[Run], results: Sequence[Result], division: Division) -> list[str]:
     """Every reason that keeps these runs out of a submission; none when they may be submitted."""
-    reasons = [reason for run in runs for reason in _of_run(run, division)]
+    reasons = _by_run([(run.name, reason) for run in runs for reason in _of_run(run, division)])
     reasons += _of_plans(runs)
     reasons += _of_systems(runs)
     reasons += _of_completeness(runs, results, division)
     return list(dict.fromkeys(reasons))
 
 
+def _by_run(found: Sequence[tuple[str, str]]) -> list[str]:
+    """Each reason once, with the runs it is of."""
+    names: dict[str, list[str]] = {}
+    for name, reason in found:
+        names.setdefault(reason, []).append(name)
+    return [f"{reason} ({', '.join(dict.fromkeys(each))})" for reason, each in names.items()]
+
+
 def _of_run(run: Run, division: Division) -> Iterator[str]:
     found = run.record
     if found.status != "completed":
         why = f": {found.failure.code}" if found.failure else ""
-        yield f"{run.name}: the run is {found.status}{why}"
+        yield f"the run is {found.status}{why}"
     for phase in found.phases:
         for check in phase.verdict.reasons:
             if division == "open" and check.code.startswith("accuracy_"):
                 continue  # open results show their accuracy and need not reach a gate
-            yield f"{run.name}: INVALID: {phase.name}, {check.code}: {check.text}"
+            yield f"INVALID: {phase.name}, {check.code}: {check.text}"
     for why in found.plan.not_official_because:
-        yield f"{run.name}: not official: {why}"
+        yield f"not official: {why}"
     yield from _of_nodes(run)
     yield from _of_data(run)
     yield from _of_source(run)
@@ -100,19 +108,19 @@ def _of_nodes(run: Run) -> Iterator[str]:
     first = run.record.environment
     for other in run.record.nodes:
         if names := _unlike(_machine(first), _machine(other)):
-            yield f"{run.name}: {other.hostname} is not as {first.hostname}: {', '.join(names)}"
+            yield f"{other.hostname} is not as {first.hostname}: {', '.join(names)}"
 
 
 def _of_data(run: Run) -> Iterator[str]:
     plan, sha256 = run.record.plan, run.record.hashes.data
     name = BENCHMARKS.get(plan.model.loadgen_name)
     if name is None:
-        yield f"{run.name}: LoadGen's model name {plan.model.loadgen_name} is none of MLPerf's"
+        yield f"LoadGen's model name {plan.model.loadgen_name} is none of MLPerf's"
         return
     official = _shipped(name).dataset
     if official.sha256 and sha256 != official.sha256:
         yield (
-            f"{run.name}: the data's sha256 is {sha256}, that of MLCommons' {official.name} is "
+            f"the data's sha256 is {sha256}, that of MLCommons' {official.name} is "
             f"{official.sha256}"
         )
 
@@ -124,11 +132,11 @@ def _shipped(name: str) -> Benchmark:
 def _of_source(run: Run) -> Iterator[str]:
     git = run.record.environment.git
     if git is None:
-        yield f"{run.name}: the commit of the source it ran is not known: run from a checkout"
+        yield "the commit of the source it ran is not known: run from a checkout"
     elif git.dirty:
-        yield f"{run.name}: its source had changes that were not committed"
+        yield "its source had changes that were not committed"
     elif not source.has(git.commit):
-        yield f"{run.name}: its source, commit {git.commit}, is not in this checkout: git fetch"
+        yield f"its source, commit {git.commit}, is not in this checkout: git fetch"
 
 
 def _of_plans(runs: Sequence[Run]) -> Iterator[str]:

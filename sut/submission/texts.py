@@ -11,6 +11,7 @@ from sut.plan import Plan
 from sut.results.markdown import table
 from sut.results.messaging import TRADEMARK, unverified
 from sut.results.record import Record
+from sut.results.units import quantity
 from sut.submission.reasons import Division, benchmark_name
 from sut.submission.runs import SCENARIOS, Result
 
@@ -154,7 +155,8 @@ def _marked(against: Against) -> list[str]:
 def _size(plan: Plan) -> str:
     engine = plan.engine
     return (
-        f"{len(plan.replicas)} replicas on {len(plan.nodes)} nodes, tensor parallel "
+        f"{quantity(len(plan.replicas), 'replicas')} on {quantity(len(plan.nodes), 'nodes')}, "
+        f"tensor parallel "
         f"{engine.tensor_parallel_size}, pipeline parallel {engine.pipeline_parallel_size}, "
         f"max_num_seqs {engine.max_num_seqs}, max_num_batched_tokens "
         f"{engine.max_num_batched_tokens}"
