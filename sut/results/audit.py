@@ -8,13 +8,12 @@ tells a time per output token of nothing, and LoadGen calls that VALID.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 
 from sut.errors import InputError
 from sut.plan import Struct
-from sut.results.accuracy import FILE_NAME
+from sut.results.accuracy import FILE_NAME, is_tokens
 from sut.results.measures import TPOT_KEY, Measures, measure, percentile_key
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check, check
@@ -26,7 +25,6 @@ from sut.results.units import number, quantity
 MIN_TPOT_MS = 0.1
 LOADGEN_DIGITS = 1e-4  # LoadGen logs its rates with six digits
 COMMON = 0.05  # the share of answers from which a length is no accident
-_HEX_INT32 = re.compile("(?:[0-9A-Fa-f]{8})*")
 _CUT = b"\n...\n"  # where MLCommons' tool cuts a log for a submission
 
 
@@ -141,7 +139,7 @@ def of_tpot(log: DetailLog) -> Check | None:
 def _lengths(entry: object) -> tuple[int, int]:
     """An answer's number of token ids, and the number told. Raises ValueError."""
     match entry:
-        case {"data": str(data), **rest} if _HEX_INT32.fullmatch(data):
+        case {"data": str(data), **rest} if is_tokens(data):
             logged = len(data) // 8
             told = rest.get("token_count", logged)
             if isinstance(told, int) and not isinstance(told, bool):
