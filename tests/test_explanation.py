@@ -280,6 +280,11 @@ def test_every_answer_of_129_is_a_miscount_even_where_no_limit_is_known(tmp_path
     )
 
 
+def test_a_rate_beyond_all_numbers_gives_no_mean_and_no_traceback(tmp_path: Path) -> None:
+    values = broken({"result_completed_tokens_per_second": 1e308})
+    assert "token_count" not in {check.code for check in judge(tmp_path, values).checks}
+
+
 @pytest.mark.parametrize("tokens", [128, 64.5, 130])
 def test_a_mean_that_can_be_true_is_let_pass(tokens: float, tmp_path: Path) -> None:
     values = broken({"result_completed_tokens_per_second": 25.0 * tokens})

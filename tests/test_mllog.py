@@ -80,6 +80,10 @@ DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
         with_value("result_query_count", "many"),
         "'result_query_count' should be",
     ),
+    "with a number that is too large": (
+        with_value("result_query_count", 10**400),
+        "more than 64 bits",
+    ),
     "with a percentile that is none": (
         with_value("effective_target_latency_percentile", 1.0),
         "between 0 and 1",

@@ -8,6 +8,7 @@ tells a time per output token of nothing, and LoadGen calls that VALID.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -151,16 +152,17 @@ def _mean_tokens(log: DetailLog) -> float | None:
     """Tokens an answer, from LoadGen's rates."""
     seen: Measures = measure(log.values)
     tokens_per_s, rate, num = seen.tokens_per_s, seen.samples_per_s, seen.num_samples
+    mean = None
     match log.scenario:
         case "Offline" if tokens_per_s and rate:
-            return tokens_per_s / rate
+            mean = tokens_per_s / rate
         case "Server" if tokens_per_s and rate and num and num > 1:
-            return tokens_per_s * (num - 1) / rate / num  # LoadGen's rate leaves one query out
+            mean = tokens_per_s * (num - 1) / rate / num  # LoadGen's rate leaves one query out
         case "SingleStream" if rate and num and num > 1:
             by_issue = log.values.get("result_token_throughput_with_loadgen_overhead")
             if isinstance(by_issue, int | float):
-                return by_issue * (num - 1) / rate / num
-    return None
+                mean = by_issue * (num - 1) / rate / num
+    return mean if mean is not None and math.isfinite(mean) else None
 
 
 def _of_answers(answers: Answers | None, max_tokens: int | None) -> list[str]:

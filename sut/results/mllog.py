@@ -173,6 +173,8 @@ def _entry(path: Path, line: int, raw: bytes) -> dict[str, Any]:
             and isinstance(entry["metadata"]["is_error"], bool)
         ):
             raise ValueError("key, value or metadata.is_error is not as LoadGen writes it")
+        if isinstance(entry["value"], int) and abs(entry["value"]) >= 2**64:
+            raise ValueError("a number of more than 64 bits")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}:{line}: damaged or cut: not one of LoadGen's lines ({error}). "

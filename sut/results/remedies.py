@@ -146,22 +146,23 @@ def _remedy(check: Check, facts: Facts, estimate: QpsEstimate | None) -> str | N
 def _longer(check: Check, log: DetailLog) -> str | None:
     seen = measures.measure(log.values)
     if log.scenario == "Offline":
-        if not seen.samples_per_s or check.limit is None:
-            return None
-        needed = math.ceil(seen.samples_per_s * check.limit)
-        return (
-            f"At the {number(seen.samples_per_s)} samples/s it answered, {number(check.limit)} s "
-            f"take about {quantity(needed, 'samples')}: set target_qps to "
-            f"{number(seen.samples_per_s)} or more, by which LoadGen sizes the test, and leave "
-            "max_query_count and max_duration out."
-        )
-    if not seen.duration_s or not seen.num_queries or check.limit is None:
+        rate = seen.samples_per_s
+    else:
+        span_s, num = seen.duration_s, seen.num_queries
+        rate = (num - 1) / span_s if span_s and num else None
+    if not rate or check.limit is None or not math.isfinite(rate * check.limit):
         return _cut_short(log)
-    rate = (seen.num_queries - 1) / seen.duration_s
-    needed = math.ceil(rate * check.limit) + 1
+    needed, least = math.ceil(rate * check.limit), number(check.limit)
+    if log.scenario == "Offline":
+        return (
+            f"At the {number(rate)} samples/s it answered, {least} s take about "
+            f"{quantity(needed, 'samples')}: set target_qps to {number(rate)} or more, by which "
+            "LoadGen sizes the test, and leave max_query_count and max_duration out."
+        )
+    more = needed + 1 - (seen.num_queries or 0)
     text = (
-        f"At the {number(rate)} queries/s it issued, {number(check.limit)} s take about "
-        f"{number(needed)} queries, {number(needed - seen.num_queries)} more."
+        f"At the {number(rate)} queries/s it issued, {least} s take about {number(needed + 1)} "
+        f"queries, {number(more)} more."
     )
     if short := _cut_short(log):
         return f"{text} {short}"
