@@ -15,7 +15,7 @@ struct Request {
   std::uint32_t min_tokens = 0;
   std::optional<std::uint32_t> max_tokens = 16;  // none: up to max_model_len
   bool fails = false;                            // ends with FinishReason::kError, without a token
-  std::vector<std::uint32_t> answer;             // what to answer; empty: as the service model says
+  std::vector<std::uint32_t> answer = {};        // what to answer; empty: as the service model says
 };
 
 }  // namespace replay
