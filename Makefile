@@ -75,10 +75,10 @@ cpp-test: build
 	@tools/cpp_tests.sh $(PY) plain address thread
 
 cluster: env cluster-packages ## A shell on a Slurm cluster made on this machine; CMD='...': one command there
-	@PYTHONPATH=tests $(PY) -m cluster $(if $(value CMD),run "$$CMD",shell)
+	@PYTHONPATH=tests $(PY) -m cluster $(if $(value CMD),run "$$TYPED",shell)
 
 # As it was typed: what is in it is the cluster's to expand.
-cluster: export CMD := $(value CMD)
+cluster: export TYPED := $(value CMD)
 
 cluster-down: ## Take that cluster down, with all that is on it
 	@PYTHONPATH=tests python3 -m cluster down

@@ -31,6 +31,7 @@ COMPUTE = [node for node in ADDRESSES if node != LOGIN]
 USER, USER_ID = "bench", 1500
 IMAGE = "mlperf-sut-cpu.sif"  # in /opt/images of every node
 START_S = 60.0
+IDLE_S = 150.0
 
 
 class ClusterError(Exception):
@@ -165,9 +166,10 @@ class Cluster:
         _ip("-n", self._switch, "link", "set", node, "down")
 
     def restore_link(self, node: str) -> None:
+        """Put it back. Slurm asks a node that it has given up again after up to 100 s."""
         _ip("-n", self._switch, "link", "set", node, "up")
 
-    def wait_until_idle(self, timeout_s: float = START_S) -> None:
+    def wait_until_idle(self, timeout_s: float = IDLE_S) -> None:
         """Until every compute node is idle. Raises ClusterError."""
 
         def states() -> list[str]:
