@@ -19,6 +19,11 @@ from sut.results.rules import Check
 from sut.results.verdict import Verdict, judge_performance, overall, with_check
 from sut.rundir import RunDir
 
+NOT_IN_A_LOG = (
+    "A LoadGen log does not tell of failed samples, idle replicas, the engine's settings, accuracy "
+    "and compliance."
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the verdict; the exit code is 0 VALID, 1 INVALID, 2 no verdict possible."""
@@ -110,7 +115,8 @@ def _judge(
     for check in counted.verdict.checks if counted else ():
         if check.code not in {known.code for known in verdict.checks}:
             verdict = with_check(verdict, check)  # of what only the run knew, e.g. its nodes
-    notes = (*verdict.notes, unread) if unread else verdict.notes
+    unknown = (unread, None if counted else NOT_IN_A_LOG)
+    notes = (*verdict.notes, *(note for note in unknown if note))
     return msgspec.structs.replace(verdict, notes=notes)
 
 

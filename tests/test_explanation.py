@@ -401,6 +401,14 @@ def test_seeds_that_no_one_knows_are_told_and_not_judged(version: str, tmp_path:
     assert "no round known here (v5.0 to v6.1)" in " ".join(verdict.notes)
 
 
+@pytest.mark.parametrize("version", ["5.0.21", "6.0.4", "6.0.15"])
+def test_a_loadgen_between_two_rounds_is_not_said_to_carry_the_seeds_of_either(
+    version: str, tmp_path: Path
+) -> None:
+    values = broken({"loadgen_version": f"{version} @ abc", "effective_qsl_rng_seed": 7})
+    assert "carries" not in remedy(judge(tmp_path, values), "round_seeds")
+
+
 def test_lowered_settings_are_no_rounds(tmp_path: Path) -> None:
     values = broken({"effective_min_duration_ms": 5_000})
     values["effective_target_latency_percentile"] = 0.5

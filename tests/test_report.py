@@ -174,4 +174,6 @@ def test_units_agree_with_their_number() -> None:
     assert quantity(1, "queries") == "1 query"
     assert quantity(2, "queries") == "2 queries"
     assert against(99.9999, 100, "ms") == "99.9999 ms"
+    assert against(600.018007743, 600, "s") == "600.02 s"
+    assert against(13368.4, 13368, "ms") == "13,368.4 ms"
     assert against(100, 100, "ms") == "100 ms"

@@ -82,7 +82,7 @@ def of_seeds(log: DetailLog, asked: str | None) -> tuple[list[Check], list[str]]
         return [check("round_seeds", True, f"The seeds are those of {wanted.name}.")], []
     whose = f"those of {theirs.name}" if theirs else f"of no round known here ({_text(seeds)})"
     text = f"The seeds are {whose}, not those of {wanted.name}."
-    return [check("round_seeds", False, text, remedy=_remedy(wanted, _carried(log)))], []
+    return [check("round_seeds", False, text, remedy=_remedy(wanted, log))], []
 
 
 def of_settings(log: DetailLog, asked: str, plan: Plan | None) -> tuple[list[Check], list[str]]:
@@ -151,8 +151,10 @@ def _carried(log: DetailLog) -> Round | None:
     return next((each for each in reversed(ROUNDS) if version >= each.since), None)
 
 
-def _remedy(wanted: Round, carried: Round | None) -> str:
-    if carried == wanted:
+def _remedy(wanted: Round, log: DetailLog) -> str:
+    # Of the version before a change some builds carry the one round's seeds, some the other's.
+    before = {(*each.since[:2], each.since[2] - 1) for each in ROUNDS}
+    if _carried(log) == wanted and log.version not in before:
         return f"Leave the seeds out of user.conf: this LoadGen carries those of {wanted.name}."
     least = ".".join(map(str, wanted.since))
     return f"Run it with a LoadGen of {wanted.name} ({least} is the first), or set its three seeds."

@@ -29,7 +29,13 @@ def against(measured: float | None, limit: float, unit: str) -> str:
     """``measured`` with as many digits as it takes to read differently from ``limit``."""
     if measured is None or measured == limit or number(measured) != number(limit):
         return quantity(measured, unit)
-    return f"{measured:,.12g} {unit}".strip()
+    texts = (f"{measured:,.{digits}g}" for digits in range(4, 13))
+    differing = (text for text in texts if "e" not in text and _value(text) != limit)
+    return f"{next(differing, repr(measured))} {unit}".strip()
+
+
+def _value(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def from_limit(measured: float | None, limit: float) -> str:
