@@ -10,9 +10,9 @@ import pytest
 from plans import plan_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sut import dataset, model
+from sut import dataset, model, wire
 from sut.errors import InputError
-from sut.plan import Dataset, DatasetKind, Plan
+from sut.plan import Dataset, DatasetKind, Plan, ReplayAnswers
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,25 @@ def test_a_prompt_is_bos_then_the_template_around_the_article(
     samples = dataset.load(cnn_plan(write(tmp_path, ARTICLES)), tokenizer_folder)
     assert samples.prompts == [[7, 1, 4, 5, 6, 2], [7, 1, 7, 2]]
     assert samples.references == ["w1", "w5"]
+
+
+def test_a_replay_engine_may_answer_with_the_references(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    echoing = cnn_plan(write(tmp_path, [ARTICLES[0], {**ARTICLES[1], "output": "w5 w6"}]))
+    samples = dataset.load(echoing, tokenizer_folder)
+    assert dataset.replay_answers(echoing, samples, tokenizer_folder) == []
+    replay = msgspec.structs.replace(echoing.engine.replay, answers=ReplayAnswers.REFERENCES)
+    engine = msgspec.structs.replace(echoing.engine, replay=replay)
+    plan = msgspec.structs.replace(echoing, engine=engine)
+    assert dataset.replay_answers(plan, samples, tokenizer_folder) == [[4], [8, 9]]
+    (request, _), _ = wire.encode(plan, samples.prompts, None, [[4], [8, 9]])
+    assert msgspec.msgpack.decode(request)[3]["extra_args"] == {"answer": [4]}
+    short = msgspec.structs.replace(plan.generation, max_tokens=1)
+    with pytest.raises(InputError, match=r"1 references \(sample 1 first\) are longer"):
+        dataset.replay_answers(
+            msgspec.structs.replace(plan, generation=short), samples, tokenizer_folder
+        )
 
 
 def test_an_article_is_cut_where_the_prompt_would_be_too_long(

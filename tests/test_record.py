@@ -93,6 +93,19 @@ def test_the_environment_names_this_machine() -> None:
     assert "msgspec" in found.packages
 
 
+def test_an_images_source_is_read_from_its_labels() -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+
+    def found(revision: str) -> environment.Git | None:
+        labels = {"org.opencontainers.image.revision": revision, "other": "x"}
+        return environment.git_of_image(json.dumps(labels))
+
+    assert found(commit) == environment.Git(commit=commit, dirty=False)
+    assert found(f"{commit}-dirty") == environment.Git(commit=commit, dirty=True)
+    for unknown in (found("unknown"), *map(environment.git_of_image, ("", "{}", "[]", "{"))):
+        assert unknown is None
+
+
 def test_gpus_are_read_from_nvidia_smi() -> None:
     gpus, driver = environment.parse_gpus(
         "NVIDIA A30, GPU-1111, 24576, 550.54.15\nNVIDIA A30, GPU-2222, [N/A], 550.54.15\n"

@@ -156,6 +156,11 @@ def test_everything_that_stands_in_the_way_is_told_at_once(tmp_path: Path) -> No
         assert part in text
 
 
+def test_synthetic_data_have_no_references_to_answer_with() -> None:
+    with pytest.raises(InputError, match="a synthetic dataset has none"):
+        plan_of("replay", sets=("engine.replay.answers=references",))
+
+
 def test_numbers_reach_loadgen_in_full() -> None:
     plan = plan_of("replay", sets=("scenarios.server.target_qps=0.1234567890123",))
     assert "replay.Server.target_qps = 0.1234567890123\n" in plan.user_conf()

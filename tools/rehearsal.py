@@ -48,15 +48,21 @@ def main() -> int:
         print("usage: python tools/rehearsal.py FOLDER", file=sys.stderr)
         return 2
     folder = Path(sys.argv[1]).absolute()
-    document = config.read(config.find("benchmarks", OFFICIAL))
-    expected = document["accuracy"]["reference"]["gen_len"] / document["dataset"]["num_samples"]
-    articles = make_articles(words(), document["dataset"]["num_samples"], expected)
+    make(folder)
+    print(f"python -m sut.submit --config {folder}/rehearsal.yaml --site {folder}/site.yaml ...")
+    return 0
+
+
+def make(folder: Path, num_articles: int | None = None) -> None:
+    """Write the files. ``num_articles`` is for runs that are cut short."""
+    document = config.read(config.shipped("benchmarks", OFFICIAL))
+    num = document["dataset"]["num_samples"]
+    characters = document["accuracy"]["reference"]["gen_len"] / num
+    articles = make_articles(words(), num_articles or num, characters)
     data = json.dumps(articles, indent=1).encode()
     write_atomic(folder / "articles.json", data)
     write_yaml(folder / "rehearsal.yaml", benchmark(document, hashlib.sha256(data).hexdigest()))
     write_yaml(folder / "site.yaml", site(folder))
-    print(f"python -m sut.submit --config {folder}/rehearsal.yaml --site {folder}/site.yaml ...")
-    return 0
 
 
 def words() -> list[str]:

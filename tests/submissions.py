@@ -1,0 +1,98 @@
+"""Runs to make submissions of: real ones of the replay benchmark, and the same made up to look as
+official ones do, so that each thing that keeps a run out can be tried alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sut import config, environment
+from sut.environment import Environment, Gpu
+from sut.plan import Device, EngineKind, Model, Node, Plan, Preset
+from sut.results import record
+from sut.results.record import Hashes, Record
+from sut.rundir import RunDir
+
+OFFICIAL_DATA = "6d066a21bd615909466885d53b664b73c5aabc32d60c1cbd03f4293de6430026"
+GIT = environment.git()
+
+SYSTEM = {
+    "status": "available",
+    "system_name": "Two nodes (1x A30)",
+    "host_storage_type": "NVMe SSD",
+    "host_storage_capacity": "1 TB",
+    "host_memory_configuration": "8x 32 GB DDR4",
+    "host_networking": "25 Gb Ethernet",
+    "host_networking_topology": "one switch",
+    "host_network_card_count": "1",
+    "accelerator_host_interconnect": "PCIe Gen4 x16",
+    "accelerator_memory_configuration": "HBM2",
+    "accelerator_interconnect": "none",
+    "cooling": "air",
+}
+
+
+def site_file(folder: Path, **changes: Any) -> Path:
+    """A site that tells of its system; a field that is None is left out."""
+    system = {name: value for name, value in {**SYSTEM, **changes}.items() if value is not None}
+    path = folder / "site.yaml"
+    path.write_bytes(msgspec.yaml.encode({"name": "site", "device": "cuda", "system": system}))
+    assert config.load_site(str(path))
+    return path
+
+
+def as_official(run: Path, folder: Path, plan: Any = None, **changes: Any) -> Path:
+    """A copy of a run that reads as one of llama3.1-8b on one A30. ``plan`` are changes to its
+    plan, ``changes`` to its record."""
+    target = folder / run.name
+    shutil.copytree(run.resolve(), target)
+    before = record.read(target)
+    write(target, _official_plan(before.plan, **(plan or {})), before, **changes)
+    return target
+
+
+def write(run: Path, plan: Plan, before: Record, **changes: Any) -> None:
+    """Give a run another plan and record, all files of it agreeing."""
+    run_dir = RunDir(run)
+    run_dir.plan.write_bytes(msgspec.json.encode(plan))
+    run_dir.user_conf.write_text(plan.user_conf())
+    values: dict[str, Any] = {
+        "environment": _with_gpu(before.environment),
+        "hashes": Hashes(model="a" * 64, data=OFFICIAL_DATA),
+        **changes,
+    }
+    after = msgspec.structs.replace(before, plan=plan, plan_digest=plan.digest(), **values)
+    record.write(after, run_dir)
+
+
+def _official_plan(plan: Plan, **changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "benchmark": "llama3.1-8b",
+        "official": True,
+        "not_official_because": (),
+        "preset": Preset.OFFICIAL,
+        "model": Model(name="Llama-3.1-8B-Instruct", loadgen_name="llama3_1-8b", path="/m"),
+        "dataset": msgspec.structs.replace(plan.dataset, name="cnn_eval.json"),
+        "engine": msgspec.structs.replace(plan.engine, kind=EngineKind.VLLM),
+        "device": Device.CUDA,
+        "nodes": (Node(name="jw2", gpus=1),),
+        **changes,
+    }
+    return msgspec.structs.replace(plan, **values)
+
+
+def _with_gpu(env: Environment) -> Environment:
+    return msgspec.structs.replace(
+        env,
+        cpu_model="AMD EPYC 7313",
+        num_sockets=2,
+        num_cores=32,
+        memory_gib=251.4,
+        gpus=(Gpu(name="NVIDIA A30", uuid="GPU-1", memory_mib=24576),),
+        gpu_driver="550.54.15",
+        packages={"vllm": "0.32.0", "torch": "2.13.0"},
+        git=GIT and msgspec.structs.replace(GIT, dirty=False),
+    )

@@ -1,0 +1,422 @@
+"""A submission is built of runs that may be submitted, and of no others; a preview says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cli import fast, set_arguments, submit
+from submissions import GIT, OFFICIAL_DATA, as_official, site_file
+
+from sut import package, system
+from sut.environment import Git
+from sut.plan import Mode, Plan
+from sut.results import record
+from sut.results.messaging import UNVERIFIED
+from sut.results.record import Failure, Hashes, Record
+from sut.rundir import RunDir
+from sut.submission import texts
+from sut.submission.texts import PREVIEW
+
+pytestmark = pytest.mark.skipif(GIT is None, reason="the source of a run is a commit of a checkout")
+
+RESULTS = "closed/Example/results/Two_nodes_1x_A30_/llama3.1-8b"
+LOADGEN_FILES = {"mlperf_log_summary.txt", "mlperf_log_detail.txt", "mlperf_log_accuracy.json"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Real VALID runs of the replay benchmark, all tests each."""
+    folder = tmp_path_factory.mktemp("made")
+    for scenario in ("offline", "server"):
+        run = submit(folder, *fast(scenario), "--mode", "all")
+        assert run.returncode == 0, run.stdout + run.stderr
+    runs = {r.name.split("-")[-2]: r for r in (folder / "runs").iterdir() if r.name != "latest"}
+    assert runs.keys() == {"offline", "server"}
+    return runs
+
+
+@pytest.fixture
+def official(made: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """The same, as official runs are."""
+    return {name: as_official(run, tmp_path / "runs") for name, run in made.items()}
+
+
+def build(tmp_path: Path, *runs: Path, division: str = "closed", options: Any = ()) -> int:
+    site = ["--site", str(site_file(tmp_path))] if "--site" not in options else []
+    arguments = ["--submitter", "Example", "--division", division, *site, *options]
+    arguments += ["--output", str(tmp_path / "tree"), *map(str, runs)]
+    return package.main(arguments)
+
+
+def files_of(tree: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*") if p.is_file()}
+
+
+def change_record(run: Path, **changes: Any) -> None:
+    record.write(msgspec.structs.replace(record.read(run), **changes), RunDir(run))
+
+
+def change_plan(run: Path, **changes: Any) -> None:
+    before = record.read(run)
+    plan = msgspec.structs.replace(before.plan, **changes)
+    RunDir(run).plan.write_bytes(msgspec.json.encode(plan))
+    RunDir(run).user_conf.write_text(plan.user_conf())
+    change_record(run, plan=plan, plan_digest=plan.digest())
+
+
+def test_official_runs_make_the_tree_that_the_checker_wants(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(tmp_path, *official.values()) == 0, capsys.readouterr().err
+    files = files_of(tmp_path / "tree")
+    for scenario in ("Offline", "Server"):
+        folder = f"{RESULTS}/{scenario}"
+        assert {name for name in files if name.startswith(folder)} == {
+            f"{folder}/{name}"
+            for name in (
+                *("README.md", "measurements.json", "plan.json", "user.conf"),
+                *("performance/run_1/mlperf_log_summary.txt",),
+                *("performance/run_1/mlperf_log_detail.txt",),
+                *("accuracy/mlperf_log_summary.txt", "accuracy/mlperf_log_detail.txt"),
+                *("accuracy/mlperf_log_accuracy.json", "accuracy/accuracy.txt"),
+                *("TEST06/verify_accuracy.txt", "TEST06/accuracy/mlperf_log_accuracy.json"),
+                *("TEST06/performance/run_1/mlperf_log_summary.txt",),
+                *("TEST06/performance/run_1/mlperf_log_detail.txt",),
+            )
+        }
+        log = (
+            official[scenario.lower()] / "loadgen/accuracy/mlperf_log_accuracy.json"
+        ).read_bytes()
+        cut = files[f"{folder}/accuracy/mlperf_log_accuracy.json"]
+        assert len(log) > 10 * 1024 > len(cut)
+        assert cut == log[:4096] + b"\n\n...\n\n" + log[-4096:]
+        text = files[f"{folder}/accuracy/accuracy.txt"].decode()
+        assert text.endswith(f"\nhash={hashlib.sha256(log).hexdigest()}\n")
+        assert "{'exact_match': 1, 'gen_num': 500}" in text
+    assert "closed/Example/src/llama3.1-8b/mlperf-sut/sut/package.py" in files
+    assert not any(PREVIEW.encode() in content for content in ours(files).values())
+    label = f"MLPerf Inference v6.1 Closed, llama3.1-8b, Server: unverified. {UNVERIFIED}"
+    assert label in files[f"{RESULTS}/Server/README.md"].decode()
+
+
+def ours(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Without the project's own source, which spells the mark."""
+    return {name: content for name, content in files.items() if "/mlperf-sut/" not in name}
+
+
+def test_the_system_is_what_was_measured_and_what_the_site_says(
+    official: dict[str, Path], tmp_path: Path
+) -> None:
+    assert build(tmp_path, *official.values()) == 0
+    path = tmp_path / "tree" / "closed/Example/systems/Two_nodes_1x_A30_.json"
+    told = json.loads(path.read_bytes())
+    assert list(told) == list(system.FIELDS)
+    assert (
+        told
+        | {
+            "division": "closed",
+            "submitter": "Example",
+            "number_of_nodes": 1,
+            "host_processor_model_name": "AMD EPYC 7313",
+            "host_processors_per_node": 2,
+            "host_processor_core_count": 16,
+            "host_memory_capacity": "251 GiB",
+            "accelerators_per_node": "1",
+            "accelerator_model_name": "NVIDIA A30",
+            "accelerator_memory_capacity": "24 GiB",
+            "framework": "vLLM 0.32.0",
+            "system_type": "datacenter",
+            "cooling": "air",
+            "hw_notes": "",
+        }
+        == told
+    )
+
+
+def fail(run: Path) -> None:
+    failure = Failure(code="engine_died", message="it is gone")
+    change_record(run, status="failed", verdict=None, exit_code=3, failure=failure)
+
+
+def truncate(run: Path) -> None:
+    change_record(run, status="truncated", verdict=None, exit_code=3)
+
+
+def break_a_rule(run: Path) -> None:
+    def unmet(phase: Any) -> Any:
+        check = msgspec.structs.replace(phase.verdict.checks[0], met=False, text="Too short.")
+        verdict = msgspec.structs.replace(phase.verdict, verdict="INVALID", reasons=(check,))
+        return msgspec.structs.replace(phase, verdict=verdict)
+
+    first, *others = record.read(run).phases
+    change_record(run, phases=(unmet(first), *others))
+
+
+def leave_out(mode: Mode) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        phases = record.read(run).phases
+        change_record(run, phases=tuple(phase for phase in phases if phase.name != mode))
+
+    return change
+
+
+def on_other_machines(run: Path) -> None:
+    before = record.read(run).environment
+    change_record(run, environment=msgspec.structs.replace(before, cpu_model="another"))
+
+
+def with_an_unlike_node(run: Path) -> None:
+    before = record.read(run).environment
+    other = msgspec.structs.replace(before, hostname="jw3", gpus=())
+    change_record(run, nodes=(other,))
+
+
+def from_source(git: Git | None) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        before = record.read(run).environment
+        change_record(run, environment=msgspec.structs.replace(before, git=git))
+
+    return change
+
+
+COMMIT = GIT.commit if GIT else ""
+AGAINST: dict[str, tuple[Callable[[Path], None], str]] = {
+    "failed": (fail, "the run is failed: engine_died"),
+    "truncated": (truncate, "the run is truncated"),
+    "INVALID": (break_a_rule, "INVALID: performance, min_duration: Too short."),
+    "not official": (
+        lambda run: change_plan(run, official=False, not_official_because=("preset smoke",)),
+        "not official: preset smoke",
+    ),
+    "other data": (
+        lambda run: change_record(run, hashes=Hashes(model="a" * 64, data="b" * 64)),
+        f"the data's sha256 is {'b' * 64}, that of MLCommons' cnn_eval.json is {OFFICIAL_DATA}",
+    ),
+    "another model": (
+        lambda run: change_record(run, hashes=Hashes(model="c" * 64, data=OFFICIAL_DATA)),
+        "the model's sha256",
+    ),
+    "another machine": (on_other_machines, "cpu_model"),
+    "unlike nodes": (with_an_unlike_node, "jw3 is not as"),
+    "changed source": (from_source(Git(commit=COMMIT, dirty=True)), "were not committed"),
+    "unknown source": (from_source(None), "the commit of the source it ran is not known"),
+    "foreign source": (from_source(Git(commit="1" * 40, dirty=False)), "git fetch"),
+    "no accuracy": (leave_out(Mode.ACCURACY), "Server: no run has its accuracy test"),
+    "no compliance": (leave_out(Mode.COMPLIANCE), "Server: no run has its compliance test"),
+}
+
+
+@pytest.mark.parametrize("case", AGAINST)
+def test_a_run_that_may_not_be_submitted_is_refused_with_the_reason(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    change, reason = AGAINST[case]
+    change(official["server"])
+    assert build(tmp_path, *official.values()) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "tree").exists()
+    assert build(tmp_path, *official.values(), options=["--preview"]) == 0
+    assert reason in (tmp_path / "tree/closed/Example/README.md").read_text()
+
+
+def test_every_reason_is_told_at_once(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = (official["server"],)
+    for case in ("INVALID", "not official", "other data", "changed source", "no compliance"):
+        AGAINST[case][0](run)
+    site = site_file(tmp_path, cooling=None, host_storage_type=None, host_memory_capacity="1 GB")
+    assert build(tmp_path, run, options=["--site", str(site)]) == 2
+    told = capsys.readouterr().err
+    for case in ("INVALID", "not official", "other data", "changed source", "no compliance"):
+        assert AGAINST[case][1] in told
+    assert "closed llama3.1-8b needs Offline" in told
+    assert "must say under system: what no run measures: host_storage_type, cooling" in told
+    assert "system.host_memory_capacity says '1 GB' and '251 GiB' was measured" in told
+
+
+def test_tests_of_a_scenario_come_from_one_plan(
+    made: dict[str, Path], official: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    def half(name: str, mode: Mode, keep: tuple[Mode, ...]) -> Path:
+        run = as_official(made["server"], tmp_path / name, plan={"mode": mode})
+        phases = tuple(phase for phase in record.read(run).phases if phase.name in keep)
+        change_record(run, phases=phases)
+        return run.rename(tmp_path / name / f"{name}-run")
+
+    performance = half("performance", Mode.PERFORMANCE, (Mode.PERFORMANCE,))
+    rest = half("rest", Mode.ALL, (Mode.ACCURACY, Mode.COMPLIANCE))
+    assert build(tmp_path, official["offline"], performance, rest) == 0, capsys.readouterr().err
+    shutil.rmtree(tmp_path / "tree")
+    settings = msgspec.structs.replace(record.read(rest).plan.loadgen_settings, target_qps=7)
+    change_plan(rest, loadgen_settings=settings)
+    assert build(tmp_path, official["offline"], performance, rest) == 2
+    assert "made otherwise than performance-run: loadgen_settings" in capsys.readouterr().err
+    assert build(tmp_path, official["offline"], performance, official["server"]) == 2
+    told = capsys.readouterr().err
+    assert "Server, performance: " in told and "both have it: give one" in told
+
+
+def test_open_results_need_no_gate_no_compliance_and_no_second_scenario(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = official["server"]
+    leave_out(Mode.COMPLIANCE)(run)
+
+    def missed(phase: Any) -> Any:
+        if phase.name != Mode.ACCURACY:
+            return phase
+        check = msgspec.structs.replace(phase.verdict.checks[0], met=False)
+        verdict = msgspec.structs.replace(phase.verdict, verdict="INVALID", reasons=(check,))
+        return msgspec.structs.replace(phase, verdict=verdict)
+
+    change_record(run, phases=tuple(map(missed, record.read(run).phases)))
+    assert build(tmp_path, run, division="open") == 0, capsys.readouterr().err
+    assert (tmp_path / "tree/open/Example/systems").is_dir()
+    shutil.rmtree(tmp_path / "tree")
+    break_a_rule(run)
+    assert build(tmp_path, run, division="open") == 2
+
+
+@pytest.mark.parametrize("phase", ["performance", "accuracy", "compliance"])
+def test_one_byte_of_a_log_changed_is_refused_in_a_preview_too(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], phase: str
+) -> None:
+    folder = official["server"] / "loadgen" / phase
+    files = [file for file in folder.iterdir() if file.stat().st_size > 0]
+    assert {file.name for file in files} >= LOADGEN_FILES - {"mlperf_log_accuracy.json"}
+    for file in files:
+        whole = file.read_bytes()
+        place = len(whole) // 2
+        changed = bytes([whole[place] ^ 1])
+        file.write_bytes(whole[:place] + changed + whole[place + 1 :])
+        assert build(tmp_path, *official.values(), options=["--preview"]) == 2
+        assert f"{file}: changed since the run" in capsys.readouterr().err
+        file.unlink()
+        assert build(tmp_path, *official.values(), options=["--preview"]) == 2
+        assert f"{file}: can't be read" in capsys.readouterr().err
+        file.write_bytes(whole)
+    assert build(tmp_path, *official.values()) == 0
+
+
+@pytest.mark.parametrize("name", ["plan.json", "user.conf"])
+def test_a_plan_that_was_changed_after_the_run_is_refused_in_a_preview_too(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    file = official["server"] / name
+    file.write_text(file.read_text().replace("800", "801"))
+    assert build(tmp_path, *official.values(), options=["--preview"]) == 2
+    assert f"{file}: changed since the run" in capsys.readouterr().err
+
+
+def test_a_record_without_hashes_of_its_logs_is_refused(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = official["server"]
+    phases = [msgspec.structs.replace(phase, file_sha256={}) for phase in record.read(run).phases]
+    change_record(run, phases=tuple(phases))
+    assert build(tmp_path, *official.values(), options=["--preview"]) == 2
+    assert "no hashes of its files" in capsys.readouterr().err
+
+
+def test_a_preview_is_marked_in_every_file_that_can_hold_a_mark(
+    made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(tmp_path, *made.values()) == 2
+    assert "the replay engine answers, not a model" in capsys.readouterr().err
+    assert build(tmp_path, *made.values(), options=["--preview"]) == 0
+    assert PREVIEW in capsys.readouterr().out
+    files = ours(files_of(tmp_path / "tree"))
+    evidence = {name for name in files if Path(name).name in {*LOADGEN_FILES, "plan.json"}}
+    for name in files.keys() - evidence:
+        assert PREVIEW in files[name].decode(), name
+    assert len(evidence) == 2 * 9
+    for name in evidence:
+        assert PREVIEW.encode() not in files[name]
+    detail = "closed/Example/results/Two_nodes_1x_A30_/replay/Server/performance/run_1/"
+    log = (made["server"] / "loadgen/performance/mlperf_log_detail.txt").read_bytes()
+    assert files[f"{detail}mlperf_log_detail.txt"] == log
+    assert json.loads(files["closed/Example/systems/Two_nodes_1x_A30_.json"])["framework"] == (
+        "replay engine: no model"
+    )
+
+
+def test_what_a_preview_does_not_know_of_the_system_it_says(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    options = ["--preview", "--site", "local"]
+    assert build(tmp_path, *made.values(), options=options) == 0
+    (path,) = (tmp_path / "tree/closed/Example/systems").iterdir()
+    told = json.loads(path.read_bytes())
+    assert told["cooling"] == told["system_name"] == "not given" and path.stem == "not_given"
+
+
+def test_a_folder_that_is_there_is_left_alone(official: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "mine").write_text("mine")
+    assert build(tmp_path, *official.values()) == 2
+    assert files_of(tmp_path / "tree") == {"mine": b"mine"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "site.yaml", "tree"}
+
+
+def test_what_is_no_run_and_no_submitter_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(tmp_path, tmp_path / "a", tmp_path / "b") == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'a'}" in told and f"{tmp_path / 'b'}" in told
+    assert package.main(["--submitter", "../x", "--division", "open", "a"]) == 2
+    assert "it names a folder" in capsys.readouterr().err
+
+
+def test_short_accuracy_logs_are_left_whole() -> None:
+    assert texts.truncated(b"x" * 4095) == b"x" * 4095
+    assert texts.truncated(b"x" * 4096) == b"x" * 4096 + b"\n\n...\n\n" + b"x" * 4096
+
+
+def test_measurements_tell_how_the_weights_were_changed(made: dict[str, Path]) -> None:
+    plan = record.read(made["server"]).plan
+
+    def told(*arguments: str) -> tuple[str, str]:
+        engine = msgspec.structs.replace(plan.engine, extra_args=arguments)
+        content = texts.measurements(msgspec.structs.replace(plan, engine=engine), preview=False)
+        return content["weight_data_types"], content["weight_transformations"]
+
+    assert told() == ("bf16", "no")
+    assert told("--quantization=fp8") == ("fp8", "quantization to fp8")
+    assert told("--seed", "1", "-q", "awq") == ("awq", "quantization to awq")
+
+
+def test_a_rehearsal_answers_with_the_references_and_is_no_submission(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tools import rehearsal
+
+    rehearsal.make(tmp_path, num_articles=40)
+    few = ["dataset.num_samples=40", "scenarios.offline.min_duration_ms=100"]
+    few += ["scenarios.offline.min_query_count=40", "scenarios.offline.performance_sample_count=40"]
+    few += ["scenarios.offline.accuracy_sample_count=40", "accuracy.gates.gen_len={low: 0}"]
+    site = ["--site", str(tmp_path / "site.yaml")]
+    run = submit(
+        *(tmp_path, "--config", str(tmp_path / "rehearsal.yaml"), *site),
+        *("--scenario", "offline", "--preset", "official", "--mode", "all", *set_arguments(few)),
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    found: Record = record.read(tmp_path / "runs" / "latest")
+    scores = found.phases[1].accuracy
+    assert scores is not None and scores["rouge1"] == scores["rougeLsum"] == 100
+    assert 0.9 < scores["gen_len"] / 40 / (8_167_644 / 13_368) < 1.1
+    plan: Plan = found.plan
+    assert plan.model.loadgen_name == "llama3_1-8b" and not plan.official
+    arguments = ["--submitter", "X", "--division", "closed", *site, str(tmp_path / "runs/latest")]
+    assert package.main([*arguments, "--output", str(tmp_path / "tree")]) == 2
+    told = capsys.readouterr().err
+    assert f"that of MLCommons' cnn_eval.json is {OFFICIAL_DATA}" in told
+    assert "the replay engine answers, not a model" in told
