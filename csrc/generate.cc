@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <limits>
+#include <stdexcept>
 
 namespace sut {
 namespace {
@@ -33,6 +34,8 @@ class Collector final : public ResponseSink {
 std::vector<std::vector<std::int32_t>> generate(Dispatcher& dispatcher,
                                                 const std::vector<std::size_t>& samples,
                                                 int replica, double timeout_s) {
+  // Before anything is issued: the collector can't go while its samples are in flight.
+  if (!(timeout_s >= 0)) throw std::invalid_argument("a timeout can't be negative");
   Collector collector(dispatcher, samples.size());
   std::vector<Sample> batch;
   for (std::size_t i = 0; i < samples.size(); ++i) batch.push_back({i, samples[i]});

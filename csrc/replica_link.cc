@@ -8,6 +8,7 @@ namespace {
 
 constexpr char kAdd = '\x00';
 constexpr char kAbort = '\x01';
+constexpr std::size_t kMaxDepth = 32;  // vLLM's HELLO nests 1 deep
 
 // A cut link is noticed when this long no heartbeat was answered. libzmq answers on its own
 // thread, so a busy engine does not look like a lost one.
@@ -32,8 +33,13 @@ std::string addresses_message(const std::string& input, const std::string& outpu
 }
 
 bool is_hello(std::span<const char> message) {
+  // A container can't hold more than the message has bytes, whatever it claims and would have
+  // allocated.
+  const std::size_t most = message.size();
+  const msgpack::unpack_limit limit(most, most, most, most, most, kMaxDepth);
   try {
-    const msgpack::object_handle handle = msgpack::unpack(message.data(), message.size());
+    const msgpack::object_handle handle =
+        msgpack::unpack(message.data(), message.size(), nullptr, nullptr, limit);
     const msgpack::object& object = handle.get();
     if (object.type != msgpack::type::MAP) return false;
     for (const msgpack::object_kv& pair : object.via.map) {

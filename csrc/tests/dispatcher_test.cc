@@ -206,6 +206,23 @@ void a_stranger_on_the_port_does_no_harm() {
   CHECK(!system.dispatcher->failure());
 }
 
+void a_hello_that_claims_four_billion_values_does_no_harm() {
+  System system(1);
+  const sut::Context context;
+  sut::Socket stranger(context, ZMQ_DEALER);
+  stranger.connect(system.links->handshake_endpoint(0));
+  const auto send = [&](std::string_view bytes) {
+    sut::Frame frame(bytes);
+    CHECK(stranger.send(frame, false));
+  };
+  send("\xdd\xff\xff\xff\xff");  // an array of 2^32 - 1
+  send("\x81\xa6status\xa5HELLO");  // read after it, so its answer tells that both were
+  zmq_pollitem_t item = stranger.readable();
+  CHECK(zmq_poll(&item, 1, 20'000) == 1);
+  CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
+  CHECK(!system.dispatcher->failure());
+}
+
 void closing_in_the_middle_ends_everything() {
   System system(2);
   StrictSink sink(*system.dispatcher);
@@ -242,6 +259,8 @@ void bad_arguments_are_refused() {
   };
   CHECK(refuses([&] { sut::generate(*system.dispatcher, {100}, 0, 1); }));
   CHECK(refuses([&] { sut::generate(*system.dispatcher, {0}, 1, 1); }));
+  CHECK(refuses([&] { sut::generate(*system.dispatcher, {0}, 0, -1); }));
+  CHECK(system.dispatcher->stats().issued == 0);
   CHECK(refuses([&] { system.dispatcher->set_credit(3, 1); }));
   CHECK(refuses([&] {
     sink.expected = 1000;
@@ -271,6 +290,7 @@ int main(int argc, char** argv) {
   a_sample_over_its_deadline_is_a_failure();
   a_killed_engine_is_noticed();
   a_stranger_on_the_port_does_no_harm();
+  a_hello_that_claims_four_billion_values_does_no_harm();
   closing_in_the_middle_ends_everything();
   bad_arguments_are_refused();
 }
