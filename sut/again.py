@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
-
 from sut import environment, hashes, image, model
 from sut.errors import InputError
-from sut.plan import Plan, read_plan
+from sut.plan import Plan, load_plan
 from sut.results import record
 from sut.results.record import Record
 from sut.rundir import RunDir
@@ -18,15 +16,7 @@ from sut.rundir import RunDir
 def plan_of(run_dir: RunDir) -> tuple[Plan, list[str]]:
     """The plan of a run, and a line for everything that it does not fix and that is not as it
     was. Raises InputError where ``run_dir`` is no run of this version."""
-    try:
-        plan = read_plan(run_dir.plan)
-    except OSError as error:
-        raise InputError(f"{run_dir.plan}: {error.strerror}. Give a run directory") from None
-    except msgspec.MsgspecError as error:
-        raise InputError(
-            f"{run_dir.plan}: not a plan of this version: {error}. Submit it anew from its "
-            "benchmark and site"
-        ) from None
+    plan = load_plan(run_dir.plan)
     if not run_dir.record.is_file():
         return plan, ["the run left no record, so what it ran on is not known"]
     before = record.read(run_dir.record)

@@ -16,7 +16,7 @@ from sut import allocation, newrun, resume, slurm
 from sut import job as host
 from sut.allocation import Allocation
 from sut.errors import InputError, SutError
-from sut.plan import Plan, read_plan
+from sut.plan import Plan, load_plan
 from sut.planning import make_plan
 from sut.rundir import RunDir
 from sut.submit import parse, request_of
@@ -81,7 +81,7 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
             )
         # What every node would refuse is refused here: of several that fail, srun ends the slower
         # ones, and its exit code is then theirs.
-        plan = host.plan_of(given)
+        plan = load_plan(given.plan)
         host.check_allocation(plan, job)
         resume.earlier(plan, given)
         return given
@@ -101,7 +101,7 @@ def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
     link = run_root / f".job-{job.job_id}"
     if job.attempt > 0 and (link / "plan.json").is_file():
         earlier = RunDir(link)
-        if read_plan(earlier.plan).digest() == plan.digest():
+        if load_plan(earlier.plan).digest() == plan.digest():
             return earlier
     run_dir = newrun.create(plan, run_root)
     link.unlink(missing_ok=True)

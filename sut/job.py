@@ -14,12 +14,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from sut import allocation, container, image, slurm
 from sut.allocation import Allocation
 from sut.errors import EXIT_BAD_INPUT, InputError, SutError
-from sut.plan import Plan, read_plan
+from sut.plan import Plan, load_plan
 from sut.results import record
 from sut.rundir import RunDir
 
@@ -30,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("usage: python -m sut.job RUN_DIR")
     run_dir = RunDir(arguments[0])
     try:
-        plan = plan_of(run_dir)
+        plan = load_plan(run_dir.plan)
         host = {**os.environ, **slurm.handed_on(os.environ)}
         here = allocation.of_process(host)
         check_allocation(plan, here)
@@ -52,18 +50,6 @@ def launch(run_dir: str) -> None:
     code = main([run_dir])
     if code != 0:
         sys.exit(code)
-
-
-def plan_of(run_dir: RunDir) -> Plan:
-    """Raises InputError."""
-    try:
-        return read_plan(run_dir.plan)
-    except FileNotFoundError:
-        raise InputError(
-            f"{run_dir} holds no plan.json. Run directories are made by python -m sut.submit"
-        ) from None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InputError(f"{run_dir.plan}: {error}") from None
 
 
 def check_allocation(plan: Plan, here: Allocation) -> None:

@@ -9,11 +9,8 @@ from collections import deque
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from sut import runs, slurm
-from sut.errors import InputError
-from sut.plan import Mode, read_plan
+from sut.plan import Mode, load_plan
 from sut.progress import Line, Reader
 from sut.projection import Goal, goal_of
 from sut.results import mllog, record
@@ -29,10 +26,7 @@ class Observer:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        try:
-            self.plan = read_plan(run.plan)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise InputError(f"{run.plan}: not a plan of this version: {error}") from None
+        self.plan = load_plan(run.plan)
         self._reader = Reader(run.progress)
         self._lines: dict[str, deque[Line]] = {}  # of each phase, its last
         self._first: Line | None = None  # of this attempt

@@ -16,6 +16,8 @@ from typing import Annotated
 
 import msgspec
 
+from sut.errors import InputError
+
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 # Bounded: YAML has .inf, JSON and LoadGen have not.
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
@@ -357,3 +359,21 @@ def _number(value: float) -> str:
 def read_plan(path: Path) -> Plan:
     """The plan stored at ``path``. Raises msgspec.ValidationError, OSError."""
     return msgspec.json.decode(path.read_bytes(), type=Plan)
+
+
+def load_plan(path: Path) -> Plan:
+    """As :func:`read_plan`, where a user named the run directory. Raises InputError."""
+    try:
+        return read_plan(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent} holds no {path.name}. Give a run directory; python -m sut.submit "
+            "makes them"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise InputError(
+            f"{path}: not a plan of this version: {error}. Submit it anew from its benchmark "
+            "and site"
+        ) from None

@@ -15,15 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import msgspec
-
 from sut import dataset, model, node, preflight, resume
 from sut.allocation import Allocation, of_process
 from sut.dataset import Samples
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, InputError, RunError, SutError
 from sut.nodes import Nodes
 from sut.phase import Measured, interrupted, judge_phase, run_phase
-from sut.plan import Mode, Plan, read_plan
+from sut.plan import Mode, Plan, load_plan
 from sut.progress import Progress
 from sut.recorder import Recorder
 from sut.results import report
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     signals = Signals()
     run_dir, allocation = RunDir(arguments[0]), of_process()
     try:
-        plan = _read_plan(run_dir)
+        plan = load_plan(run_dir.plan)
         _check_nodes(plan, allocation, run_dir)
         if allocation.node > 0:
             _leave(_serve(plan, run_dir, allocation), "")
@@ -167,15 +165,6 @@ def _check_nodes(plan: Plan, allocation: Allocation, run_dir: RunDir) -> None:
 
 def _count(nodes: Sequence[str]) -> str:
     return f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
-
-
-def _read_plan(run_dir: RunDir) -> Plan:
-    try:
-        return read_plan(run_dir.plan)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InputError(
-            f"{run_dir.plan}: {error}. Run directories are made by python -m sut.submit."
-        ) from None
 
 
 def _leave(code: int, message: str) -> NoReturn:

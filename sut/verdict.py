@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sut.errors import EXIT_BAD_INPUT, EXIT_INVALID, EXIT_VALID, InputError
-from sut.plan import Mode, Plan, read_plan
+from sut.plan import Mode, Plan, load_plan
 from sut.results import audit, messaging, mllog, record, rounds, sample_log
 from sut.results.record import PhaseRecord
 from sut.results.rules import Check
@@ -134,10 +134,7 @@ def _plan_of(log_dir: Path) -> Plan | None:
     run_dir = _run_of(_folder(log_dir))
     if run_dir is None or not run_dir.plan.is_file():
         return None
-    try:
-        return read_plan(run_dir.plan)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InputError(f"{run_dir.plan}: not a plan of this version: {error}") from None
+    return load_plan(run_dir.plan)
 
 
 def _counted(folder: Path) -> PhaseRecord | None:
