@@ -10,10 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from sut.plan import Plan, Struct
-from sut.progress import Line
+from sut.progress import Line, Reader
 from sut.results.sample_log import SampleLog
 
 if TYPE_CHECKING:
@@ -151,18 +149,10 @@ def _kv_cache_usage_max(lines: Iterable[Line], replica: int) -> float | None:
 
 
 def lines_of(path: Path, phase: str) -> list[Line]:
-    """What ``progress.jsonl`` says of a phase, in the last attempt that ran it. None where there is
-    no file; a line that is cut or damaged is left out."""
-    try:
-        raw = path.read_bytes().splitlines()
-    except OSError:
-        return []
+    """What ``progress.jsonl`` says of a phase, in the last attempt that ran it; nothing where
+    there is no file."""
     attempts: list[list[Line]] = [[]]
-    for text in raw:
-        try:
-            line = msgspec.json.decode(text, type=Line)
-        except msgspec.MsgspecError:
-            continue
+    for line in Reader(path).read():
         if line.pid is not None:
             attempts.append([])
         if line.phase == phase:
