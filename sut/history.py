@@ -55,7 +55,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--benchmark", metavar="NAME")
     parser.add_argument("--scenario", type=str.lower, metavar="NAME")
     parser.add_argument(
-        "--verdict", type=str.upper, metavar="WORD", help="VALID, INVALID, FAILED or TRUNCATED"
+        "--verdict",
+        type=str.upper,
+        metavar="WORD",
+        help="VALID, INVALID, FAILED, TRUNCATED, UNFINISHED or UNREADABLE",
     )
     parser.add_argument("--preset", type=str.lower, metavar="NAME")
     parser.add_argument("--node", metavar="NAME", help="on which a replica ran")

@@ -68,7 +68,6 @@ OPTIONAL = frozenset(
         "system_type_detail",
     }
 )
-NO_ACCELERATOR = "N/A"
 
 
 class SystemDescription(Struct, frozen=True, kw_only=True):

@@ -44,7 +44,7 @@ FILLER = (6, 12)  # sentences of an article beside its reference's
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print("usage: python tools/rehearsal.py FOLDER", file=sys.stderr)
         return 2
     folder = Path(sys.argv[1]).absolute()
