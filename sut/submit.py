@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from sut import again, campaign, config, executor, newrun
-from sut.errors import EXIT_VALID, SutError
+from sut.errors import EXIT_VALID, InputError, SutError
 from sut.executor import Submitted
 from sut.follow import follow
 from sut.plan import Mode, Plan, Preset, Scenario
@@ -54,6 +54,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Path]:
 
 def _plan_again(arguments: argparse.Namespace) -> tuple[Plan, Path]:
     """The plan of an earlier run; tells what it does not fix and has changed."""
+    _refuse(arguments, ("scenario", "mode", "preset", "config", "site", "nodes", "set"), "--again")
     run_dir = RunDir(arguments.again)
     plan, changed = again.plan_of(run_dir)
     print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}")
@@ -63,6 +64,7 @@ def _plan_again(arguments: argparse.Namespace) -> tuple[Plan, Path]:
 
 
 def _campaign(runs: config.Campaign, arguments: argparse.Namespace, submission: Submission) -> int:
+    _refuse(arguments, ("scenario", "mode", "preset", "nodes", "again"), "a campaign")
     planned = campaign.plans(runs, request_of(arguments))
     if arguments.dry_run:
         for name, plan, _ in planned:
@@ -77,6 +79,17 @@ def _campaign(runs: config.Campaign, arguments: argparse.Namespace, submission: 
     for job, plan, run_dir in jobs:
         follow(job, plan, run_dir)
     return campaign.main([str(folder)])
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], beside: str) -> None:
+    """Raise InputError where an option is given that would be passed over in silence."""
+    unset = vars(parse([]))
+    given = [f"--{name}" for name in names if getattr(arguments, name) != unset[name]]
+    if given:
+        raise InputError(
+            f"{', '.join(given)} can't be given with {beside}, which says that itself. Leave out "
+            "one or the other"
+        )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

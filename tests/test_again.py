@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import records
-from cli import fast, latest, submit
+from cli import ROOT, fast, latest, submit
 
 from sut import again
 from sut.errors import InputError
@@ -52,3 +52,14 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     RunDir(tmp_path).plan.write_text("{}")
     with pytest.raises(InputError, match="not a plan of this version"):
         again.plan_of(RunDir(tmp_path))
+
+
+def test_options_that_the_plan_decides_are_refused_beside_it(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--again", "runs/latest", "--preset", "quick", "--set", "x=1")
+    assert run.returncode == 2 and "--preset, --set can't be given with --again" in run.stderr
+
+
+def test_options_that_a_campaign_decides_are_refused_beside_it(tmp_path: Path) -> None:
+    campaign = str(ROOT / "configs/campaigns/devcluster-validation.yaml")
+    run = submit(tmp_path, "--config", campaign, "--nodes", "jw2", "--dry-run")
+    assert run.returncode == 2 and "--nodes can't be given with a campaign" in run.stderr
