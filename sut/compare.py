@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="sut compare",
+        prog="python -m sut.compare",
         description="Compare runs with the first one; a single run with the earlier runs of its "
         "plan. Says of each figure whether it changed by more than noise.",
         epilog="exit codes: 0; 1 a regression, with --fail-on-regression; 2 bad input",

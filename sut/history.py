@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="sut history", description="List runs by their records, newest first."
+        prog="python -m sut.history", description="List runs by their records, newest first."
     )
     parser.add_argument("--benchmark", metavar="NAME")
     parser.add_argument("--scenario", type=str.lower, metavar="NAME")

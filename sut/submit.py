@@ -94,7 +94,7 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], beside: str) ->
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="sut submit",
+        prog="python -m sut.submit",
         description="Run MLPerf Inference's LoadGen against vLLM and judge what comes out.",
         epilog="exit codes: 0 VALID, 1 INVALID or a gate failed, 2 bad input, 3 the run failed",
     )

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="sut watch",
+        prog="python -m sut.watch",
         description="Show a run that is pending, running or over. Ctrl-C detaches.",
         epilog="exit codes: the run's when it is watched to its end, otherwise 0; 2 bad input",
     )
