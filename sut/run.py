@@ -26,6 +26,7 @@ from sut.progress import Progress
 from sut.recorder import Recorder
 from sut.results import report
 from sut.results.record import Hashes
+from sut.results.units import quantity
 from sut.rundir import RunDir
 from sut.serving import Serving
 from sut.signals import Signals
@@ -152,8 +153,9 @@ def _check_nodes(plan: Plan, allocation: Allocation, run_dir: RunDir) -> None:
     given = allocation.nodes
     if len(wanted) != len(given):
         raise InputError(
-            f"the plan in {run_dir} is for {_count(wanted)} and this job has {_count(given)}: "
-            f"{', '.join(given)}. Submit it again: python -m sut.submit --again {run_dir}"
+            f"the plan in {run_dir} is for {quantity(len(wanted), 'nodes')} and this job has "
+            f"{quantity(len(given), 'nodes')}: {', '.join(given)}. Submit it again: "
+            f"python -m sut.submit --again {run_dir}"
         )
     alone = plan.slurm is None
     if not alone and any(w not in ("", g) for w, g in zip(wanted, given, strict=True)):
@@ -161,10 +163,6 @@ def _check_nodes(plan: Plan, allocation: Allocation, run_dir: RunDir) -> None:
             f"the plan in {run_dir} is for the nodes {', '.join(wanted)}, in this order, and this "
             f"job has {', '.join(given)}. Submit it again: python -m sut.submit --again {run_dir}"
         )
-
-
-def _count(nodes: Sequence[str]) -> str:
-    return f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
 
 
 def _leave(code: int, message: str) -> NoReturn:

@@ -19,6 +19,7 @@ from sut.executor import Submitted
 from sut.follow import follow
 from sut.plan import Mode, Plan, Preset, Scenario
 from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
+from sut.results.units import quantity
 from sut.rundir import RunDir
 from sut.sbatch import Submission
 
@@ -195,9 +196,10 @@ def _submitted(job: Submitted, plan: Plan, run_dir: RunDir) -> str:
 
 def _where(plan: Plan) -> str:
     names = [node.name for node in plan.nodes]
-    number = f"{len(names)} node{'s' * (len(names) > 1)}"
-    replicas = f"{len(plan.replicas)} replica{'s' * (len(plan.replicas) > 1)}"
-    return f"{replicas} on {number}" + (f" ({', '.join(names)})" if all(names) else "")
+    replicas = quantity(len(plan.replicas), "replicas")
+    return f"{replicas} on {quantity(len(names), 'nodes')}" + (
+        f" ({', '.join(names)})" if all(names) else ""
+    )
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def _replicas(replicas: Sequence[ReplicaWork]) -> str:
                 number(work.prompt_tokens),
                 number(work.output_tokens),
                 quantity(work.busy_s, "s"),
-                f"{work.share:.1%}",
+                percent(work.share),
                 percent(work.kv_cache_usage_max),
             )
             for work in replicas
