@@ -45,7 +45,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def word(self) -> str:
-        return words.verdict(self.record) if self.record else "no record"
+        return self.record.word if self.record else "no record"
 
 
 def render(title: str, runs: Sequence[Run]) -> str:

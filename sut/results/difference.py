@@ -115,10 +115,6 @@ def check_comparable(before: Run, after: Run) -> None:
         )
 
 
-def word_of(record: Record) -> str:
-    return record.verdict or record.status.upper()
-
-
 def changes(before: Record, after: Record) -> list[str]:
     """What else than the figures differs: the plan, the software, the machine."""
     one, other = _conditions(before), _conditions(after)
@@ -143,13 +139,13 @@ def _comparison(
         if d.word == "worse" and abs(d.change) > tolerance
     ]
     if last.verdict == "VALID" and after.record.verdict != "VALID":
-        lost = f"it was VALID and is {word_of(after.record)}: {'; '.join(_why(after.record))}"
+        lost = f"it was VALID and is {after.record.word}: {'; '.join(_why(after.record))}"
         regressions.insert(0, lost)
     return Comparison(
         before=tuple(run.name for run in before),
         after=after.name,
-        verdict_before=word_of(last),
-        verdict_after=word_of(after.record),
+        verdict_before=last.word,
+        verdict_after=after.record.word,
         changed=tuple(changes(last, after.record)),
         differences=tuple(differences),
         noise=source,

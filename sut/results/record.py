@@ -149,6 +149,11 @@ class Record(Struct, frozen=True, kw_only=True):
         """Whether the run was to go on when this was written: it does, or it was killed."""
         return self.failure is not None and self.failure.code == INTERIM
 
+    @property
+    def word(self) -> str:
+        """The verdict, or where there is none the status in capitals."""
+        return self.verdict or self.status.upper()
+
 
 def write(record: Record, run_dir: RunDir) -> Path:
     """Write ``record.json``, whole or not at all, and return its path. Raises OSError."""

@@ -39,7 +39,7 @@ def render_html(
     if note:
         first = sections[0]
         sections[0] = Section(title=first.title, text=f"{first.text}\n\n{inline(note)}")
-    tone = {"VALID": "good", "INVALID": "bad"}.get(words.verdict(record), "neutral")
+    tone = {"VALID": "good", "INVALID": "bad"}.get(record.word, "neutral")
     return page.to_html(sections, tone)
 
 
@@ -83,7 +83,7 @@ def _heading(record: Record, evidence: Mapping[str, Evidence]) -> Section:
         parts.append(f"**Not official** because:\n\n{bullets(plan.not_official_because)}")
     parts.append(messaging.unverified(plan))
     parts += [f"Not read: {inline(e.problem)}" for e in evidence.values() if e.problem]
-    title = f"{words.verdict(record)}: {words.title(plan)}"
+    title = f"{record.word}: {words.title(plan)}"
     return Section(title=title, text="\n\n".join(parts))
 
 

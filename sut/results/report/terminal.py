@@ -20,7 +20,7 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
     ``log_tail`` is the last lines of the log that tells why a run failed.
     """
     plan = record.plan
-    lines = [f"{words.verdict(record)}  {words.title(plan)}"]
+    lines = [f"{record.word}  {words.title(plan)}"]
     if record.failure:
         lines += [f"  why       {record.failure.code}: {record.failure.message}"]
         lines += [f"            | {line}" for line in log_tail.splitlines()]

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from sut.plan import Plan
-from sut.results.record import PhaseRecord, Record
+from sut.results.record import PhaseRecord
 from sut.results.rules import Check
 from sut.results.units import quantity
-
-
-def verdict(record: Record) -> str:
-    return record.verdict or record.status.upper()
 
 
 def title(plan: Plan) -> str:
