@@ -122,7 +122,8 @@ def _started(folder: Path) -> Started:
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Started)
     except (OSError, msgspec.MsgspecError) as error:
-        raise InputError(f"{folder / FILE}: {error}. Give the folder of a campaign") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{folder / FILE}: {why}. Give the folder of a campaign") from None
 
 
 def _run(member: Member, folder: Path) -> Run:
