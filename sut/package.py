@@ -56,8 +56,11 @@ def plan_submission(
     why_not = [*twice, *reasons.why_not(found, results, division)]
     described, asked = _describe(found[0], site)
     why_not += asked
-    if changes or (why_not and not preview) or not results:
-        raise InputError(_refusal([*changes, *why_not], bool(changes)))
+    if changes or not results:
+        raise InputError(_refusal([*changes, *why_not], "This is refused with --preview, too."))
+    if why_not and not preview:
+        hint = "To see the tree all the same, marked as no submission: --preview"
+        raise InputError(_refusal(why_not, hint))
     fields = {"division": division, "submitter": submitter, **described}
     return Submission(
         submitter=submitter,
@@ -97,13 +100,8 @@ def _check_submitter(submitter: str) -> None:
         )
 
 
-def _refusal(why_not: Sequence[str], changed: bool) -> str:
-    lines = ["these runs can't be submitted:", *(f"  - {why}" for why in why_not)]
-    if changed:
-        lines.append("Files that changed since they were judged are refused with --preview, too.")
-    else:
-        lines.append("To see the tree all the same, marked as no submission: --preview")
-    return "\n".join(lines)
+def _refusal(why_not: Sequence[str], hint: str) -> str:
+    return "\n".join(["these runs can't be submitted:", *(f"  - {why}" for why in why_not), hint])
 
 
 def _summary(submission: Submission, output: Path) -> str:

@@ -358,6 +358,16 @@ def test_what_a_preview_does_not_know_of_the_system_it_says(
     assert told["cooling"] == told["system_name"] == "not given" and path.stem == "not_given"
 
 
+def test_runs_without_a_finished_test_make_no_preview(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail(official["server"])
+    change_record(official["server"], phases=())
+    assert build(tmp_path, official["server"], options=["--preview"]) == 2
+    told = capsys.readouterr().err
+    assert "no test that came to its end" in told and "refused with --preview, too" in told
+
+
 def test_a_folder_that_is_there_is_left_alone(official: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "mine").write_text("mine")

@@ -88,6 +88,8 @@ def _by_run(found: Sequence[tuple[str, str]]) -> list[str]:
 
 def _of_run(run: Run, division: Division) -> Iterator[str]:
     found = run.record
+    if not found.phases:
+        yield "the run has no test that came to its end"
     if found.status != "completed":
         why = f": {found.failure.code}" if found.failure else ""
         yield f"the run is {found.status}{why}"
