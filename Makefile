@@ -30,10 +30,10 @@ help: ## Show the targets
 demo: build ## Set everything up and run MLPerf's Server scenario on a small real model
 	@$(PY) -m sut.submit --scenario server
 
-test: lint cpp-test cluster-parts ## Set everything up and run every test
+test: lint cpp-test cluster-parts ## Set everything up and run the tests, but for those of test-long
 	@$(PY) -m pytest
 
-test-long: build cluster-parts ## Tests of many minutes: one model over two nodes, with real vLLM
+test-long: build cluster-parts ## What make test leaves out: lost nodes, preemption, limits; one model over two nodes
 	@$(PY) -m pytest -m long
 
 bench: build ## Measure the dispatcher; see docs/performance.md

@@ -19,7 +19,7 @@ from sut.progress import Progress
 from sut.rundir import RunDir
 
 POLL_S = 0.25
-FAILED_GRACE_S = 2.0  # of a run that failed: what its engines leave behind is of no use
+FAILED_GRACE_S = 1.0  # of a run that failed: what its engines leave behind is of no use
 END_S = 5.0  # from the engines' end to the node's
 
 

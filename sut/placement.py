@@ -84,7 +84,8 @@ def _choose(site: Site, nodes: str, mistakes: list[str]) -> list[SiteNode]:
             )
     if len(set(names)) < len(names):
         mistakes.append(f"--nodes {nodes}: names a node twice")
-    return [known[name] for name in names if name in known]
+    # In the site's order, which should be Slurm's own: it numbers a job's nodes by their names.
+    return [node for node in site.nodes if node.name in names]
 
 
 def _any_nodes(site: Site, number: int) -> list[SiteNode]:

@@ -17,7 +17,7 @@ from sut.rundir import RunDir
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
 POLL_S = 0.25
-EXIT_GRACE_S = 2.0  # between a lost connection and the exit code that explains it
+EXIT_GRACE_S = 1.0  # between a lost connection and the exit code that explains it
 SIGNAL_GRACE_S = 0.3
 LOG_LINES = 12
 

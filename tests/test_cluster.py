@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from cluster.cluster import STATES, Cluster
 
 IMAGE = "/opt/images/mlperf-sut-cpu.sif"
@@ -34,6 +35,7 @@ srun bash -c 'trap "echo notice" TERM; for i in {1..100}; do sleep 1; done'
 """
 
 
+@pytest.mark.long
 def test_a_low_job_makes_room_for_a_high_one_after_a_notice_and_runs_again(idle: Cluster) -> None:
     (idle.home() / "low.sh").write_text(LOW_JOB)
     said = idle.home() / "low.txt"
@@ -47,6 +49,7 @@ def test_a_low_job_makes_room_for_a_high_one_after_a_notice_and_runs_again(idle:
     assert "notice" in said.read_text()
 
 
+@pytest.mark.long
 def test_a_node_without_power_loses_its_jobs_and_comes_back_by_itself(idle: Cluster) -> None:
     job = submit(idle, "-N2 --requeue --wrap 'srun sleep 200'")
     assert until(lambda: len(idle.processes("jw3")), 1)  # of a step that has begun
@@ -59,6 +62,7 @@ def test_a_node_without_power_loses_its_jobs_and_comes_back_by_itself(idle: Clus
     assert until(lambda: state(idle, job), "RUNNING", 60)
 
 
+@pytest.mark.long
 def test_a_cut_link_is_noticed_and_mended(idle: Cluster) -> None:
     idle.cut_link("jw3")
     assert idle.run("ping -c1 -W1 jw3").returncode != 0
@@ -67,12 +71,14 @@ def test_a_cut_link_is_noticed_and_mended(idle: Cluster) -> None:
     assert until(lambda: node_state(idle, "jw3"), "idle", 150)
 
 
+@pytest.mark.long
 def test_scrontab_starts_jobs(idle: Cluster) -> None:
     idle.run("printf '* * * * * /bin/bash -c \"echo $SLURM_JOB_ID > cron.txt\"\\n' | scrontab -")
 
     assert until(lambda: (idle.home() / "cron.txt").exists(), True, 100)
 
 
+@pytest.mark.long
 def test_two_checkouts_have_a_cluster_each_and_one_that_goes_down_leaves_nothing(
     idle: Cluster, tmp_path: Path
 ) -> None:

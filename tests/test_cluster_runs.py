@@ -47,6 +47,7 @@ def test_a_batch_script_runs_and_its_jobs_exit_code_is_the_runs(
     assert refused.returncode == 2, "a run that is complete is not run again"
 
 
+@pytest.mark.long
 def test_two_nodes_give_twice_the_throughput_of_one(idle: Cluster) -> None:
     # Slow engines: their model of time is what limits them, not this machine's two cores.
     slow = ["--config", "replay", "--scenario", "offline"]
@@ -66,6 +67,7 @@ def test_two_nodes_give_twice_the_throughput_of_one(idle: Cluster) -> None:
     assert speeds[1] / speeds[0] >= 1.95, speeds
 
 
+@pytest.mark.long
 def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) -> None:
     site = "name: shared\nnodes: [{name: jw2}, {name: jw3}]\ninterface: eth0\n"
     site += "run_root: ~/runs\ncache: ~/.cache/mlperf-sut\nslurm: {memory_gib: 2, load_min: 3}\n"
@@ -80,6 +82,8 @@ def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) ->
     assert {run.record().verdict for run in runs} == {"VALID"}
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["power", "link"])
 def test_a_lost_node_is_named_and_the_requeued_job_goes_on_by_phase(
     idle: Cluster, how: str
@@ -112,6 +116,7 @@ def test_a_lost_node_is_named_and_the_requeued_job_goes_on_by_phase(
     assert leftovers(idle) == []
 
 
+@pytest.mark.long
 def test_a_preempted_job_is_requeued_and_starts_its_phase_anew(idle: Cluster) -> None:
     low = submit(idle, *replay(15), "--nodes", "jw2", "--set", "site.slurm.qos=low")
     until(low.has_measured)
@@ -128,6 +133,7 @@ def test_a_preempted_job_is_requeued_and_starts_its_phase_anew(idle: Cluster) ->
     ]
 
 
+@pytest.mark.long
 def test_near_the_wall_limit_a_run_ends_truncated_with_what_it_measured(idle: Cluster) -> None:
     changes = ["--set", "site.slurm.signal_delay_s=30", "--set", "site.slurm.load_min=1"]
     run = submit(idle, *replay(100), *BOTH, *changes)
@@ -161,6 +167,7 @@ def test_a_run_directory_with_spaces_and_quotes_works_to_the_end(idle: Cluster) 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_real_model_runs_on_both_nodes(idle: Cluster) -> None:
     done = submitted_and_awaited(idle, "--scenario", "offline", *BOTH, timeout_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -175,6 +182,7 @@ def _code(run: ClusterRun) -> str:
     return failure.code if failure else ""
 
 
+@pytest.mark.long
 def test_nights_are_compared_with_those_before_and_never_overlap(idle: Cluster) -> None:
     command = "sbatch --parsable /opt/mlperf-sut/slurm/nightly.sh --config replay"
     jobs = [idle.run(command).stdout.strip() for _ in range(2)]

