@@ -22,7 +22,6 @@ PATIENT = ["ttft_latency_ms=20000", "tpot_latency_ms=2000", "target_qps=60"]
 def replay(seconds: float, *, scenario: str = "server") -> list[str]:
     """Arguments for a run of the replay benchmark that measures for about so long."""
     sets = [*PATIENT, f"min_duration_ms={int(seconds * 1000)}", "min_query_count=470"]
-    sets += ["accuracy_sample_count=470"]
     return [*fast(scenario), *(f"--set=scenarios.{scenario}.{change}" for change in sets)]
 
 
