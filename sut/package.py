@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sut import config, system
-from sut.errors import EXIT_VALID, InputError, SutError
-from sut.submission import reasons, runs, tree
+from sut.errors import EXIT_BAD_INPUT, EXIT_VALID, InputError, SutError
+from sut.submission import manifest, reasons, runs, tree
 from sut.submission.reasons import Division
 from sut.submission.runs import SCENARIOS, Run
 from sut.submission.texts import PREVIEW
@@ -25,8 +25,10 @@ DIVISIONS: tuple[Division, ...] = ("closed", "open")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code is 0 when the tree was built, 2 when it was refused."""
+    """The exit code is 0 when the tree was built, or is as it was built; 2 when it was refused."""
     options = _options(argv)
+    if options.check is not None:
+        return _check(options.check)
     output = options.output or Path(f"submission-{options.submitter}")
     try:
         submission = plan_submission(
@@ -41,6 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(_summary(submission, output))
+    return EXIT_VALID
+
+
+def _check(folder: Path) -> int:
+    try:
+        changes = manifest.changes(folder)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    if changes:
+        lines = ["error: not as it was built:", *(f"  - {change}" for change in changes)]
+        print("\n".join([*lines, "Build it again from its runs."]), file=sys.stderr)
+        return EXIT_BAD_INPUT
+    print(f"{folder}: every file is as it was built")
     return EXIT_VALID
 
 
@@ -123,9 +139,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Build the tree of files of an MLPerf Inference submission from runs.",
         epilog="exit codes: 0 built, 2 refused",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
-    parser.add_argument("--submitter", required=True, metavar="NAME", help="your organization")
-    parser.add_argument("--division", required=True, choices=DIVISIONS)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run directories")
+    parser.add_argument("--submitter", metavar="NAME", help="your organization")
+    parser.add_argument("--division", choices=DIVISIONS)
     parser.add_argument(
         "--site", metavar="NAME|FILE", help="whose system: it is (default: the runs' site)"
     )
@@ -137,7 +153,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="build in spite of what stands against it, marked as no submission",
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--check", type=Path, metavar="FOLDER", help="only say whether a tree is as it was built"
+    )
+    options = parser.parse_args(argv)
+    if options.check is None and not (options.submitter and options.division and options.runs):
+        parser.error("--submitter, --division and at least one RUN are needed")
+    return options
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,30 @@ def test_one_byte_of_a_log_changed_is_refused_in_a_preview_too(
     assert build(tmp_path, *official.values()) == 0
 
 
+def test_a_tree_of_which_one_byte_was_changed_is_refused(
+    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(tmp_path, *official.values()) == 0
+    check = ["--check", str(tmp_path / "tree")]
+    assert package.main(check) == 0
+    log = tmp_path / "tree" / RESULTS / "Server/performance/run_1/mlperf_log_detail.txt"
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"VALID", b"VALIE", 1))
+    assert package.main(check) == 2
+    assert f"{log}: changed since it was built" in capsys.readouterr().err
+    log.rename(log.with_name("other.txt"))
+    assert package.main(check) == 2
+    told = capsys.readouterr().err
+    assert f"{log}: is missing" in told and f"{log.with_name('other.txt')}: was added" in told
+    root = tmp_path / "tree" / "closed/Example"
+    log.with_name("other.txt").unlink()
+    log.write_bytes(whole)
+    assert package.main(check) == 0
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=root, check=True)
+    assert package.main(["--check", str(tmp_path / "runs")]) == 2
+    assert "no submission of ours" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["plan.json", "user.conf"])
 def test_a_plan_that_was_changed_after_the_run_is_refused_in_a_preview_too(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -334,10 +359,11 @@ def test_a_preview_is_marked_in_every_file_that_can_hold_a_mark(
     assert build(tmp_path, *made.values(), options=["--preview"]) == 0
     assert PREVIEW in capsys.readouterr().out
     files = ours(files_of(tmp_path / "tree"))
-    evidence = {name for name in files if Path(name).name in {*LOADGEN_FILES, "plan.json"}}
+    unmarked = {*LOADGEN_FILES, "plan.json", "SHA256SUMS"}
+    evidence = {name for name in files if Path(name).name in unmarked}
     for name in files.keys() - evidence:
         assert PREVIEW in files[name].decode(), name
-    assert len(evidence) == 2 * 9
+    assert len(evidence) == 2 * 9 + 1
     for name in evidence:
         assert PREVIEW.encode() not in files[name]
     detail = "closed/Example/results/Two_nodes_1x_A30_/replay/Server/performance/run_1/"

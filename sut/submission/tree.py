@@ -15,7 +15,7 @@ from sut.environment import Git
 from sut.errors import InputError
 from sut.results import accuracy, compliance
 from sut.rundir import write_atomic
-from sut.submission import texts
+from sut.submission import manifest, texts
 from sut.submission.reasons import Division, benchmark_name
 from sut.submission.runs import SCENARIOS, Part, Result
 from sut.system import Fields
@@ -52,7 +52,9 @@ def write(submission: Submission, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             tree = Path(scratch) / "tree"
-            _write(submission, tree / submission.division / submission.submitter)
+            root = tree / submission.division / submission.submitter
+            _write(submission, root)
+            manifest.write(root)
             tree.rename(output)
     except OSError as error:
         raise InputError(f"{error.filename or output}: {error.strerror}") from None

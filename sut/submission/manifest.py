@@ -1,0 +1,49 @@
+"""``SHA256SUMS`` of a submission, in sha256sum's format: what every file of it was when it was
+built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sut import hashes
+from sut.errors import InputError
+from sut.rundir import write_atomic
+
+FILE_NAME = "SHA256SUMS"
+
+
+def write(root: Path) -> None:
+    """Write it into ``root``, a submitter's folder, for every file there. Raises OSError."""
+    lines = [f"{hashes.sha256_of(root / name)}  {name}\n" for name in _names(root)]
+    write_atomic(root / FILE_NAME, "".join(lines))
+
+
+def changes(tree: Path) -> list[str]:
+    """Every file of a submission's tree that was changed, taken away or added since it was built.
+    Raises InputError for a folder that is none."""
+    manifests = sorted(tree.glob(f"*/*/{FILE_NAME}"))
+    if not manifests:
+        raise InputError(f"{tree}: no submission of ours: it has no */*/{FILE_NAME}")
+    return [change for manifest in manifests for change in _changes(manifest)]
+
+
+def _changes(manifest: Path) -> Iterator[str]:
+    root = manifest.parent
+    expected = {}
+    for line in manifest.read_text().splitlines():
+        sha256, _, name = line.partition("  ")
+        expected[name] = sha256
+    present = set(_names(root))
+    for name, sha256 in expected.items():
+        if name not in present:
+            yield f"{root / name}: is missing"
+        elif hashes.sha256_of(root / name) != sha256:
+            yield f"{root / name}: changed since it was built"
+    for name in sorted(present - expected.keys()):
+        yield f"{root / name}: was added"
+
+
+def _names(root: Path) -> list[str]:
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != FILE_NAME)
+    return sorted(path.relative_to(root).as_posix() for path in files)
