@@ -243,7 +243,7 @@ def test_requests_share_steps_up_to_max_num_seqs(start: Start) -> None:
         sizes.append(len(frame.outputs))
         num_waiting.append(frame.scheduler_stats["num_waiting_reqs"])
     assert max(sizes) == 4
-    assert max(num_waiting) == 2
+    assert max(num_waiting[1:]) == 2  # requests that come during the first step wait for the next
     assert num_waiting[-1] == 0
 
 
