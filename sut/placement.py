@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sut.config import Site, SiteNode, nearest
+from sut.config import Site, SiteNode
+from sut.document import nearest
 from sut.plan import Device, Engine, EngineKind, Node, Part, Replica, Struct
 
 LOCALHOST = "localhost"

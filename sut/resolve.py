@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from sut import fit
-from sut.config import Benchmark, Site, nearest
+from sut.config import Benchmark, Site
+from sut.document import nearest
 from sut.errors import InputError
 from sut.placement import Placement, place
 from sut.plan import (

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from sut import config, model
+from sut.document import read
 from sut.rundir import write_atomic
 
 OFFICIAL = "llama3.1-8b"
@@ -55,7 +56,7 @@ def main() -> int:
 
 def make(folder: Path, num_articles: int | None = None) -> None:
     """Write the files. ``num_articles`` is for runs that are cut short."""
-    document = config.read(config.shipped("benchmarks", OFFICIAL))
+    document = read(config.shipped("benchmarks", OFFICIAL))
     num = document["dataset"]["num_samples"]
     characters = document["accuracy"]["reference"]["gen_len"] / num
     articles = make_articles(words(), num_articles or num, characters)

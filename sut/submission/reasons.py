@@ -9,6 +9,7 @@ import msgspec
 
 from sut import config, source
 from sut.config import Benchmark
+from sut.document import read
 from sut.environment import Environment
 from sut.plan import Mode, Plan, Scenario
 from sut.results.record import Record
@@ -128,7 +129,7 @@ def _of_data(run: Run) -> Iterator[str]:
 
 
 def _shipped(name: str) -> Benchmark:
-    return msgspec.convert(config.read(config.shipped("benchmarks", name)), Benchmark)
+    return msgspec.convert(read(config.shipped("benchmarks", name)), Benchmark)
 
 
 def _of_source(run: Run) -> Iterator[str]:
