@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from sut.plan import Struct
+from sut.errors import InputError
+from sut.plan import Plan, Struct
+from sut.results.units import quantity
 
 NODES = "SUT_NODES"  # the job's nodes, in the order of SLURM_NODEID, with commas
 IMAGE_SHA256 = "SUT_IMAGE_SHA256"  # of the image this process runs in
@@ -41,4 +43,27 @@ def of_process(environment: Mapping[str, str] = os.environ) -> Allocation:
         node=int(environment.get("SLURM_NODEID") or 0) if names else 0,
         nodes=tuple(names.split(",")) if names else ("localhost",),
         image_sha256=environment.get(IMAGE_SHA256) or None,
+    )
+
+
+def check(plan: Plan, here: Allocation) -> None:
+    """Raise InputError unless the job has the nodes of the plan: no fewer, no others, and in the
+    plan's order."""
+    if plan.slurm is not None and not here.job_id:
+        raise InputError(
+            f"the plan is for nodes of site {plan.site} and this is no Slurm job. "
+            "Submit it: sbatch slurm/multi.sh RUN_DIR"
+        )
+    wanted = [node.name for node in plan.nodes]
+    if len(wanted) == len(here.nodes) and (
+        plan.slurm is None
+        or all(name in ("", given) for name, given in zip(wanted, here.nodes, strict=True))
+    ):
+        return
+    named = ",".join(filter(None, wanted))
+    raise InputError(
+        f"the plan is for {quantity(len(wanted), 'nodes')} "
+        f"({', '.join(name or 'any' for name in wanted)}) and job {here.job_id} has "
+        f"{len(here.nodes)} ({', '.join(here.nodes)}). Ask for those: "
+        f"sbatch --nodes={len(wanted)}{named and f' --nodelist={named}'}"
     )

@@ -132,24 +132,29 @@ class building:  # noqa: N801 (a context manager, used as a verb)
             self._target.parent.mkdir(parents=True, exist_ok=True)
             name = tempfile.mkdtemp(dir=self._target.parent, prefix=f".{self._target.name}.")
         except OSError as error:
-            raise SutError(
-                f"{error.filename or self._target}: {error.strerror}. The cache folder must be "
-                "writable; XDG_CACHE_HOME moves it.",
-                code="cache",
-            ) from None
+            raise _unwritable(error, self._target) from None
         self._folder = Path(name)
         return self._folder
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            if kind is None:
+            if error is None:
                 self._folder.chmod(0o755)
                 self._folder.rename(self._target)
-        except OSError:
-            if not self._target.is_dir():
-                raise
+        except OSError as failed:
+            error = None if self._target.is_dir() else failed
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _unwritable(error, self._target)
+
+
+def _unwritable(error: OSError, target: Path) -> SutError:
+    return SutError(
+        f"{error.filename or target}: {error.strerror}. The cache folder must be writable and have "
+        "room; XDG_CACHE_HOME moves it.",
+        code="cache",
+    )
 
 
 def _find(wheel: Wheel, downloads: Path) -> Path:

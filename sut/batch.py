@@ -1,52 +1,43 @@
 """What a batch script runs: ``python -m sut.batch [RUN_DIR | options of sut.submit]``.
 
 Inside a Slurm job, on its first node: takes the run directory that is given, or makes one for the
-nodes the job has, and becomes the ``srun`` that starts ``sut.job`` on each of them.
+nodes the job has, starts ``sut.job`` on each of them with ``srun``, and requeues the job where a
+node was lost.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut import allocation, newrun, resume, slurm
-from sut import job as host
+from sut import allocation, newrun, requeue, resume, slurm
 from sut.allocation import Allocation
-from sut.errors import InputError, SutError
+from sut.command import command
+from sut.errors import InputError
+from sut.job import wait
 from sut.plan import Plan, load_plan
 from sut.planning import make_plan
 from sut.rundir import RunDir
 from sut.submit import parse, request_of
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns only with an error: srun takes this process."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    try:
-        command = _prepared(arguments)[1]
-        os.execvp(command[0], command)
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    """The exit code is the run's."""
+    return run(sys.argv[1:] if argv is None else list(argv))[1]
 
 
 def run(arguments: list[str]) -> tuple[RunDir, int]:
     """The run directory, and the exit code of its run once it is over. Raises SutError."""
-    run_dir, command = _prepared(arguments)
-    return run_dir, subprocess.call(command)
-
-
-def _prepared(arguments: list[str]) -> tuple[RunDir, list[str]]:
-    """The run directory, and the command that starts its run on every node of the job."""
     job = _job(os.environ)
     run_dir = _run_dir(arguments, job)
     slurm.set_comment(job.job_id, str(run_dir))
     print(f"job {job.job_id} on {', '.join(job.nodes)}: {run_dir}", flush=True)
-    os.environ |= environment(os.environ)
-    return run_dir, srun(run_dir, len(job.nodes))
+    code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **environment(os.environ)})
+    requeue.after_a_lost_node(run_dir, job)
+    return run_dir, code
 
 
 def srun(run_dir: RunDir, num_nodes: int) -> list[str]:
@@ -82,8 +73,8 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
         # What every node would refuse is refused here: of several that fail, srun ends the slower
         # ones, and its exit code is then theirs.
         plan = load_plan(given.plan)
-        host.check_allocation(plan, job)
-        resume.earlier(plan, given)
+        allocation.check(plan, job)
+        _require_unused(given, resume.earlier(plan, given), job)
         return given
     options = parse(arguments)
     if options.begin or options.dependency or options.again or options.nodes:
@@ -91,9 +82,24 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
             "--begin, --dependency and --nodes are sbatch's here, before the script's name; for a "
             "run once more give its new directory: python -m sut.submit --again RUN_DIR"
         )
+    if options.dry_run or options.wait is not None:
+        raise InputError("--dry-run and --wait are for python -m sut.submit: this job has begun")
     options.nodes = ",".join(job.nodes)
     plan, run_root = make_plan(request_of(options))
     return _of_this_job(plan, run_root, job)
+
+
+def _require_unused(run_dir: RunDir, before: resume.Earlier, job: Allocation) -> None:
+    """Raise InputError where another job is at work in the run directory."""
+    last = before.attempts[-1] if before.attempts else None
+    if last is None or last.status is not None or last.job_id in ("", job.job_id):
+        return
+    state = slurm.job_state(last.job_id)
+    if state is not None and state.alive:
+        raise InputError(
+            f"{run_dir}: job {last.job_id} is {state.state} and at work in it. Wait for its end, "
+            f"or: scancel {last.job_id}"
+        )
 
 
 def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from sut import executor, newrun
+from sut.command import command
 from sut.config import Campaign, CampaignRun
-from sut.errors import EXIT_FAILED, InputError, SutError
+from sut.errors import EXIT_FAILED, InputError
 from sut.executor import Submitted
 from sut.plan import Plan, Scenario, Struct
 from sut.planning import Request, make_plan
@@ -92,6 +93,7 @@ def _request(campaign: Campaign, run: CampaignRun, scenario: Scenario, request: 
     )
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare the runs of a campaign. The exit code is the worst of theirs."""
     parser = argparse.ArgumentParser(
@@ -99,12 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="as python -m sut.submit told")
     folder = parser.parse_args(argv).folder
-    try:
-        started = _started(folder)
-        runs = [_run(member, folder) for member in started.members]
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    started = _started(folder)
+    runs = [_run(member, folder) for member in started.members]
     for run in runs:
         print(f"{run.word:<10} {run.name}")
     title = f"Campaign {started.name}"

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from sut import runs
-from sut.errors import EXIT_INVALID, EXIT_VALID, InputError, SutError
+from sut.command import command
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.results import record, sample_log
 from sut.results.difference import (
     Comparison,
@@ -33,13 +34,10 @@ HISTORY = 20  # earlier runs that are looked at
 TOLERANCE = 0.02
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    try:
-        comparisons = _compare(options)
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    comparisons = _compare(options)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(comparisons)).decode())
     else:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sut import executor, newrun
-from sut.errors import SutError
+from sut.command import command
 from sut.follow import follow
 from sut.plan import Mode, Plan
 from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
@@ -26,6 +26,7 @@ from sut.rundir import RunDir
 from sut.sbatch import Submission
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     request = Request(
@@ -35,13 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         mode=Mode.PREFLIGHT,
         sets=tuple(options.set),
     )
-    try:
-        plan, run_root = make_plan(request)
-        executor.check(plan)
-        return _look(plan, run_root)
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    plan, run_root = make_plan(request)
+    executor.check(plan)
+    return _look(plan, run_root)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from typing import Any
 import msgspec
 
 from sut import runs
-from sut.errors import EXIT_VALID, InputError, SutError
+from sut.command import command
+from sut.errors import EXIT_VALID, InputError
 from sut.results import index_page
 from sut.results.index import Index
 from sut.results.messaging import UNVERIFIED
@@ -28,23 +28,17 @@ _AGO = re.compile(r"(\d+)([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    try:
-        with Index(runs.run_root(options)) as index:
-            rows = index.rows(*condition(options), limit=0 if options.html else options.limit)
-            if options.json:
-                print(msgspec.json.format(msgspec.json.encode(rows)).decode())
-            elif options.html:
-                print(_write_page(index.root, rows))
-            else:
-                print(listing(rows, index.count(), index.without_record))
-            sys.stdout.flush()
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # head has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with Index(runs.run_root(options)) as index:
+        rows = index.rows(*condition(options), limit=0 if options.html else options.limit)
+        if options.json:
+            print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        elif options.html:
+            print(_write_page(index.root, rows))
+        else:
+            print(listing(rows, index.count(), index.without_record))
     return EXIT_VALID
 
 

@@ -1,7 +1,6 @@
 """A run on one host: ``python -m sut.job RUN_DIR``, once on every node of a job.
 
-Starts the run in its container, or without one, and waits for it. What needs Slurm's commands
-is done here, since the image has none.
+Starts the run in its container, or without one, and waits for it.
 """
 
 from __future__ import annotations
@@ -16,29 +15,23 @@ from pathlib import Path
 
 from sut import allocation, container, image, slurm
 from sut.allocation import Allocation
-from sut.errors import EXIT_BAD_INPUT, InputError, SutError
+from sut.command import command
+from sut.errors import EXIT_BAD_INPUT, InputError
 from sut.plan import Plan, load_plan
-from sut.results import record
 from sut.rundir import RunDir
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1:
         return _refuse("usage: python -m sut.job RUN_DIR")
     run_dir = RunDir(arguments[0])
-    try:
-        plan = load_plan(run_dir.plan)
-        host = {**os.environ, **slurm.handed_on(os.environ)}
-        here = allocation.of_process(host)
-        check_allocation(plan, here)
-        code = _run(plan, run_dir, here, host)
-        if here.node == 0:
-            _requeue_if_a_node_was_lost(plan, run_dir, here)
-        return code
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    plan = load_plan(run_dir.plan)
+    host = {**os.environ, **slurm.handed_on(os.environ)}
+    here = allocation.of_process(host)
+    allocation.check(plan, here)
+    return _run(plan, run_dir, here, host)
 
 
 def launch(run_dir: str) -> None:
@@ -52,42 +45,22 @@ def launch(run_dir: str) -> None:
         sys.exit(code)
 
 
-def check_allocation(plan: Plan, here: Allocation) -> None:
-    """Raise InputError unless the job has the nodes of the plan, no fewer and no others."""
-    if plan.slurm is None:
-        return
-    if not here.job_id:
-        raise InputError(
-            f"the plan is for nodes of site {plan.site} and this is no Slurm job. "
-            "Submit it: sbatch slurm/multi.sh RUN_DIR"
-        )
-    wanted = {node.name for node in plan.nodes if node.name}
-    if len(here.nodes) != len(plan.nodes) or not wanted <= set(here.nodes):
-        names = ", ".join(node.name or "any" for node in plan.nodes)
-        raise InputError(
-            f"the plan is for {len(plan.nodes)} nodes ({names}) and job {here.job_id} has "
-            f"{len(here.nodes)} ({', '.join(here.nodes)}). Ask for those: "
-            f"sbatch --nodes={len(plan.nodes)}"
-            + (f" --nodelist={','.join(sorted(wanted))}" if wanted else "")
-        )
-
-
 def _run(plan: Plan, run_dir: RunDir, here: Allocation, host: Mapping[str, str]) -> int:
     if plan.container is None:
-        return _wait([sys.executable, "-m", "sut.run", str(run_dir)], host)
+        return wait([sys.executable, "-m", "sut.run", str(run_dir)], host)
     source = Path(plan.container.image)
     sha256 = image.sha256_of(source)
     staged = image.staged(source, sha256, plan.container.node_cache)
     host = {**host, allocation.IMAGE_SHA256: sha256}
     container.cache(plan).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
-        command = container.run_command(run_dir.root)
-        argv = container.argv(plan, run_dir.root, staged, Path(scratch), command)
+        inside = container.run_command(run_dir.root)
+        argv = container.argv(plan, run_dir.root, staged, Path(scratch), inside)
         added = container.environment(plan, host, here.nodes[here.node])
-        return _wait(argv, {**host, **added})
+        return wait(argv, {**host, **added})
 
 
-def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run it to its end. Slurm signals every process of a step: the run has handlers of its own,
     and what stands between, this process and Apptainer's, must not die of it. A program that is
     started with a signal ignored goes on ignoring it. Ctrl-C reaches the run from the terminal."""
@@ -102,20 +75,6 @@ def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
             f"{command[0]} can't be started on {os.uname().nodename}: {error.strerror}"
         ) from None
     return code if code >= 0 else 128 - code
-
-
-def _requeue_if_a_node_was_lost(plan: Plan, run_dir: RunDir, here: Allocation) -> None:
-    """Another attempt, when it was not the run's own fault. It goes on where this one ended."""
-    if plan.slurm is None or not run_dir.record.is_file():
-        return
-    failure = record.read(run_dir.record).failure
-    if failure is None or failure.code != "node_lost":
-        return
-    if here.attempt >= plan.slurm.max_requeues:
-        print(f"requeued {here.attempt} times already; the run stays failed", file=sys.stderr)
-        return
-    print(f"requeueing job {here.job_id}: {failure.message}", file=sys.stderr)
-    slurm.requeue(here.job_id)
 
 
 def _refuse(message: str) -> int:

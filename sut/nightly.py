@@ -10,16 +10,14 @@ import sys
 from collections.abc import Sequence
 
 from sut import batch, compare
-from sut.errors import EXIT_VALID, SutError
+from sut.command import command
+from sut.errors import EXIT_VALID
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
-    try:
-        run_dir, code = batch.run(arguments)
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    run_dir, code = batch.run(arguments)
     if code != EXIT_VALID:
         return code
     return compare.main([str(run_dir), "--fail-on-regression"])

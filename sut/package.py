@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sut import config, system
-from sut.errors import EXIT_BAD_INPUT, EXIT_VALID, InputError, SutError
+from sut.command import command
+from sut.errors import EXIT_BAD_INPUT, EXIT_VALID, InputError
 from sut.submission import manifest, reasons, runs, tree
 from sut.submission.reasons import Division
 from sut.submission.runs import SCENARIOS, Run
@@ -24,24 +25,21 @@ from sut.system import Fields
 DIVISIONS: tuple[Division, ...] = ("closed", "open")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is 0 when the tree was built, or is as it was built; 2 when it was refused."""
     options = _options(argv)
     if options.check is not None:
         return _check(options.check)
     output = options.output or Path(f"submission-{options.submitter}")
-    try:
-        submission = plan_submission(
-            [Path(run) for run in options.runs],
-            submitter=options.submitter,
-            division=options.division,
-            site=options.site,
-            preview=options.preview,
-        )
-        tree.write(submission, output)
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    submission = plan_submission(
+        [Path(run) for run in options.runs],
+        submitter=options.submitter,
+        division=options.division,
+        site=options.site,
+        preview=options.preview,
+    )
+    tree.write(submission, output)
     print(_summary(submission, output))
     return EXIT_VALID
 

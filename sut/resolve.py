@@ -13,6 +13,7 @@ from sut.errors import InputError
 from sut.placement import Placement, place
 from sut.plan import (
     DatasetKind,
+    Device,
     EngineKind,
     Mode,
     Plan,
@@ -55,6 +56,12 @@ def resolve(
     settings = _at_the_sites_rate(settings, benchmark, site, scenario, len(placed.replicas), sets)
     _check_lengths(benchmark, mistakes)
     _check_settings(scenario, settings, mistakes)
+    _check_eager_pipeline(benchmark, site, mistakes)
+    if len(placed.nodes) > 1 and not site.interface:
+        mistakes.append(
+            f"site {site.name} does not say on which network its nodes reach each other: "
+            "--set site.interface=eth0, by its name on the nodes (ip -brief address)"
+        )
     _check_compliance(benchmark, mode, mistakes)
     if model_size is not None and benchmark.engine.kind is EngineKind.VLLM:
         fit.check_model(model_size, benchmark.engine, site, placed.site_nodes, mistakes)
@@ -209,6 +216,18 @@ def _check_settings(scenario: Scenario, s: ScenarioSettings, mistakes: list[str]
     if scenario is not Scenario.SINGLE_STREAM and s.target_qps is None:
         mistakes.append(
             f"scenario {scenario} needs a target_qps: --set scenarios.{scenario}.target_qps=1"
+        )
+
+
+def _check_eager_pipeline(benchmark: Benchmark, site: Site, mistakes: list[str]) -> None:
+    engine = benchmark.engine
+    cpu = engine.kind is EngineKind.VLLM and site.device is Device.CPU
+    if cpu and engine.pipeline_parallel_size > 1 and engine.enforce_eager:
+        # Its engine core dies of the first request.
+        mistakes.append(
+            "vLLM's pipeline parallelism on CPUs does not work with engine.enforce_eager: "
+            "--set engine.enforce_eager=false "
+            """--set 'engine.extra_args=["-cc.mode=2", "-cc.backend=eager"]'"""
         )
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from sut import dataset, model, node, preflight, resume
-from sut.allocation import Allocation, of_process
+from sut.allocation import Allocation, check, of_process
 from sut.dataset import Samples
-from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, InputError, RunError, SutError
+from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, RunError, SutError
 from sut.nodes import Nodes
 from sut.phase import Measured, interrupted, judge_phase, run_phase
 from sut.plan import Mode, Plan, load_plan
@@ -26,7 +26,6 @@ from sut.progress import Progress
 from sut.recorder import Recorder
 from sut.results import report
 from sut.results.record import Hashes
-from sut.results.units import quantity
 from sut.rundir import RunDir
 from sut.serving import Serving
 from sut.signals import Signals
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     run_dir, allocation = RunDir(arguments[0]), of_process()
     try:
         plan = load_plan(run_dir.plan)
-        _check_nodes(plan, allocation, run_dir)
+        check(plan, allocation)
         if allocation.node > 0:
             _leave(_serve(plan, run_dir, allocation), "")
         recorder = Recorder(plan, run_dir, allocation)
@@ -145,24 +144,6 @@ def _attempt(recorder: Recorder, allocation: Allocation, signals: Signals) -> Su
         traceback.print_exc()
         return RunError(f"internal error: {error!r}; see the job's log", code="internal_error")
     return None
-
-
-def _check_nodes(plan: Plan, allocation: Allocation, run_dir: RunDir) -> None:
-    """Raise InputError where the job's nodes are not those the plan is for."""
-    wanted = [node.name for node in plan.nodes]
-    given = allocation.nodes
-    if len(wanted) != len(given):
-        raise InputError(
-            f"the plan in {run_dir} is for {quantity(len(wanted), 'nodes')} and this job has "
-            f"{quantity(len(given), 'nodes')}: {', '.join(given)}. Submit it again: "
-            f"python -m sut.submit --again {run_dir}"
-        )
-    alone = plan.slurm is None
-    if not alone and any(w not in ("", g) for w, g in zip(wanted, given, strict=True)):
-        raise InputError(
-            f"the plan in {run_dir} is for the nodes {', '.join(wanted)}, in this order, and this "
-            f"job has {', '.join(given)}. Submit it again: python -m sut.submit --again {run_dir}"
-        )
 
 
 def _leave(code: int, message: str) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Any
 
 from sut.plan import Plan, Slurm, Struct
@@ -40,7 +42,7 @@ def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str,
     return {
         **{name: value for name, value in given.items() if value},
         "wckey": None,
-        "setup": _setup(asked),
+        "setup": _setup(asked, run_dir),
         # One task that fails ends the others at once.
         "srun_args": ["--kill-on-bad-exit=1"],
         "additional_parameters": _additional(asked, submission),
@@ -51,9 +53,13 @@ def job_name(plan: Plan) -> str:
     return f"sut-{plan.benchmark}-{plan.scenario}"
 
 
-def _setup(asked: Slurm) -> list[str]:
+def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
     """Lines before srun, which since Slurm 22.05 does not look at SLURM_CPUS_PER_TASK."""
-    return ['export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'] if asked.cpus_per_task else []
+    last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
+    lines = [f"trap {shlex.quote(last)} EXIT"]
+    if asked.cpus_per_task:
+        lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
+    return lines
 
 
 def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from sut import again, campaign, config, executor, newrun
-from sut.errors import EXIT_VALID, InputError, SutError
+from sut.command import command
+from sut.errors import EXIT_VALID, InputError
 from sut.executor import Submitted
 from sut.follow import follow
 from sut.plan import Mode, Plan, Preset, Scenario
@@ -24,28 +25,25 @@ from sut.rundir import RunDir
 from sut.sbatch import Submission
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
-    try:
-        if (runs := config.campaign(arguments.config)) is not None:
-            return _campaign(runs, arguments, submission)
-        plan, run_root = _plan_again(arguments) if arguments.again else _plan(arguments)
-        if arguments.dry_run:
-            print(describe(plan), end="")
-            return EXIT_VALID
-        executor.check(plan)
-        run_dir = newrun.create(plan, run_root)
-        submitted = executor.submit(plan, run_dir, submission)
-        here = plan.slurm is None
-        wait = here if arguments.wait is None else arguments.wait
-        if not (here and wait):
-            print(_submitted(submitted, plan, run_dir), flush=True)
-        if wait:
-            return follow(submitted, plan, run_dir)
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if (runs := config.campaign(arguments.config)) is not None:
+        return _campaign(runs, arguments, submission)
+    plan, run_root = _plan_again(arguments) if arguments.again else _plan(arguments)
+    if arguments.dry_run:
+        print(describe(plan), end="")
+        return EXIT_VALID
+    executor.check(plan)
+    run_dir = newrun.create(plan, run_root)
+    submitted = executor.submit(plan, run_dir, submission)
+    here = plan.slurm is None
+    wait = here if arguments.wait is None else arguments.wait
+    if not (here and wait):
+        print(_submitted(submitted, plan, run_dir), flush=True)
+    if wait:
+        return follow(submitted, plan, run_dir)
     return EXIT_VALID
 
 

@@ -14,7 +14,8 @@ import msgspec
 from rich.console import Console
 
 from sut import runs
-from sut.errors import EXIT_FAILED, EXIT_VALID, SutError
+from sut.command import command
+from sut.errors import EXIT_FAILED, EXIT_VALID
 from sut.observer import Observer
 from sut.results import record, report
 from sut.runstate import RunState
@@ -24,6 +25,7 @@ LOOK_S = 1.0
 LOST_AFTER_S = 10.0  # a record may come late over a shared file system
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the run's exit code when it was watched to its end, else 0 (2: bad input)."""
     options = _options(argv)
@@ -37,9 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             Console().print(frame(observer.look()))
             return EXIT_VALID
         return watch(observer)
-    except SutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print("\ndetached; the run goes on", file=sys.stderr)
         return EXIT_VALID

@@ -31,6 +31,7 @@ class ClusterRun:
     def __init__(self, cluster: Cluster, job_id: str, run_dir: str) -> None:
         self._cluster = cluster
         self.job_id = job_id
+        self.name = run_dir  # as a user on the cluster types it
         home = "/home/bench"
         self.dir = RunDir(cluster.home() / Path(run_dir).relative_to(home))
 

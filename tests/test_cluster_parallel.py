@@ -67,6 +67,7 @@ def test_tensor_and_pipeline_parallel_across_nodes_give_the_answers_of_one_node(
         idle,
         *both,
         *("--set", "engine.pipeline_parallel_size=2"),
+        *("--set", "engine.enforce_eager=false"),
         *("--set", f"engine.extra_args={EAGER_PIPELINE}"),
     )
     assert len(alone) == NUM_ARTICLES

@@ -306,12 +306,13 @@ def test_a_folder_without_runs_or_that_is_one_is_told(root: Path) -> None:
         Index(root / "first")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(root: Path) -> None:
-    command = f"{sys.executable} -m sut.history --root {root} --limit 0 | true"
+@pytest.mark.parametrize("command", ["history --root ROOT --limit 0", "submit --dry-run"])
+def test_a_reader_that_has_seen_enough_sees_no_error(root: Path, command: str) -> None:
+    command = f"{sys.executable} -m sut.{command.replace('ROOT', str(root))} | true"
     piped = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True
     )
-    assert piped.returncode == 0 and piped.stderr == ""
+    assert piped.returncode == 141 and piped.stderr == ""
 
 
 def test_a_login_node_needs_nothing_of_what_a_run_needs() -> None:

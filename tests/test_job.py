@@ -10,10 +10,10 @@ import pytest
 import records
 from plans import plan_of
 
-from sut import job, newrun
+from sut import job, newrun, requeue
 from sut.plan import Plan
 from sut.results import record
-from sut.results.record import Failure
+from sut.results.record import Attempt, Failure
 from sut.rundir import RunDir
 
 SCONTROL = """#!/bin/sh
@@ -93,12 +93,18 @@ def test_a_missing_image_is_told_with_how_to_build_it(
 
 
 @pytest.mark.parametrize(
-    ("code", "attempt", "requeued"),
-    [("node_lost", 0, True), ("node_lost", 2, False), ("engine_died", 0, False)],
+    ("code", "of_attempt", "attempt", "requeued"),
+    [
+        ("node_lost", 0, 0, True),
+        ("node_lost", 2, 2, False),
+        ("node_lost", 0, 1, False),
+        ("engine_died", 0, 0, False),
+    ],
 )
 def test_only_a_lost_node_gives_another_attempt_and_not_for_ever(
     plan: Plan,
     code: str,
+    of_attempt: int,
     attempt: int,
     requeued: bool,
     tmp_path: Path,
@@ -106,14 +112,18 @@ def test_only_a_lost_node_gives_another_attempt_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_dir = newrun.create(plan, tmp_path / "runs")
+    failure = Failure(code=code, message="jw3 is lost")
+    last = Attempt(
+        job_id="7",
+        restart=of_attempt,
+        nodes=("jw2", "jw3"),
+        started_utc="2026-01-01T00:00:00Z",
+        failure=failure,
+    )
+    failed = msgspec.structs.replace(records.failed(failure), attempts=(last,))
+    record.write(failed, run_dir)
     in_job(monkeypatch, "jw2,jw3", attempt=attempt)
-
-    def a_run_that_fails(*_: object) -> int:
-        record.write(records.failed(Failure(code=code, message="jw3 is lost")), run_dir)
-        return 3
-
-    monkeypatch.setattr(job, "_wait", a_run_that_fails)
-    assert job.main([str(run_dir)]) == 3
+    assert requeue.main([str(run_dir)]) == 0
     said = Path(f"{scontrol}.said")
     assert said.exists() == requeued
     assert not requeued or said.read_text() == "requeue 7\n"

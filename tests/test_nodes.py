@@ -191,5 +191,5 @@ def test_a_job_with_other_nodes_than_the_plans_is_refused(tmp_path: Path) -> Non
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 1) as job:
         assert job.wait() == {0: 2}
-    assert "is for 2 nodes and this job has 1 node: n0" in job.said(0)
+    assert "is for 2 nodes (any, any) and job 77 has 1 (n0)" in job.said(0)
     assert not run_dir.record.exists()

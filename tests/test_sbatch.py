@@ -40,6 +40,11 @@ def plan() -> Plan:
     return plan_of("smollm2-135m-news", site="devcluster", nodes="all", sets=SETS)
 
 
+@pytest.fixture(autouse=True)
+def python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "PYTHON")
+
+
 def sbatch_text(run_dir: RunDir) -> str:
     import submitit
 

@@ -1,0 +1,49 @@
+"""Another attempt for a job that lost a node: ``python -m sut.requeue RUN_DIR``.
+
+What a batch script does last, on its own node. Not before its step is over: ``srun`` may end the
+step by itself when a node is gone, at any moment after the run wrote its record.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from sut import slurm
+from sut.allocation import Allocation, of_process
+from sut.command import command
+from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
+from sut.plan import load_plan
+from sut.results import record
+from sut.rundir import RunDir
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if len(arguments) != 1:
+        print("usage: python -m sut.requeue RUN_DIR", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    after_a_lost_node(RunDir(arguments[0]), of_process())
+    return EXIT_VALID
+
+
+def after_a_lost_node(run_dir: RunDir, here: Allocation) -> None:
+    """Requeue the job where this attempt of it failed with ``node_lost``, which is not the run's
+    own fault, unless it was requeued often enough. Raises SutError."""
+    plan = load_plan(run_dir.plan)
+    if plan.slurm is None or not run_dir.record.is_file():
+        return
+    attempt = record.read(run_dir.record).attempts[-1]
+    of_this = (attempt.job_id, attempt.restart) == (here.job_id, here.attempt)
+    if not of_this or attempt.failure is None or attempt.failure.code != "node_lost":
+        return
+    if here.attempt >= plan.slurm.max_requeues:
+        print(f"requeued {here.attempt} times already; the run stays failed", file=sys.stderr)
+        return
+    print(f"requeueing job {here.job_id}: {attempt.failure.message}", file=sys.stderr)
+    slurm.requeue(here.job_id)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
