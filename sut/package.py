@@ -133,7 +133,7 @@ def _summary(submission: Submission, output: Path) -> str:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="sut package",
+        prog="python -m sut.package",
         description="Build the tree of files of an MLPerf Inference submission from runs.",
         epilog="exit codes: 0 built, 2 refused",
     )

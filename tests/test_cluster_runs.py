@@ -74,18 +74,24 @@ def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) ->
     site += "run_root: ~/runs\ncache: ~/.cache/mlperf-sut\nslurm: {memory_gib: 2, load_min: 3}\n"
     site += "container: {image: /opt/images/mlperf-sut-cpu.sif}\n"
     (idle.home() / "shared.yaml").write_text(site)
-    arguments = [*replay(12), "--site", "shared.yaml", "--nodes", "all"]
+    arguments = [*replay(5), "--site", "shared.yaml", "--nodes", "all"]
     runs = [submit(idle, *arguments) for _ in range(2)]
     for run in runs:
         until(run.has_measured)
     assert {run.state() for run in runs} == {"RUNNING"}
-    third = (
-        f"sbatch --wait --mem=1G --output=third.txt /opt/mlperf-sut/slurm/multi.sh {runs[0].name}"
-    )
-    assert idle.run(third).returncode == 2
-    assert "at work in it" in (idle.home() / "third.txt").read_text()
     assert [run.end() for run in runs] == ["COMPLETED", "COMPLETED"]
     assert {run.record().verdict for run in runs} == {"VALID"}
+
+
+@pytest.mark.long
+def test_a_run_directory_that_a_job_is_at_work_in_is_refused(idle: Cluster) -> None:
+    run = submit(idle, *replay(100), "--nodes", "jw2")
+    until(run.has_measured)
+    beside = "sbatch --wait --nodelist=jw2 --gres=none --mem=1G --output=second.txt"
+    second = idle.run(f"{beside} /opt/mlperf-sut/slurm/single.sh {run.name}")
+    assert second.returncode == 2, second.stderr
+    said = (idle.home() / "second.txt").read_text()
+    assert f"job {run.job_id} is RUNNING and at work in it" in said
 
 
 @pytest.mark.long
