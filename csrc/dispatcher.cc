@@ -118,7 +118,8 @@ void Dispatcher::notify() {
 }
 
 Snapshot Dispatcher::stats() const {
-  const std::int64_t now = now_ns();
+  const std::int64_t until = stats_.until_ns.load();
+  const std::int64_t now = until != 0 ? until : now_ns();
   Snapshot s;
   s.elapsed_ns = now - stats_.since_ns.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < replicas_.size(); ++i) {

@@ -201,10 +201,14 @@ int Dispatcher::choose_replica(int wanted) {
 }
 
 void Dispatcher::admit() {
-  while (!queue_.empty()) {
-    const Queued& next = queue_.front();
+  for (auto waiting = queue_.begin(); waiting != queue_.end();) {
+    const Queued next = *waiting;
     const int index = choose_replica(next.replica);
-    if (index == kAnyReplica) return;
+    if (index == kAnyReplica) {
+      if (next.replica == kAnyReplica) return;  // no replica has room
+      ++waiting;  // its own has none; others may
+      continue;
+    }
     Replica& replica = *replicas_[static_cast<std::size_t>(index)];
 
     const SampleStore::Request request = (*store_)[next.sample.index];
@@ -218,7 +222,7 @@ void Dispatcher::admit() {
     slot.admitted_ns = now;
     if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
     replica.stats.admit(now, request.num_prompt_tokens);
-    queue_.pop_front();
+    waiting = queue_.erase(waiting);
     if (!replica.link.send(request, id)) {
       fail({"connection_lost", "the connection to " + replica_text(index) + " is lost", index});
       return;
@@ -271,6 +275,7 @@ void Dispatcher::stop() {
   {
     std::lock_guard lock(state_mutex_);
     stopped_ = true;
+    stats_.until_ns.store(now_ns());
   }
   state_changed_.notify_all();
 }

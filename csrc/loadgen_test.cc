@@ -56,6 +56,18 @@ class Library : public mlperf::QuerySampleLibrary {
 
   void finish() { enter(Stage::kFinished); }
 
+  // Whether LoadGen came as far as asking for samples.
+  bool measured() const {
+    std::lock_guard lock(mutex_);
+    return stage_ != Stage::kStarting;
+  }
+
+  // For a StartTest that is over and ended nothing: abort() then leaves LoadGen alone.
+  void give_up() {
+    std::lock_guard lock(mutex_);
+    given_up_ = true;
+  }
+
   bool finished() const {
     std::lock_guard lock(mutex_);
     return stage_ == Stage::kFinished;
@@ -151,10 +163,19 @@ struct LoadGenTest::Session {
     try {
       mlperf::StartTest(&system, &library, settings, log_settings, audit_conf);
     } catch (const std::exception& error) {
-      dispatcher->fail({"loadgen_error", error.what(), -1});
+      return give_up(error.what());
     }
+    // It returns at once, with a word on standard error, when it can't open one of its logs.
+    if (!library.measured())
+      return give_up("LoadGen ran no test. Can files be made in " + log_settings.log_output.outdir +
+                     "?");
     library.finish();
     dispatcher->notify();
+  }
+
+  void give_up(std::string why) {
+    library.give_up();
+    dispatcher->fail({"loadgen_error", std::move(why), -1});
   }
 
   const std::shared_ptr<Dispatcher> dispatcher;

@@ -113,6 +113,7 @@ class ReplicaStats {
 // What the whole dispatcher did. `issued` has many writers, everything else only the I/O thread.
 struct Stats {
   std::atomic<std::int64_t> since_ns{now_ns()};
+  std::atomic<std::int64_t> until_ns{0};  // when the dispatcher stopped; 0 before that
   std::atomic<std::int64_t> issued{0};
   Counter first_tokens;
   Counter failed;   // not complete when the dispatcher stopped

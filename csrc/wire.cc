@@ -38,7 +38,7 @@ class OutputsVisitor : public msgpack::null_visitor {
 
   const std::string& error() const { return error_; }
 
-  bool visit_nil() { return on_scalar(); }
+  bool visit_nil() { return in_output(layout_.finish_reason) || on_scalar(); }
   bool visit_boolean(bool) { return on_scalar(); }
   bool visit_bin(const char*, std::uint32_t) { return on_scalar(); }
   bool visit_ext(const char*, std::uint32_t) { return on_scalar(); }
@@ -82,6 +82,7 @@ class OutputsVisitor : public msgpack::null_visitor {
   bool start_array(std::uint32_t) {
     if (depth_ + 1 >= kMaxDepth) return fail("nesting too deep");
     if (depth_ == 0) saw_outputs_struct_ = true;
+    if (in_output(layout_.finish_reason)) return fail("a finish_reason that is not an integer");
     index_[++depth_] = kNothingYet;
     if (at_output()) {
       current_ = {{}, position(), position(), FinishReason::kNone};
@@ -106,8 +107,10 @@ class OutputsVisitor : public msgpack::null_visitor {
 
   bool start_map(std::uint32_t) {
     if (depth_ + 1 >= kMaxDepth) return fail("nesting too deep");
+    if (in_output(layout_.finish_reason)) return fail("a finish_reason that is not an integer");
     index_[++depth_] = kNothingYet;
     if (at_output()) return fail("an output that is not an array");
+    if (at_tokens()) return fail("token ids that are not an array");
     if (in_scheduler_stats()) out_.scheduler_stats.emplace();
     return true;
   }
@@ -160,6 +163,8 @@ class OutputsVisitor : public msgpack::null_visitor {
   // Any value no rule above took. Where a token id must stand, only a token id will do.
   bool on_scalar() {
     if (at_tokens()) return fail("a token id that is not an integer");
+    if (in_output(layout_.new_token_ids)) return fail("token ids that are not an array");
+    if (in_output(layout_.finish_reason)) return fail("a finish_reason that is not an integer");
     if (depth_ == 2 && in_outputs()) return fail("an output that is not an array");
     if (depth_ == 0) return fail("not an array");
     return true;

@@ -103,11 +103,15 @@ def _require_unused(run_dir: RunDir, before: resume.Earlier, job: Allocation) ->
 
 
 def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
-    """A new run directory, or that of the job's earlier attempt, where it goes on."""
+    """A new run directory, or that of the job's earlier attempt, where it goes on.
+
+    A job of scrontab is requeued every time it is due: its earlier run may be complete.
+    """
     link = run_root / f".job-{job.job_id}"
     if job.attempt > 0 and (link / "plan.json").is_file():
         earlier = RunDir(link)
-        if load_plan(earlier.plan).digest() == plan.digest():
+        same = load_plan(earlier.plan).digest() == plan.digest()
+        if same and not resume.is_complete(earlier):
             return earlier
     run_dir = newrun.create(plan, run_root)
     link.unlink(missing_ok=True)

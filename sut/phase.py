@@ -66,8 +66,8 @@ def run_phase(
     )
     serving.dispatcher.reset_stats()
     start_unix_s = time.time()
-    test.start()
     try:
+        test.start()
         while not test.wait(POLL_S):
             serving.check()
             if progress.due(mode):

@@ -33,6 +33,11 @@ class Earlier(Struct, frozen=True, kw_only=True):
         return bool(self.phases) and len(self.phases) == len(plan.phases)
 
 
+def is_complete(run_dir: RunDir) -> bool:
+    """Whether nothing is left to do in it."""
+    return run_dir.record.is_file() and record.read(run_dir.record).status == "completed"
+
+
 def earlier(plan: Plan, run_dir: RunDir) -> Earlier:
     """What the attempts before this one left. Raises InputError for a run that is complete, or
     was begun with another plan."""

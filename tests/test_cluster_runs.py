@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from cluster.cluster import Cluster
@@ -15,6 +16,8 @@ from on_cluster import (
     submitted_and_awaited,
     until,
 )
+
+from sut.results import record
 
 BOTH = ("--nodes", "jw2,jw3")
 
@@ -201,3 +204,21 @@ def test_nights_are_compared_with_those_before_and_never_overlap(idle: Cluster) 
         until(lambda job=job: "COMPLETED" in idle.run(f"sacct -nXP -j {job} -o state").stdout, 120)
     said = (idle.home() / f"slurm-{jobs[1]}.out").read_text()
     assert "VALID" in said and "earlier" in said
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_a_job_of_scrontab_makes_a_run_every_time(idle: Cluster) -> None:
+    table = "#SCRON --job-name=sut-nightly --nodes=2 --ntasks-per-node=1 --gres=gpu:1 --mem=0 "
+    table += "--time=04:00:00 --dependency=singleton\n"
+    table += "* * * * * cd /opt/mlperf-sut && bash slurm/nightly.sh --config replay\n"
+    idle.run(f"printf %s {shlex.quote(table)} | scrontab -")
+    runs = idle.home() / "runs"
+    before = {path.name for path in runs.iterdir()} if runs.is_dir() else set()
+
+    def over() -> list[str]:
+        records = {path.parent.name: path for path in runs.glob("*-replay-*/record.json")}
+        mine = [path for name, path in records.items() if name not in before]
+        return [path.parent.name for path in mine if record.read(path).status == "completed"]
+
+    until(lambda: len(over()) >= 2, 300)

@@ -131,6 +131,31 @@ void a_pinned_sample_goes_to_its_replica() {
   CHECK(s.replicas[0].completed == 0 && s.replicas[1].completed == 3);
 }
 
+void a_sample_that_waits_for_its_replica_holds_up_no_other() {
+  System system(2);
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 3;
+  system.dispatcher->set_credit(0, 0);
+  system.dispatcher->issue(samples(3), sink, 0);
+  CHECK(sut::generate(*system.dispatcher, {5}, 1, 20).size() == 1);
+  CHECK(system.dispatcher->stats().queued == 3);
+  system.dispatcher->set_credit(0, 10);
+  CHECK(system.dispatcher->wait([&] { return sink.done(); }, 20));
+}
+
+void the_clock_stops_with_the_dispatcher() {
+  System system(1, {"--fault", "stall@3"});
+  StrictSink sink(*system.dispatcher);
+  system.dispatcher->issue(samples(20), sink);
+  system.dispatcher->fail({"test", "", -1});
+  CHECK(!system.dispatcher->wait([] { return false; }, 20) && system.dispatcher->stopped());
+  const auto then = system.dispatcher->stats();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const auto later = system.dispatcher->stats();
+  CHECK(later.elapsed_ns == then.elapsed_ns);
+  CHECK(later.replicas[0].busy_ns == then.replicas[0].busy_ns);
+}
+
 void a_light_load_reaches_every_replica() {
   System system(3);
   for (std::size_t i = 0; i < 6; ++i)
@@ -279,6 +304,8 @@ int main(int argc, char** argv) {
   replicas_share_the_work_and_counts_agree();
   every_completed_sample_is_kept_with_its_times();
   a_pinned_sample_goes_to_its_replica();
+  a_sample_that_waits_for_its_replica_holds_up_no_other();
+  the_clock_stops_with_the_dispatcher();
   a_light_load_reaches_every_replica();
   a_fault_is_a_failure_with_its_reason("die@3", "connection_lost");
   a_fault_is_a_failure_with_its_reason("dead@3", "engine_dead");

@@ -74,6 +74,30 @@ void a_dead_engine_ends_the_wait(const fs::path& folder) {
   CHECK(!read(folder / "dead" / "mlperf_log_detail.txt").empty());
 }
 
+void a_test_that_can_write_no_logs_fails(const fs::path& folder) {
+  System system(1);
+  auto options = options_in(folder / "none", "Server", sut::LoadGenTest::Mode::kPerformance);
+  options.log_dir = folder / "none" / "missing";
+  sut::LoadGenTest test(system.dispatcher, options);
+  test.start();
+  CHECK(test.wait(20));
+  CHECK(!test.finished());
+  CHECK(system.dispatcher->failure()->code == "loadgen_error");
+}
+
+// Such a test leaves LoadGen unfit for another.
+template <typename Test>
+void in_a_process_of_its_own(Test test) {
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    test();
+    _exit(0);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -81,6 +105,7 @@ int main(int argc, char** argv) {
   replay_engine_path = argv[1];
   char name[] = "/tmp/loadgen_test.XXXXXX";
   const fs::path folder = mkdtemp(name);
+  in_a_process_of_its_own([&] { a_test_that_can_write_no_logs_fails(folder); });
   every_scenario_ends_by_itself(folder);
   an_unreadable_user_conf_is_refused(folder);
   a_dead_engine_ends_the_wait(folder);

@@ -110,6 +110,34 @@ void refuses_what_is_not_ours() {
   CHECK(!fields(text_of({1, 1}), 2.5).empty());
   CHECK(!fields(text_of({1, 1}), 1ull << 40).empty());
   CHECK(!fields(text_of({1, 1}), "token").empty());
+
+  const auto ended = [&](auto&& pack_tokens, auto&& pack_reason) {
+    return output([&](Packer& p) {
+      p.pack_array(kLayout.finish_reason + 1);
+      for (std::uint32_t field = 0; field <= kLayout.finish_reason; ++field) {
+        if (field == kLayout.request_id)
+          p.pack(text_of({1, 1}));
+        else if (field == kLayout.new_token_ids)
+          pack_tokens(p);
+        else if (field == kLayout.finish_reason)
+          pack_reason(p);
+        else
+          p.pack_nil();
+      }
+    });
+  };
+  const auto tokens = [](Packer& p) { p.pack_array(0); };
+  const auto none = [](Packer& p) { p.pack_nil(); };
+  CHECK(ended(tokens, none).empty());
+  CHECK(ended(tokens, [](Packer& p) { p.pack(1); }).empty());
+  CHECK(!ended(tokens, [](Packer& p) { p.pack("stop"); }).empty());
+  CHECK(!ended(tokens, [](Packer& p) { p.pack(1.5); }).empty());
+  CHECK(!ended(tokens, [](Packer& p) { p.pack(true); }).empty());
+  CHECK(!ended(tokens, [](Packer& p) { p.pack_array(1).pack(1); }).empty());
+  CHECK(!ended(tokens, [](Packer& p) { p.pack_map(0); }).empty());
+  CHECK(!ended(none, none).empty());
+  CHECK(!ended([](Packer& p) { p.pack("x"); }, none).empty());
+  CHECK(!ended([](Packer& p) { p.pack_map(0); }, none).empty());
 }
 
 void refuses_every_cut_and_survives_every_damage() {
