@@ -173,3 +173,21 @@ def test_a_sites_rate_is_of_one_replica_and_gives_way_to_the_command_line() -> N
     change = "scenarios.server.target_qps=9"
     told = plan_of("smollm2-135m-news", site="devcluster", nodes="all", sets=(change,))
     assert told.loadgen_settings.target_qps == 9
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "changes", "text"),
+    [
+        ("replay", ('site.interface=""',), "--set site.interface=eth0"),
+        (
+            "smollm2-135m-news",
+            ("engine.pipeline_parallel_size=2",),
+            "--set engine.enforce_eager=false",
+        ),
+    ],
+)
+def test_what_can_not_work_on_two_nodes_is_refused_with_what_does(
+    benchmark: str, changes: tuple[str, ...], text: str
+) -> None:
+    with pytest.raises(InputError, match=text):
+        plan_of(benchmark, site="devcluster", nodes="all", sets=changes)
