@@ -139,9 +139,7 @@ def test_a_request_carries_the_models_stop_ids_and_our_settings(
 
 
 def test_a_server_run_of_a_real_model_is_valid(tmp_path: Path) -> None:
-    # A load that leaves a busy machine room; the demo's own leaves less.
-    change = ("--set", "scenarios.server.target_qps=5")
-    run = submit(tmp_path, "--scenario", "server", *change, timeout_s=500)
+    run = submit(tmp_path, "--scenario", "server", timeout_s=500)
     assert run.returncode == 0, run.stdout + run.stderr
     record = latest(tmp_path)
     (phase,) = record.phases
