@@ -60,6 +60,17 @@ def check(plan: Plan, here: Allocation) -> None:
         or all(name in ("", given) for name, given in zip(wanted, here.nodes, strict=True))
     ):
         return
+    if plan.slurm is None and len(wanted) == 1:
+        raise InputError(
+            f"site {plan.site} is one machine and job {here.job_id} has {len(here.nodes)} nodes. "
+            "Take a job of one node, or a site that has these: --site"
+        )
+    if sorted(wanted) == sorted(here.nodes):
+        raise InputError(
+            f"Slurm numbers the job's nodes {', '.join(here.nodes)} and site {plan.site} lists "
+            f"them {', '.join(wanted)}. Put them in Slurm's order in the site's file and submit "
+            "anew"
+        )
     named = ",".join(filter(None, wanted))
     raise InputError(
         f"the plan is for {quantity(len(wanted), 'nodes')} "

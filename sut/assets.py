@@ -7,6 +7,7 @@ folder and name it in SUT_ASSETS; ``python -m sut.assets FOLDER`` fetches them f
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -62,6 +63,7 @@ PUNKT = Wheel(  # MIT: llama-index; Apache-2.0: nltk's data
 
 
 CACHE_VARIABLE = "SUT_CACHE"
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 def main() -> int:
@@ -142,10 +144,11 @@ class building:  # noqa: N801 (a context manager, used as a verb)
                 self._folder.chmod(0o755)
                 self._folder.rename(self._target)
         except OSError as failed:
-            error = None if self._target.is_dir() else failed
+            if not self._target.is_dir():
+                raise _unwritable(failed, self._target) from None
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
             raise _unwritable(error, self._target)
 
 

@@ -79,8 +79,8 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
     options = parse(arguments)
     if options.begin or options.dependency or options.again or options.nodes:
         raise InputError(
-            "--begin, --dependency and --nodes are sbatch's here, before the script's name; for a "
-            "run once more give its new directory: python -m sut.submit --again RUN_DIR"
+            "--begin, --dependency and --nodes are sbatch's here, before the script's name; a run "
+            "once more is submitted by itself: python -m sut.submit --again RUN_DIR"
         )
     if options.dry_run or options.wait is not None:
         raise InputError("--dry-run and --wait are for python -m sut.submit: this job has begun")
@@ -92,26 +92,26 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
 def _require_unused(run_dir: RunDir, before: resume.Earlier, job: Allocation) -> None:
     """Raise InputError where another job is at work in the run directory."""
     last = before.attempts[-1] if before.attempts else None
-    if last is None or last.status is not None or last.job_id in ("", job.job_id):
+    if last is None or last.job_id in ("", job.job_id):
         return
     state = slurm.job_state(last.job_id)
     if state is not None and state.alive:
         raise InputError(
-            f"{run_dir}: job {last.job_id} is {state.state} and at work in it. Wait for its end, "
-            f"or: scancel {last.job_id}"
+            f"{run_dir}: job {last.job_id} is {state.state} and has this run directory. Wait "
+            f"for its end, or: scancel {last.job_id}"
         )
 
 
 def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
     """A new run directory, or that of the job's earlier attempt, where it goes on.
 
-    A job of scrontab is requeued every time it is due: its earlier run may be complete.
+    A job of scrontab is requeued every time it is due, whatever became of its earlier run.
     """
     link = run_root / f".job-{job.job_id}"
     if job.attempt > 0 and (link / "plan.json").is_file():
         earlier = RunDir(link)
         same = load_plan(earlier.plan).digest() == plan.digest()
-        if same and not resume.is_complete(earlier):
+        if same and resume.was_interrupted(earlier):
             return earlier
     run_dir = newrun.create(plan, run_root)
     link.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -62,22 +62,33 @@ def plans(campaign: Campaign, request: Request) -> list[tuple[str, Plan, Path]]:
     return planned
 
 
-def start(
+def folder_for(
     campaign: Campaign, planned: Sequence[tuple[str, Plan, Path]], submission: Submission
-) -> tuple[Path, list[tuple[Submitted, Plan, RunDir]]]:
-    """Submit every run, and return the campaign's folder and the jobs."""
+) -> Path:
+    """A folder for a campaign whose runs can be submitted. Raises InputError."""
     for _, plan, _ in planned:
-        executor.check(plan)
-    folder = newrun.new_folder(planned[0][2], f"campaign-{campaign.name}")
-    jobs, members = [], []
+        executor.check(plan, submission)
+    run_root = planned[0][2]
+    with newrun.writing_to(run_root):
+        return newrun.new_folder(run_root, f"campaign-{campaign.name}")
+
+
+def start(
+    campaign: Campaign,
+    folder: Path,
+    planned: Sequence[tuple[str, Plan, Path]],
+    submission: Submission,
+) -> Iterator[tuple[Submitted, Plan, RunDir]]:
+    """Submit every run, one a step. Those that are submitted are in ``folder`` at any time."""
+    members: list[Member] = []
     for name, plan, run_root in planned:
         run_dir = newrun.create(plan, run_root)
         job = executor.submit(plan, run_dir, submission)
-        jobs.append((job, plan, run_dir))
         members.append(Member(name=name, run_dir=str(run_dir), job_id=job.job_id))
         started = Started(name=campaign.name, members=tuple(members))
-        write_atomic(folder / FILE, msgspec.json.format(msgspec.json.encode(started)))
-    return folder, jobs
+        with newrun.writing_to(folder):
+            write_atomic(folder / FILE, msgspec.json.format(msgspec.json.encode(started)))
+        yield job, plan, run_dir
 
 
 def _request(campaign: Campaign, run: CampaignRun, scenario: Scenario, request: Request) -> Request:

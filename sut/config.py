@@ -7,6 +7,7 @@ The structs here and in :mod:`sut.plan` are the one definition; the JSON Schemas
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -242,9 +243,10 @@ def sites() -> dict[str, Site]:
     """Every site that has a name here and is without mistakes."""
     found = {}
     for path in _known("sites").values():
-        document = read(path)
-        if not check(document, Site, path):
-            found[path.stem] = _with_whole_paths(convert(document, Site))
+        with contextlib.suppress(InputError):
+            document = read(path)
+            if not check(document, Site, path):
+                found[path.stem] = _with_whole_paths(convert(document, Site))
     return found
 
 

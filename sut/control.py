@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sut import link
 from sut.channel import Channel, LostError
 from sut.engine import Launch, PartId
-from sut.errors import CANCELLED, RunError
+from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.link import Link
 from sut.messages import (
     A,
@@ -62,7 +62,7 @@ class RemoteNode:
         if self._lost is not None:
             raise RunError(
                 f"node {self.name} is lost: {self._lost}. Is it up? sinfo -N -n {self.name}",
-                code="node_lost",
+                code=NODE_LOST,
                 node=self.name,
             )
         if self._state.signalled:

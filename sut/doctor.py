@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sets=tuple(options.set),
     )
     plan, run_root = make_plan(request)
-    executor.check(plan)
+    executor.check(plan, Submission())
     return _look(plan, run_root)
 
 
@@ -62,7 +62,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _look(plan: Plan, run_root: Path) -> int:
     run_dir = newrun.create(plan, run_root)
     job = executor.submit(plan, run_dir, Submission())
-    print(f"job {job.job_id} looks at {len(plan.nodes)} nodes; files: {run_dir}", flush=True)
+    print(
+        f"job {job.job_id} looks at {quantity(len(plan.nodes), 'nodes')}; files: {run_dir}",
+        flush=True,
+    )
     code = follow(job, plan, run_dir)
     _show(run_dir)
     return code

@@ -41,6 +41,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag != "tag:yaml.org,2002:str" and key_node.value != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value} is no word: quote it", key_node.start_mark
+                )
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key '{key_node.value}' stands twice", key_node.start_mark
@@ -67,8 +71,10 @@ def apply(change: str, benchmark: Document, site: Document) -> None:
         document, keys = site, keys[1:]
     if keys[0] == "scenarios" and len(keys) == 3:
         # Said on the command line, so it holds whatever the preset says.
-        for preset in benchmark.get("presets", {}).values():
-            preset.get(keys[1], {}).pop(keys[2], None)
+        presets = benchmark.get("presets")
+        for preset in presets.values() if isinstance(presets, dict) else ():
+            if isinstance(preset, dict) and isinstance(preset.get(keys[1]), dict):
+                preset[keys[1]].pop(keys[2], None)
     for key in keys[:-1]:
         document = document.setdefault(key, {})
         if not isinstance(document, dict):
@@ -134,7 +140,7 @@ def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int:
                 break
             key_node, node = pairs[key]
             line = key_node.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]
             line = node.start_mark.line + 1
         else:

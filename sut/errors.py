@@ -14,6 +14,7 @@ EXIT_FAILED = 3
 # Codes of runs that were stopped from outside: by the wall limit, which is near, or by a signal.
 TRUNCATED = "truncated"
 CANCELLED = "cancelled"
+NODE_LOST = "node_lost"  # a node of the run, or the network to it, was gone
 
 
 class SutError(Exception):

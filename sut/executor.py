@@ -29,8 +29,12 @@ class Submitted(Protocol):
     def done(self) -> bool: ...
 
 
-def check(plan: Plan) -> None:
-    """Raise InputError where this machine can't submit the plan."""
+def check(plan: Plan, submission: Submission) -> None:
+    """Raise InputError where this machine can't submit the plan so."""
+    if plan.slurm is None and submission != Submission():
+        raise InputError(
+            f"--begin and --dependency are Slurm's, and site {plan.site} has none. Leave them out"
+        )
     if plan.slurm is not None and not slurm.is_here():
         raise InputError(
             f"site {plan.site} is a Slurm cluster and this machine has no sbatch. "

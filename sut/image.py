@@ -33,10 +33,15 @@ def staged(image: Path, sha256: str, node_cache: str) -> Path:
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=copy.parent, prefix=".", delete=False) as part:
-            with image.open("rb") as source:
-                shutil.copyfileobj(source, part, 16 * 2**20)
-            os.chmod(part.name, 0o644)
-        os.replace(part.name, copy)
+            try:
+                with image.open("rb") as source:
+                    shutil.copyfileobj(source, part, 16 * 2**20)
+                os.chmod(part.name, 0o644)
+                part.flush()
+                os.replace(part.name, copy)
+            except BaseException:
+                os.unlink(part.name)
+                raise
     except OSError as error:
         raise InputError(
             f"{error.filename or copy}: {error.strerror} on {os.uname().nodename}. "

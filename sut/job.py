@@ -16,7 +16,7 @@ from pathlib import Path
 from sut import allocation, container, image, slurm
 from sut.allocation import Allocation
 from sut.command import command
-from sut.errors import EXIT_BAD_INPUT, InputError
+from sut.errors import InputError
 from sut.plan import Plan, load_plan
 from sut.rundir import RunDir
 
@@ -25,7 +25,7 @@ from sut.rundir import RunDir
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1:
-        return _refuse("usage: python -m sut.job RUN_DIR")
+        raise InputError("usage: python -m sut.job RUN_DIR")
     run_dir = RunDir(arguments[0])
     plan = load_plan(run_dir.plan)
     host = {**os.environ, **slurm.handed_on(os.environ)}
@@ -75,11 +75,6 @@ def wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
             f"{command[0]} can't be started on {os.uname().nodename}: {error.strerror}"
         ) from None
     return code if code >= 0 else 128 - code
-
-
-def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
-    return EXIT_BAD_INPUT
 
 
 if __name__ == "__main__":

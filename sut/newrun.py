@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,19 +19,26 @@ def create(plan: Plan, run_root: Path) -> RunDir:
 
     Raises InputError where that can't be written.
     """
-    try:
+    with writing_to(run_root):
         run_dir = RunDir(new_folder(run_root, f"{plan.benchmark}-{plan.scenario}-{plan.preset}"))
         run_dir.slurm.mkdir()
         run_dir.logs.mkdir()
         write_atomic(run_dir.user_conf, plan.user_conf())
         write_atomic(run_dir.plan, msgspec.json.format(msgspec.json.encode(plan), indent=2))
         _point_latest_at(run_dir)
+    return run_dir
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Inside, an OSError becomes an InputError that tells of ``folder``."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
-            f"{error.filename or run_root}: {error.strerror}. Runs are kept in {run_root}, which "
+            f"{error.filename or folder}: {error.strerror}. Runs are kept in {folder}, which "
             "must be writable and have room; another: --set site.run_root=/path"
         ) from None
-    return run_dir
 
 
 def new_folder(root: Path, name: str) -> Path:

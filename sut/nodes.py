@@ -11,7 +11,7 @@ from sut.allocation import Allocation
 from sut.channel import Channel, LostError
 from sut.control import RemoteNode
 from sut.engine import PartId
-from sut.errors import CANCELLED, RunError
+from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.messages import HELLO
 from sut.node import GRACE_S, LocalNode
 from sut.plan import Plan
@@ -91,7 +91,7 @@ class Nodes:
                     raise RunError(
                         f"node {', '.join(missing)} did not join within {join_s:g} s. The job's "
                         "log, in the run's folder slurm, may tell why",
-                        code="node_lost",
+                        code=NODE_LOST,
                         node=missing[0],
                     )
                 self.check()

@@ -88,6 +88,8 @@ class Observer:
     def _state(
         self, result: record.Record | None
     ) -> Literal["pending", "starting", "running", "over", "lost"]:
+        if result is not None and result.status == "completed":  # and never anything else again
+            return "over"
         job = self._job
         if job is not None and job.state in slurm.WAITING:
             return "pending"

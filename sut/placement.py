@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sut.config import Site, SiteNode
 from sut.document import nearest
 from sut.plan import Device, Engine, EngineKind, Node, Part, Replica, Struct
+from sut.results.units import quantity
 
 LOCALHOST = "localhost"
 
@@ -139,7 +140,7 @@ def _num_replicas(
     elif fits == 0:
         mistakes.append(
             f"a replica needs {size} {what} (tensor_parallel_size x pipeline_parallel_size) and "
-            f"{len(chosen)} {_nodes(len(chosen))} of {num_places} give {total}. "
+            f"{quantity(len(chosen), 'nodes')} of {num_places} give {total}. "
             f"Take more nodes: --nodes {math.ceil(size / max(1, num_places))}"
         )
     elif site.num_replicas is not None and site.num_replicas > fits:
@@ -158,10 +159,6 @@ def _num_replicas(
             f"replicas of {size} ranks do not divide a node's {num_places} {what} evenly"
         )
     return site.num_replicas or fits
-
-
-def _nodes(number: int) -> str:
-    return "node" if number == 1 else "nodes"
 
 
 def _cpus(

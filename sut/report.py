@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError
+from sut.command import command
+from sut.errors import EXIT_FAILED
 from sut.plan import Mode
 from sut.results import record, report
 from sut.results.page import Figure
@@ -79,6 +80,7 @@ def _add(run_dir: RunDir, result: Record, problem: str) -> None:
         print(f"{run_dir.report}: {error.strerror}", file=sys.stderr)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the reports. Exit code 0; 2: not a run; 3: a report has no figures."""
     parser = argparse.ArgumentParser(
@@ -89,11 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
     code = 0
     for path in parser.parse_args(argv).runs:
-        try:
-            result = record.read(path)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_BAD_INPUT
+        result = record.read(path)
         run_dir = RunDir(path if path.is_dir() else path.parent)
         try:
             problem = _write(result, run_dir)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sut import slurm
 from sut.allocation import Allocation, of_process
 from sut.command import command
-from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
+from sut.errors import EXIT_VALID, NODE_LOST, InputError
 from sut.plan import load_plan
 from sut.results import record
 from sut.rundir import RunDir
@@ -22,8 +22,7 @@ from sut.rundir import RunDir
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1:
-        print("usage: python -m sut.requeue RUN_DIR", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        raise InputError("usage: python -m sut.requeue RUN_DIR")
     after_a_lost_node(RunDir(arguments[0]), of_process())
     return EXIT_VALID
 
@@ -36,7 +35,7 @@ def after_a_lost_node(run_dir: RunDir, here: Allocation) -> None:
         return
     attempt = record.read(run_dir.record).attempts[-1]
     of_this = (attempt.job_id, attempt.restart) == (here.job_id, here.attempt)
-    if not of_this or attempt.failure is None or attempt.failure.code != "node_lost":
+    if not of_this or attempt.failure is None or attempt.failure.code != NODE_LOST:
         return
     if here.attempt >= plan.slurm.max_requeues:
         print(f"requeued {here.attempt} times already; the run stays failed", file=sys.stderr)

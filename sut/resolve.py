@@ -53,7 +53,9 @@ def resolve(
     model_path = _model_path(benchmark, site, mistakes)
     dataset_path = _dataset_path(benchmark, site, mistakes)
     placed = place(benchmark.engine, site, nodes, usable_cpus, mistakes)
-    settings = _at_the_sites_rate(settings, benchmark, site, scenario, len(placed.replicas), sets)
+    settings = _at_the_sites_rate(
+        settings, benchmark, site, scenario, preset, len(placed.replicas), sets
+    )
     _check_lengths(benchmark, mistakes)
     _check_settings(scenario, settings, mistakes)
     _check_eager_pipeline(benchmark, site, mistakes)
@@ -125,12 +127,15 @@ def _at_the_sites_rate(
     benchmark: Benchmark,
     site: Site,
     scenario: Scenario,
+    preset: Preset,
     num_replicas: int,
     sets: Sequence[str],
 ) -> ScenarioSettings:
     """The settings with the load that the site's replicas keep up with, unless one was set."""
     rate = site.target_qps.get(benchmark.name, {}).get(scenario)
-    if rate is None or any(s.startswith(f"scenarios.{scenario}.target_qps=") for s in sets):
+    changed = {change.partition("=")[0].strip() for change in sets}
+    given = {f"{of}.{scenario}.target_qps" for of in ("scenarios", f"presets.{preset}")}
+    if rate is None or changed & given:
         return settings
     return msgspec.structs.replace(settings, target_qps=rate * max(1, num_replicas))
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from sut.errors import InputError, RunError
+from sut.errors import CANCELLED, NODE_LOST, InputError, RunError
 from sut.plan import Plan, Struct
 from sut.results import record
 from sut.results.record import Attempt, Hashes, PhaseRecord, Record
 from sut.rundir import RunDir
+
+INTERRUPTIONS = frozenset({CANCELLED, NODE_LOST, record.INTERIM})
 
 
 class Earlier(Struct, frozen=True, kw_only=True):
@@ -33,9 +35,12 @@ class Earlier(Struct, frozen=True, kw_only=True):
         return bool(self.phases) and len(self.phases) == len(plan.phases)
 
 
-def is_complete(run_dir: RunDir) -> bool:
-    """Whether nothing is left to do in it."""
-    return run_dir.record.is_file() and record.read(run_dir.record).status == "completed"
+def was_interrupted(run_dir: RunDir) -> bool:
+    """Whether its last attempt was ended from outside, after which Slurm requeues a job."""
+    if not run_dir.record.is_file():
+        return True
+    failure = record.read(run_dir.record).failure
+    return failure is not None and failure.code in INTERRUPTIONS
 
 
 def earlier(plan: Plan, run_dir: RunDir) -> Earlier:

@@ -54,7 +54,8 @@ def job_name(plan: Plan) -> str:
 
 
 def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
-    """Lines before srun, which since Slurm 22.05 does not look at SLURM_CPUS_PER_TASK."""
+    """Lines before srun: what is done at the script's end, and the cores, for which srun does not
+    look at SLURM_CPUS_PER_TASK since Slurm 22.05."""
     last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
     lines = [f"trap {shlex.quote(last)} EXIT"]
     if asked.cpus_per_task:

@@ -17,7 +17,7 @@ from sut import again, campaign, config, executor, newrun
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError
 from sut.executor import Submitted
-from sut.follow import follow
+from sut.follow import EXIT_DETACHED, follow
 from sut.plan import Mode, Plan, Preset, Scenario
 from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
 from sut.results.units import quantity
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         print(describe(plan), end="")
         return EXIT_VALID
-    executor.check(plan)
+    executor.check(plan, submission)
     run_dir = newrun.create(plan, run_root)
     submitted = executor.submit(plan, run_dir, submission)
     here = plan.slurm is None
@@ -69,14 +69,17 @@ def _campaign(runs: config.Campaign, arguments: argparse.Namespace, submission: 
         for name, plan, _ in planned:
             print(f"# {name}\n{describe(plan)}")
         return EXIT_VALID
-    folder, jobs = campaign.start(runs, planned, submission)
-    for job, plan, run_dir in jobs:
+    jobs = []
+    folder = campaign.folder_for(runs, planned, submission)
+    for job, plan, run_dir in campaign.start(runs, folder, planned, submission):
         print(_submitted(job, plan, run_dir), flush=True)
+        jobs.append((job, plan, run_dir))
     print(f"compare them when they are over:  python -m sut.campaign {folder}", flush=True)
     if arguments.wait is False or (arguments.wait is None and jobs[0][1].slurm is not None):
         return EXIT_VALID
     for job, plan, run_dir in jobs:
-        follow(job, plan, run_dir)
+        if follow(job, plan, run_dir) == EXIT_DETACHED:
+            return EXIT_DETACHED
     return campaign.main([str(folder)])
 
 

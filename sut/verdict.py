@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from sut.errors import EXIT_BAD_INPUT, EXIT_INVALID, EXIT_VALID, InputError
+from sut.command import command
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.plan import Mode, Plan, load_plan
 from sut.results import audit, messaging, mllog, record, rounds, sample_log
 from sut.results.record import PhaseRecord
@@ -25,17 +26,14 @@ NOT_IN_A_LOG = (
 )
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the verdict; the exit code is 0 VALID, 1 INVALID, 2 no verdict possible."""
     options = _options(argv)
-    try:
-        log_dir, others = _what_to_judge(options.log_dir)
-        log = mllog.read(log_dir)
-        plan = _plan_of(log_dir)
-        verdict = _judge(log_dir, log, plan, options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+    log_dir, others = _what_to_judge(options.log_dir)
+    log = mllog.read(log_dir)
+    plan = _plan_of(log_dir)
+    verdict = _judge(log_dir, log, plan, options)
     whole = _together(verdict, others)
     if options.json:
         print(json.dumps(msgspec.to_builtins(whole), indent=2))

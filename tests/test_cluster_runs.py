@@ -94,7 +94,7 @@ def test_a_run_directory_that_a_job_is_at_work_in_is_refused(idle: Cluster) -> N
     second = idle.run(f"{beside} /opt/mlperf-sut/slurm/single.sh {run.name}")
     assert second.returncode == 2, second.stderr
     said = (idle.home() / "second.txt").read_text()
-    assert f"job {run.job_id} is RUNNING and at work in it" in said
+    assert f"job {run.job_id} is RUNNING and has this run directory" in said
 
 
 @pytest.mark.long
@@ -210,7 +210,7 @@ def test_nights_are_compared_with_those_before_and_never_overlap(idle: Cluster) 
 @pytest.mark.timeout(400)
 def test_a_job_of_scrontab_makes_a_run_every_time(idle: Cluster) -> None:
     table = "#SCRON --job-name=sut-nightly --nodes=2 --ntasks-per-node=1 --gres=gpu:1 --mem=0 "
-    table += "--time=04:00:00 --dependency=singleton\n"
+    table += "--time=04:00:00 --signal=USR2@120 --dependency=singleton --open-mode=append\n"
     table += "* * * * * cd /opt/mlperf-sut && bash slurm/nightly.sh --config replay\n"
     idle.run(f"printf %s {shlex.quote(table)} | scrontab -")
     runs = idle.home() / "runs"

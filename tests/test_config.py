@@ -199,3 +199,17 @@ def test_the_embedded_benchmarks_reference_is_the_one_that_was_measured() -> Non
     measured = json.loads((ROOT / "configs/reference/smollm2-135m-news.json").read_text())
     accuracy = config.load("smollm2-135m-news", "local")[0].accuracy
     assert accuracy is not None and accuracy.reference == measured["scores"]
+
+
+@pytest.mark.parametrize("text", ["1: x", "on: x", "? [a]\n: x"])
+def test_a_key_that_is_no_word_is_told_with_its_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(f"name: odd\n{text}\n")
+    with pytest.raises(InputError, match="quote it"):
+        config.load("replay", str(file))
+
+
+def test_a_mistake_in_a_list_that_was_made_longer_is_told() -> None:
+    longer = "site.nodes=[{name: a}, {name: b}, {name: c}, {nam: d}]"
+    with pytest.raises(InputError, match="did you mean 'name'"):
+        config.load("replay", "devcluster", [longer])

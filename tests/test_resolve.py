@@ -191,3 +191,9 @@ def test_what_can_not_work_on_two_nodes_is_refused_with_what_does(
 ) -> None:
     with pytest.raises(InputError, match=text):
         plan_of(benchmark, site="devcluster", nodes="all", sets=changes)
+
+
+@pytest.mark.parametrize("key", ["scenarios.server.target_qps ", "presets.smoke.server.target_qps"])
+def test_a_load_that_is_given_comes_before_the_sites(key: str) -> None:
+    plan = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2", sets=(f"{key}=5",))
+    assert plan.loadgen_settings.target_qps == 5
