@@ -9,6 +9,7 @@ import pytest
 from cluster.cluster import COMPUTE, Cluster
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers, what fills this machine by itself stays in one of them."""
     for item in items:
