@@ -31,7 +31,7 @@ demo: build ## Set everything up and run MLPerf's Server scenario on a small rea
 	@$(PY) -m sut.submit --scenario server
 
 test: lint cpp-test cluster-parts ## Set everything up and run the tests, but for those of test-long
-	@$(PY) -m pytest --numprocesses=2 --dist=loadgroup
+	@$(PY) -m pytest
 
 test-long: build cluster-parts ## What make test leaves out: lost nodes, preemption, limits; one model over two nodes
 	@$(PY) -m pytest -m long

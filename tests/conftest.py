@@ -9,15 +9,6 @@ import pytest
 from cluster.cluster import COMPUTE, Cluster
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, what fills this machine by itself stays in one of them."""
-    for item in items:
-        fills = item.get_closest_marker("vllm") or "cluster" in getattr(item, "fixturenames", ())
-        if fills:
-            item.add_marker(pytest.mark.xdist_group("machine"))
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The test cluster of this checkout, up. One that was up before is left up, with its jobs."""
