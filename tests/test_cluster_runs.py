@@ -87,8 +87,8 @@ def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) ->
 
 
 @pytest.mark.long
-def test_a_run_directory_that_a_job_is_at_work_in_is_refused(idle: Cluster) -> None:
-    run = submit(idle, *replay(100), "--nodes", "jw2")
+def test_a_run_directory_that_another_job_has_is_refused(idle: Cluster) -> None:
+    run = submit(idle, *replay(100), "--nodes", "jw2", "--set", "site.slurm.memory_gib=1")
     until(run.has_measured)
     beside = "sbatch --wait --nodelist=jw2 --gres=none --mem=1G --output=second.txt"
     second = idle.run(f"{beside} /opt/mlperf-sut/slurm/single.sh {run.name}")
