@@ -144,8 +144,8 @@ PYBIND11_MODULE(_core, m) {
                  std::move(links), std::move(store), layout,
                  sut::Dispatcher::Options{max_output_tokens, sample_deadline_s, stall_deadline_s});
            }),
-           "links"_a.none(false), "store"_a.none(false), "layout"_a, py::kw_only(), "max_output_tokens"_a,
-           "sample_deadline_s"_a, "stall_deadline_s"_a)
+           "links"_a.none(false), "store"_a.none(false), "layout"_a, py::kw_only(),
+           "max_output_tokens"_a, "sample_deadline_s"_a, "stall_deadline_s"_a)
       .def("wait_ready", &sut::Dispatcher::wait_ready, "timeout_s"_a, ReleaseGil())
       .def("ready_response",
            [](const sut::Dispatcher& dispatcher, int replica) -> std::optional<py::bytes> {
@@ -196,8 +196,8 @@ PYBIND11_MODULE(_core, m) {
                                            std::move(log_dir), std::move(sut_name),
                                            std::move(qsl_name)});
            }),
-           "dispatcher"_a.none(false), py::kw_only(), "model"_a, "scenario"_a, "mode"_a, "user_conf"_a,
-           "audit_conf"_a, "log_dir"_a, "sut_name"_a, "qsl_name"_a)
+           "dispatcher"_a.none(false), py::kw_only(), "model"_a, "scenario"_a, "mode"_a,
+           "user_conf"_a, "audit_conf"_a, "log_dir"_a, "sut_name"_a, "qsl_name"_a)
       .def_property_readonly("limits_ns", &sut::LoadGenTest::limits_ns)
       .def("start", &sut::LoadGenTest::start, ReleaseGil())
       .def("wait", &sut::LoadGenTest::wait, "timeout_s"_a, ReleaseGil())

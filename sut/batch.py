@@ -90,7 +90,7 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
 
 
 def _require_unused(run_dir: RunDir, before: resume.Earlier, job: Allocation) -> None:
-    """Raise InputError where another job is at work in the run directory."""
+    """Raise InputError where another job has the run directory, at work or requeued."""
     last = before.attempts[-1] if before.attempts else None
     if last is None or last.job_id in ("", job.job_id):
         return

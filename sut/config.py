@@ -1,8 +1,8 @@
 """Benchmarks, sites and campaigns: YAML in, frozen values out.
 
 The structs here and in :mod:`sut.plan` are the one definition; the JSON Schemas in
-``configs/schema`` are generated from them (:mod:`sut.schema`), and
-:mod:`sut.document` checks what is read by them.
+``configs/schema`` are generated from them (:mod:`sut.schema`), and :mod:`sut.document` checks
+what is read by them.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def apply(change: str, benchmark: Document, site: Document) -> None:
             'in quotes: site.models."a.b"=/path'
         )
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise InputError(f"--set {change}: the value is not YAML") from None
     document = benchmark

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sut import config, system
 from sut.command import command
-from sut.errors import EXIT_BAD_INPUT, EXIT_VALID, InputError
+from sut.errors import EXIT_VALID, InputError
 from sut.submission import manifest, reasons, runs, tree
 from sut.submission.reasons import Division
 from sut.submission.runs import SCENARIOS, Run
@@ -47,13 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(folder: Path) -> int:
     try:
         changes = manifest.changes(folder)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}") from None
     if changes:
-        lines = ["error: not as it was built:", *(f"  - {change}" for change in changes)]
-        print("\n".join([*lines, "Build it again from its runs."]), file=sys.stderr)
-        return EXIT_BAD_INPUT
+        lines = ["not as it was built:", *(f"  - {change}" for change in changes)]
+        raise InputError("\n".join([*lines, "Build it again from its runs."]))
     print(f"{folder}: every file is as it was built")
     return EXIT_VALID
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,6 @@ NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take s
 POLL_S = 0.25
 EXIT_GRACE_S = 1.0  # between a lost connection and the exit code that explains it
 SIGNAL_GRACE_S = 0.3
-# How engines end that were told to; on a busy machine the others hear of it some time later.
-TOLD_TO_STOP = {0, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT}
-STOPPED_GRACE_S = 2.0
 LOG_LINES = 12
 
 
@@ -194,9 +190,9 @@ class Serving:
             time.sleep(0.05)
         part, code, message = (replica.index, 0), failure.code, failure.message
         if exited is not None:
-            part, status = exited
             # A signal for the whole step reaches engines and nodes too: let it reach us.
-            time.sleep(STOPPED_GRACE_S if status in TOLD_TO_STOP else SIGNAL_GRACE_S)
+            time.sleep(SIGNAL_GRACE_S)
+            part, status = exited
             code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
         return RunError(
             f"{message}. {self._last_words(part)}",

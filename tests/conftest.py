@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from cluster.cluster import COMPUTE, Cluster
+
+
+def pytest_configure() -> None:
+    # A shell that starts us in the background has us ignore it, and so would all that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -209,6 +209,11 @@ def test_a_key_that_is_no_word_is_told_with_its_line(tmp_path: Path, text: str) 
         config.load("replay", str(file))
 
 
+def test_a_key_that_is_no_word_is_refused_on_the_command_line_too() -> None:
+    with pytest.raises(InputError, match=r"--set site\.env"):
+        config.load("replay", "local", ["site.env={1: x}"])
+
+
 def test_a_mistake_in_a_list_that_was_made_longer_is_told() -> None:
     longer = "site.nodes=[{name: a}, {name: b}, {name: c}, {nam: d}]"
     with pytest.raises(InputError, match="did you mean 'name'"):

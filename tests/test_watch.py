@@ -114,7 +114,7 @@ def test_watchers_that_come_and_go_leave_the_run_and_its_files_alone(running: Pa
         )
         assert watcher.stdout is not None and b"performance" in watcher.stdout.readline()
         watcher.send_signal(number)
-        watcher.communicate(timeout=60)
+        watcher.communicate(timeout=20)
         assert watcher.returncode == (0 if number == signal.SIGINT else -number)
     assert before == {path: path.stat().st_mtime_ns for path in unchanging(running)}
     assert look(running.parent.parent)["state"] == "running"
