@@ -3,13 +3,15 @@
 #include <zmq.h>
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "socket.h"
 
 namespace sut {
 
-// Tells that a peer of a socket is gone. Used by the socket's thread; lives no longer than it.
+// Tells that a connection of a socket is gone, even where the peer comes back at once and ZeroMQ
+// goes on as if nothing had been lost. Used by the socket's thread; lives no longer than it.
 class DisconnectMonitor {
  public:
   DisconnectMonitor(const Context& context, Socket& watched)
@@ -26,11 +28,17 @@ class DisconnectMonitor {
   DisconnectMonitor(const DisconnectMonitor&) = delete;
   DisconnectMonitor& operator=(const DisconnectMonitor&) = delete;
 
-  // True if a connection was lost since the last call: a peer's, or a stranger's at the port.
-  bool take() {
-    Frame frame;
+  // True if this connection was lost since the last call: a Frame's source(). Others, as of a
+  // stranger that knocked on the port, are forgotten.
+  bool take(int connection) {
+    Frame event, endpoint;
     bool lost = false;
-    while (events_.receive(frame)) lost = true;
+    while (events_.receive(event)) {
+      events_.receive(endpoint);  // ZeroMQ delivers a message's frames all at once
+      std::int32_t closed;        // after 16 bits that name the event
+      std::memcpy(&closed, event.data() + sizeof(std::uint16_t), sizeof closed);
+      lost |= closed == connection;
+    }
     return lost;
   }
 

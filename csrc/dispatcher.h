@@ -117,7 +117,7 @@ class Dispatcher {
     std::optional<std::string> ready_response;  // under state_mutex_
     bool ready = false;                         // the rest: I/O thread only
     std::int64_t last_heard_ns = 0;
-    std::int64_t suspect_until_ns = 0;  // a connection was lost; is it this engine's?
+    std::int64_t input_lost_ns = 0;  // 0: it is not
   };
 
   void run();  // the I/O thread
@@ -126,6 +126,9 @@ class Dispatcher {
   void serve(Replica& replica, int index);
   void receive_ready(Replica& replica);
   void receive_outputs(Replica& replica, int index);
+  void fail_by_lost_output(Replica& replica, int index);
+  void fail_by_lost_connection(int index);
+  void fail_by_dead_engine(int index);
   bool handle_outputs(Replica& replica, int index, std::int64_t now);
   bool handle_output(Replica& replica, int index, const Outputs::Output& output, std::int64_t now);
   void keep_tokens(Replica& replica, InFlightTable::Slot& slot,

@@ -10,9 +10,9 @@ namespace {
 constexpr std::int64_t kTickMs = 250;  // how often deadlines are looked at while work is in flight
 constexpr std::int64_t kNsPerMs = 1'000'000;
 
-// How long a lost connection is looked into before it is put down to a stranger on the port:
-// ROUTER forgets a peer some time after the disconnect is told.
-constexpr std::int64_t kSuspectNs = 2'000 * kNsPerMs;
+// An engine that dies loses both its connections, and may say why by the one for outputs: so long
+// that one is waited for.
+constexpr std::int64_t kLastWordsNs = 500 * kNsPerMs;
 
 std::int64_t to_ns(double seconds) {
   constexpr double kLongestS = 1e8;  // fits every clock
@@ -21,6 +21,11 @@ std::int64_t to_ns(double seconds) {
 
 std::string seconds_text(double seconds) {
   return std::to_string(std::llround(seconds)) + " s";
+}
+
+bool is_engine_dead(Frame& frame) {
+  const std::span<const char> bytes = frame.bytes();
+  return std::string_view(bytes.data(), bytes.size()) == kEngineCoreDead;
 }
 
 std::string replica_text(int index) { return "replica " + std::to_string(index); }
@@ -44,9 +49,9 @@ void Dispatcher::run() {
 }
 
 void Dispatcher::poll() {
-  bool suspects = false;
-  for (const auto& replica : replicas_) suspects |= replica->suspect_until_ns != 0;
-  const long timeout_ms = in_flight_.size() > 0 || suspects ? kTickMs : -1;
+  bool lost = false;
+  for (const auto& replica : replicas_) lost |= replica->input_lost_ns != 0;
+  const long timeout_ms = in_flight_.size() > 0 || lost ? kTickMs : -1;
   if (zmq_poll(poll_items_.data(), static_cast<int>(poll_items_.size()), timeout_ms) < 0 &&
       zmq_errno() != EINTR)
     throw SocketError("zmq_poll");
@@ -67,9 +72,29 @@ void Dispatcher::serve(Replica& replica, int index) {
   const auto readable = [items](ReplicaLink::Item i) { return items[i].revents & ZMQ_POLLIN; };
   if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
   if (readable(ReplicaLink::kInput)) receive_ready(replica);
-  if (readable(ReplicaLink::kOutput)) receive_outputs(replica, index);
-  if (readable(ReplicaLink::kDisconnect) && replica.link.take_disconnect() && replica.ready)
-    replica.suspect_until_ns = now_ns() + kSuspectNs;
+  // An engine that connects anew goes on as if nothing had happened, and an answer that lost tokens
+  // on the way looks like a short one: a lost connection ends the run, before what comes by the next.
+  if (readable(ReplicaLink::kInputLost) && replica.link.take_input_lost())
+    replica.input_lost_ns = now_ns();
+  if (readable(ReplicaLink::kOutputLost) && replica.link.take_output_lost())
+    fail_by_lost_output(replica, index);
+  else if (readable(ReplicaLink::kOutput))
+    receive_outputs(replica, index);
+}
+
+void Dispatcher::fail_by_lost_output(Replica& replica, int index) {
+  Frame frame;
+  while (replica.link.receive_output(frame))
+    if (is_engine_dead(frame)) return fail_by_dead_engine(index);
+  fail_by_lost_connection(index);
+}
+
+void Dispatcher::fail_by_lost_connection(int index) {
+  fail({"connection_lost", "the connection to " + replica_text(index) + " is lost", index});
+}
+
+void Dispatcher::fail_by_dead_engine(int index) {
+  fail({"engine_dead", replica_text(index) + " told that its engine core is dead", index});
 }
 
 void Dispatcher::receive_ready(Replica& replica) {
@@ -89,10 +114,7 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
   while (!failed() && replica.link.receive_output(frame)) {
     const std::int64_t now = now_ns();
     const std::span<const char> bytes = frame.bytes();
-    if (std::string_view(bytes.data(), bytes.size()) == kEngineCoreDead) {
-      fail({"engine_dead", replica_text(index) + " told that its engine core is dead", index});
-      return;
-    }
+    if (is_engine_dead(frame)) return fail_by_dead_engine(index);
     const std::string error = decode_outputs(bytes, layout_, outputs_);
     if (!error.empty()) {
       fail({"protocol_error", replica_text(index) + " sent outputs that can't be read: " + error,
@@ -223,10 +245,7 @@ void Dispatcher::admit() {
     if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
     replica.stats.admit(now, request.num_prompt_tokens);
     waiting = queue_.erase(waiting);
-    if (!replica.link.send(request, id)) {
-      fail({"connection_lost", "the connection to " + replica_text(index) + " is lost", index});
-      return;
-    }
+    if (!replica.link.send(request, id)) return fail_by_lost_connection(index);
   }
 }
 
@@ -238,13 +257,8 @@ void Dispatcher::check_deadlines() {
   for (std::size_t i = 0; i < replicas_.size(); ++i) {
     Replica& replica = *replicas_[i];
     const int index = static_cast<int>(i);
-    if (replica.suspect_until_ns != 0) {
-      if (!replica.link.probe()) {
-        fail({"connection_lost", "the connection to " + replica_text(index) + " is lost", index});
-        return;
-      }
-      if (now > replica.suspect_until_ns) replica.suspect_until_ns = 0;
-    }
+    if (replica.input_lost_ns != 0 && now - replica.input_lost_ns > kLastWordsNs)
+      return fail_by_lost_connection(index);
     if (replica.stats.in_flight() > 0 &&
         now - replica.last_heard_ns > to_ns(options_.stall_deadline_s)) {
       fail({"stall",

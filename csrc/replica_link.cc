@@ -7,7 +7,6 @@ namespace sut {
 namespace {
 
 constexpr char kAdd = '\x00';
-constexpr char kAbort = '\x01';
 constexpr std::size_t kMaxDepth = 32;  // vLLM's HELLO nests 1 deep
 
 // A cut link is noticed when this long no heartbeat was answered. libzmq answers on its own
@@ -63,7 +62,8 @@ ReplicaLink::ReplicaLink(const Context& context, const std::string& host)
     : handshake_(context, ZMQ_ROUTER),
       input_(context, ZMQ_ROUTER),
       output_(context, ZMQ_PULL),
-      disconnect_(context, input_) {
+      input_lost_(context, input_),
+      output_lost_(context, output_) {
   input_.set(ZMQ_ROUTER_MANDATORY, 1);
   input_.set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);
   input_.set(ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs);
@@ -97,29 +97,29 @@ std::optional<std::string> ReplicaLink::receive_ready() {
     if (identity_.empty()) {
       identity_ = identity.text();
       response = message.text();
+      input_lost_.take(kUnknown);  // of earlier connections, whose numbers are given out again
+      input_source_ = message.source();
     }
     skip_rest(input_, message);
   }
   return response;
 }
 
+bool ReplicaLink::receive_output(Frame& frame) {
+  if (!output_.receive(frame)) return false;
+  if (output_source_ == kUnknown) {
+    output_lost_.take(kUnknown);  // as for the input
+    output_source_ = frame.source();
+  }
+  return true;
+}
+
 bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
+  Frame identity(identity_);
+  Frame type({&kAdd, 1});
   Frame payload(request.bytes);
   write_request_id(id, payload.data() + request.id_offset);
-  return send_frames(kAdd, payload);
-}
-
-bool ReplicaLink::probe() {
-  constexpr char kEmptyArray = '\x90';
-  Frame payload({&kEmptyArray, 1});
-  return send_frames(kAbort, payload);
-}
-
-bool ReplicaLink::send_frames(char type, Frame& payload) {
-  Frame identity(identity_);
-  Frame type_frame({&type, 1});
-  return input_.send(identity, true) && input_.send(type_frame, true) &&
-         input_.send(payload, false);
+  return input_.send(identity, true) && input_.send(type, true) && input_.send(payload, false);
 }
 
 ReplicaLinks::ReplicaLinks(const std::string& host, int num_replicas) {

@@ -28,9 +28,10 @@ class ReplicaLink {
 
   const std::string& handshake_endpoint() const { return handshake_endpoint_; }
   // To poll for input, in this order.
-  enum Item { kHandshake, kInput, kOutput, kDisconnect, kNumItems };
+  enum Item { kHandshake, kInput, kOutput, kInputLost, kOutputLost, kNumItems };
   std::array<zmq_pollitem_t, kNumItems> poll_items() const {
-    return {handshake_.readable(), input_.readable(), output_.readable(), disconnect_.readable()};
+    return {handshake_.readable(), input_.readable(), output_.readable(), input_lost_.readable(),
+            output_lost_.readable()};
   }
 
   // Answers a waiting HELLO with our addresses. Nothing else on this socket needs an answer.
@@ -40,24 +41,26 @@ class ReplicaLink {
   std::optional<std::string> receive_ready();
 
   // One frame of outputs. False when there is none.
-  bool receive_output(Frame& frame) { return output_.receive(frame); }
+  bool receive_output(Frame& frame);
 
   // Sends one request with `id` written into it. False when the engine is gone.
   bool send(const SampleStore::Request& request, RequestId id);
 
-  // True once per lost connection of any peer: ours, or a stranger that knocked on the port.
-  bool take_disconnect() { return disconnect_.take(); }
-
-  // Whether our engine can still be reached; asks by an abort of no requests.
-  bool probe();
+  // Whether the engine's connection was lost since the last call, the one that its ready response
+  // or its outputs came by.
+  bool take_input_lost() { return input_lost_.take(input_source_); }
+  bool take_output_lost() { return output_lost_.take(output_source_); }
 
  private:
-  bool send_frames(char type, Frame& payload);
+  static constexpr int kUnknown = -1;
 
   Socket handshake_;
   Socket input_;
   Socket output_;
-  DisconnectMonitor disconnect_;  // of input_
+  DisconnectMonitor input_lost_;
+  DisconnectMonitor output_lost_;
+  int input_source_ = kUnknown;
+  int output_source_ = kUnknown;
   std::string handshake_endpoint_;
   std::string input_endpoint_;
   std::string output_endpoint_;

@@ -55,6 +55,8 @@ class Frame {
   char* data() { return static_cast<char*>(zmq_msg_data(&message_)); }
   std::size_t size() const { return zmq_msg_size(&message_); }
   bool has_more() const { return zmq_msg_more(&message_) != 0; }
+  // The connection that it came by, as a file descriptor; -1 for a frame of our own.
+  int source() const { return zmq_msg_get(&message_, ZMQ_SRCFD); }
   std::span<const char> bytes() { return {data(), size()}; }
   std::string text() { return {data(), size()}; }
   zmq_msg_t* handle() { return &message_; }

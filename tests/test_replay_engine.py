@@ -362,6 +362,14 @@ def test_it_answers_a_request_never_sent_when_told(start: Start) -> None:
     assert [output.request_id for output in front_end.frame().outputs] == ["f" * 16]
 
 
+def test_it_loses_its_connection_and_makes_another_when_told(start: Start) -> None:
+    front_end = start("--fault", "reset@1")
+    events = front_end.output.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    assert front_end.generate(1, [5], max_tokens=1) == ([5], LENGTH)
+    assert events.poll(20_000)
+    assert front_end.generate(2, [5], max_tokens=1) == ([5], LENGTH)
+
+
 def test_it_becomes_slow_when_told(start: Start) -> None:
     front_end = start("--step-base-us", "10000", "--fault", "slow@1:10")
 

@@ -16,6 +16,7 @@ enum class FaultKind {
   kSlow,
   kTruncate,
   kUnknownId,
+  kReset,
   kDieLoading,
   kNeverReady,
 };

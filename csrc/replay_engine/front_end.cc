@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <stdexcept>
+#include <thread>
 
 namespace replay {
 namespace {
 
 constexpr std::int64_t kHandshakeTimeoutNs = 300'000'000'000;
 constexpr std::chrono::milliseconds kHandshakeLinger{5000};
+constexpr std::chrono::milliseconds kReconnectInterval{100};  // libzmq's
 
 // Indexes of poll_items_. Those past the last are of sockets whose peer may be lost.
 enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstLoss };
@@ -34,13 +36,24 @@ std::optional<Addresses> FrontEnd::say_hello() {
 }
 
 void FrontEnd::become_ready(const Addresses& addresses, std::span<const char> ready_response) {
-  output_.emplace(context_, ZMQ_PUSH, addresses.output);
+  output_address_ = addresses.output;
   input_.emplace(context_, ZMQ_DEALER, addresses.input, kIdentity);
+  connect_output();
   input_->send(ready_response);
   handshake_->send(ready_message());
   handshake_->set_linger(kHandshakeLinger);
-  poll_on(*input_, std::array{input_->lost(), output_->lost()});
   handshake_.reset();
+}
+
+void FrontEnd::reset_output() {
+  output_.reset();
+  std::this_thread::sleep_for(kReconnectInterval);
+  connect_output();
+}
+
+void FrontEnd::connect_output() {
+  output_.emplace(context_, ZMQ_PUSH, output_address_);
+  poll_on(*input_, std::array{input_->lost(), output_->lost()});
 }
 
 bool FrontEnd::wait(std::int64_t until_ns) {

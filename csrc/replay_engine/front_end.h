@@ -35,6 +35,10 @@ class FrontEnd {
   // One frame to the front-end. Copied, never blocks. Requires become_ready().
   void send(std::span<const char> frame) { output_->send(frame); }
 
+  // Lose the connection for outputs, and what is on its way, and make it anew, as ZeroMQ does after
+  // a TCP reset.
+  void reset_output();
+
   // Block until there is a frame to receive, or the moment `until_ns` of the monotonic clock. False
   // when it is over: the front-end has gone away, or a stop signal has come.
   bool wait(std::int64_t until_ns);
@@ -46,6 +50,7 @@ class FrontEnd {
   const char* reason() const { return reason_; }
 
  private:
+  void connect_output();
   void poll_on(Connection& source, std::span<const zmq_pollitem_t> losses);
 
   StopSignal stop_signal_;  // before the context, whose threads inherit the signal mask
@@ -55,6 +60,7 @@ class FrontEnd {
   std::optional<Connection> handshake_;
   std::optional<Connection> input_;
   std::optional<Connection> output_;
+  std::string output_address_;
   Connection* source_ = nullptr;  // the socket that is read: handshake_, then input_
   std::vector<zmq_pollitem_t> poll_items_;
   const char* reason_ = "";

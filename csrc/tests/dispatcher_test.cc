@@ -1,9 +1,5 @@
-// The dispatcher against real replay engines: answers, spreading, every way to fail, shutdown.
+// The dispatcher with real replay engines: answers, spreading, counting, shutdown.
 #include "../dispatcher.h"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <map>
@@ -11,45 +7,9 @@
 
 #include "../generate.h"
 #include "engine_process.h"
+#include "strict_sink.h"
 
 namespace {
-
-// Checks the sink's contract: one thread, first token before completion, each at most once.
-class StrictSink final : public sut::ResponseSink {
- public:
-  explicit StrictSink(sut::Dispatcher& dispatcher) : dispatcher_(dispatcher) {}
-
-  void on_first_token(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
-    check_thread();
-    CHECK(!tokens.empty());
-    CHECK(seen_[id]++ == 0);
-  }
-  void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
-    check_thread();
-    CHECK(seen_[id]++ == 1);
-    CHECK(tokens.size() == kMaxTokens);
-    if (completed_.fetch_add(1) + 1 == expected.load()) dispatcher_.notify();
-  }
-
-  bool done() const { return completed_.load() == expected.load(); }
-  std::atomic<int> expected{0};
-
- private:
-  void check_thread() {
-    if (thread_ == std::thread::id()) thread_ = std::this_thread::get_id();
-    CHECK(thread_ == std::this_thread::get_id());
-  }
-  sut::Dispatcher& dispatcher_;
-  std::thread::id thread_;
-  std::map<std::uintptr_t, int> seen_;
-  std::atomic<int> completed_{0};
-};
-
-std::vector<sut::Sample> samples(std::size_t count) {
-  std::vector<sut::Sample> samples;
-  for (std::size_t i = 0; i < count; ++i) samples.push_back({i, i % 100});
-  return samples;
-}
 
 void every_sample_gets_its_own_answer() {
   System system(2);
@@ -163,91 +123,6 @@ void a_light_load_reaches_every_replica() {
   for (const auto& replica : system.dispatcher->stats().replicas) CHECK(replica.completed == 2);
 }
 
-void a_fault_is_a_failure_with_its_reason(const std::string& fault, const std::string& code) {
-  sut::Dispatcher::Options options = kOptions;
-  options.stall_deadline_s = 1.0;
-  System system(1, options, {"--fault", fault});
-  StrictSink sink(*system.dispatcher);
-  sink.expected = 50;
-  system.dispatcher->issue(samples(50), sink);
-  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 20));
-  const auto failure = system.dispatcher->failure();
-  CHECK(failure);
-  if (failure->code != code)
-    std::fprintf(stderr, "%s gave %s: %s\n", fault.c_str(), failure->code.c_str(),
-                 failure->message.c_str());
-  CHECK(failure->code == code && failure->replica == 0);
-  CHECK(system.dispatcher->stopped());
-  const auto s = system.dispatcher->stats();
-  CHECK(s.completed + s.failed == s.issued);
-  system.dispatcher->issue(samples(1), sink);  // dropped
-  bool threw = false;
-  try {
-    sut::generate(*system.dispatcher, {0}, 0, 60);
-  } catch (const sut::Stopped&) {
-    threw = true;
-  }
-  CHECK(threw);
-}
-
-void a_sample_over_its_deadline_is_a_failure() {
-  sut::Dispatcher::Options options = kOptions;
-  options.sample_deadline_s = 0.5;
-  System system(1, options, {"--step-base-us", "300000"});
-  StrictSink sink(*system.dispatcher);
-  sink.expected = 1;
-  system.dispatcher->issue(samples(1), sink);
-  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 20));
-  CHECK(system.dispatcher->failure()->code == "sample_deadline");
-}
-
-void a_killed_engine_is_noticed() {
-  System system(2);
-  StrictSink sink(*system.dispatcher);
-  sink.expected = 100'000;
-  system.dispatcher->issue(samples(100'000), sink);
-  system.dispatcher->wait([] { return false; }, 0.1);
-  system.engines[1]->kill();
-  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 5));
-  const auto failure = system.dispatcher->failure();
-  CHECK(failure && failure->code == "connection_lost" && failure->replica == 1);
-}
-
-void a_stranger_on_the_port_does_no_harm() {
-  System system(1);
-  const std::string endpoint = system.links->handshake_endpoint(0);
-  const auto port = static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1)));
-  for (std::uint16_t offset = 0; offset < 1; ++offset) {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(port);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    CHECK(write(fd, "GET / HTTP/1.0\r\n\r\n", 18) == 18);
-    close(fd);
-  }
-  CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
-  CHECK(!system.dispatcher->failure());
-}
-
-void a_hello_that_claims_four_billion_values_does_no_harm() {
-  System system(1);
-  const sut::Context context;
-  sut::Socket stranger(context, ZMQ_DEALER);
-  stranger.connect(system.links->handshake_endpoint(0));
-  const auto send = [&](std::string_view bytes) {
-    sut::Frame frame(bytes);
-    CHECK(stranger.send(frame, false));
-  };
-  send("\xdd\xff\xff\xff\xff");  // an array of 2^32 - 1
-  send("\x81\xa6status\xa5HELLO");  // read after it, so its answer tells that both were
-  zmq_pollitem_t item = stranger.readable();
-  CHECK(zmq_poll(&item, 1, 20'000) == 1);
-  CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
-  CHECK(!system.dispatcher->failure());
-}
-
 void closing_in_the_middle_ends_everything() {
   System system(2);
   StrictSink sink(*system.dispatcher);
@@ -307,17 +182,6 @@ int main(int argc, char** argv) {
   a_sample_that_waits_for_its_replica_holds_up_no_other();
   the_clock_stops_with_the_dispatcher();
   a_light_load_reaches_every_replica();
-  a_fault_is_a_failure_with_its_reason("die@3", "connection_lost");
-  a_fault_is_a_failure_with_its_reason("dead@3", "engine_dead");
-  a_fault_is_a_failure_with_its_reason("stall@3", "stall");
-  a_fault_is_a_failure_with_its_reason("error@3", "request_failed");
-  a_fault_is_a_failure_with_its_reason("garbage@3", "protocol_error");
-  a_fault_is_a_failure_with_its_reason("truncate@3", "protocol_error");
-  a_fault_is_a_failure_with_its_reason("unknown-id@3", "protocol_error");
-  a_sample_over_its_deadline_is_a_failure();
-  a_killed_engine_is_noticed();
-  a_stranger_on_the_port_does_no_harm();
-  a_hello_that_claims_four_billion_values_does_no_harm();
   closing_in_the_middle_ends_everything();
   bad_arguments_are_refused();
 }
