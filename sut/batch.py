@@ -15,18 +15,33 @@ from pathlib import Path
 from sut import allocation, newrun, requeue, resume, slurm
 from sut.allocation import Allocation
 from sut.command import command
-from sut.errors import InputError
+from sut.errors import EXIT_VALID, InputError
 from sut.job import wait
 from sut.plan import Plan, load_plan
 from sut.planning import make_plan
 from sut.rundir import RunDir
 from sut.submit import parse, request_of
 
+HELP = """\
+Inside a Slurm job: make a run for the nodes that the job has, or take the one that is given, start
+it on each of them and wait. The scripts in slurm/ do: sbatch slurm/single.sh [...]"""
+
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is the run's."""
-    return run(sys.argv[1:] if argv is None else list(argv))[1]
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if has_helped("sut.batch", arguments):
+        return EXIT_VALID
+    return run(arguments)[1]
+
+
+def has_helped(module: str, arguments: Sequence[str]) -> bool:
+    """Print the help of a command with our arguments, if it is asked for."""
+    if {"-h", "--help"}.isdisjoint(arguments):
+        return False
+    print(f"usage: python -m {module} [RUN_DIR | options of python -m sut.submit]\n\n{HELP}")
+    return True
 
 
 def run(arguments: list[str]) -> tuple[RunDir, int]:

@@ -1,15 +1,17 @@
-"""What every command does with a user's mistake, and with a reader that has left."""
+"""What commands have in common: a user's mistake, a reader that has left, a run directory."""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec
 
 from sut.errors import SutError
+from sut.rundir import RunDir
 
 # As the shell says of a program that the signal ended.
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -39,3 +41,10 @@ def command(main: Callable[_P, int]) -> Callable[_P, int]:
         return code
 
     return run
+
+
+def run_dir_of(argv: Sequence[str] | None, module: str, description: str) -> RunDir:
+    """The one argument of a command that takes a run directory. Exits on --help and mistakes."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="as python -m sut.submit makes them")
+    return RunDir(parser.parse_args(argv).run_dir)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sut import allocation, container, image, slurm
 from sut.allocation import Allocation
-from sut.command import command
+from sut.command import command, run_dir_of
 from sut.errors import InputError
 from sut.plan import Plan, load_plan
 from sut.rundir import RunDir
@@ -23,10 +23,7 @@ from sut.rundir import RunDir
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if len(arguments) != 1:
-        raise InputError("usage: python -m sut.job RUN_DIR")
-    run_dir = RunDir(arguments[0])
+    run_dir = run_dir_of(argv, "sut.job", "Start a run on this node of its job, and wait for it.")
     plan = load_plan(run_dir.plan)
     host = {**os.environ, **slurm.handed_on(os.environ)}
     here = allocation.of_process(host)

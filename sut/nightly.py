@@ -17,6 +17,8 @@ from sut.errors import EXIT_VALID
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if batch.has_helped("sut.nightly", arguments):
+        return EXIT_VALID
     run_dir, code = batch.run(arguments)
     if code != EXIT_VALID:
         return code

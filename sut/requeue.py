@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from sut import slurm
 from sut.allocation import Allocation, of_process
-from sut.command import command
-from sut.errors import EXIT_VALID, NODE_LOST, InputError
+from sut.command import command, run_dir_of
+from sut.errors import EXIT_VALID, NODE_LOST
 from sut.plan import load_plan
 from sut.results import record
 from sut.rundir import RunDir
@@ -20,10 +20,8 @@ from sut.rundir import RunDir
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if len(arguments) != 1:
-        raise InputError("usage: python -m sut.requeue RUN_DIR")
-    after_a_lost_node(RunDir(arguments[0]), of_process())
+    description = "Requeue this job if the run that it held lost a node."
+    after_a_lost_node(run_dir_of(argv, "sut.requeue", description), of_process())
     return EXIT_VALID
 
 

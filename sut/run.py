@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from sut import dataset, model, node, preflight, resume
 from sut.allocation import Allocation, check, of_process
+from sut.command import run_dir_of
 from sut.dataset import Samples
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, RunError, SutError
 from sut.nodes import Nodes
@@ -33,11 +34,9 @@ from sut.telemetry import Sampler
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if len(arguments) != 1:
-        _leave(EXIT_BAD_INPUT, "usage: python -m sut.run RUN_DIR")
+    run_dir = run_dir_of(argv, "sut.run", "Run a plan on this node, as its job has it.")
     signals = Signals()
-    run_dir, allocation = RunDir(arguments[0]), of_process()
+    allocation = of_process()
     try:
         plan = load_plan(run_dir.plan)
         check(plan, allocation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 import records
 from plans import plan_of
 
-from sut import job, newrun, requeue
+from sut import batch, job, newrun, nightly, requeue, run
 from sut.plan import Plan
 from sut.results import record
 from sut.results.record import Attempt, Failure
@@ -134,3 +135,25 @@ def test_a_folder_without_a_plan_is_refused(
 ) -> None:
     assert job.main([str(RunDir(tmp_path))]) == 2
     assert "holds no plan.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("main", [job.main, requeue.main, run.main])
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), ([], 2)])
+def test_a_command_of_a_run_directory_says_what_it_takes(
+    main: Callable[[list[str]], int],
+    argv: list[str],
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(argv)
+    said = capsys.readouterr()
+    assert left.value.code == code and "RUN_DIR" in said.out + said.err
+
+
+@pytest.mark.parametrize("main", [batch.main, nightly.main])
+def test_a_batch_scripts_command_has_help_outside_of_a_job(
+    main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--help"]) == 0
+    assert "options of python -m sut.submit" in capsys.readouterr().out
