@@ -44,7 +44,8 @@ parse() {
   device=${1:-} output='' base='' wheels='' parts='packages project'
   case $device in
   cpu | cuda) shift ;;
-  *) die "usage: containers/build.sh cpu|cuda [--output FILE] [--base IMAGE] [--wheels FOLDER]" ;;
+  *) die "usage: containers/build.sh cpu|cuda [--output FILE] [--base IMAGE] [--wheels FOLDER]" \
+    "  [--only packages|project]" ;;
   esac
   while [ $# -gt 0 ]; do
     case $1 in

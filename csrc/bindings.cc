@@ -100,8 +100,6 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<sut::ReplicaSnapshot>(m, "ReplicaStats")
       .def_readonly("index", &sut::ReplicaSnapshot::index)
-      .def_readonly("ready", &sut::ReplicaSnapshot::ready)
-      .def_readonly("queued", &sut::ReplicaSnapshot::queued)
       .def_readonly("in_flight", &sut::ReplicaSnapshot::in_flight)
       .def_readonly("admitted", &sut::ReplicaSnapshot::admitted)
       .def_readonly("completed", &sut::ReplicaSnapshot::completed)

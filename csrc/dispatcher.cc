@@ -5,12 +5,6 @@
 #include <stdexcept>
 
 namespace sut {
-namespace {
-
-// A wait longer than this is for ever, and fits every clock.
-constexpr double kForeverS = 1e8;
-
-}  // namespace
 
 Dispatcher::Dispatcher(std::shared_ptr<ReplicaLinks> links,
                        std::shared_ptr<const SampleStore> store, WireLayout layout,

@@ -15,8 +15,7 @@ constexpr std::int64_t kNsPerMs = 1'000'000;
 constexpr std::int64_t kLastWordsNs = 500 * kNsPerMs;
 
 std::int64_t to_ns(double seconds) {
-  constexpr double kLongestS = 1e8;  // fits every clock
-  return static_cast<std::int64_t>(std::min(seconds, kLongestS) * 1e9);
+  return static_cast<std::int64_t>(std::min(seconds, kForeverS) * 1e9);
 }
 
 std::string seconds_text(double seconds) {
@@ -101,7 +100,6 @@ void Dispatcher::receive_ready(Replica& replica) {
   auto response = replica.link.receive_ready();
   if (!response) return;
   replica.ready = true;
-  replica.stats.set_ready();
   {
     std::lock_guard lock(state_mutex_);
     replica.ready_response = std::move(response);

@@ -52,7 +52,6 @@ void ReplicaStats::set_scheduler(const SchedulerStats& stats) {
 ReplicaSnapshot ReplicaStats::snapshot(int index, std::int64_t now) const {
   ReplicaSnapshot s;
   s.index = index;
-  s.ready = ready_.load(std::memory_order_relaxed);
   s.in_flight = in_flight_.get();
   s.admitted = admitted_.get();
   s.completed = completed_.get();
@@ -61,7 +60,6 @@ ReplicaSnapshot ReplicaStats::snapshot(int index, std::int64_t now) const {
   s.busy_ns = busy_ns_.get() + (s.in_flight > 0 ? now - busy_since_.get() : 0);
   s.running = running_.get();
   s.waiting = waiting_.get();
-  s.queued = std::max<std::int64_t>(0, s.in_flight - s.running);
   s.kv_cache_usage = kv_cache_usage_.load(std::memory_order_relaxed);
   return s;
 }

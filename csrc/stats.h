@@ -14,6 +14,9 @@ namespace sut {
 // Nanoseconds of the steady clock.
 std::int64_t now_ns();
 
+// A wait longer than this is for ever, and fits every clock.
+inline constexpr double kForeverS = 1e8;
+
 // A named quantile of a set of latencies, e.g. {"p99", 1'234'567}.
 using Quantiles = std::vector<std::pair<std::string, std::int64_t>>;
 
@@ -47,8 +50,6 @@ struct SampleColumns {
 
 struct ReplicaSnapshot {
   int index = 0;
-  bool ready = false;
-  std::int64_t queued = 0;     // in flight and not running, by the engine's last word
   std::int64_t in_flight = 0;  // sent and not complete
   std::int64_t admitted = 0;
   std::int64_t completed = 0;
@@ -96,14 +97,12 @@ class ReplicaStats {
   void complete(std::int64_t now);
   void add_tokens(std::size_t count) { output_tokens_.add(static_cast<std::int64_t>(count)); }
   void set_scheduler(const SchedulerStats& stats);
-  void set_ready() { ready_.store(true, std::memory_order_relaxed); }
 
   std::int64_t in_flight() const { return in_flight_.get(); }
   ReplicaSnapshot snapshot(int index, std::int64_t now) const;
   void reset();  // with nothing in flight
 
  private:
-  std::atomic<bool> ready_{false};
   Counter in_flight_, admitted_, completed_, prompt_tokens_, output_tokens_;
   Counter busy_ns_, busy_since_;
   Counter running_, waiting_;

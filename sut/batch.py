@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut import allocation, newrun, requeue, resume, slurm
+from sut import allocation, newrun, requeue, resume, runs, slurm
 from sut.allocation import Allocation
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError
@@ -122,9 +122,9 @@ def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
 
     A job of scrontab is requeued every time it is due, whatever became of its earlier run.
     """
-    link = run_root / f".job-{job.job_id}"
-    if job.attempt > 0 and (link / "plan.json").is_file():
-        earlier = RunDir(link)
+    link = runs.job_link(run_root, job.job_id)
+    earlier = RunDir(link)
+    if job.attempt > 0 and earlier.plan.is_file():
         same = load_plan(earlier.plan).digest() == plan.digest()
         if same and resume.was_interrupted(earlier):
             return earlier

@@ -20,7 +20,7 @@ from sut.config import Campaign, CampaignRun
 from sut.errors import EXIT_FAILED, InputError
 from sut.executor import Submitted
 from sut.plan import Plan, Scenario, Struct
-from sut.planning import Request, make_plan
+from sut.planning import RunRequest, make_plan
 from sut.results import comparison, record
 from sut.results.comparison import Run
 from sut.rundir import RunDir, write_atomic
@@ -45,7 +45,7 @@ class Started(Struct, frozen=True, kw_only=True):
     members: tuple[Member, ...]
 
 
-def plans(campaign: Campaign, request: Request) -> list[tuple[str, Plan, Path]]:
+def plans(campaign: Campaign, request: RunRequest) -> list[tuple[str, Plan, Path]]:
     """Name, plan and run root of every run. ``request`` is what the command line says on top.
 
     Raises InputError that lists the mistakes of all.
@@ -91,7 +91,9 @@ def start(
         yield job, plan, run_dir
 
 
-def _request(campaign: Campaign, run: CampaignRun, scenario: Scenario, request: Request) -> Request:
+def _request(
+    campaign: Campaign, run: CampaignRun, scenario: Scenario, request: RunRequest
+) -> RunRequest:
     return msgspec.structs.replace(
         request,
         benchmark=campaign.benchmark,

@@ -171,20 +171,17 @@ class Campaign(Struct, frozen=True, kw_only=True):
         return [(run, scenario) for scenario in self.scenarios for run in self.runs]
 
 
-def campaign(name: str) -> Campaign | None:
+def load_campaign(name: str) -> Campaign | None:
     """The campaign of this name, or in this file; None where it is no campaign.
 
     Raises InputError for one with mistakes.
     """
-    if _is_path(name):
-        path = find("campaigns", name)
-        if "runs" not in read(path):
-            return None
-    elif name in _known("benchmarks") or name not in _known("campaigns"):
+    if not _is_path(name) and (name in _known("benchmarks") or name not in _known("campaigns")):
         return None
-    else:
-        path = _known("campaigns")[name]
+    path = find("campaigns", name)
     document = read(path)
+    if "runs" not in document and _is_path(name):
+        return None  # a benchmark's file
     if mistakes := check(document, Campaign, path):
         raise InputError("\n".join(mistakes))
     return convert(document, Campaign)
@@ -251,16 +248,20 @@ def sites() -> dict[str, Site]:
 
 
 def find(kind: str, name: str) -> Path:
-    """The file of a benchmark or a site: a path as it is, a name under ``configs/``."""
+    """The file of a benchmark, a site or a campaign: a path as it is, a name under ``configs/``."""
     if _is_path(name):
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file")
         return Path(name)
     known = _known(kind)
     if name not in known:
+        # --config takes both.
+        campaigns = _known("campaigns") if kind == "benchmarks" else {}
+        also = f", and campaigns {', '.join(sorted(campaigns))}" if campaigns else ""
+        near = nearest(name, [*known, *campaigns])
         raise InputError(
-            f"no {kind.removesuffix('s')} is called '{name}'{nearest(name, known)}. "
-            f"There are {', '.join(sorted(known)) or 'none'}; or give a .yaml file."
+            f"no {kind.removesuffix('s')} is called '{name}'{near}. "
+            f"There are {', '.join(sorted(known)) or 'none'}{also}; or give a .yaml file."
         )
     return known[name]
 

@@ -50,23 +50,19 @@ def run_command(run_dir: Path) -> list[str]:
 def binds(plan: Plan, container: Container, run_dir: Path) -> list[tuple[str, bool]]:
     """The host's paths that are seen inside, each at its own place, and whether to write there."""
     readable = [plan.model.path, plan.dataset.path, *container.binds]
-    writable = [str(run_dir), str(cache(plan)), "/dev/shm"]
+    writable = [str(run_dir), str(assets.cache_of(plan)), "/dev/shm"]
     return [(path, False) for path in readable if path] + [(path, True) for path in writable]
-
-
-def cache(plan: Plan) -> Path:
-    """The folder for what is made once: models, tokenized data, compiled kernels."""
-    return Path(plan.cache) if plan.cache else assets.cache_dir()
 
 
 def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str]:
     """What the ``apptainer`` process needs in its environment for the container to have it."""
     kept = {name: host[name] for name in HANDED_ON if name in host}
-    compiled = cache(plan) / "compiled" / node  # not every shared file system can lock
+    cache = assets.cache_of(plan)
+    compiled = cache / "compiled" / node  # not every shared file system can lock
     inside = {
         **kept,
-        assets.CACHE_VARIABLE: str(cache(plan)),
-        "HF_HOME": str(cache(plan) / "huggingface"),
+        assets.CACHE_VARIABLE: str(cache),
+        "HF_HOME": str(cache / "huggingface"),
         "VLLM_CACHE_ROOT": str(compiled / "vllm"),
         "TRITON_CACHE_DIR": str(compiled / "triton"),
         "TORCHINDUCTOR_CACHE_DIR": str(compiled / "inductor"),

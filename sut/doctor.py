@@ -18,7 +18,7 @@ from sut import executor, newrun
 from sut.command import command
 from sut.follow import follow
 from sut.plan import Mode, Plan
-from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
+from sut.planning import RunRequest, make_plan
 from sut.results import record
 from sut.results.record import NodePreflight
 from sut.results.units import quantity
@@ -29,7 +29,7 @@ from sut.sbatch import Submission
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    request = Request(
+    request = RunRequest(
         benchmark=options.config,
         site=options.site,
         nodes=options.nodes,
@@ -51,7 +51,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--nodes", default="all", metavar="N|NAMES|all", help="default: all")
     parser.add_argument(
         "--config",
-        default=DEFAULT_BENCHMARK,
+        default=RunRequest().benchmark,
         metavar="NAME|FILE",
         help="the benchmark whose model and data are looked for (default: %(default)s)",
     )

@@ -40,6 +40,8 @@ def check(plan: Plan, submission: Submission) -> None:
             f"site {plan.site} is a Slurm cluster and this machine has no sbatch. "
             "Type the command on its login node"
         )
+    if plan.slurm is None and plan.device is Device.CUDA:
+        _check_gpus(_visible_gpus(), sum(node.gpus for node in plan.nodes))
 
 
 def submit(plan: Plan, run_dir: RunDir, submission: Submission) -> Submitted:
@@ -82,7 +84,7 @@ def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
     import submitit
 
     executor = submitit.LocalExecutor(folder=run_dir.slurm)
-    log = shlex.quote(str(run_dir.slurm / "controller.log"))
+    log = shlex.quote(str(run_dir.controller_log))
     executor.update_parameters(
         timeout_min=FOREVER_MIN,
         stderr_to_stdout=True,
@@ -101,15 +103,28 @@ def _gpus(plan: Plan) -> dict[str, Any]:
     """submitit hides every GPU from a local job that asks for none."""
     if plan.device is not Device.CUDA:
         return {}
-    count = sum(node.gpus for node in plan.nodes)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if all(gpu.isdigit() for gpu in visible):
-        if len(visible) < count:
-            raise InputError(
-                f"{count} GPUs are needed and CUDA_VISIBLE_DEVICES shows {len(visible)}"
-            )
-        return {"gpus_per_node": count, "visible_gpus": [int(gpu) for gpu in visible]}
-    return {"gpus_per_node": count}
+    asked: dict[str, Any] = {"gpus_per_node": sum(node.gpus for node in plan.nodes)}
+    if visible := _visible_gpus():
+        asked["visible_gpus"] = [int(gpu) for gpu in visible]
+    return asked
+
+
+def _check_gpus(visible: list[str], count: int) -> None:
+    if not all(gpu.isdigit() for gpu in visible):
+        raise InputError(
+            f"CUDA_VISIBLE_DEVICES is {','.join(visible)}: name the GPUs by their numbers, as "
+            "nvidia-smi lists them"
+        )
+    if visible and len(visible) < count:
+        raise InputError(
+            f"{count} GPUs are needed and CUDA_VISIBLE_DEVICES shows {len(visible)}. Show more, or "
+            "ask for fewer: --set site.num_replicas=..."
+        )
+
+
+def _visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES says; empty where it is not set."""
+    return [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
 
 
 def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any:

@@ -5,6 +5,7 @@ Everything here is an estimate made before anything starts; LoadGen and vLLM hav
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -54,6 +55,14 @@ def model_size(path: Path) -> ModelSize | None:
     )
 
 
+def utilization(extra_args: Sequence[str]) -> float:
+    """The share of a GPU's memory that vLLM will take, given what is passed to it."""
+    words = [word for arg in extra_args for word in arg.split("=", 1)]
+    with contextlib.suppress(ValueError, IndexError):
+        return float(words[words.index("--gpu-memory-utilization") + 1])
+    return GPU_MEMORY_UTILIZATION
+
+
 def check_model(
     size: ModelSize, engine: Engine, site: Site, nodes: Iterable[SiteNode], mistakes: list[str]
 ) -> None:
@@ -74,7 +83,7 @@ def check_model(
     kv_gib = size.kv_bytes_per_token * engine.max_model_len / GIB
     ranks = tp * pp
     for node in nodes:
-        usable = node.gpu_memory_gib * GPU_MEMORY_UTILIZATION
+        usable = node.gpu_memory_gib * utilization(engine.extra_args)
         needed = (size.weights_gib + kv_gib) / ranks
         if node.gpu_memory_gib and needed > usable:
             least = math.ceil((size.weights_gib + kv_gib) / usable)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 
 from sut.errors import EXIT_FAILED
@@ -16,7 +15,7 @@ from sut.executor import Submitted
 from sut.observer import Observer
 from sut.plan import Plan
 from sut.results import record, report
-from sut.rundir import RunDir
+from sut.rundir import RunDir, tail
 from sut.screen import Screen
 
 POLL_S = 0.2
@@ -69,15 +68,15 @@ def show_result(job: Submitted, run_dir: RunDir) -> int:
         return EXIT_FAILED
     if not run_dir.record.is_file():
         log = job.log
-        tail = _tail(log) or _tail(run_dir.slurm / "controller.log") or "(nothing)"
+        last = tail(log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(nothing)"
         print(
-            f"error: the run ended without a record. Its log, {log}, ends:\n{tail}",
+            f"error: the run ended without a record. Its log, {log}, ends:\n{last}",
             file=sys.stderr,
         )
         return EXIT_FAILED
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
-    print(report.summary(result, run_dir, _tail(job.log) if internal else ""))
+    print(report.summary(result, run_dir, tail(job.log, LOG_LINES) if internal else ""))
     return result.exit_code
 
 
@@ -106,11 +105,3 @@ class Cancelling:
             self._asked = False
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-
-
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join([line for line in lines if line.strip()][-LOG_LINES:])

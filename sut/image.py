@@ -17,9 +17,8 @@ def sha256_of(image: Path) -> str:
         return hashes.kept([image], lambda: hashes.sha256_of(image))
     except OSError as error:
         raise InputError(
-            f"{image}: {error.strerror} on {os.uname().nodename}. Build the image: "
-            f"containers/build.sh cuda --output {image}; or name another: "
-            "--set site.container.image=..."
+            f"{image}: {error.strerror} on {os.uname().nodename}. Build the image with "
+            "containers/build.sh (docs/images.md), or name another: --set site.container.image=..."
         ) from None
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut import allocation, container, image, slurm
+from sut import allocation, assets, container, image, slurm
 from sut.allocation import Allocation
 from sut.command import command, run_dir_of
 from sut.errors import InputError
@@ -43,13 +43,15 @@ def launch(run_dir: str) -> None:
 
 
 def _run(plan: Plan, run_dir: RunDir, here: Allocation, host: Mapping[str, str]) -> int:
+    cache = assets.cache_of(plan)
     if plan.container is None:
-        return wait([sys.executable, "-m", "sut.run", str(run_dir)], host)
+        command = [sys.executable, "-m", "sut.run", str(run_dir)]
+        return wait(command, {**host, assets.CACHE_VARIABLE: str(cache)})
     source = Path(plan.container.image)
     sha256 = image.sha256_of(source)
     staged = image.staged(source, sha256, plan.container.node_cache)
     host = {**host, allocation.IMAGE_SHA256: sha256}
-    container.cache(plan).mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
         inside = container.run_command(run_dir.root)
         argv = container.argv(plan, run_dir.root, staged, Path(scratch), inside)

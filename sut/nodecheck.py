@@ -6,7 +6,6 @@ compared by :mod:`sut.preflight`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import runpy
@@ -18,7 +17,7 @@ from pathlib import Path
 from sut import assets, environment, gpus, hashes, model, network, wire
 from sut.environment import Environment
 from sut.errors import SutError
-from sut.fit import GPU_MEMORY_UTILIZATION
+from sut.fit import utilization
 from sut.plan import Device, EngineKind, Part, Plan, Struct
 from sut.results.record import PreflightCheck
 from sut.rundir import RunDir
@@ -211,14 +210,6 @@ def _free_gpu(gpu: gpus.Gpu, share: float) -> PreflightCheck:
         text += f"; vLLM takes {least:,.0f}. Something else uses it: nvidia-smi on the host"
     well = not gpu.pids and gpu.free_mib >= least
     return _check("gpu_free", well, text, gpu.free_mib, "MiB")
-
-
-def utilization(extra_args: tuple[str, ...]) -> float:
-    """The share of a GPU's memory that vLLM will take."""
-    words = [word for arg in extra_args for word in arg.split("=", 1)]
-    with contextlib.suppress(ValueError, IndexError):
-        return float(words[words.index("--gpu-memory-utilization") + 1])
-    return GPU_MEMORY_UTILIZATION
 
 
 def _disk(name: str, folder: Path) -> PreflightCheck:

@@ -356,15 +356,10 @@ def _number(value: float) -> str:
     return repr(value)
 
 
-def read_plan(path: Path) -> Plan:
-    """The plan stored at ``path``. Raises msgspec.ValidationError, OSError."""
-    return msgspec.json.decode(path.read_bytes(), type=Plan)
-
-
 def load_plan(path: Path) -> Plan:
-    """As :func:`read_plan`, where a user named the run directory. Raises InputError."""
+    """The plan stored at ``path``. Raises InputError."""
     try:
-        return read_plan(path)
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
     except FileNotFoundError:
         raise InputError(
             f"{path.parent} holds no {path.name}. Give a run directory; python -m sut.submit "

@@ -9,13 +9,11 @@ from sut import config, fit, sites
 from sut.plan import Mode, Plan, Preset, Scenario, Struct
 from sut.resolve import resolve
 
-DEFAULT_BENCHMARK = "smollm2-135m-news"
 
-
-class Request(Struct, frozen=True, kw_only=True):
+class RunRequest(Struct, frozen=True, kw_only=True):
     """One run, as it is asked for. ``site`` may be empty: the one this machine belongs to."""
 
-    benchmark: str = DEFAULT_BENCHMARK
+    benchmark: str = "smollm2-135m-news"
     site: str = ""
     nodes: str = ""
     scenario: Scenario = Scenario.SERVER
@@ -24,7 +22,7 @@ class Request(Struct, frozen=True, kw_only=True):
     sets: tuple[str, ...] = ()
 
 
-def make_plan(request: Request) -> tuple[Plan, Path]:
+def make_plan(request: RunRequest) -> tuple[Plan, Path]:
     """The plan, and the folder its run goes into. Raises InputError."""
     where = request.site or sites.default()
     benchmark, site = config.load(request.benchmark, where, request.sets)

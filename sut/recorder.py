@@ -12,7 +12,7 @@ import msgspec
 
 from sut import environment, report, resume
 from sut.allocation import Allocation
-from sut.errors import EXIT_FAILED, EXIT_INVALID, EXIT_VALID, TRUNCATED, RunError, SutError
+from sut.errors import EXIT_INVALID, EXIT_VALID, TRUNCATED, RunError, SutError
 from sut.plan import Mode, Plan
 from sut.results import record
 from sut.results.verdict import Validity, overall
@@ -149,7 +149,7 @@ def _status(failure: SutError | None) -> record.Status:
 
 def _exit_code(failure: SutError | None, verdict: Validity | None) -> int:
     if failure is not None:
-        return failure.exit_code or EXIT_FAILED
+        return failure.exit_code
     return EXIT_INVALID if verdict == "INVALID" else EXIT_VALID
 
 

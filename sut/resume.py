@@ -91,12 +91,11 @@ def set_aside(run_dir: RunDir, before: Earlier) -> None:
     """Move what a cut off phase and the last attempt's engines wrote to where nothing writes.
     Raises OSError."""
     done = {phase.name for phase in before.phases}
-    loadgen = run_dir.loadgen("x").parent
+    loadgen = run_dir.loadgen_root
     for folder in sorted(loadgen.iterdir()) if loadgen.is_dir() else []:
         if folder.name not in done and ".interrupted-" not in folder.name:
             folder.rename(_free(folder))
-    logs = [log for log in run_dir.logs.glob("replica-*.log") if log.is_file()]
-    if logs:
+    if logs := run_dir.replica_logs():
         kept = run_dir.logs / f"attempt-{len(before.attempts)}"
         kept.mkdir(exist_ok=True)
         for log in logs:

@@ -6,9 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
+SAMPLES = "samples.csv"
+
 
 class RunDir:
-    """Paths of one run. Nothing else in the project spells a file name of a run."""
+    """Paths of one run."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).resolve()
@@ -27,12 +29,21 @@ class RunDir:
         return self.root / "slurm"
 
     @property
+    def controller_log(self) -> Path:
+        """What submitit's own process says, of a job on this machine."""
+        return self.slurm / "controller.log"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
     def replica_log(self, index: int, part: int = 0) -> Path:
         """What a replica's process says; of one on several nodes, each part's."""
         return self.logs / (f"replica-{index}.log" if part == 0 else f"replica-{index}.{part}.log")
+
+    def replica_logs(self) -> list[Path]:
+        """Those of every replica and part that has begun."""
+        return sorted(log for log in self.logs.glob("replica-*.log") if log.is_file())
 
     @property
     def attempts(self) -> Path:
@@ -43,9 +54,14 @@ class RunDir:
         """Where the head of a job tells its other nodes how to reach it."""
         return self.root / "rendezvous" / f"{key}.json"
 
+    @property
+    def loadgen_root(self) -> Path:
+        """Folder of every phase's folder."""
+        return self.root / "loadgen"
+
     def loadgen(self, phase: str) -> Path:
         """Folder of one phase's ``mlperf_log_*`` files."""
-        return self.root / "loadgen" / phase
+        return self.loadgen_root / phase
 
     @property
     def audit_conf(self) -> Path:
@@ -54,7 +70,7 @@ class RunDir:
 
     def samples(self, phase: str) -> Path:
         """Every completed sample of one phase; see :mod:`sut.results.sample_log`."""
-        return self.loadgen(phase) / "samples.csv"
+        return self.loadgen(phase) / SAMPLES
 
     @property
     def progress(self) -> Path:
@@ -86,6 +102,15 @@ class RunDir:
 
     def __str__(self) -> str:
         return str(self.root)
+
+
+def tail(log: Path, num_lines: int) -> str:
+    """The last lines of a log that are not blank; empty where there is none."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join([line for line in lines if line.strip()][-num_lines:])
 
 
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:

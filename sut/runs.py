@@ -11,6 +11,7 @@ from sut.errors import InputError
 from sut.rundir import RunDir
 
 JOB_ID = re.compile(r"\d+(?:_\d+)?")
+_JOB_LINK = ".job-"
 _FILE_OF_JOB = re.compile(r"(\d+(?:_\d+)?)_(?:submission\.sh|submitted\.pkl|\d+_log\.out)")
 
 
@@ -56,13 +57,18 @@ def find(name: str, root: Path) -> RunDir:
     )
 
 
+def job_link(root: Path, job_id: str) -> Path:
+    """Where a batch script's job keeps a link to its run."""
+    return root / f"{_JOB_LINK}{job_id}"
+
+
 def of_job(job_id: str, root: Path) -> RunDir | None:
     """The run a job was submitted for: by the job's comment, else by the files that batch scripts
     and submitit keep under ``root``, newest run first."""
     job = slurm.job_state(job_id)
     if job is not None and job.comment and RunDir(job.comment).plan.is_file():
         return RunDir(job.comment)
-    link = root / f".job-{job_id}"
+    link = job_link(root, job_id)
     if RunDir(link).plan.is_file():
         return RunDir(link)
     for folder in sorted(root.glob("*/"), reverse=True):
@@ -79,9 +85,9 @@ def job_of(run: RunDir) -> str | None:
         for path in run.slurm.iterdir():
             if name := _FILE_OF_JOB.fullmatch(path.name):
                 found.append((path.stat().st_mtime, name[1]))
-        for link in run.root.parent.glob(".job-*"):
+        for link in run.root.parent.glob(f"{_JOB_LINK}*"):
             if link.readlink().name == run.root.name:
-                found.append((link.lstat().st_mtime, link.name.removeprefix(".job-")))
+                found.append((link.lstat().st_mtime, link.name.removeprefix(_JOB_LINK)))
     except OSError:
         return None
     return max(found)[1] if found else None

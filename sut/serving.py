@@ -13,7 +13,7 @@ from sut.errors import RunError
 from sut.nodes import Nodes
 from sut.plan import EngineKind, Part, Plan, Replica
 from sut.progress import Progress
-from sut.rundir import RunDir
+from sut.rundir import RunDir, tail
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
 POLL_S = 0.25
@@ -212,9 +212,7 @@ class Serving:
 
     def _last_words(self, part: PartId) -> str:
         log = self._run_dir.replica_log(*part)
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        tail = "\n".join([line for line in lines if line.strip()][-LOG_LINES:])
-        return f"Its log, {log}, ends:\n{tail}"
+        return f"Its log, {log}, ends:\n{tail(log, LOG_LINES)}"
 
 
 def credit(max_num_seqs: int) -> int:

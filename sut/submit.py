@@ -19,7 +19,7 @@ from sut.errors import EXIT_VALID, InputError
 from sut.executor import Submitted
 from sut.follow import EXIT_DETACHED, follow
 from sut.plan import Mode, Plan, Preset, Scenario
-from sut.planning import DEFAULT_BENCHMARK, Request, make_plan
+from sut.planning import RunRequest, make_plan
 from sut.results.units import quantity
 from sut.rundir import RunDir
 from sut.sbatch import Submission
@@ -29,7 +29,7 @@ from sut.sbatch import Submission
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
-    if (runs := config.campaign(arguments.config)) is not None:
+    if arguments.config and (runs := config.load_campaign(arguments.config)) is not None:
         return _campaign(runs, arguments, submission)
     plan, run_root = _plan_again(arguments) if arguments.again else _plan(arguments)
     if arguments.dry_run:
@@ -85,8 +85,7 @@ def _campaign(runs: config.Campaign, arguments: argparse.Namespace, submission: 
 
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], beside: str) -> None:
     """Raise InputError where an option is given that would be passed over in silence."""
-    unset = vars(parse([]))
-    given = [f"--{name}" for name in names if getattr(arguments, name) != unset[name]]
+    given = [f"--{name}" for name in names if getattr(arguments, name) not in (None, [])]
     if given:
         raise InputError(
             f"{', '.join(given)} can't be given with {beside}, which says that itself. Leave out "
@@ -100,29 +99,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Run MLPerf Inference's LoadGen against vLLM and judge what comes out.",
         epilog="exit codes: 0 VALID, 1 INVALID or a gate failed, 2 bad input, 3 the run failed",
     )
+    unsaid = RunRequest()
     for name, kind, default, text in (
-        ("scenario", Scenario, Scenario.SERVER, "the load that is offered"),
+        ("scenario", Scenario, unsaid.scenario, "the load that is offered"),
         (
             "mode",
             Mode,
-            Mode.PERFORMANCE,
+            unsaid.mode,
             "what is measured; all: each that applies, on one engine start",
         ),
-        ("preset", Preset, Preset.SMOKE, "quick: ten samples; smoke: the least that is VALID"),
+        ("preset", Preset, unsaid.preset, "quick: ten samples; smoke: the least that is VALID"),
     ):
         parser.add_argument(
             f"--{name}",
             type=str.lower,
             # A look at the nodes alone is sut.doctor's.
             choices=[each.value for each in kind if each is not Mode.PREFLIGHT],
-            default=default.value,
             help=f"{text} (default: {default})",
         )
     parser.add_argument(
         "--config",
-        default=DEFAULT_BENCHMARK,
         metavar="NAME|FILE",
-        help="benchmark or campaign, in configs/ or a file (default: %(default)s)",
+        help=f"benchmark or campaign, in configs/ or a file (default: {unsaid.benchmark})",
     )
     parser.add_argument(
         "--site",
@@ -132,7 +130,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--nodes",
-        default="",
         metavar="N|NAMES|all",
         help="nodes of the site: a number, names with commas, or all (default: one). One LoadGen "
         "drives a replica on every GPU of them",
@@ -167,17 +164,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def request_of(arguments: argparse.Namespace) -> Request:
-    """What the options ask for."""
-    return Request(
-        benchmark=arguments.config,
-        site=arguments.site or "",
-        nodes=arguments.nodes,
-        scenario=Scenario(arguments.scenario),
-        mode=Mode(arguments.mode),
-        preset=Preset(arguments.preset),
-        sets=tuple(arguments.set),
-    )
+def request_of(arguments: argparse.Namespace) -> RunRequest:
+    """What the options ask for, and what holds where they don't say."""
+    said = {
+        "benchmark": arguments.config,
+        "site": arguments.site,
+        "nodes": arguments.nodes,
+        "scenario": arguments.scenario,
+        "mode": arguments.mode,
+        "preset": arguments.preset,
+        "sets": arguments.set,
+    }
+    return msgspec.convert({k: v for k, v in said.items() if v is not None}, RunRequest)
 
 
 def describe(plan: Plan) -> str:

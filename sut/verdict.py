@@ -18,7 +18,7 @@ from sut.results import audit, messaging, mllog, record, rounds, sample_log
 from sut.results.record import PhaseRecord
 from sut.results.rules import Check
 from sut.results.verdict import Verdict, judge_performance, overall, with_check
-from sut.rundir import RunDir
+from sut.rundir import SAMPLES, RunDir
 
 NOT_IN_A_LOG = (
     "A LoadGen log does not tell of failed samples, idle replicas, the engine's settings, accuracy "
@@ -105,7 +105,7 @@ def _judge(
         replica_samples=[work.samples for work in counted.replicas] if counted else (),
         official=plan.official if plan else None,
         plan=plan,
-        samples=sample_log.read(folder / RunDir(folder).samples("").name),
+        samples=sample_log.read(folder / SAMPLES),
         answers=answers,
         asked_round=options.round,
         max_tokens=options.max_tokens,

@@ -7,6 +7,7 @@ imported. The replay engine speaks the same protocol and needs no vLLM.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,11 +55,20 @@ def check_installed() -> None:
     versions = [version for version in found if version is not None]
     if not versions:
         raise RunError(
-            f"vLLM is not installed for {sys.executable}. Install vLLM {VLLM_VERSION}: make env",
+            f"vLLM is not installed for {sys.executable}. {_remedy()}",
             code="vllm_version",
         )
     for version in versions:
         _check_version(version, f"vLLM {version} is installed for {sys.executable}")
+
+
+def _remedy() -> str:
+    if "APPTAINER_CONTAINER" in os.environ:
+        return f"Build the image again with vLLM {VLLM_VERSION}: docs/images.md"
+    return (
+        f"Install vLLM {VLLM_VERSION}: make env, or for a GPU "
+        "pip install --require-hashes --no-deps -r requirements/cuda.lock"
+    )
 
 
 def _version(distribution: str) -> str | None:
@@ -72,8 +82,7 @@ def _check_version(version: str, what: str) -> None:
     # A CPU build's version has a local part: 0.32.0+cpu.
     if version.partition("+")[0] != VLLM_VERSION:
         raise RunError(
-            f"{what}, and its protocol is known for {VLLM_VERSION} only. "
-            f"Install vLLM {VLLM_VERSION}: make env",
+            f"{what}, and its protocol is known for {VLLM_VERSION} only. {_remedy()}",
             code="vllm_version",
         )
 
@@ -111,8 +120,7 @@ def vllm_layout() -> Layout:
         )
     except ValueError as error:
         raise RunError(
-            f"this vLLM's outputs are not those of {VLLM_VERSION}: {error}. "
-            f"Install vLLM {VLLM_VERSION}: make env",
+            f"this vLLM's outputs are not those of {VLLM_VERSION}: {error}. {_remedy()}",
             code="vllm_version",
         ) from None
 
@@ -143,8 +151,7 @@ def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
         version, _ = ready["vllm_version"], ready["max_num_seqs"]
     except (msgspec.MsgspecError, KeyError):
         raise RunError(
-            f"an engine's READY message is not that of vLLM {VLLM_VERSION}. "
-            f"Install vLLM {VLLM_VERSION}: make env",
+            f"an engine's READY message is not that of vLLM {VLLM_VERSION}. {_remedy()}",
             code="vllm_version",
         ) from None
     _check_version(version, f"an engine is of vLLM {version}")

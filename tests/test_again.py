@@ -55,8 +55,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_options_that_the_plan_decides_are_refused_beside_it(tmp_path: Path) -> None:
-    run = submit(tmp_path, "--again", "runs/latest", "--preset", "quick", "--set", "x=1")
-    assert run.returncode == 2 and "--preset, --set can't be given with --again" in run.stderr
+    said = ("--scenario", "server", "--preset", "quick", "--set", "x=1")
+    run = submit(tmp_path, "--again", "runs/latest", *said)
+    assert run.returncode == 2
+    assert "--scenario, --preset, --set can't be given with --again" in run.stderr
 
 
 def test_options_that_a_campaign_decides_are_refused_beside_it(tmp_path: Path) -> None:

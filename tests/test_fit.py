@@ -26,8 +26,9 @@ def test_a_models_size_is_read_from_its_folder(tmp_path: Path) -> None:
     assert fit.model_size(tmp_path / "missing") is None
 
 
-def check(gpu_memory_gib: float, tp: int = 1) -> str:
+def check(gpu_memory_gib: float, tp: int = 1, extra_args: tuple[str, ...] = ()) -> str:
     engine = Engine(
+        extra_args=extra_args,
         max_model_len=2668,
         max_num_seqs=64,
         max_num_batched_tokens=1024,
@@ -45,6 +46,7 @@ def test_a_model_that_does_not_fit_is_told_with_how_many_gpus_would_hold_it() ->
     assert check(0) == ""  # not known, so not judged
     assert "--set engine.tensor_parallel_size=2" in check(16)
     assert check(16, tp=2) == ""
+    assert "vLLM uses 12.0 of 24 GiB" in check(24, extra_args=("--gpu-memory-utilization=0.5",))
     assert "does not divide the model's 32 attention heads" in check(24, tp=3)
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 import records
+from cli import environment
 from plans import plan_of
 
-from sut import batch, job, newrun, nightly, requeue, run
+from sut import batch, executor, job, newrun, nightly, requeue, run
+from sut.errors import InputError
 from sut.plan import Plan
 from sut.results import record
 from sut.results.record import Attempt, Failure
 from sut.rundir import RunDir
+from sut.sbatch import Submission
 
 SCONTROL = """#!/bin/sh
 if [ "$1 $2" = "show hostnames" ]; then echo "$3" | tr , '\\n'; else echo "$*" >>"$0.said"; fi
@@ -157,3 +162,36 @@ def test_a_batch_scripts_command_has_help_outside_of_a_job(
 ) -> None:
     assert main(["--help"]) == 0
     assert "options of python -m sut.submit" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_a_run_without_a_container_has_the_sites_cache(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_job(monkeypatch, "jw2,jw3")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nprintf %s "$SUT_CACHE" >{tmp_path / "cache"}\n')
+    python.chmod(0o755)
+    plan = msgspec.structs.replace(plan, cache="/big/cache")
+    run_dir = newrun.create(plan, tmp_path / "runs")
+    # In a process of its own: a job ignores signals, and so would all that these tests start.
+    code = f"import sys; from sut import job; sys.executable = {str(python)!r}; "
+    code += f"sys.exit(job.main([{str(run_dir)!r}]))"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+    assert (tmp_path / "cache").read_text() == "/big/cache"
+
+
+@pytest.mark.parametrize(
+    ("visible", "text"),
+    [("0", "2 GPUs are needed and CUDA_VISIBLE_DEVICES shows 1"), ("GPU-a,GPU-b", "numbers")],
+)
+def test_gpus_that_this_machine_does_not_show_are_told_before_anything_is_made(
+    visible: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = ["site.device=cuda", "site.num_replicas=2"]
+    plan = plan_of("smollm2-135m-news", sets=sets)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(InputError, match=text):
+        executor.check(plan, Submission())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    executor.check(plan, Submission())

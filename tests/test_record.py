@@ -81,6 +81,9 @@ def test_a_record_that_is_not_ours_is_refused(
 def test_a_cut_or_missing_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be read"):
         record.read(tmp_path)
+    RunDir(tmp_path).plan.touch()
+    with pytest.raises(InputError, match=r"has left no record.*sut\.watch"):
+        record.read(tmp_path)
     path = record.write(completed(performance(ten_queries())), RunDir(tmp_path))
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match="not a whole record"):

@@ -22,7 +22,7 @@ from plans import plan_of
 
 from sut import newrun, runs
 from sut.errors import InputError
-from sut.plan import read_plan
+from sut.plan import load_plan
 from sut.progress import Line
 from sut.rundir import RunDir, write_atomic
 
@@ -285,4 +285,4 @@ def test_a_run_copied_elsewhere_is_read_there(tmp_path: Path) -> None:
     submit(tmp_path, *fast())
     shutil.copytree((tmp_path / "runs" / "latest").resolve(), tmp_path / "copy")
     assert look(tmp_path, str(tmp_path / "copy"))["verdict"] == latest(tmp_path).verdict
-    assert read_plan(tmp_path / "copy" / "plan.json").benchmark == "replay"
+    assert load_plan(tmp_path / "copy" / "plan.json").benchmark == "replay"

@@ -167,6 +167,7 @@ def read(path: Path) -> Record:
 
     Raises InputError for one that is missing, damaged or of another schema version.
     """
+    folder = path if path.is_dir() else path.parent
     path = RunDir(path).record if path.is_dir() else path
     try:
         content = path.read_bytes()
@@ -177,6 +178,13 @@ def read(path: Path) -> Record:
                 f"{RECORD_SCHEMA_VERSION}. Read it with the version that wrote it."
             )
         return msgspec.json.decode(content, type=Record)
+    except FileNotFoundError:
+        if RunDir(folder).plan.is_file():
+            raise InputError(
+                f"{folder}: this run has left no record: it is pending, running, or was killed. "
+                f"See: python -m sut.watch {folder}"
+            ) from None
+        raise InputError(f"{path}: can't be read (it is not there). Give a run folder.") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}). Give a run folder.") from None
     except msgspec.MsgspecError as error:

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from sut import hashes
 from sut.errors import InputError
-from sut.plan import Mode, Scenario, read_plan
+from sut.plan import Mode, Scenario, load_plan
 from sut.results import record
 from sut.results.record import PhaseRecord, Record
 from sut.rundir import RunDir
@@ -84,9 +82,9 @@ def changes(run: Run) -> Iterator[str]:
     if run.record.plan_digest != plan.digest():
         yield f"{run_dir.record}: the plan in it does not have the digest in it"
     try:
-        if read_plan(run_dir.plan).digest() != run.record.plan_digest:
+        if load_plan(run_dir.plan).digest() != run.record.plan_digest:
             yield f"{run_dir.plan}: changed since the run"
-    except (OSError, msgspec.MsgspecError) as error:
+    except InputError as error:
         yield f"{run_dir.plan}: can't be read: {error}"
     try:
         if run_dir.user_conf.read_text() != plan.user_conf():
