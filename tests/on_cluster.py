@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from cli import fast
 from cluster.cluster import COMPUTE, Cluster
@@ -75,6 +76,31 @@ def submitted_and_awaited(
 ) -> subprocess.CompletedProcess[str]:
     command = f"python -m sut.submit --wait {shlex.join(arguments)}"
     return cluster.run(command, timeout_s=timeout_s)
+
+
+class Ended(NamedTuple):
+    """What became of a batch job."""
+
+    exit_code: int
+    said: str
+
+
+def sbatch(cluster: Cluster, words: str, timeout_s: float = 120) -> Ended:
+    """``sbatch WORDS`` on the login node, and the job's end. sbatch's own --wait looks ever more
+    seldom, up to every half minute."""
+    submitted = cluster.run(f"sbatch --parsable --output=%j.out {words}")
+    assert submitted.returncode == 0, submitted.stderr
+    job = submitted.stdout.strip()
+    ended: list[str] = []
+
+    def over() -> bool:
+        ended[:] = cluster.run(f"sacct -nXP -j {job} -o end,exitcode").stdout.strip().split("|")
+        return len(ended) == 2 and ended[0] not in ("Unknown", "None")
+
+    until(over, timeout_s)
+    code, _, number = ended[1].partition(":")
+    assert number == "0", f"job {job} was ended by signal {number}"
+    return Ended(int(code), (cluster.home() / f"{job}.out").read_text())
 
 
 def latest(cluster: Cluster) -> Record:

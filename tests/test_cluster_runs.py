@@ -12,6 +12,7 @@ from on_cluster import (
     latest,
     leftovers,
     replay,
+    sbatch,
     submit,
     submitted_and_awaited,
     until,
@@ -39,15 +40,14 @@ def test_both_nodes_are_one_system_under_one_loadgen(idle: Cluster) -> None:
 def test_a_batch_script_runs_and_its_jobs_exit_code_is_the_runs(
     idle: Cluster, script: str, num_replicas: int
 ) -> None:
-    command = f"sbatch --wait /opt/mlperf-sut/slurm/{script}.sh"
-    assert idle.run(f"{command} --config replay --preset quick").returncode == 1
+    script = f"/opt/mlperf-sut/slurm/{script}.sh"
+    assert sbatch(idle, f"{script} --config replay --preset quick").exit_code == 1
     assert latest(idle).verdict == "INVALID"
-    done = idle.run(f"{command} --config replay")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = sbatch(idle, f"{script} --config replay")
+    assert done.exit_code == 0, done.said
     assert latest(idle).verdict == "VALID" and len(latest(idle).plan.replicas) == num_replicas
-    folder = f"{latest(idle).run_id}"
-    refused = idle.run(f"{command} runs/{folder}")
-    assert refused.returncode == 2, "a run that is complete is not run again"
+    again = sbatch(idle, f"{script} runs/{latest(idle).run_id}")
+    assert again.exit_code == 2 and "is complete" in again.said
 
 
 @pytest.mark.long
@@ -90,11 +90,10 @@ def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) ->
 def test_a_run_directory_that_another_job_has_is_refused(idle: Cluster) -> None:
     run = submit(idle, *replay(100), "--nodes", "jw2", "--set", "site.slurm.memory_gib=1")
     until(run.has_measured)
-    beside = "sbatch --wait --nodelist=jw2 --gres=none --mem=1G --output=second.txt"
-    second = idle.run(f"{beside} /opt/mlperf-sut/slurm/single.sh {run.name}")
-    assert second.returncode == 2, second.stderr
-    said = (idle.home() / "second.txt").read_text()
-    assert f"job {run.job_id} is RUNNING and has this run directory" in said
+    beside = "--nodelist=jw2 --gres=none --mem=1G"
+    second = sbatch(idle, f"{beside} /opt/mlperf-sut/slurm/single.sh {run.name}")
+    assert second.exit_code == 2
+    assert f"job {run.job_id} is RUNNING and has this run directory" in second.said
 
 
 @pytest.mark.long

@@ -15,11 +15,10 @@ import msgspec
 import pytest
 from cli import environment, latest, processes_of, submit
 from plans import plan_of
+from vllms_answers import answers
 
 from sut import dataset, model, wire
 from sut.allocation import Allocation
-from sut.engine import Address, Launch
-from sut.engine import environment as engine_environment
 from sut.nodes import Nodes
 from sut.phase import judge_phase, run_phase
 from sut.plan import EngineKind, Mode, Plan, Scenario
@@ -39,9 +38,6 @@ FEW = [
 ] + ["scenarios.offline.target_qps=10"]
 
 
-LAUNCH = Launch(replica=0, part=0, handshake=Address("127.0.0.1", 0), host="127.0.0.1")
-
-
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return plan_of(BENCHMARK)
@@ -53,28 +49,16 @@ def model_path(plan: Plan) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vllms_answers(
+def expected(
     plan: Plan, model_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[list[int]]:
     folder = tmp_path_factory.mktemp("reference")
-    (folder / "plan.json").write_bytes(msgspec.json.encode(plan))
-    script = Path(__file__).parent / "vllm_generate.py"
-    arguments = [folder / "plan.json", model_path, NUM_ARTICLES, folder / "answers.json"]
-    run = subprocess.run(
-        [sys.executable, script, *map(str, arguments)],
-        env=environment(**engine_environment(plan, LAUNCH)),
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    answers: list[list[int]] = json.loads((folder / "answers.json").read_text())
-    return answers
+    return answers(plan, model_path, NUM_ARTICLES, folder)
 
 
 @pytest.fixture(scope="module")
 def serving(
-    vllms_answers: list[list[int]],  # first: it needs the cores
+    expected: list[list[int]],  # first: it needs the cores
     plan: Plan,
     model_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -92,11 +76,11 @@ def serving(
 
 
 def test_greedy_tokens_equal_those_of_vllm_itself(
-    serving: Serving, vllms_answers: list[list[int]], plan: Plan
+    serving: Serving, expected: list[list[int]], plan: Plan
 ) -> None:
     assert plan.engine.dtype == "float32"
     ours = [serving.dispatcher.generate([i], 0, 60.0)[0] for i in range(NUM_ARTICLES)]
-    assert ours == vllms_answers
+    assert ours == expected
 
 
 @pytest.mark.parametrize("mode", [Mode.PERFORMANCE, Mode.ACCURACY])
