@@ -10,8 +10,9 @@ import os
 from collections.abc import Mapping
 
 from sut.errors import InputError
-from sut.plan import Plan, Struct
+from sut.plan import Plan
 from sut.results.units import quantity
+from sut.struct import Struct
 
 NODES = "SUT_NODES"  # the job's nodes, in the order of SLURM_NODEID, with commas
 IMAGE_SHA256 = "SUT_IMAGE_SHA256"  # of the image this process runs in

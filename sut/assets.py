@@ -21,7 +21,8 @@ from pathlib import Path
 
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError, SutError
-from sut.plan import Plan, Struct
+from sut.plan import Plan
+from sut.struct import Struct
 
 
 class Wheel(Struct, frozen=True, kw_only=True):

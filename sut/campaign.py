@@ -15,16 +15,18 @@ from pathlib import Path
 import msgspec
 
 from sut import executor, newrun
+from sut.benchmark import Scenario
 from sut.command import command
 from sut.config import Campaign, CampaignRun
 from sut.errors import EXIT_FAILED, InputError
 from sut.executor import Submitted
-from sut.plan import Plan, Scenario, Struct
+from sut.plan import Plan
 from sut.planning import RunRequest, make_plan
 from sut.results import comparison, record
 from sut.results.comparison import Run
 from sut.rundir import RunDir, write_atomic
 from sut.sbatch import Submission
+from sut.struct import Struct
 
 FILE = "campaign.json"
 COMPARISON, COMPARISON_HTML = "comparison.md", "comparison.html"

@@ -1,8 +1,8 @@
 """Benchmarks, sites and campaigns: YAML in, frozen values out.
 
-The structs here and in :mod:`sut.plan` are the one definition; the JSON Schemas in
-``configs/schema`` are generated from them (:mod:`sut.schema`), and :mod:`sut.document` checks
-what is read by them.
+The structs here, in :mod:`sut.benchmark` and in :mod:`sut.site` are the one definition; the JSON
+Schemas in ``configs/schema`` are generated from them (:mod:`sut.schema`), and :mod:`sut.document`
+checks what is read by them.
 """
 
 from __future__ import annotations
@@ -13,137 +13,12 @@ from pathlib import Path
 
 import msgspec
 
+from sut.benchmark import Benchmark, Preset, Scenario
 from sut.document import apply, check, convert, nearest, read
 from sut.errors import InputError
-from sut.plan import (
-    Accuracy,
-    Compliance,
-    Container,
-    CpuDevice,
-    Dataset,
-    Device,
-    Engine,
-    Generation,
-    Mode,
-    Model,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Preset,
-    Scenario,
-    ScenarioSettings,
-    Struct,
-    Timeouts,
-)
-from sut.system import SystemDescription
-
-
-class PerScenario(Struct, frozen=True, kw_only=True):
-    """Settings by scenario; None for a scenario that is not there."""
-
-    server: ScenarioSettings | None = None
-    offline: ScenarioSettings | None = None
-    singlestream: ScenarioSettings | None = None
-    interactive: ScenarioSettings | None = None
-
-    def of(self, scenario: Scenario) -> ScenarioSettings | None:
-        settings: ScenarioSettings | None = getattr(self, scenario)
-        return settings
-
-    def known(self) -> list[Scenario]:
-        return [scenario for scenario in Scenario if self.of(scenario) is not None]
-
-
-class Presets(Struct, frozen=True, kw_only=True):
-    """What each preset lays over the scenarios' settings; ``official`` lays nothing."""
-
-    quick: PerScenario = PerScenario()
-    smoke: PerScenario = PerScenario()
-
-    def of(self, preset: Preset) -> PerScenario:
-        match preset:
-            case Preset.QUICK:
-                return self.quick
-            case Preset.SMOKE:
-                return self.smoke
-            case Preset.OFFICIAL:
-                nothing = ScenarioSettings()
-                return PerScenario(**{scenario.value: nothing for scenario in Scenario})
-
-
-class Benchmark(Struct, frozen=True, kw_only=True):
-    """What is measured."""
-
-    name: str
-    description: str = ""
-    official: bool = False  # one of MLCommons' own benchmarks
-    round: str = "v6.1"  # whose seeds LoadGen carries
-    model: Model
-    dataset: Dataset
-    generation: Generation
-    engine: Engine
-    scenarios: PerScenario
-    presets: Presets = Presets()
-    accuracy: Accuracy | None = None
-    compliance: Compliance | None = None
-
-
-class SiteNode(Struct, frozen=True, kw_only=True):
-    """One node of a cluster, and what of it runs may use."""
-
-    name: str
-    gpus: NonNegativeInt = 0
-    gpu_memory_gib: NonNegativeFloat = 0  # of each GPU; 0: not known, so not checked
-    cpus: tuple[NonNegativeInt, ...] = ()  # CPU device: cores for the engines; empty: all
-    memory_gib: NonNegativeFloat = 0  # CPU device; 0: not known, so not checked
-
-
-class SiteSlurm(Struct, frozen=True, kw_only=True):
-    """How the cluster's Slurm is asked, by sbatch's words. Empty or 0: not asked for."""
-
-    cluster: str = ""  # its ClusterName; empty: the cluster is known by its nodes
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    gres: str = ""  # a node's GPUs without their number, e.g. gpu:a30
-    cpus_per_task: NonNegativeInt = 0  # a task is a node
-    memory_gib: NonNegativeInt = 0  # of each node; 0: all it has
-    exclusive: bool = False
-    time_min: NonNegativeInt = 0  # wall limit; 0: predicted from the run
-    max_time_min: PositiveInt = 24 * 60  # the longest that may be asked for
-    load_min: PositiveInt = 10  # to load a model and warm up, for that prediction
-    signal_delay_s: PositiveInt = 120
-    max_requeues: NonNegativeInt = 2
-    sbatch: dict[str, str] = {}  # further options, e.g. {reservation: mlperf}
-
-
-class Site(Struct, frozen=True, kw_only=True):
-    """Where it runs. Relative paths are taken from the folder the command is typed in.
-
-    Without ``slurm`` it is the machine the command is typed on, and ``nodes`` is empty.
-    """
-
-    name: str
-    description: str = ""
-    device: Device = Device.CPU
-    host: str = "127.0.0.1"  # address the dispatcher listens on for its engines
-    run_root: str = "runs"
-    num_replicas: PositiveInt | None = None  # None: one on this machine, or as many as fit
-    target_qps: dict[str, dict[Scenario, PositiveFloat]] = {}  # what one replica here keeps up
-    # with, by benchmark; a run's load is that times its replicas. Else the benchmark's own
-    nodes: tuple[SiteNode, ...] = ()
-    interface: str = ""  # network interface the nodes reach each other on, e.g. eth0
-    slurm: SiteSlurm | None = None
-    container: Container | None = None
-    cache: str = ""  # writable folder for models and tokenized data; empty: the user's cache
-    models: dict[str, str] = {}  # model name -> folder
-    datasets: dict[str, str] = {}  # data set name -> file
-    cpu: CpuDevice = CpuDevice()
-    timeouts: Timeouts = Timeouts()
-    env: dict[str, str] = {}  # added to the engines' environment
-    system: SystemDescription = SystemDescription()  # for a submission: what runs can't measure
+from sut.plan import Mode
+from sut.site import Site
+from sut.struct import Struct
 
 
 class CampaignRun(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sut import allocation, assets
-from sut.plan import Container, Device, Plan
+from sut.plan import Plan
+from sut.site import Container, Device
 
 # Of the host's environment, what a run needs beside sut.allocation's.
 HANDED_ON = (

@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from sut import assets
+from sut.benchmark import Dataset, DatasetKind, EngineKind, ReplayAnswers
 from sut.errors import InputError
-from sut.plan import Dataset, DatasetKind, EngineKind, Plan, ReplayAnswers
+from sut.plan import Plan
 from sut.rundir import write_atomic
 
 CACHE_VERSION = 1  # raise it when the same inputs are to give other samples

@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 from sut.errors import InputError
-from sut.plan import Struct
+from sut.struct import Struct
 
 Document = dict[str, Any]
 

@@ -17,9 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sut
+from sut.benchmark import EngineKind
 from sut.errors import RunError
-from sut.plan import Device, EngineKind, Plan, Struct
+from sut.plan import Plan
 from sut.rundir import RunDir
+from sut.site import Device
+from sut.struct import Struct
 
 REPLAY_ENGINE = Path(sut.__file__).parent / "replay_engine"
 

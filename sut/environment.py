@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sut import allocation
-from sut.plan import Struct
+from sut.struct import Struct
 
 PACKAGES = (
     "mlperf-sut",

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from sut import job, slurm
 from sut.errors import InputError, SutError
-from sut.plan import Device, Plan
+from sut.plan import Plan
 from sut.rundir import RunDir
 from sut.sbatch import Submission, parameters
+from sut.site import Device
 
 FOREVER_MIN = 60 * 24 * 365  # submitit's local executor ends a job after two minutes unless told
 ASK_SLURM_S = 2.0  # between two questions about one job

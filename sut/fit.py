@@ -11,8 +11,10 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sut.config import Site, SiteNode
-from sut.plan import Device, Engine, Mode, Scenario, ScenarioSettings, Struct
+from sut.benchmark import Engine, Scenario, ScenarioSettings
+from sut.plan import Mode
+from sut.site import Device, Site, SiteNode
+from sut.struct import Struct
 
 GPU_MEMORY_UTILIZATION = 0.92  # vLLM's own share of a GPU
 GIB = 2**30

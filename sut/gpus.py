@@ -13,7 +13,7 @@ import uuid
 
 import msgspec
 
-from sut.plan import Struct
+from sut.struct import Struct
 
 LOOK_S = 20
 

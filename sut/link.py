@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sut.channel import Channel
 from sut.messages import ANSWER, Clock, GetClock, SendBurst, TakeBurst, exchange
-from sut.plan import Struct
+from sut.struct import Struct
 
 NUM_ROUND_TRIPS = 20
 CHUNK_BYTES = 2**20

@@ -10,7 +10,7 @@ import msgspec
 from sut.channel import Channel
 from sut.engine import Launch, PartId
 from sut.nodecheck import NodeReport
-from sut.plan import Struct
+from sut.struct import Struct
 
 
 class Hello(Struct, frozen=True, kw_only=True):

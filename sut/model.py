@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sut import assets, hashes
+from sut.benchmark import Model
 from sut.errors import InputError, SutError
-from sut.plan import Model
 
 EMBEDDED = "SmolLM2-135M-Instruct"
 CONVERSION = 1  # raise it when the same GGUF is to give another folder

@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sut import assets, environment, gpus, hashes, model, network, wire
+from sut.benchmark import EngineKind
 from sut.environment import Environment
 from sut.errors import SutError
 from sut.fit import utilization
-from sut.plan import Device, EngineKind, Part, Plan, Struct
+from sut.plan import Part, Plan
 from sut.results.record import PreflightCheck
 from sut.rundir import RunDir
+from sut.site import Device
+from sut.struct import Struct
 
 MIB = 2**20
 GIB = 2**30

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from sut import channel, network, rendezvous
 from sut.allocation import Allocation
 from sut.channel import Channel, LostError
-from sut.control import RemoteNode
 from sut.engine import PartId
 from sut.errors import CANCELLED, NODE_LOST, RunError
+from sut.local_node import LocalNode
 from sut.messages import HELLO
-from sut.node import GRACE_S, LocalNode
+from sut.node import GRACE_S
 from sut.plan import Plan
 from sut.progress import Progress
+from sut.remote_node import RemoteNode
 from sut.rundir import RunDir
 
 POLL_S = 0.25

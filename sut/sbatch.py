@@ -6,8 +6,9 @@ import shlex
 import sys
 from typing import Any
 
-from sut.plan import Plan, Slurm, Struct
+from sut.plan import Plan, Slurm
 from sut.rundir import RunDir
+from sut.struct import Struct
 
 
 class Submission(Struct, frozen=True, kw_only=True):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from sut.config import Benchmark, Campaign, Site
+from sut.benchmark import Benchmark
+from sut.config import Campaign
 from sut.results.record import Record
+from sut.site import Site
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "schema"
 KINDS = {"benchmark": Benchmark, "site": Site, "campaign": Campaign, "record": Record}

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sut import _core, wire
+from sut.benchmark import EngineKind
 from sut.engine import Address, Launch, PartId
 from sut.errors import RunError
 from sut.nodes import Nodes
-from sut.plan import EngineKind, Part, Plan, Replica
+from sut.plan import Part, Plan, Replica
 from sut.progress import Progress
 from sut.rundir import RunDir, tail
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from sut import config, slurm
-from sut.config import Site
 from sut.errors import InputError
+from sut.site import Site
 
 VARIABLE = "SUT_SITE"
 

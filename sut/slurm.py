@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from sut import allocation
 from sut.errors import SutError
-from sut.plan import Struct
+from sut.struct import Struct
 
 # What a job can be in and still run, or run again.
 ALIVE = frozenset(

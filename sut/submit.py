@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 
 from sut import again, campaign, config, executor, newrun
+from sut.benchmark import Preset, Scenario
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError
 from sut.executor import Submitted
 from sut.follow import EXIT_DETACHED, follow
-from sut.plan import Mode, Plan, Preset, Scenario
+from sut.plan import Mode, Plan
 from sut.planning import RunRequest, make_plan
 from sut.results.units import quantity
 from sut.rundir import RunDir

@@ -7,12 +7,13 @@ site's file, under ``system:``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
+from sut.benchmark import EngineKind
 from sut.environment import Environment
-from sut.plan import Device, EngineKind, Plan, Struct
+from sut.plan import Plan
+from sut.site import Device, SystemDescription
 
 Fields = dict[str, str | int]
 
@@ -68,42 +69,6 @@ OPTIONAL = frozenset(
         "system_type_detail",
     }
 )
-
-
-class SystemDescription(Struct, frozen=True, kw_only=True):
-    """What a site says of its system, by MLCommons' names. Those that runs measure are only for
-    where they can't: a machine that does not tell how many cores it has."""
-
-    status: Literal["", "available", "preview", "rdi"] = ""
-    system_name: str = ""
-    system_type_detail: str = ""
-    host_processor_model_name: str = ""
-    host_processors_per_node: str = ""
-    host_processor_core_count: str = ""  # of one processor
-    host_processor_frequency: str = ""
-    host_processor_caches: str = ""
-    host_processor_interconnect: str = ""
-    host_memory_capacity: str = ""
-    host_memory_configuration: str = ""
-    host_storage_type: str = ""
-    host_storage_capacity: str = ""
-    host_networking: str = ""
-    host_networking_topology: str = ""
-    host_network_card_count: str = ""
-    accelerator_model_name: str = ""
-    accelerator_memory_capacity: str = ""
-    accelerator_memory_configuration: str = ""
-    accelerator_frequency: str = ""
-    accelerator_host_interconnect: str = ""
-    accelerator_interconnect: str = ""
-    accelerator_interconnect_topology: str = ""
-    accelerator_on_chip_memories: str = msgspec.field(
-        name="accelerator_on-chip_memories", default=""
-    )
-    operating_system: str = ""
-    cooling: str = ""
-    hw_notes: str = ""
-    sw_notes: str = ""
 
 
 def describe(given: SystemDescription, plan: Plan, environment: Environment) -> Fields:

@@ -15,8 +15,9 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from sut.benchmark import EngineKind, Generation
 from sut.errors import RunError
-from sut.plan import EngineKind, Generation, Plan
+from sut.plan import Plan
 
 VLLM_VERSION = "0.32.0"
 PLACEHOLDER_ID = "0" * 16  # the dispatcher writes a real one over it

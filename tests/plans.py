@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sut import config
-from sut.plan import Mode, Plan, Preset, Scenario
+from sut.benchmark import Preset, Scenario
+from sut.plan import Mode, Plan
 from sut.resolve import resolve
 
 

@@ -8,27 +8,20 @@ from typing import Any
 import msgspec
 
 from sut import environment
-from sut.plan import (
+from sut.benchmark import (
     Accuracy,
-    CpuDevice,
     Dataset,
     DatasetKind,
-    Device,
     Engine,
     EngineKind,
     Gate,
     Generation,
-    Mode,
     Model,
-    Node,
-    Part,
-    Plan,
     Preset,
-    Replica,
     Scenario,
     ScenarioSettings,
-    Timeouts,
 )
+from sut.plan import Mode, Node, Part, Plan, Replica
 from sut.results import mllog
 from sut.results.record import (
     DispatcherStats,
@@ -43,6 +36,7 @@ from sut.results.record import (
 from sut.results.telemetry import GpuTelemetry, NodeTelemetry
 from sut.results.verdict import judge_accuracy, judge_performance, overall
 from sut.results.work import NodeWork
+from sut.site import CpuDevice, Device, Timeouts
 
 PLAN = Plan(
     benchmark="smollm2-135m-news",

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sut import assets
+from sut.benchmark import Dataset, DatasetKind, Generation
 from sut.errors import InputError, RunError
-from sut.plan import Dataset, DatasetKind, Generation
 from sut.results import accuracy
 
 

@@ -10,7 +10,8 @@ import pytest
 from loadgen_logs import smallest_valid, ten_queries
 from records import METERS, PLAN, REPLICAS, completed, failed, performance
 
-from sut.plan import Mode, Preset, Scenario, ScenarioSettings
+from sut.benchmark import Preset, Scenario, ScenarioSettings
+from sut.plan import Mode
 from sut.progress import Line, ReplicaProgress
 from sut.results.record import Failure, PhaseRecord, Record
 from sut.results.report import advice

@@ -16,8 +16,8 @@ from loadgen_logs import make, smallest_valid, ten_queries
 from records import NODES, PLAN, REPLICAS, completed, failed, performance
 from test_report_html import Page
 
+from sut.benchmark import Preset, Scenario, ScenarioSettings
 from sut.campaign import Member, Started
-from sut.plan import Preset, Scenario, ScenarioSettings
 from sut.results import comparison, record
 from sut.results.comparison import Run
 from sut.results.record import Failure, PhaseRecord, Record

@@ -12,9 +12,11 @@ import yaml
 from cli import ROOT, submit
 
 from sut import config, schema
+from sut.benchmark import Benchmark, Preset, Scenario
 from sut.errors import InputError
-from sut.plan import Mode, Preset, Scenario
+from sut.plan import Mode
 from sut.resolve import resolve
+from sut.site import Site
 
 BENCHMARKS = sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
 SITES = sorted((ROOT / "configs" / "sites").glob("*.yaml"))
@@ -27,7 +29,7 @@ def test_the_stored_schemas_are_those_of_the_structs(name: str) -> None:
 
 @pytest.mark.parametrize("file", BENCHMARKS + SITES, ids=lambda file: file.stem)
 def test_every_config_that_we_ship_fits_its_schema(file: Path) -> None:
-    kind = config.Benchmark if file in BENCHMARKS else config.Site
+    kind = Benchmark if file in BENCHMARKS else Site
     document = yaml.safe_load(file.read_text())
     jsonschema.validate(document, msgspec.json.schema(kind))
     assert document["name"] == file.stem

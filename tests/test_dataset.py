@@ -11,8 +11,9 @@ from plans import plan_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from sut import dataset, model, wire
+from sut.benchmark import Dataset, DatasetKind, ReplayAnswers
 from sut.errors import InputError
-from sut.plan import Dataset, DatasetKind, Plan, ReplayAnswers
+from sut.plan import Plan
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from loadgen_logs import smallest_valid
 from records import PLAN, accuracy, completed, performance
 
 from sut import verdict
-from sut.plan import Scenario
+from sut.benchmark import Scenario
 from sut.results.messaging import UNVERIFIED, unverified
 from sut.results.report import render, summary
 from sut.rundir import RunDir

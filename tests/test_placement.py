@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sut.config import Site, SiteNode, SiteSlurm
+from sut.benchmark import Engine
 from sut.placement import Placement, place
-from sut.plan import Device, Engine
+from sut.site import Device, Site, SiteNode, SiteSlurm
 
 ENGINE = Engine(max_model_len=2668, max_num_seqs=64, max_num_batched_tokens=1024)
 

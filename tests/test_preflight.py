@@ -16,14 +16,16 @@ from jobs import Job, as_root, cable, plan_for, write_plan
 
 from sut import channel, gpus, link, nodecheck, preflight
 from sut.allocation import Allocation
+from sut.benchmark import Dataset, DatasetKind, EngineKind
 from sut.channel import LostError
 from sut.fit import utilization
 from sut.messages import REQUEST, Clock, Done, GetClock, SendBurst, TakeBurst
 from sut.nodecheck import fingerprint
 from sut.nodes import Nodes
-from sut.plan import Dataset, DatasetKind, Device, EngineKind, Mode, Part, Plan, Replica
+from sut.plan import Mode, Part, Plan, Replica
 from sut.progress import Progress
 from sut.results.record import NodePreflight, PreflightCheck, Record
+from sut.site import Device
 
 
 def checks_of(node: NodePreflight, name: str) -> list[PreflightCheck]:

@@ -11,8 +11,10 @@ from cli import ROOT
 from plans import plan_of
 
 from sut import engine
+from sut.benchmark import Preset, Scenario
 from sut.errors import InputError
-from sut.plan import Device, Plan, Preset, Scenario
+from sut.plan import Plan
+from sut.site import Device
 
 SITE = """
 name: here

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sut import config, sites
-from sut.config import Site, SiteNode, SiteSlurm
 from sut.errors import InputError
+from sut.site import Site, SiteNode, SiteSlurm
 
 JW = Site(name="jw", nodes=(SiteNode(name="jw2"), SiteNode(name="jw3")), slurm=SiteSlurm())
 DEV = Site(name="dev", nodes=JW.nodes, slurm=SiteSlurm(cluster="devcluster"))

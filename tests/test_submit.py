@@ -19,7 +19,8 @@ import pytest
 from cli import ROOT, environment, fast, latest, processes_of, set_arguments, submit, until
 
 from sut import schema
-from sut.plan import Plan, Scenario
+from sut.benchmark import Scenario
+from sut.plan import Plan
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))

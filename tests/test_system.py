@@ -10,8 +10,8 @@ from records import PLAN
 
 from sut import environment, system
 from sut.environment import Environment, Gpu
-from sut.plan import Device, Node, Plan
-from sut.system import SystemDescription
+from sut.plan import Node, Plan
+from sut.site import Device, SystemDescription
 
 ON_CPUS = PLAN
 ON_GPUS = msgspec.structs.replace(PLAN, device=Device.CUDA, nodes=(Node(gpus=4), Node(gpus=4)))

@@ -13,8 +13,8 @@ import pytest
 from loadgen_logs import SMALLEST_VALID, make, smallest_valid, ten_queries, with_value
 from records import PLAN, accuracy, completed, performance
 
+from sut.benchmark import Accuracy, Gate
 from sut.errors import InputError
-from sut.plan import Accuracy, Gate
 from sut.results import mllog, record, rules
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.measures import measure

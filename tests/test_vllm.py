@@ -19,9 +19,11 @@ from vllms_answers import answers
 
 from sut import dataset, model, wire
 from sut.allocation import Allocation
+from sut.benchmark import EngineKind, Scenario
+from sut.judging import judge_phase
 from sut.nodes import Nodes
-from sut.phase import judge_phase, run_phase
-from sut.plan import EngineKind, Mode, Plan, Scenario
+from sut.phase import run_phase
+from sut.plan import Mode, Plan
 from sut.progress import Progress
 from sut.rundir import RunDir
 from sut.serving import Serving

@@ -14,7 +14,8 @@ import json
 from pathlib import Path
 
 from sut import assets, config, dataset, model
-from sut.plan import Mode, Preset, Scenario
+from sut.benchmark import Preset, Scenario
+from sut.plan import Mode
 from sut.resolve import resolve
 from sut.results import accuracy
 

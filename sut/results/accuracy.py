@@ -15,8 +15,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sut.benchmark import DatasetKind, Generation
 from sut.errors import InputError, RunError
-from sut.plan import DatasetKind, Generation, Plan
+from sut.plan import Plan
 
 FILE_NAME = "mlperf_log_accuracy.json"
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")

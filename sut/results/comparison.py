@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from sut.plan import Mode, Plan, Scenario
+from sut.benchmark import Scenario
+from sut.plan import Mode, Plan
 from sut.results import bars, messaging
 from sut.results.bars import Bar
 from sut.results.markdown import bullets, table

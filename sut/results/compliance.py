@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from sut.errors import InputError
-from sut.plan import Struct
 from sut.results import accuracy, rules
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check
 from sut.results.units import number, quantity
 from sut.results.verdict import Verdict
+from sut.struct import Struct
 
 # As MLCommons' audit.config of TEST06 has it.
 AUDIT_CONFIG = """\

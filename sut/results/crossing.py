@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sut.plan import Struct
 from sut.results.early_stopping import queries_needed
 from sut.results.sample_log import SampleLog
+from sut.struct import Struct
 
 
 class Crossing(Struct, frozen=True, kw_only=True):

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import msgspec
 
 from sut.errors import InputError
-from sut.plan import Struct
 from sut.results import noise
 from sut.results.figures import Figure, figures
 from sut.results.record import Record
 from sut.results.sample_log import SampleLog
+from sut.struct import Struct
 
 MIN_FREEDOM = 3  # degrees, from which repeated runs tell more than the samples of one
 MIN_HISTORY = 3  # earlier runs that a regression is told against

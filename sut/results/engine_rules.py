@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sut.plan import EngineKind, Plan
+from sut.benchmark import EngineKind
+from sut.plan import Plan
 from sut.results.rules import Check, check
 
 _PREFIX_CACHING = ("--enable-prefix",)  # vLLM takes an option cut short, too

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sut.plan import Scenario
+from sut.benchmark import Scenario
 from sut.results.measures import Measures, measure
 from sut.results.noise import RATE, Statistic
 from sut.results.record import Record

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sut.plan import Struct
 from sut.results.mllog import Scalar
+from sut.struct import Struct
 
 
 class Quantiles(Struct, frozen=True, kw_only=True):

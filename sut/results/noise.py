@@ -19,8 +19,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from sut.plan import Struct
 from sut.results.sample_log import SampleLog
+from sut.struct import Struct
 
 CONFIDENCE = 0.99
 ROUNDS = 500

@@ -6,7 +6,6 @@ import math
 
 import msgspec
 
-from sut.plan import Struct
 from sut.results import crossing, measures, rules, sustained
 from sut.results.crossing import Crossing
 from sut.results.early_stopping import num_over_limit, queries_needed
@@ -15,6 +14,7 @@ from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
 from sut.results.sustained import QpsEstimate
 from sut.results.units import number, quantity
+from sut.struct import Struct
 
 MANY = 10_000_000  # queries: more than any run has
 KEPT_UP = 0.95  # of the load offered

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sut.benchmark import Gate
 from sut.errors import InputError
-from sut.plan import Gate, Struct
+from sut.plan import Plan
 from sut.results import measures
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.mllog import DetailLog
 from sut.results.units import against, from_limit, number, quantity
+from sut.struct import Struct
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -63,6 +65,22 @@ def of_ours(log: DetailLog, num_failed: int | None, replica_samples: Sequence[in
             text = f"No sample was done by replica {', '.join(map(str, idle))}."
         checks.append(check("idle_replicas", not idle, text, len(idle), 0, "replicas"))
     return checks
+
+
+def idle_nodes(plan: Plan, node_names: Sequence[str]) -> Check | None:
+    """A node of the run that no replica uses is billed and does nothing; None for a single node.
+
+    ``node_names`` are those of the plan's nodes, in its order.
+    """
+    if len(plan.nodes) == 1:
+        return None
+    used = {part.node for replica in plan.replicas for part in replica.parts}
+    idle = [name for index, name in enumerate(node_names) if index not in used]
+    text, remedy = "Every node has a replica.", None
+    if idle:
+        text = f"No replica uses node {', '.join(idle)}."
+        remedy = "Take fewer nodes, or more replicas: --set site.num_replicas=..."
+    return check("idle_nodes", not idle, text, len(idle), 0, "nodes", remedy=remedy)
 
 
 def _min_duration(log: DetailLog) -> Check:

@@ -14,10 +14,10 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from sut.plan import Struct
 from sut.results.early_stopping import queries_needed
 from sut.results.sample_log import SampleLog
 from sut.results.units import number, quantity
+from sut.struct import Struct
 
 MIN_WINDOWS = 10
 MAX_WINDOWS = 40

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sut.plan import Struct
+from sut.struct import Struct
 from sut.telemetry import INTERVAL_S, Gpu, Reading
 
 T = TypeVar("T")

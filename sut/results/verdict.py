@@ -13,8 +13,9 @@ from typing import Literal
 
 import msgspec
 
+from sut.benchmark import Accuracy
 from sut.errors import InputError
-from sut.plan import Accuracy, Plan, Struct
+from sut.plan import Plan
 from sut.results import audit, engine_rules, measures, remedies, rounds, rules
 from sut.results.audit import Answers
 from sut.results.mllog import DetailLog, Scalar
@@ -23,6 +24,7 @@ from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
 from sut.results.sustained import QpsEstimate
 from sut.results.units import number
+from sut.struct import Struct
 
 Validity = Literal["VALID", "INVALID"]
 

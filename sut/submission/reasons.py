@@ -8,10 +8,10 @@ from typing import Any, Literal
 import msgspec
 
 from sut import config, source
-from sut.config import Benchmark
+from sut.benchmark import Benchmark, Scenario
 from sut.document import read
 from sut.environment import Environment
-from sut.plan import Mode, Plan, Scenario
+from sut.plan import Mode, Plan
 from sut.results.record import Record
 from sut.submission.runs import SCENARIOS, Result, Run
 

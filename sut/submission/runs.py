@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sut import hashes
+from sut.benchmark import Scenario
 from sut.errors import InputError
-from sut.plan import Mode, Scenario, load_plan
+from sut.plan import Mode, load_plan
 from sut.results import record
 from sut.results.record import PhaseRecord, Record
 from sut.rundir import RunDir

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sut.benchmark import Preset, Scenario
 from sut.errors import CANCELLED, TRUNCATED
-from sut.plan import Mode, Plan, Preset, Scenario
+from sut.plan import Mode, Plan
 from sut.results.record import Failure, PhaseRecord, Record
 from sut.results.report.evidence import Evidence
 from sut.results.report.phases import percent
