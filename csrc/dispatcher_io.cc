@@ -113,6 +113,9 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
     const std::int64_t now = now_ns();
     const std::span<const char> bytes = frame.bytes();
     if (is_engine_dead(frame)) return fail_by_dead_engine(index);
+    // A loss is told before anything comes by the next connection, so it is looked for here.
+    if (!replica.link.is_by_first_connection(frame) || replica.link.take_output_lost())
+      return fail_by_lost_output(replica, index);
     const std::string error = decode_outputs(bytes, layout_, outputs_);
     if (!error.empty()) {
       fail({"protocol_error", replica_text(index) + " sent outputs that can't be read: " + error,

@@ -65,8 +65,10 @@ ReplicaLink::ReplicaLink(const Context& context, const std::string& host)
       input_lost_(context, input_),
       output_lost_(context, output_) {
   input_.set(ZMQ_ROUTER_MANDATORY, 1);
-  input_.set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);
-  input_.set(ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs);
+  for (Socket* socket : {&input_, &output_}) {
+    socket->set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);
+    socket->set(ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs);
+  }
   handshake_endpoint_ = handshake_.bind_any_port(host);
   input_endpoint_ = input_.bind_any_port(host);
   output_endpoint_ = output_.bind_any_port(host);

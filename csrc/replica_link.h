@@ -46,6 +46,12 @@ class ReplicaLink {
   // Sends one request with `id` written into it. False when the engine is gone.
   bool send(const SampleStore::Request& request, RequestId id);
 
+  // Whether a frame of outputs came by the connection that the first one came by. Another tells
+  // that this one was lost, even where only the engine's end knows of it.
+  bool is_by_first_connection(const Frame& output) const {
+    return output.source() == output_source_;
+  }
+
   // Whether the engine's connection was lost since the last call, the one that its ready response
   // or its outputs came by.
   bool take_input_lost() { return input_lost_.take(input_source_); }

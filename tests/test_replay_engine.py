@@ -363,7 +363,7 @@ def test_it_answers_a_request_never_sent_when_told(start: Start) -> None:
 
 
 def test_it_loses_its_connection_and_makes_another_when_told(start: Start) -> None:
-    front_end = start("--fault", "reset@1")
+    front_end = start("--fault", "reset-output@1")
     events = front_end.output.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     assert front_end.generate(1, [5], max_tokens=1) == ([5], LENGTH)
     assert events.poll(20_000)

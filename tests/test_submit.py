@@ -169,7 +169,7 @@ def test_a_killed_engine_ends_the_run_within_five_seconds(tmp_path: Path) -> Non
         ("garbage@20", "protocol_error"),
         ("truncate@20", "protocol_error"),
         ("unknown-id@20", "protocol_error"),
-        ("reset@20", "connection_lost"),
+        ("reset-output@20", "connection_lost"),
     ],
 )
 def test_every_fault_ends_the_run_with_its_reason(tmp_path: Path, fault: str, code: str) -> None:

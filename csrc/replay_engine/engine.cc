@@ -144,7 +144,8 @@ std::optional<int> Engine::commit_due_faults() {
     front_end_.send(
         encoder_.encode(outputs, scheduler_.stats(), static_cast<double>(now_ns()) * 1e-9));
   }
-  if (due(FaultKind::kReset)) front_end_.reset_output();
+  if (due(FaultKind::kResetInput)) front_end_.reset_input();
+  if (due(FaultKind::kResetOutput)) front_end_.reset_output();
   stalled_ |= due(FaultKind::kStall);
   const bool dead = due(FaultKind::kDead);
   if (dead) front_end_.send(kEngineDead);

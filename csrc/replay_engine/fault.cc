@@ -25,7 +25,8 @@ constexpr Form kForms[] = {
     {"slow", FaultKind::kSlow, true, true},
     {"truncate", FaultKind::kTruncate, true, false},
     {"unknown-id", FaultKind::kUnknownId, true, false},
-    {"reset", FaultKind::kReset, true, false},
+    {"reset-input", FaultKind::kResetInput, true, false},
+    {"reset-output", FaultKind::kResetOutput, true, false},
     {"die-loading", FaultKind::kDieLoading, false, false},
     {"never-ready", FaultKind::kNeverReady, false, false},
 };

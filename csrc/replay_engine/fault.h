@@ -16,7 +16,8 @@ enum class FaultKind {
   kSlow,
   kTruncate,
   kUnknownId,
-  kReset,
+  kResetInput,
+  kResetOutput,
   kDieLoading,
   kNeverReady,
 };

@@ -36,24 +36,28 @@ std::optional<Addresses> FrontEnd::say_hello() {
 }
 
 void FrontEnd::become_ready(const Addresses& addresses, std::span<const char> ready_response) {
-  output_address_ = addresses.output;
-  input_.emplace(context_, ZMQ_DEALER, addresses.input, kIdentity);
+  addresses_ = addresses;
+  connect_input();
   connect_output();
+  poll_on_both();
   input_->send(ready_response);
   handshake_->send(ready_message());
   handshake_->set_linger(kHandshakeLinger);
   handshake_.reset();
 }
 
+void FrontEnd::reset_input() {
+  input_.reset();
+  std::this_thread::sleep_for(kReconnectInterval);
+  connect_input();
+  poll_on_both();
+}
+
 void FrontEnd::reset_output() {
   output_.reset();
   std::this_thread::sleep_for(kReconnectInterval);
   connect_output();
-}
-
-void FrontEnd::connect_output() {
-  output_.emplace(context_, ZMQ_PUSH, output_address_);
-  poll_on(*input_, std::array{input_->lost(), output_->lost()});
+  poll_on_both();
 }
 
 bool FrontEnd::wait(std::int64_t until_ns) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <limits>
@@ -35,8 +36,9 @@ class FrontEnd {
   // One frame to the front-end. Copied, never blocks. Requires become_ready().
   void send(std::span<const char> frame) { output_->send(frame); }
 
-  // Lose the connection for outputs, and what is on its way, and make it anew, as ZeroMQ does after
-  // a TCP reset.
+  // Lose the connection for requests or outputs, and what is on its way, and make it anew, as ZeroMQ
+  // does after a TCP reset.
+  void reset_input();
   void reset_output();
 
   // Block until there is a frame to receive, or the moment `until_ns` of the monotonic clock. False
@@ -50,7 +52,9 @@ class FrontEnd {
   const char* reason() const { return reason_; }
 
  private:
-  void connect_output();
+  void connect_input() { input_.emplace(context_, ZMQ_DEALER, addresses_.input, kIdentity); }
+  void connect_output() { output_.emplace(context_, ZMQ_PUSH, addresses_.output); }
+  void poll_on_both() { poll_on(*input_, std::array{input_->lost(), output_->lost()}); }
   void poll_on(Connection& source, std::span<const zmq_pollitem_t> losses);
 
   StopSignal stop_signal_;  // before the context, whose threads inherit the signal mask
@@ -60,7 +64,7 @@ class FrontEnd {
   std::optional<Connection> handshake_;
   std::optional<Connection> input_;
   std::optional<Connection> output_;
-  std::string output_address_;
+  Addresses addresses_;
   Connection* source_ = nullptr;  // the socket that is read: handshake_, then input_
   std::vector<zmq_pollitem_t> poll_items_;
   const char* reason_ = "";

@@ -3,6 +3,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <future>
+
 #include "../dispatcher.h"
 #include "../generate.h"
 #include "engine_process.h"
@@ -12,7 +14,7 @@ namespace {
 
 void a_fault_is_a_failure_with_its_reason(const std::string& fault, const std::string& code) {
   sut::Dispatcher::Options options = kOptions;
-  options.stall_deadline_s = 1.0;
+  if (code == "stall") options.stall_deadline_s = 1.0;
   System system(1, options, {"--fault", fault});
   StrictSink sink(*system.dispatcher);
   sink.expected = 50;
@@ -93,14 +95,17 @@ std::vector<std::string> endpoints_of_engine(const std::string& handshake) {
   return endpoints;
 }
 
-// As a front-end's engine of another run would, on a port that was that run's before.
-void connect_and_leave(const std::string& endpoint) {
+// As an engine of another run would, on a port that was that run's before.
+void connect_and_leave(const std::string& endpoint, int type) {
   const sut::Context context;
-  sut::Socket stranger(context, ZMQ_DEALER);
+  sut::Socket events(context, ZMQ_PAIR);
+  sut::Socket stranger(context, type);
+  CHECK(zmq_socket_monitor(stranger.handle(), "inproc://it", ZMQ_EVENT_HANDSHAKE_SUCCEEDED) == 0);
+  events.connect("inproc://it");
   stranger.connect(endpoint);
-  zmq_pollitem_t item{stranger.handle(), 0, ZMQ_POLLOUT, 0};
+  zmq_pollitem_t item = events.readable();
   CHECK(zmq_poll(&item, 1, 20'000) == 1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  zmq_socket_monitor(stranger.handle(), nullptr, 0);  // before its reader goes
 }
 
 void strangers_on_the_ports_do_no_harm() {
@@ -108,15 +113,83 @@ void strangers_on_the_ports_do_no_harm() {
   CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
   const std::string handshake = system.links->handshake_endpoint(0);
   ask_for_a_page(handshake);
-  for (const std::string& endpoint : endpoints_of_engine(handshake)) {
-    ask_for_a_page(endpoint);
-    connect_and_leave(endpoint);
-  }
+  const std::vector<std::string> endpoints = endpoints_of_engine(handshake);
+  for (const std::string& endpoint : endpoints) ask_for_a_page(endpoint);
+  connect_and_leave(endpoints[0], ZMQ_DEALER);
+  connect_and_leave(endpoints[1], ZMQ_PUSH);
   for (int i = 0; i < 10; ++i) {  // longer than a lost connection is waited on
     CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   CHECK(!system.dispatcher->failure());
+}
+
+void a_lost_input_is_noticed_with_nothing_to_send() {
+  System system(1, {"--fault", "reset-input@3"});
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 9;  // one more than there are
+  system.dispatcher->issue(samples(8), sink);
+  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 20));
+  const auto failure = system.dispatcher->failure();
+  CHECK(failure && failure->code == "connection_lost");
+}
+
+// Holds the I/O thread at its first call, while an engine goes on and its frames wait.
+class SlowSink final : public sut::ResponseSink {
+ public:
+  void on_first_token(std::uintptr_t, std::span<const std::int32_t>) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+  void on_complete(std::uintptr_t, std::span<const std::int32_t>) override {}
+};
+
+void what_comes_behind_a_loss_is_only_heard_for_its_reason(const std::string& fault,
+                                                           const std::string& code) {
+  System system(1, {"--fault", fault});
+  SlowSink sink;
+  system.dispatcher->issue(samples(1), sink);
+  CHECK(!system.dispatcher->wait([] { return false; }, 20));
+  const auto failure = system.dispatcher->failure();
+  CHECK(failure && failure->code == code);
+  CHECK(system.dispatcher->stats().completed == 0);
+}
+
+// An engine whose end of a connection was reset comes back while ours still stands.
+void outputs_by_a_second_connection_are_not_taken() {
+  System system(1);
+  CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
+  const sut::Context context;
+  sut::Socket second(context, ZMQ_PUSH);
+  second.connect(endpoints_of_engine(system.links->handshake_endpoint(0))[1]);
+  sut::Frame frame(std::string_view("\x90"));
+  CHECK(second.send(frame, false));
+  CHECK(!system.dispatcher->wait([] { return false; }, 20));
+  const auto failure = system.dispatcher->failure();
+  CHECK(failure && failure->code == "connection_lost");
+}
+
+bool wait_for(const sut::ReplicaLink& link, sut::ReplicaLink::Item item) {
+  zmq_pollitem_t items = link.poll_items()[item];
+  return zmq_poll(&items, 1, 20'000) == 1;
+}
+
+// The system gives a closed connection's number to the next one.
+void a_strangers_connection_is_not_taken_for_the_engines() {
+  const sut::Context context;
+  sut::ReplicaLink link(context, "127.0.0.1");
+  auto asking = std::async(std::launch::async, endpoints_of_engine, link.handshake_endpoint());
+  CHECK(wait_for(link, sut::ReplicaLink::kHandshake));
+  link.serve_handshake();
+  const std::vector<std::string> endpoints = asking.get();
+  sut::Socket engine(context, ZMQ_DEALER);  // before the stranger: it takes numbers of its own
+  ask_for_a_page(endpoints[0]);
+  CHECK(wait_for(link, sut::ReplicaLink::kInputLost));
+  engine.connect(endpoints[0]);
+  sut::Frame ready(std::string_view("ready"));
+  CHECK(engine.send(ready, false));
+  CHECK(wait_for(link, sut::ReplicaLink::kInput));
+  CHECK(link.receive_ready());
+  CHECK(!link.take_input_lost());
 }
 
 void a_hello_that_claims_four_billion_values_does_no_harm() {
@@ -148,7 +221,13 @@ int main(int argc, char** argv) {
   a_fault_is_a_failure_with_its_reason("garbage@3", "protocol_error");
   a_fault_is_a_failure_with_its_reason("truncate@3", "protocol_error");
   a_fault_is_a_failure_with_its_reason("unknown-id@3", "protocol_error");
-  a_fault_is_a_failure_with_its_reason("reset@3", "connection_lost");
+  a_fault_is_a_failure_with_its_reason("reset-input@3", "connection_lost");
+  a_fault_is_a_failure_with_its_reason("reset-output@3", "connection_lost");
+  a_lost_input_is_noticed_with_nothing_to_send();
+  what_comes_behind_a_loss_is_only_heard_for_its_reason("dead@1", "engine_dead");
+  what_comes_behind_a_loss_is_only_heard_for_its_reason("reset-output@1", "connection_lost");
+  outputs_by_a_second_connection_are_not_taken();
+  a_strangers_connection_is_not_taken_for_the_engines();
   a_sample_over_its_deadline_is_a_failure();
   a_killed_engine_is_noticed();
   strangers_on_the_ports_do_no_harm();
