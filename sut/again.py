@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from sut import environment, hashes, image, model
@@ -38,8 +39,12 @@ def differences(before: Record, plan: Plan) -> list[str]:
         ("the source's commit", _commit(before.environment.git), _commit(environment.git())),
     ):
         if then is not None and today is not None and then != today:
-            told.append(f"{what} was {then[:40]} and is {today[:40]}")
+            told.append(f"{what} was {_short(then)} and is {_short(today)}")
     return told
+
+
+def _short(text: str) -> str:
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]+", r"\1", text)
 
 
 def _image(plan: Plan) -> str | None:

@@ -72,11 +72,21 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
     mistakes = check(benchmark_document, Benchmark, benchmark_file)
     mistakes += check(site_document, Site, site_file)
     if mistakes:
-        raise InputError("\n".join(mistakes))
+        raise InputError("\n".join(_as_typed(mistake, sets) for mistake in mistakes))
     loaded = convert(benchmark_document, Benchmark)
     if benchmark_file.resolve().parent not in _own_folders("benchmarks"):
         loaded = msgspec.structs.replace(loaded, official=False)  # a copy may differ
     return loaded, _with_whole_paths(convert(site_document, Site))
+
+
+def _as_typed(mistake: str, sets: Sequence[str]) -> str:
+    """A mistake of a key that the command line sets is the command line's, not the file's."""
+    for change in sets:
+        key = change.partition("=")[0].strip().removeprefix("site.")
+        _, found, text = mistake.partition(f": {key}: ")
+        if found:
+            return f"--set {change}: {text}"
+    return mistake
 
 
 def _with_whole_paths(site: Site) -> Site:

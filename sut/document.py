@@ -125,9 +125,9 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` where something known is near, else nothing."""
+    """`` (did you mean 'x'?)`` where something known is near, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int:

@@ -10,22 +10,26 @@ from pathlib import Path
 import msgspec
 
 from sut.errors import InputError
-from sut.plan import Plan
+from sut.plan import Mode, Plan
 from sut.rundir import RunDir, write_atomic
 
 
 def create(plan: Plan, run_root: Path) -> RunDir:
-    """A new folder under ``run_root`` with the plan in it; ``latest`` there points at it.
+    """A new folder under ``run_root`` with the plan in it; ``latest`` there points at it, unless
+    it only looks at nodes.
 
     Raises InputError where that can't be written.
     """
     with writing_to(run_root):
-        run_dir = RunDir(new_folder(run_root, f"{plan.benchmark}-{plan.scenario}-{plan.preset}"))
+        looks = plan.mode is Mode.PREFLIGHT
+        what = "preflight" if looks else f"{plan.benchmark}-{plan.scenario}-{plan.preset}"
+        run_dir = RunDir(new_folder(run_root, what))
         run_dir.slurm.mkdir()
         run_dir.logs.mkdir()
         write_atomic(run_dir.user_conf, plan.user_conf())
         write_atomic(run_dir.plan, msgspec.json.format(msgspec.json.encode(plan), indent=2))
-        _point_latest_at(run_dir)
+        if not looks:
+            _point_latest_at(run_dir)
     return run_dir
 
 

@@ -77,6 +77,8 @@ class Observer:
         if line.phase is not None:
             self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES)).append(line)
         self._last = line
+        if self._job is not None and self._job.state in slurm.WAITING:
+            self._asked = float("-inf")  # it is known better by now
 
     def _ask_slurm(self) -> None:
         if self.plan.slurm is None or time.monotonic() - self._asked < ASK_SLURM_S:

@@ -58,7 +58,7 @@ class Screen:
 
 def line(state: RunState) -> str:
     """A state in one line."""
-    begin = "" if state.t_s is None else f"{state.t_s:6.1f} s  "
+    begin = "" if state.t_s is None else f"{state.t_s + (state.silent_s or 0):6.1f} s  "
     phase = next((phase for phase in state.phases if phase.state == "running"), None)
     if phase is None or state.state != "running":
         return begin + _situation(state)
@@ -111,7 +111,7 @@ def _situation(state: RunState) -> str:
             how = f"{on} is {job.state}" if job else "its process is gone"
             return f"it ended without a record: {how}"
         case _:
-            step = state.step or "nothing said yet"
+            step = state.step or "starting"
             return f"{step} ({on})" if on else step
 
 

@@ -80,10 +80,10 @@ def _what_to_judge(folder: Path) -> tuple[Path, list[PhaseRecord]]:
         return (of_run if of_run.is_dir() else folder), []
     run = record.read(run_dir.record)
     if run.failure is not None:
+        why = f"{run.status}, {run.failure.code}: {run.failure.message.rstrip('.')}"
+        rest = f". What it measured can be judged by itself: python -m sut.verdict {of_run}"
         raise InputError(
-            f"{run_dir}: the run has no verdict: {run.status}, {run.failure.code}: "
-            f"{run.failure.message} What it measured can be judged by itself: "
-            f"python -m sut.verdict {of_run}"
+            f"{run_dir}: the run has no verdict: {why}{rest if of_run.is_dir() else ''}"
         )
     if not of_run.is_dir():
         raise InputError(

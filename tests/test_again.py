@@ -9,7 +9,7 @@ import pytest
 import records
 from cli import ROOT, fast, latest, submit
 
-from sut import again
+from sut import again, environment
 from sut.errors import InputError
 from sut.results import record
 from sut.results.record import Hashes
@@ -65,3 +65,17 @@ def test_options_that_a_campaign_decides_are_refused_beside_it(tmp_path: Path) -
     campaign = str(ROOT / "configs/campaigns/devcluster-validation.yaml")
     run = submit(tmp_path, "--config", campaign, "--nodes", "jw2", "--dry-run")
     assert run.returncode == 2 and "--nodes can't be given with a campaign" in run.stderr
+
+
+def test_local_changes_are_told_where_the_commit_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = "5" * 40
+    before = records.completed()
+    dirty = environment.Git(commit=commit, dirty=True)
+    before = msgspec.structs.replace(
+        before, environment=msgspec.structs.replace(before.environment, git=dirty)
+    )
+    monkeypatch.setattr(environment, "git", lambda: environment.Git(commit=commit, dirty=False))
+    told = again.differences(before, before.plan)[-1]
+    assert told.endswith("was 555555555555, with local changes and is 555555555555")

@@ -107,6 +107,17 @@ def test_a_wrong_change_on_the_command_line_is_bad_input(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_mistake_on_the_command_line_is_not_put_down_to_a_file(tmp_path: Path) -> None:
+    sets = ["--set", "scenarios.server.target_qsp=5", "--set", "site.run_rot=/x"]
+    run = submit(tmp_path, "--config", "replay", *sets)
+    assert run.returncode == 2 and ".yaml" not in run.stderr
+    assert (
+        "--set scenarios.server.target_qsp=5: unknown key (did you mean 'target_qps'?)"
+        in run.stderr
+    )
+    assert "--set site.run_rot=/x: unknown key" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cli import environment, latest
+from cli import environment
+
+from sut.results.record import read
 
 
 def doctor(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +25,9 @@ def doctor(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_healthy_machine_is_told_check_by_check(tmp_path: Path) -> None:
     run = doctor(tmp_path, "--site", "local", "--config", "replay")
     assert run.returncode == 0, run.stdout + run.stderr
-    record = latest(tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()  # and no link: the latest run is one that measures
+    record = read(folder)
+    assert folder.name.endswith("-preflight") and "preflight of 1 node for replay" in run.stdout
     assert record.phases == () and record.verdict is None and record.preflight
     for check in record.preflight[0].checks:
         assert check.ok and check.name in run.stdout

@@ -140,6 +140,7 @@ def test_a_cancelled_run_leaves_a_record_and_no_process(
     record = latest(tmp_path)
     assert record.failure is not None and record.failure.code == "cancelled"
     assert "FAILED" in stdout and processes_of(run_dir) == []
+    assert "  next " not in stdout
 
 
 def test_a_killed_engine_ends_the_run_within_five_seconds(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _comparison(
         if d.word == "worse" and abs(d.change) > tolerance
     ]
     if last.verdict == "VALID" and after.record.verdict != "VALID":
-        lost = f"it was VALID and is {after.record.word}: {'; '.join(_why(after.record))}"
+        lost = f"it was VALID and is {after.record.word}: {' '.join(_why(after.record))}"
         regressions.insert(0, lost)
     return Comparison(
         before=tuple(run.name for run in before),

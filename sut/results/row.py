@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from sut.plan import Mode
 from sut.results.measures import measure
 from sut.results.record import INTERIM
 
@@ -112,6 +113,7 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
     except (OSError, msgspec.MsgspecError) as error:
         return msgspec.structs.replace(row, why=str(error))
     plan = record.plan
+    looks = plan.mode == Mode.PREFLIGHT
     reasons = [reason.code for phase in record.phases for reason in phase.verdict.reasons]
     performance = next((p.loadgen for p in record.phases if p.name == "performance"), {})
     measures = measure(performance)
@@ -124,9 +126,9 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         why=record.failure.code if record.failure else ", ".join(dict.fromkeys(reasons)),
         exit_code=record.exit_code,
         benchmark=plan.benchmark,
-        scenario=plan.scenario,
+        scenario="preflight" if looks else plan.scenario,
         mode=plan.mode,
-        preset=plan.preset,
+        preset="" if looks else plan.preset,
         official=plan.official,
         site=plan.site,
         nodes=",".join(sorted(nodes - {""})),

@@ -105,7 +105,10 @@ class Cluster:
 
     def attach(self, command: str, node: str, user: str) -> int:
         """A shell command on a node, at this terminal; returns its exit code."""
-        return subprocess.call(self.command(node, user, ["bash", "-lc", command]))
+        with subprocess.Popen(self.command(node, user, ["bash", "-lc", command])) as process:
+            while True:
+                with contextlib.suppress(KeyboardInterrupt):  # the command's to act on
+                    return process.wait()
 
     def shell(self, node: str, user: str) -> int:
         """A shell on a node; returns its exit code."""

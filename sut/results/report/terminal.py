@@ -11,7 +11,7 @@ from sut.results.record import PhaseRecord, Record
 from sut.results.report import words
 from sut.results.report.latencies import latencies
 from sut.results.units import quantity
-from sut.rundir import RunDir
+from sut.rundir import SAMPLES, RunDir
 
 
 def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
@@ -32,8 +32,8 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
             lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
         lines += [f"            {messaging.unverified(plan)}"]
     lines += [f"  report    {run_dir.report}{_plots(run_dir)}"]
-    if record.failure:
-        lines += [f"  next      less {_log_to_read(record, run_dir)}"]
+    if record.failure and record.failure.replica is not None:
+        lines += [f"  next      less {run_dir.replica_log(record.failure.replica)}"]
     return "\n".join(lines)
 
 
@@ -66,12 +66,8 @@ def _figures(phase: PhaseRecord) -> list[str]:
 
 
 def _plots(run_dir: RunDir) -> str:
-    return " (report.html has the plots)" if run_dir.report_html.is_file() else ""
-
-
-def _log_to_read(record: Record, run_dir: RunDir) -> str:
-    replica = record.failure.replica if record.failure else None
-    return str(run_dir.logs if replica is None else run_dir.replica_log(replica))
+    drawn = run_dir.report_html.is_file() and any(run_dir.loadgen_root.glob(f"*/{SAMPLES}"))
+    return " (report.html has the plots)" if drawn else ""
 
 
 def _labelled(label: str, lines: Iterable[str]) -> list[str]:

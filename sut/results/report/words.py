@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from sut.plan import Plan
+from sut.plan import Mode, Plan
 from sut.results.record import PhaseRecord
 from sut.results.rules import Check
 from sut.results.units import quantity
 
 
 def title(plan: Plan) -> str:
+    if plan.mode is Mode.PREFLIGHT:
+        return f"preflight of {quantity(len(plan.nodes), 'nodes')} for {plan.benchmark}"
     replicas = quantity(len(plan.replicas), "replicas")
     return f"{plan.benchmark}, {plan.scenario.value}, {plan.preset.value} preset, {replicas}"
 
