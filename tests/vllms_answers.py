@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import msgspec
@@ -52,7 +52,7 @@ def _key(plan: Plan, model_path: Path, prompts: list[list[int]]) -> str:
     flags = re.search(r"^flags.*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     made_of = [
         Path(__file__).read_text(),
-        [version(package) for package in ("vllm", "torch", "transformers")],
+        sorted(f"{package.name} {package.version}" for package in distributions()),
         flags and flags[0],
         sorted(os.sched_getaffinity(0)),
         engine_environment(plan, LAUNCH),
