@@ -69,24 +69,29 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
     benchmark_document, site_document = read(benchmark_file), read(site_file)
     for change in sets:
         apply(change, benchmark_document, site_document)
-    mistakes = check(benchmark_document, Benchmark, benchmark_file)
-    mistakes += check(site_document, Site, site_file)
+    mistakes = _as_typed(check(benchmark_document, Benchmark, benchmark_file), "", sets)
+    mistakes += _as_typed(check(site_document, Site, site_file), "site.", sets)
     if mistakes:
-        raise InputError("\n".join(_as_typed(mistake, sets) for mistake in mistakes))
+        raise InputError("\n".join(mistakes))
     loaded = convert(benchmark_document, Benchmark)
     if benchmark_file.resolve().parent not in _own_folders("benchmarks"):
         loaded = msgspec.structs.replace(loaded, official=False)  # a copy may differ
     return loaded, _with_whole_paths(convert(site_document, Site))
 
 
-def _as_typed(mistake: str, sets: Sequence[str]) -> str:
-    """A mistake of a key that the command line sets is the command line's, not the file's."""
-    for change in sets:
-        key = change.partition("=")[0].strip().removeprefix("site.")
-        _, found, text = mistake.partition(f": {key}: ")
-        if found:
-            return f"--set {change}: {text}"
-    return mistake
+def _as_typed(mistakes: Sequence[str], prefix: str, sets: Sequence[str]) -> list[str]:
+    """A mistake of a key that the command line sets, where the keys of this document have the
+    prefix, is the command line's and not the file's."""
+    typed = {change.partition("=")[0].strip(): change for change in sets}
+
+    def told(mistake: str) -> str:
+        for key, change in typed.items():
+            _, found, text = mistake.partition(f": {key.removeprefix(prefix)}: ")
+            if found and key.startswith(prefix):
+                return f"--set {change}: {text}"
+        return mistake
+
+    return [told(mistake) for mistake in mistakes]
 
 
 def _with_whole_paths(site: Site) -> Site:

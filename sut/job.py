@@ -45,8 +45,8 @@ def launch(run_dir: str) -> None:
 def _run(plan: Plan, run_dir: RunDir, here: Allocation, host: Mapping[str, str]) -> int:
     cache = assets.cache_of(plan)
     if plan.container is None:
-        command = [sys.executable, "-m", "sut.run", str(run_dir)]
-        return wait(command, {**host, assets.CACHE_VARIABLE: str(cache)})
+        argv = [sys.executable, "-m", "sut.run", str(run_dir)]
+        return wait(argv, {**host, assets.CACHE_VARIABLE: str(cache)})
     source = Path(plan.container.image)
     sha256 = image.sha256_of(source)
     staged = image.staged(source, sha256, plan.container.node_cache)

@@ -42,7 +42,6 @@ def answers(cluster: Cluster, *arguments: str) -> dict[int, list[int]]:
         f"scenarios.singlestream.accuracy_sample_count={NUM_ARTICLES}",
         "engine.dtype=float32",
         "site.timeouts.warmup_s=300",
-        "site.timeouts.stall_s=200",  # two ranks and their network, on cores that are shared
     ]
     command = ["--scenario", "singlestream", "--mode", "accuracy", *arguments]
     for change in sets:
