@@ -9,7 +9,8 @@ import time
 import msgspec
 
 from benchmarks.load import MODEL, NUM_SAMPLES, PROMPT, Load, arguments, request, start_engine
-from sut import _core, wire
+from sut import _core
+from sut.serving import wire
 
 
 def serve(load: Load) -> tuple[_core.Dispatcher, list[subprocess.Popen[bytes]]]:

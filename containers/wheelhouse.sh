@@ -25,7 +25,7 @@ cuda) # vLLM's image: Ubuntu 22.04
 *) die "usage: containers/wheelhouse.sh cpu|cuda [FOLDER]" ;;
 esac
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/mlperf-sut
-key=$(cat "${locks[@]}" ${torch:+"$torch"} containers/wheelhouse.sh sut/assets.py \
+key=$(cat "${locks[@]}" ${torch:+"$torch"} containers/wheelhouse.sh sut/inputs/wheels.py \
   tools/loadgen_source.py | sha256sum | cut -c1-16)
 readonly folder=${2:-$cache/wheels-$1-$key}
 

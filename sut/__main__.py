@@ -16,7 +16,10 @@ def main() -> int:
     if command not in COMMANDS:
         print(f"usage: sut {{{','.join(COMMANDS)}}} ...", file=sys.stderr)
         return 0 if command in ("-h", "--help") else 2
-    code: int = importlib.import_module(f"sut.{command}").main(arguments)
+    module = importlib.import_module(f"sut.{command}")
+    if hasattr(module, "__path__"):  # a package
+        module = importlib.import_module(f"sut.{command}.__main__")
+    code: int = module.main(arguments)
     return code
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 LOADGEN_VERSION: str
 
 class WireLayout:
-    """Where vLLM's engine-core output fields lie; see :func:`sut.wire.layout`.
+    """Where vLLM's engine-core output fields lie; see :func:`sut.serving.wire.layout`.
 
     ``outputs`` and ``scheduler_stats`` index EngineCoreOutputs; ``request_id``,
     ``new_token_ids`` and ``finish_reason`` index EngineCoreOutput. The three keys

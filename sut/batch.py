@@ -12,15 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut import allocation, newrun, requeue, resume, runs, slurm
-from sut.allocation import Allocation
+from sut import requeue
+from sut.cluster import allocation, runs, slurm
+from sut.cluster.allocation import Allocation
+from sut.cluster.host import wait
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError
-from sut.job import wait
-from sut.plan import Plan, load_plan
-from sut.planning import make_plan
+from sut.launch import newrun
+from sut.launch.request import make_plan, parse, request_of
+from sut.plan.plan import Plan, load_plan
+from sut.results import attempts
 from sut.rundir import RunDir
-from sut.submit import parse, request_of
 
 HELP = """\
 Inside a Slurm job: make a run for the nodes that the job has, or take the one that is given, start
@@ -89,7 +91,7 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
         # ones, and its exit code is then theirs.
         plan = load_plan(given.plan)
         allocation.check(plan, job)
-        _require_unused(given, resume.earlier(plan, given), job)
+        _require_unused(given, attempts.earlier(plan, given), job)
         return given
     options = parse(arguments)
     if options.begin or options.dependency or options.again or options.nodes:
@@ -104,7 +106,7 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
     return _of_this_job(plan, run_root, job)
 
 
-def _require_unused(run_dir: RunDir, before: resume.Earlier, job: Allocation) -> None:
+def _require_unused(run_dir: RunDir, before: attempts.Earlier, job: Allocation) -> None:
     """Raise InputError where another job has the run directory, at work or requeued."""
     last = before.attempts[-1] if before.attempts else None
     if last is None or last.job_id in ("", job.job_id):
@@ -126,7 +128,7 @@ def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
     earlier = RunDir(link)
     if job.attempt > 0 and earlier.plan.is_file():
         same = load_plan(earlier.plan).digest() == plan.digest()
-        if same and resume.was_interrupted(earlier):
+        if same and attempts.was_interrupted(earlier):
             return earlier
     run_dir = newrun.create(plan, run_root)
     link.unlink(missing_ok=True)

@@ -13,22 +13,17 @@ from pathlib import Path
 
 import msgspec
 
-from sut import runs
+from sut.cluster import runs
 from sut.command import command
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
+from sut.history.difference import Comparison, Difference, Run, compare, compare_with_history
+from sut.history.index import Index
+from sut.launch.options import run_root, shared
 from sut.results import record, sample_log
-from sut.results.difference import (
-    Comparison,
-    Difference,
-    Run,
-    compare,
-    compare_with_history,
-)
-from sut.results.index import Index
 from sut.results.messaging import UNVERIFIED
 from sut.results.record import Record
-from sut.results.units import number, quantity
 from sut.rundir import RunDir
+from sut.units import number, quantity
 
 HISTORY = 20  # earlier runs that are looked at
 TOLERANCE = 0.02
@@ -52,6 +47,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Compare runs with the first one; a single run with the earlier runs of its "
         "plan. Says of each figure whether it changed by more than noise.",
         epilog="exit codes: 0; 1 a regression, with --fail-on-regression; 2 bad input",
+        parents=[shared("site", "root", "json")],
     )
     parser.add_argument("run", nargs="+", metavar="RUN", help="folder, name or Slurm job of a run")
     parser.add_argument(
@@ -64,13 +60,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PERCENT",
         help="worse by less is no regression (default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    runs.add_arguments(parser)
     return parser.parse_args(argv)
 
 
 def _compare(options: argparse.Namespace) -> list[Comparison]:
-    root = runs.run_root(options)
+    root = run_root(options)
     folders = [runs.find(name, root) for name in options.run]
     loaded = [_load(folder) for folder in folders]
     tolerance = options.tolerance / 100

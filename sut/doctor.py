@@ -14,16 +14,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sut import executor, newrun
+from sut.cluster.sbatch import Submission
 from sut.command import command
-from sut.follow import follow
-from sut.plan import Mode, Plan
-from sut.planning import RunRequest, make_plan
+from sut.launch import executor, newrun
+from sut.launch.options import shared
+from sut.launch.request import RunRequest, make_plan
+from sut.plan.plan import Mode, Plan
 from sut.results import record
 from sut.results.record import NodePreflight
-from sut.results.units import quantity
 from sut.rundir import RunDir
-from sut.sbatch import Submission
+from sut.units import quantity
+from sut.watch.follow import follow
 
 
 @command
@@ -46,16 +47,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m sut.doctor",
         description="Check every node of a site as a run would, and start no engine.",
         epilog="exit codes: 0 all is well, 2 bad input, 3 something is not",
+        parents=[shared("config", "site", "nodes", "set")],
     )
-    parser.add_argument("--site", default="", metavar="NAME|FILE", help="as for sut.submit")
-    parser.add_argument("--nodes", default="all", metavar="N|NAMES|all", help="default: all")
-    parser.add_argument(
-        "--config",
-        default=RunRequest().benchmark,
-        metavar="NAME|FILE",
-        help="the benchmark whose model and data are looked for (default: %(default)s)",
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.set_defaults(config=RunRequest().benchmark, site="", nodes="all")
     return parser.parse_args(argv)
 
 

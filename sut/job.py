@@ -1,79 +1,18 @@
-"""A run on one host: ``python -m sut.job RUN_DIR``, once on every node of a job.
-
-Starts the run in its container, or without one, and waits for it.
-"""
+"""A run on one host: ``python -m sut.job RUN_DIR``, once on every node of a job."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from sut import allocation, assets, container, image, slurm
-from sut.allocation import Allocation
+from sut.cluster import host
 from sut.command import command, run_dir_of
-from sut.errors import InputError
-from sut.plan import Plan, load_plan
-from sut.rundir import RunDir
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     run_dir = run_dir_of(argv, "sut.job", "Start a run on this node of its job, and wait for it.")
-    plan = load_plan(run_dir.plan)
-    host = {**os.environ, **slurm.handed_on(os.environ)}
-    here = allocation.of_process(host)
-    allocation.check(plan, here)
-    return _run(plan, run_dir, here, host)
-
-
-def launch(run_dir: str) -> None:
-    """What submitit pickles and runs in its job. Its exit code is that of :func:`main`.
-
-    submitit's own handler of SIGUSR2 would requeue the job at the wall limit, in the middle of
-    everything; it gives way to ours.
-    """
-    code = main([run_dir])
-    if code != 0:
-        sys.exit(code)
-
-
-def _run(plan: Plan, run_dir: RunDir, here: Allocation, host: Mapping[str, str]) -> int:
-    cache = assets.cache_of(plan)
-    if plan.container is None:
-        argv = [sys.executable, "-m", "sut.run", str(run_dir)]
-        return wait(argv, {**host, assets.CACHE_VARIABLE: str(cache)})
-    source = Path(plan.container.image)
-    sha256 = image.sha256_of(source)
-    staged = image.staged(source, sha256, plan.container.node_cache)
-    host = {**host, allocation.IMAGE_SHA256: sha256}
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
-        inside = container.run_command(run_dir.root)
-        argv = container.argv(plan, run_dir.root, staged, Path(scratch), inside)
-        added = container.environment(plan, host, here.nodes[here.node])
-        return wait(argv, {**host, **added})
-
-
-def wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run it to its end. Slurm signals every process of a step: the run has handlers of its own,
-    and what stands between, this process and Apptainer's, must not die of it. A program that is
-    started with a signal ignored goes on ignoring it. Ctrl-C reaches the run from the terminal."""
-    for each in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(each, signal.SIG_IGN)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        code = subprocess.call(command, env=dict(environment))
-    except OSError as error:
-        raise InputError(
-            f"{command[0]} can't be started on {os.uname().nodename}: {error.strerror}"
-        ) from None
-    return code if code >= 0 else 128 - code
+    return host.run_node(run_dir)
 
 
 if __name__ == "__main__":

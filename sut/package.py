@@ -12,15 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sut import config, system
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError
-from sut.submission import manifest, reasons, runs, tree
+from sut.plan import config
+from sut.submission import manifest, reasons, runs, system, tree
 from sut.submission.reasons import Division
 from sut.submission.runs import SCENARIOS, Run
+from sut.submission.system import Fields
 from sut.submission.texts import PREVIEW
 from sut.submission.tree import Submission
-from sut.system import Fields
 
 DIVISIONS: tuple[Division, ...] = ("closed", "open")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sut import slurm
-from sut.allocation import Allocation, of_process
+from sut.cluster import slurm
+from sut.cluster.allocation import Allocation, of_process
 from sut.command import command, run_dir_of
 from sut.errors import EXIT_VALID, NODE_LOST
-from sut.plan import load_plan
+from sut.plan.plan import load_plan
 from sut.results import record
 from sut.rundir import RunDir
 

@@ -78,7 +78,7 @@ class RunDir:
         return self.root / "progress.jsonl"
 
     def telemetry(self, node: str) -> Path:
-        """What one node's meters said, one JSON object a line; see :mod:`sut.telemetry`."""
+        """What one node's meters said, one JSON object a line; see :mod:`sut.machine.meters`."""
         return self.root / "telemetry" / f"{node}.jsonl"
 
     def telemetry_files(self) -> list[Path]:

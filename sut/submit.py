@@ -13,22 +13,24 @@ from pathlib import Path
 
 import msgspec
 
-from sut import again, campaign, config, executor, newrun
-from sut.benchmark import Preset, Scenario
+from sut import campaign
+from sut.cluster.sbatch import Submission
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError
-from sut.executor import Submitted
-from sut.follow import EXIT_DETACHED, follow
-from sut.plan import Mode, Plan
-from sut.planning import RunRequest, make_plan
-from sut.results.units import quantity
+from sut.launch import again, executor, newrun, request
+from sut.launch import campaign as campaign_runs
+from sut.launch.executor import Submitted
+from sut.launch.request import make_plan
+from sut.plan import config
+from sut.plan.plan import Plan
 from sut.rundir import RunDir
-from sut.sbatch import Submission
+from sut.units import quantity
+from sut.watch.follow import EXIT_DETACHED, follow
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse(argv)
+    arguments = request.parse(argv)
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
     if arguments.config and (runs := config.load_campaign(arguments.config)) is not None:
         return _campaign(runs, arguments, submission)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[Plan, Path]:
-    return make_plan(request_of(arguments))
+    return make_plan(request.request_of(arguments))
 
 
 def _plan_again(arguments: argparse.Namespace) -> tuple[Plan, Path]:
@@ -65,14 +67,14 @@ def _plan_again(arguments: argparse.Namespace) -> tuple[Plan, Path]:
 
 def _campaign(runs: config.Campaign, arguments: argparse.Namespace, submission: Submission) -> int:
     _refuse(arguments, ("scenario", "mode", "preset", "nodes", "again"), "a campaign")
-    planned = campaign.plans(runs, request_of(arguments))
+    planned = campaign_runs.plans(runs, request.request_of(arguments))
     if arguments.dry_run:
         for name, plan, _ in planned:
             print(f"# {name}\n{describe(plan)}")
         return EXIT_VALID
     jobs = []
-    folder = campaign.folder_for(runs, planned, submission)
-    for job, plan, run_dir in campaign.start(runs, folder, planned, submission):
+    folder = campaign_runs.folder_for(runs, planned, submission)
+    for job, plan, run_dir in campaign_runs.start(runs, folder, planned, submission):
         print(_submitted(job, plan, run_dir), flush=True)
         jobs.append((job, plan, run_dir))
     print(f"compare them when they are over:  python -m sut.campaign {folder}", flush=True)
@@ -92,91 +94,6 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], beside: str) ->
             f"{', '.join(given)} can't be given with {beside}, which says that itself. Leave out "
             "one or the other"
         )
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m sut.submit",
-        description="Run MLPerf Inference's LoadGen against vLLM and judge what comes out.",
-        epilog="exit codes: 0 VALID, 1 INVALID or a gate failed, 2 bad input, 3 the run failed",
-    )
-    unsaid = RunRequest()
-    for name, kind, default, text in (
-        ("scenario", Scenario, unsaid.scenario, "the load that is offered"),
-        (
-            "mode",
-            Mode,
-            unsaid.mode,
-            "what is measured; all: each that applies, on one engine start",
-        ),
-        ("preset", Preset, unsaid.preset, "quick: ten samples; smoke: the least that is VALID"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            type=str.lower,
-            # A look at the nodes alone is sut.doctor's.
-            choices=[each.value for each in kind if each is not Mode.PREFLIGHT],
-            help=f"{text} (default: {default})",
-        )
-    parser.add_argument(
-        "--config",
-        metavar="NAME|FILE",
-        help=f"benchmark or campaign, in configs/ or a file (default: {unsaid.benchmark})",
-    )
-    parser.add_argument(
-        "--site",
-        metavar="NAME|FILE",
-        help="where it runs, in configs/sites or a file (default: $SUT_SITE, or the cluster this "
-        "is, or local)",
-    )
-    parser.add_argument(
-        "--nodes",
-        metavar="N|NAMES|all",
-        help="nodes of the site: a number, names with commas, or all (default: one). One LoadGen "
-        "drives a replica on every GPU of them",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one key of the benchmark, or of the site (site.KEY=VALUE); repeatable",
-    )
-    parser.add_argument(
-        "--again", metavar="RUN_DIR", help="the plan of this run once more; says what has changed"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
-    parser.add_argument(
-        "--wait",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="follow the run to its end, or return at once (default: return, on a Slurm cluster; "
-        "follow, elsewhere)",
-    )
-    parser.add_argument(
-        "--begin", default="", metavar="TIME", help="not before, as sbatch takes it: 02:00"
-    )
-    parser.add_argument(
-        "--dependency",
-        default="",
-        metavar="WHAT",
-        help="as sbatch takes it: singleton, afterany:JOBID",
-    )
-    return parser.parse_args(argv)
-
-
-def request_of(arguments: argparse.Namespace) -> RunRequest:
-    """What the options ask for, and what holds where they don't say."""
-    said = {
-        "benchmark": arguments.config,
-        "site": arguments.site,
-        "nodes": arguments.nodes,
-        "scenario": arguments.scenario,
-        "mode": arguments.mode,
-        "preset": arguments.preset,
-        "sets": arguments.set,
-    }
-    return msgspec.convert({k: v for k, v in said.items() if v is not None}, RunRequest)
 
 
 def describe(plan: Plan) -> str:

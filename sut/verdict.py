@@ -13,11 +13,11 @@ import msgspec
 
 from sut.command import command
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
-from sut.plan import Mode, Plan, load_plan
+from sut.plan.plan import Mode, Plan, load_plan
 from sut.results import audit, messaging, mllog, record, rounds, sample_log
+from sut.results.judge import Verdict, judge_performance, overall, with_check
 from sut.results.record import PhaseRecord
 from sut.results.rules import Check
-from sut.results.verdict import Verdict, judge_performance, overall, with_check
 from sut.rundir import SAMPLES, RunDir
 
 NOT_IN_A_LOG = (

@@ -16,11 +16,11 @@ import pytest
 from cli import FAST, environment, processes_of, until
 from plans import plan_of
 
-from sut.plan import Mode, Node, Part, Plan, Replica
-from sut.progress import Line
+from sut.plan.plan import Mode, Node, Part, Plan, Replica
+from sut.plan.site import Timeouts
 from sut.results import record
+from sut.results.progress import Line
 from sut.rundir import RunDir
-from sut.site import Timeouts
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 LONG = ("scenarios.server.min_duration_ms=60000",)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sut import config
-from sut.benchmark import Preset, Scenario
-from sut.plan import Mode, Plan
-from sut.resolve import resolve
+from sut.plan import config
+from sut.plan.benchmark import Preset, Scenario
+from sut.plan.plan import Mode, Plan
+from sut.plan.resolve import resolve
 
 
 def plan_of(

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from sut import environment
-from sut.benchmark import (
+from sut.machine import environment
+from sut.plan.benchmark import (
     Accuracy,
     Dataset,
     DatasetKind,
@@ -21,8 +21,10 @@ from sut.benchmark import (
     Scenario,
     ScenarioSettings,
 )
-from sut.plan import Mode, Node, Part, Plan, Replica
+from sut.plan.plan import Mode, Node, Part, Plan, Replica
+from sut.plan.site import CpuDevice, Device, Timeouts
 from sut.results import mllog
+from sut.results.judge import judge_accuracy, judge_performance, overall
 from sut.results.record import (
     DispatcherStats,
     Failure,
@@ -34,9 +36,7 @@ from sut.results.record import (
     Step,
 )
 from sut.results.telemetry import GpuTelemetry, NodeTelemetry
-from sut.results.verdict import judge_accuracy, judge_performance, overall
 from sut.results.work import NodeWork
-from sut.site import CpuDevice, Device, Timeouts
 
 PLAN = Plan(
     benchmark="smollm2-135m-news",

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 import sut
-from sut import _core, wire
+from sut import _core
+from sut.serving import wire
 
 BINARY = Path(sut.__file__).parent / "replay_engine"
 MAX_TOKENS = 8

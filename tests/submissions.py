@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 
-from sut import config, environment
-from sut.benchmark import EngineKind, Model, Preset
-from sut.environment import Environment, Gpu
-from sut.plan import Node, Plan
+from sut.machine import environment
+from sut.machine.environment import Environment, Gpu
+from sut.plan import config
+from sut.plan.benchmark import EngineKind, Model, Preset
+from sut.plan.plan import Node, Plan
+from sut.plan.site import Device
 from sut.results import record
 from sut.results.record import Hashes, Record
 from sut.rundir import RunDir
-from sut.site import Device
 
 OFFICIAL_DATA = "6d066a21bd615909466885d53b664b73c5aabc32d60c1cbd03f4293de6430026"
 GIT = environment.git()

@@ -13,15 +13,15 @@ from records import PLAN
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sut import assets
-from sut.benchmark import Dataset, DatasetKind, Generation
 from sut.errors import InputError, RunError
+from sut.inputs import wheels
+from sut.plan.benchmark import Dataset, DatasetKind, Generation
 from sut.results import accuracy
 
 
 @pytest.fixture(autouse=True)
 def punkt() -> None:
-    accuracy.add_nltk_data(assets.nltk_data())
+    wheels.add_nltk_data(wheels.nltk_data())
 
 
 def write_log(folder: Path, entries: Any) -> Path:

@@ -10,12 +10,12 @@ import pytest
 from loadgen_logs import smallest_valid, ten_queries
 from records import METERS, PLAN, REPLICAS, completed, failed, performance
 
-from sut.benchmark import Preset, Scenario, ScenarioSettings
-from sut.plan import Mode
-from sut.progress import Line, ReplicaProgress
+from sut.plan.benchmark import Preset, Scenario, ScenarioSettings
+from sut.plan.plan import Mode
+from sut.report import advice
+from sut.report.evidence import Evidence
+from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import Failure, PhaseRecord, Record
-from sut.results.report import advice
-from sut.results.report.evidence import Evidence
 from sut.results.sample_log import SampleLog
 from sut.results.sustained import QpsEstimate
 

@@ -9,8 +9,9 @@ import pytest
 import records
 from cli import ROOT, fast, latest, submit
 
-from sut import again, environment
 from sut.errors import InputError
+from sut.launch import again
+from sut.machine import environment
 from sut.results import record
 from sut.results.record import Hashes
 from sut.rundir import RunDir

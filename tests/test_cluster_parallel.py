@@ -13,7 +13,7 @@ from cli import ROOT
 from cluster.cluster import USER_ID, Cluster
 from on_cluster import latest, submitted_and_awaited
 
-from sut import model
+from sut.inputs import model
 from sut.results import accuracy
 
 NUM_ARTICLES = 50

@@ -15,10 +15,10 @@ from cli import environment, fast, set_arguments, submit
 from loadgen_logs import smallest_valid, ten_queries
 from records import PLAN, accuracy, completed, failed, performance
 
-from sut.benchmark import Scenario
 from sut.errors import InputError
+from sut.history.difference import Comparison, Difference, Run, compare, compare_with_history
+from sut.plan.benchmark import Scenario
 from sut.results import record
-from sut.results.difference import Comparison, Difference, Run, compare, compare_with_history
 from sut.results.record import Record
 from sut.rundir import RunDir
 

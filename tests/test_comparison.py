@@ -16,10 +16,11 @@ from loadgen_logs import make, smallest_valid, ten_queries
 from records import NODES, PLAN, REPLICAS, completed, failed, performance
 from test_report_html import Page
 
-from sut.benchmark import Preset, Scenario, ScenarioSettings
-from sut.campaign import Member, Started
-from sut.results import comparison, record
-from sut.results.comparison import Run
+from sut.history import side_by_side
+from sut.history.side_by_side import Run
+from sut.launch.campaign import Member, Started
+from sut.plan.benchmark import Preset, Scenario, ScenarioSettings
+from sut.results import record
 from sut.results.record import Failure, PhaseRecord, Record
 from sut.rundir import RunDir
 
@@ -66,7 +67,7 @@ def speed(run: Run) -> float:
 def test_scaling_is_held_against_the_nodes_alone_and_their_sum_is_not_shown(
     campaign: list[Run],
 ) -> None:
-    text = comparison.render("Is it one system?", campaign)
+    text = side_by_side.render("Is it one system?", campaign)
     jw2, jw3, both = map(speed, campaign)
     efficiency = both / (jw2 + jw3)
     assert f"a scaling efficiency of {efficiency:.1%}" in text
@@ -76,7 +77,7 @@ def test_scaling_is_held_against_the_nodes_alone_and_their_sum_is_not_shown(
 
 
 def test_every_run_and_every_node_of_it_has_its_row(campaign: list[Run]) -> None:
-    text = comparison.render("Campaign", campaign)
+    text = side_by_side.render("Campaign", campaign)
     assert text.startswith("# Campaign\n")
     for run in campaign:
         assert re.search(rf"\| {re.escape(run.name)} \| VALID \| 50 \| {speed(run):,.0f} \|", text)
@@ -85,7 +86,7 @@ def test_every_run_and_every_node_of_it_has_its_row(campaign: list[Run]) -> None
 
 
 def test_the_page_shows_the_same_and_needs_no_network(campaign: list[Run]) -> None:
-    text = comparison.render_html("Campaign", campaign)
+    text = side_by_side.render_html("Campaign", campaign)
     page = Page(text)
     assert "scaling efficiency" in page.text and page.tags.count("svg") == 1
     assert "script" not in page.tags and 'class="good"' in text
@@ -100,7 +101,7 @@ def test_in_server_the_load_offered_is_told_beside_the_scaling() -> None:
         Run(name="jw3", record=on(phase, "jw3")),
         Run(name="both", record=on(phase, "jw2", "jw3", loadgen_settings=double)),
     ]
-    text = comparison.render("x", runs)
+    text = side_by_side.render("x", runs)
     assert "The load offered was 2.00 times theirs" in text
 
 
@@ -111,7 +112,7 @@ def test_runs_of_different_settings_are_not_compared() -> None:
         Run(name="jw3", record=on(phase, "jw3")),
         Run(name="both", record=on(phase, "jw2", "jw3")),
     ]
-    text = comparison.render("x", runs)
+    text = side_by_side.render("x", runs)
     assert "differ in preset: not compared" in text and "efficiency" not in text
 
 
@@ -121,7 +122,7 @@ def test_a_missing_single_is_named() -> None:
         Run(name="jw2", record=on(phase, "jw2")),
         Run(name="both", record=on(phase, "jw2", "jw3")),
     ]
-    assert "no run of jw3 alone is among these" in comparison.render("x", runs)
+    assert "no run of jw3 alone is among these" in side_by_side.render("x", runs)
 
 
 def test_a_run_that_is_not_valid_is_shown_with_its_reasons() -> None:
@@ -134,7 +135,7 @@ def test_a_run_that_is_not_valid_is_shown_with_its_reasons() -> None:
         Run(name="died", record=failed(died)),
         Run(name="pending", record=None),
     ]
-    text, html = comparison.render("x", runs), comparison.render_html("x", runs)
+    text, html = side_by_side.render("x", runs), side_by_side.render_html("x", runs)
     assert "- jw2: performance, min_duration: " in text
     assert "Not VALID: jw2." in text
     assert "- died: engine_died: replica 1 ended" in text

@@ -11,10 +11,10 @@ import pytest
 from cli import fast, latest, set_arguments, submit
 from plans import plan_of
 
-from sut.benchmark import Scenario
-from sut.dataset import synthetic
 from sut.errors import InputError
-from sut.plan import Mode, phases
+from sut.inputs.dataset import synthetic
+from sut.plan.benchmark import Scenario
+from sut.plan.plan import Mode, phases
 from sut.results import compliance
 from sut.results.compliance import Verification, judge, read, verify, verify_accuracy_text
 from sut.results.mllog import read as read_log

@@ -11,12 +11,13 @@ import pytest
 import yaml
 from cli import ROOT, submit
 
-from sut import config, schema
-from sut.benchmark import Benchmark, Preset, Scenario
 from sut.errors import InputError
-from sut.plan import Mode
-from sut.resolve import resolve
-from sut.site import Site
+from sut.plan import config
+from sut.plan.benchmark import Benchmark, Preset, Scenario
+from sut.plan.plan import Mode
+from sut.plan.resolve import resolve
+from sut.plan.site import Site
+from tools import schema
 
 BENCHMARKS = sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
 SITES = sorted((ROOT / "configs" / "sites").glob("*.yaml"))
@@ -24,7 +25,9 @@ SITES = sorted((ROOT / "configs" / "sites").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", schema.KINDS)
 def test_the_stored_schemas_are_those_of_the_structs(name: str) -> None:
-    assert (schema.FOLDER / f"{name}.json").read_text() == schema.text(name), "python -m sut.schema"
+    assert (schema.FOLDER / f"{name}.json").read_text() == schema.text(name), (
+        "python -m tools.schema"
+    )
 
 
 @pytest.mark.parametrize("file", BENCHMARKS + SITES, ids=lambda file: file.stem)

@@ -65,7 +65,9 @@ def test_the_image_has_what_a_node_lacks_and_says_what_it_is(cluster: Cluster) -
 
     tools = cluster.run(f"{inside} which lscpu g++ nvidia-smi")
     assert tools.stdout.split() == ["/usr/bin/lscpu", "/usr/bin/g++"]
-    assets = cluster.run(f"{inside} python3 -c 'from sut import assets; assets.model_gguf()'")
+    assets = cluster.run(
+        f"{inside} python3 -c 'from sut.inputs import wheels; wheels.model_gguf()'"
+    )
     assert assets.returncode == 0, assets.stderr
     labels = cluster.run(f"apptainer inspect {IMAGE}").stdout
     assert f"mlperf-sut.sources: {sources(ROOT)}" in labels

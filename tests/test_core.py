@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from replay import MAX_TOKENS, request_of, served
 
-from sut import _core, wire
+from sut import _core
+from sut.serving import wire
 
 
 def dispatcher(store: _core.SampleStore | None = None, **changes: Any) -> _core.Dispatcher:

@@ -10,10 +10,11 @@ import pytest
 from plans import plan_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sut import dataset, model, wire
-from sut.benchmark import Dataset, DatasetKind, ReplayAnswers
 from sut.errors import InputError
-from sut.plan import Plan
+from sut.inputs import dataset, model
+from sut.plan.benchmark import Dataset, DatasetKind, ReplayAnswers
+from sut.plan.plan import Plan
+from sut.serving import wire
 
 
 @pytest.fixture(autouse=True)

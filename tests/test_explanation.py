@@ -15,12 +15,12 @@ from handmade_logs import MEAN_TOKENS, NUM, Value, broken, server, ten_queries, 
 from records import PLAN
 
 from sut.errors import InputError
-from sut.plan import Plan
+from sut.plan.plan import Plan
 from sut.results import audit, mllog, rounds
 from sut.results.early_stopping import queries_needed
+from sut.results.judge import Verdict, judge_performance
 from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
-from sut.results.verdict import Verdict, judge_performance
 from sut.verdict import main as print_verdict
 
 INVALID: dict[str, Value] = {"result_validity": "INVALID"}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from plans import plan_of
 
-from sut import fit
-from sut.benchmark import Engine, Scenario, ScenarioSettings
 from sut.errors import InputError
-from sut.plan import Mode
-from sut.site import Device, Site, SiteNode, SiteSlurm
+from sut.plan import fit
+from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
+from sut.plan.plan import Mode
+from sut.plan.site import Device, Site, SiteNode, SiteSlurm
 
 LLAMA = fit.ModelSize(weights_gib=14.96, kv_bytes_per_token=131_072, num_heads=32, num_layers=32)
 

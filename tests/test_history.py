@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from loadgen_logs import smallest_valid, ten_queries
 from records import PLAN, completed, failed, performance
 
-from sut import history
 from sut.errors import InputError
-from sut.results import index, record
-from sut.results.index import FILE_NAME, Index
+from sut.history import __main__ as history
+from sut.history import index
+from sut.history.index import FILE_NAME, Index
+from sut.results import record
 from sut.rundir import RunDir
 
 VALID = completed(performance(smallest_valid()))

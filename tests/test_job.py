@@ -14,13 +14,15 @@ import records
 from cli import environment
 from plans import plan_of
 
-from sut import batch, executor, job, newrun, nightly, requeue, run
+from sut import batch, job, nightly, requeue
+from sut.cluster.sbatch import Submission
 from sut.errors import InputError
-from sut.plan import Plan
+from sut.launch import executor, newrun
+from sut.plan.plan import Plan
 from sut.results import record
 from sut.results.record import Attempt, Failure
+from sut.run import __main__ as run
 from sut.rundir import RunDir
-from sut.sbatch import Submission
 
 SCONTROL = """#!/bin/sh
 if [ "$1 $2" = "show hostnames" ]; then echo "$3" | tr , '\\n'; else echo "$*" >>"$0.said"; fi

@@ -12,9 +12,9 @@ from loadgen_logs import smallest_valid
 from records import PLAN, accuracy, completed, performance
 
 from sut import verdict
-from sut.benchmark import Scenario
+from sut.plan.benchmark import Scenario
+from sut.report.render import render, summary
 from sut.results.messaging import UNVERIFIED, unverified
-from sut.results.report import render, summary
 from sut.rundir import RunDir
 
 OFFICIAL = msgspec.structs.replace(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sut import model
-from sut.benchmark import Model
 from sut.errors import InputError
+from sut.inputs import model
+from sut.plan.benchmark import Model
 
 
 def safetensors(num_bytes: int) -> bytes:

@@ -15,10 +15,10 @@ import pytest
 from cli import until
 from jobs import LONG, Job, as_root, cable, plan_for, write_plan
 
-from sut import channel
-from sut.channel import LostError
-from sut.engine import Address
-from sut.plan import Part, Replica
+from sut.plan.plan import Part, Replica
+from sut.serving import channel
+from sut.serving.channel import LostError
+from sut.serving.process import Address
 
 
 @pytest.mark.parametrize("num_nodes", [2, 3])

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.results import noise
-from sut.results.noise import RATE, Statistic
+from sut.history import noise
+from sut.history.noise import RATE, Statistic
 from sut.results.sample_log import SampleLog
 
 TTFT_P50, TTFT_P99 = Statistic("ttft", 0.5), Statistic("ttft", 0.99)

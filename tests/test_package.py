@@ -15,14 +15,14 @@ import pytest
 from cli import fast, set_arguments, submit
 from submissions import GIT, OFFICIAL_DATA, as_official, site_file
 
-from sut import package, system
-from sut.environment import Git
-from sut.plan import Mode, Plan
+from sut import package
+from sut.machine.environment import Git
+from sut.plan.plan import Mode, Plan
 from sut.results import record
 from sut.results.messaging import UNVERIFIED
 from sut.results.record import Failure, Hashes, Record
 from sut.rundir import RunDir
-from sut.submission import texts
+from sut.submission import system, texts
 from sut.submission.texts import PREVIEW
 
 pytestmark = pytest.mark.skipif(GIT is None, reason="the source of a run is a commit of a checkout")

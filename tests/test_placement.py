@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sut.benchmark import Engine
-from sut.placement import Placement, place
-from sut.site import Device, Site, SiteNode, SiteSlurm
+from sut.plan.benchmark import Engine
+from sut.plan.placement import Placement, place
+from sut.plan.site import Device, Site, SiteNode, SiteSlurm
 
 ENGINE = Engine(max_model_len=2668, max_num_seqs=64, max_num_batched_tokens=1024)
 

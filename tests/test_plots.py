@@ -8,13 +8,13 @@ from array import array
 import numpy as np
 import pytest
 
-from sut.progress import Line, ReplicaProgress
-from sut.results.page import Figure
-from sut.results.report import meter_plots, progress_plots, sample_plots, svg
-from sut.results.report.evidence import Evidence
-from sut.results.report.subject import Subject
+from sut.machine.meters import Gpu, Reading
+from sut.report import meter_plots, progress_plots, sample_plots, svg
+from sut.report.evidence import Evidence
+from sut.report.page import Figure
+from sut.report.subject import Subject
+from sut.results.progress import Line, ReplicaProgress
 from sut.results.sample_log import SampleLog
-from sut.telemetry import Gpu, Reading
 
 Row = tuple[int, int, float, float, float]  # replica, output tokens, issued, first token, completed
 

@@ -14,18 +14,19 @@ import msgspec
 import pytest
 from jobs import Job, as_root, cable, plan_for, write_plan
 
-from sut import channel, gpus, link, nodecheck, preflight
-from sut.allocation import Allocation
-from sut.benchmark import Dataset, DatasetKind, EngineKind
-from sut.channel import LostError
-from sut.fit import utilization
-from sut.messages import REQUEST, Clock, Done, GetClock, SendBurst, TakeBurst
-from sut.nodecheck import fingerprint
-from sut.nodes import Nodes
-from sut.plan import Mode, Part, Plan, Replica
-from sut.progress import Progress
+from sut.cluster.allocation import Allocation
+from sut.machine import gpus
+from sut.plan.benchmark import Dataset, DatasetKind, EngineKind
+from sut.plan.fit import utilization
+from sut.plan.plan import Mode, Part, Plan, Replica
+from sut.plan.site import Device
+from sut.results.progress import Progress
 from sut.results.record import NodePreflight, PreflightCheck, Record
-from sut.site import Device
+from sut.serving import channel, link, node_check, preflight
+from sut.serving.channel import LostError
+from sut.serving.messages import REQUEST, Clock, Done, GetClock, SendBurst, TakeBurst
+from sut.serving.node_check import fingerprint
+from sut.serving.nodes import Nodes
 
 
 def checks_of(node: NodePreflight, name: str) -> list[PreflightCheck]:
@@ -276,13 +277,13 @@ def test_a_driver_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_driver_runs_what_is_built_for_its_major_version(
     runs: tuple[int, int], built_for: tuple[int, int] | str, ok: bool
 ) -> None:
-    check = nodecheck._driver(gpus.Cuda(version=runs, driver="580", gpus=()), built_for)
+    check = node_check._driver(gpus.Cuda(version=runs, driver="580", gpus=()), built_for)
     assert check.ok is ok
 
 
 def test_torchs_cuda_is_read_without_importing_it() -> None:
     # The environment of the tests has the CPU's torch.
-    assert "is built for the CPU" in str(nodecheck._torch_cuda())
+    assert "is built for the CPU" in str(node_check._torch_cuda())
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_a_fingerprint_tells_models_apart(
 ) -> None:
     monkeypatch.setenv("SUT_CACHE", str(tmp_path / "cache"))
     if large:  # as if three mebibytes were too much to hash whole
-        monkeypatch.setattr(nodecheck, "WHOLE_HASH_BYTES", 2**20)
+        monkeypatch.setattr(node_check, "WHOLE_HASH_BYTES", 2**20)
     folder = small_model(tmp_path / "model", "x")
     file = folder / "model.safetensors"
     file.write_bytes(bytes(3 * 2**20))

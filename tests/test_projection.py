@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loadgen_logs import smallest_valid, ten_queries
 
-from sut.progress import Line, ReplicaProgress
-from sut.projection import Goal, goal_of, project
 from sut.results import mllog
 from sut.results.early_stopping import queries_needed
+from sut.results.progress import Line, ReplicaProgress
+from sut.watch.projection import Goal, goal_of, project
 
 SERVER = Goal(
     scenario="Server",

@@ -12,8 +12,8 @@ import pytest
 from loadgen_logs import smallest_valid, ten_queries
 from records import accuracy, completed, failed, performance
 
-from sut import environment
 from sut.errors import InputError
+from sut.machine import environment
 from sut.results import mllog, record
 from sut.rundir import RunDir
 

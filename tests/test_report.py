@@ -10,11 +10,11 @@ import pytest
 from loadgen_logs import make, smallest_valid, ten_queries
 from records import METERS, PLAN, accuracy, completed, failed, performance
 
+from sut.report.render import render, summary
 from sut.results.messaging import UNVERIFIED
 from sut.results.record import Failure, Record
-from sut.results.report import render, summary
-from sut.results.units import against, number, quantity
 from sut.rundir import RunDir
+from sut.units import against, number, quantity
 
 RUN_DIR = RunDir("/runs/latest")
 DEATH = Failure(code="engine_died", message="replica 1 ended with code 137", replica=1)

@@ -10,11 +10,11 @@ import pytest
 from cli import ROOT
 from plans import plan_of
 
-from sut import engine
-from sut.benchmark import Preset, Scenario
 from sut.errors import InputError
-from sut.plan import Plan
-from sut.site import Device
+from sut.plan.benchmark import Preset, Scenario
+from sut.plan.plan import Plan
+from sut.plan.site import Device
+from sut.serving import process
 
 SITE = """
 name: here
@@ -40,9 +40,9 @@ def llama(
     return plan_of(benchmark, scenario, preset=preset, site=str(site), sets=sets)
 
 
-def launch_of(replica: int, part: int = 0) -> engine.Launch:
-    handshake = engine.Address("10.0.0.1", 4321)
-    return engine.Launch(replica=replica, part=part, handshake=handshake, host="10.0.0.2")
+def launch_of(replica: int, part: int = 0) -> process.Launch:
+    handshake = process.Address("10.0.0.1", 4321)
+    return process.Launch(replica=replica, part=part, handshake=handshake, host="10.0.0.2")
 
 
 def test_the_official_preset_of_an_official_benchmark_is_official(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
     plan = llama(tmp_path, num_replicas=2, sets=("engine.tensor_parallel_size=2",))
     visible = [
-        engine.environment(plan, launch_of(replica.index))["CUDA_VISIBLE_DEVICES"]
+        process.environment(plan, launch_of(replica.index))["CUDA_VISIBLE_DEVICES"]
         for replica in plan.replicas
     ]
     assert plan.device is Device.CUDA and visible == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
@@ -123,7 +123,7 @@ def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
 
 def test_a_cpu_engine_is_bound_to_its_cores_and_claims_only_its_memory() -> None:
     plan = plan_of("smollm2-135m-news", sets=("site.cpu.cpus=[1]", "site.env={X: y}"))
-    added = engine.environment(plan, launch_of(0))
+    added = process.environment(plan, launch_of(0))
     assert added["VLLM_CPU_OMP_THREADS_BIND"] == "1"
     assert added["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert added["VLLM_DP_MASTER_IP"] == "10.0.0.1"
@@ -133,9 +133,9 @@ def test_a_cpu_engine_is_bound_to_its_cores_and_claims_only_its_memory() -> None
 def test_a_vllm_engine_is_headless_without_prefix_caching(tmp_path: Path) -> None:
     plan = llama(tmp_path, sets=('engine.extra_args=["--quantization", "fp8"]',))
     folder = Path("/models/with space/llama")
-    argv = engine.argv(plan, launch_of(0), folder)
+    argv = process.argv(plan, launch_of(0), folder)
     pairs = dict(itertools.pairwise(argv))
-    assert argv[1:5] == ["-m", "sut.vllm_headless", str(folder), "--headless"]
+    assert argv[1:5] == ["-m", "sut.serving.vllm_headless", str(folder), "--headless"]
     assert pairs["--data-parallel-address"] == "10.0.0.1"
     assert pairs["--data-parallel-rpc-port"] == "4321"
     assert pairs["--max-model-len"] == "2668" and pairs["--dtype"] == "bfloat16"

@@ -10,7 +10,7 @@ import msgspec
 from cli import until
 from jobs import LONG, Job, plan_for, write_plan
 
-from sut.plan import Mode
+from sut.plan.plan import Mode
 from sut.rundir import RunDir
 
 # Some seconds a phase.

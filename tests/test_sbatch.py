@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from plans import plan_of
 
-from sut import batch, container
-from sut.plan import Plan
+from sut import batch
+from sut.cluster import container
+from sut.cluster.sbatch import Submission, parameters
+from sut.plan.plan import Plan
 from sut.rundir import RunDir
-from sut.sbatch import Submission, parameters
 
 GOLDEN = Path(__file__).parent / "golden"
 HARD = '/shared/it\'s "my" runs, all/one run'

@@ -18,9 +18,9 @@ import msgspec
 import pytest
 from cli import ROOT, environment, fast, latest, processes_of, set_arguments, submit, until
 
-from sut import schema
-from sut.benchmark import Scenario
-from sut.plan import Plan
+from sut.plan.benchmark import Scenario
+from sut.plan.plan import Plan
+from tools import schema
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 from records import PLAN
 
-from sut import environment, system
-from sut.environment import Environment, Gpu
-from sut.plan import Node, Plan
-from sut.site import Device, SystemDescription
+from sut.machine import environment
+from sut.machine.environment import Environment, Gpu
+from sut.plan.plan import Node, Plan
+from sut.plan.site import Device, SystemDescription
+from sut.submission import system
 
 ON_CPUS = PLAN
 ON_GPUS = msgspec.structs.replace(PLAN, device=Device.CUDA, nodes=(Node(gpus=4), Node(gpus=4)))

@@ -17,10 +17,10 @@ import msgspec
 import pytest
 from cli import environment, fast, latest, set_arguments, submit
 
-from sut import telemetry as meters
+from sut.machine import meters
+from sut.machine.meters import Gpu, Reading
 from sut.results import telemetry
 from sut.rundir import RunDir
-from sut.telemetry import Gpu, Reading
 
 TURN_UJ = 262_143_328_850  # where a package's counter starts again
 
@@ -99,8 +99,8 @@ def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sampled(driver: Path | None, path: Path, **changes: str) -> list[Reading]:
     """What a process with that driver samples in about a second."""
     program = (
-        "import sys, time; from pathlib import Path; from sut import telemetry\n"
-        "with telemetry.Sampler(Path(sys.argv[1]), Path('/no/sys')): time.sleep(1.2)"
+        "import sys, time; from pathlib import Path; from sut.machine import meters\n"
+        "with meters.Sampler(Path(sys.argv[1]), Path('/no/sys')): time.sleep(1.2)"
     )
     env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     env |= {"LD_LIBRARY_PATH": str(driver)} if driver else {}

@@ -13,20 +13,14 @@ import pytest
 from loadgen_logs import SMALLEST_VALID, make, smallest_valid, ten_queries, with_value
 from records import PLAN, accuracy, completed, performance
 
-from sut.benchmark import Accuracy, Gate
 from sut.errors import InputError
+from sut.plan.benchmark import Accuracy, Gate
 from sut.results import mllog, record, rules
 from sut.results.early_stopping import num_over_limit, queries_needed
+from sut.results.judge import Verdict, judge_accuracy, judge_performance, overall, with_check
 from sut.results.measures import measure
 from sut.results.record import Failure, PhaseRecord
 from sut.results.rules import Check
-from sut.results.verdict import (
-    Verdict,
-    judge_accuracy,
-    judge_performance,
-    overall,
-    with_check,
-)
 from sut.rundir import RunDir
 from sut.verdict import main as print_verdict
 

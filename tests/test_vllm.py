@@ -17,16 +17,17 @@ from cli import environment, latest, processes_of, submit
 from plans import plan_of
 from vllms_answers import answers
 
-from sut import dataset, model, wire
-from sut.allocation import Allocation
-from sut.benchmark import EngineKind, Scenario
-from sut.judging import judge_phase
-from sut.nodes import Nodes
-from sut.phase import run_phase
-from sut.plan import Mode, Plan
-from sut.progress import Progress
+from sut.cluster.allocation import Allocation
+from sut.inputs import dataset, model
+from sut.plan.benchmark import EngineKind, Scenario
+from sut.plan.plan import Mode, Plan
+from sut.results.phase_record import judge_phase
+from sut.results.progress import Progress
+from sut.run.phase import run_phase
+from sut.run.replicas import Serving
 from sut.rundir import RunDir
-from sut.serving import Serving
+from sut.serving import wire
+from sut.serving.nodes import Nodes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

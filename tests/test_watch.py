@@ -20,10 +20,11 @@ import pytest
 from cli import environment, fast, latest, submit
 from plans import plan_of
 
-from sut import newrun, runs
+from sut.cluster import runs
 from sut.errors import InputError
-from sut.plan import load_plan
-from sut.progress import Line
+from sut.launch import newrun
+from sut.plan.plan import load_plan
+from sut.results.progress import Line
 from sut.rundir import RunDir, write_atomic
 
 TWENTY_SECONDS = ("--set", "scenarios.server.min_duration_ms=20000")

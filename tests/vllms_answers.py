@@ -18,11 +18,12 @@ from pathlib import Path
 import msgspec
 from cli import environment
 
-from sut import assets, dataset, model
-from sut.engine import Address, Launch
-from sut.engine import environment as engine_environment
-from sut.plan import Plan, load_plan
+from sut.inputs import dataset, model
+from sut.inputs.cache import cache_dir
+from sut.plan.plan import Plan, load_plan
 from sut.rundir import write_atomic
+from sut.serving.process import Address, Launch
+from sut.serving.process import environment as engine_environment
 
 LAUNCH = Launch(replica=0, part=0, handshake=Address("127.0.0.1", 0), host="127.0.0.1")
 
@@ -31,7 +32,7 @@ def answers(plan: Plan, model_path: Path, num_samples: int, folder: Path) -> lis
     """Those of a plan's first samples; ``folder`` is for what is written on the way."""
     (folder / "plan.json").write_bytes(msgspec.json.encode(plan))
     prompts = dataset.load(plan, model_path).prompts[:num_samples]
-    kept = assets.cache_dir() / "vllms-answers" / f"{_key(plan, model_path, prompts)}.json"
+    kept = cache_dir() / "vllms-answers" / f"{_key(plan, model_path, prompts)}.json"
     if not kept.is_file():
         # A process of its own, as it needs the cores that an engine of ours would hold.
         arguments = [folder / "plan.json", model_path, num_samples, folder / "answers.json"]

@@ -13,10 +13,11 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-from sut import assets, config, dataset, model
-from sut.benchmark import Preset, Scenario
-from sut.plan import Mode
-from sut.resolve import resolve
+from sut.inputs import dataset, model, wheels
+from sut.plan import config
+from sut.plan.benchmark import Preset, Scenario
+from sut.plan.plan import Mode
+from sut.plan.resolve import resolve
 from sut.results import accuracy
 
 BENCHMARK = "smollm2-135m-news"
@@ -39,7 +40,7 @@ def main() -> None:
     answers = generate(
         path, samples.prompts, plan.generation.min_tokens, plan.generation.max_tokens
     )
-    accuracy.add_nltk_data(assets.nltk_data())
+    wheels.add_nltk_data(wheels.nltk_data())
     result = {
         "scores": accuracy.score(accuracy.decode(answers, path), samples.references),
         "num_samples": len(answers),

@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
-from sut import config, model
-from sut.document import read
+from sut.inputs import model
+from sut.plan import config
+from sut.plan.document import read
 from sut.rundir import write_atomic
 
 OFFICIAL = "llama3.1-8b"

@@ -1,1 +1,1 @@
-"""Results: LoadGen's logs, the verdict on them, accuracy, the record and the report."""
+"""From LoadGen's logs to a verdict and a record."""

@@ -15,9 +15,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut.benchmark import DatasetKind, Generation
 from sut.errors import InputError, RunError
-from sut.plan import Plan
+from sut.plan.benchmark import DatasetKind, Generation
+from sut.plan.plan import Plan
 
 FILE_NAME = "mlperf_log_accuracy.json"
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -43,9 +43,9 @@ def score_phase(
         return {"exact_match": exact_match(answers, prompts, plan.generation)}
     if model_path is None:
         raise InputError(f"{log_dir}: a model folder is needed to decode the answers.")
-    from sut import assets
+    from sut.inputs import wheels
 
-    add_nltk_data(assets.nltk_data())
+    wheels.add_nltk_data(wheels.nltk_data())
     order = sorted(answers)
     texts = decode([answers[index] for index in order], model_path)
     return score(texts, [references[index] for index in order])
@@ -93,7 +93,8 @@ def decode(token_ids: Sequence[Sequence[int]], model_path: Path) -> list[str]:
 
 def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """rouge1, rouge2, rougeL, rougeLsum and gen_len. nltk must find its punkt data
-    (see :func:`add_nltk_data`). Raises ValueError for lists that are empty or differ in length.
+    (see :func:`sut.inputs.wheels.add_nltk_data`). Raises ValueError for lists that are empty or
+    differ in length.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -124,14 +125,6 @@ def exact_match(
         for index, tokens in answers.items()
     )
     return matches / len(answers)
-
-
-def add_nltk_data(folder: Path) -> None:
-    """Let nltk look for its data in ``folder``, before anywhere else."""
-    import nltk
-
-    if str(folder) not in nltk.data.path:
-        nltk.data.path.insert(0, str(folder))
 
 
 def _one_sentence_a_line(text: str) -> str:

@@ -18,8 +18,8 @@ from sut.results.measures import TPOT_KEY, Measures, measure, percentile_key
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check, check
 from sut.results.sample_log import SampleLog
-from sut.results.units import number, quantity
-from sut.struct import Struct
+from sut.units import number, quantity
+from sut.values import Struct
 
 # No model decodes a token in less; what is told in one call comes to nanoseconds, through Python
 # to microseconds. The minimum is no sign: two tokens may come from an engine at once.

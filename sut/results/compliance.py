@@ -13,11 +13,11 @@ from pathlib import Path
 
 from sut.errors import InputError
 from sut.results import accuracy, rules
+from sut.results.judge import Verdict
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check
-from sut.results.units import number, quantity
-from sut.results.verdict import Verdict
-from sut.struct import Struct
+from sut.units import number, quantity
+from sut.values import Struct
 
 # As MLCommons' audit.config of TEST06 has it.
 AUDIT_CONFIG = """\

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sut.results.early_stopping import queries_needed
 from sut.results.sample_log import SampleLog
-from sut.struct import Struct
+from sut.values import Struct
 
 
 class Crossing(Struct, frozen=True, kw_only=True):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sut.benchmark import EngineKind
-from sut.plan import Plan
+from sut.plan import forbidden
+from sut.plan.benchmark import EngineKind
+from sut.plan.plan import Plan
 from sut.results.rules import Check, check
-
-_PREFIX_CACHING = ("--enable-prefix",)  # vLLM takes an option cut short, too
-_SPECULATION = ("--spec", "-sc")
 
 
 def of_engine(plan: Plan) -> list[Check]:
@@ -18,19 +14,9 @@ def of_engine(plan: Plan) -> list[Check]:
         return []  # it has neither
     given = plan.engine.extra_args
     return [
-        _off("prefix_caching", "Prefix caching", _matching(given, _PREFIX_CACHING)),
-        _off("speculative_decoding", "Speculative decoding", _matching(given, _SPECULATION)),
+        _off("prefix_caching", "Prefix caching", forbidden.prefix_caching(given)),
+        _off("speculative_decoding", "Speculative decoding", forbidden.speculation(given)),
     ]
-
-
-def forbidden(arguments: Sequence[str]) -> list[str]:
-    """Those of vLLM's arguments that MLPerf's rules forbid."""
-    return _matching(arguments, (*_PREFIX_CACHING, *_SPECULATION))
-
-
-def _matching(arguments: Sequence[str], prefixes: tuple[str, ...]) -> list[str]:
-    # vLLM takes underscores for dashes.
-    return [arg for arg in arguments if arg.replace("_", "-").startswith(prefixes)]
 
 
 def _off(code: str, name: str, arguments: list[str]) -> Check:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sut.results.mllog import Scalar
-from sut.struct import Struct
+from sut.values import Struct
 
 
 class Quantiles(Struct, frozen=True, kw_only=True):

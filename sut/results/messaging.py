@@ -3,8 +3,8 @@ guidelines (mlcommons/policies)."""
 
 from __future__ import annotations
 
-from sut.benchmark import Scenario
-from sut.plan import Plan
+from sut.plan.benchmark import Scenario
+from sut.plan.plan import Plan
 from sut.results.mllog import DetailLog
 
 UNVERIFIED = "Result not verified by MLCommons Association."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sut.errors import InputError
-from sut.struct import Struct
+from sut.values import Struct
 
 FILE_NAME = "mlperf_log_detail.txt"
 PREFIX = ":::MLLOG "

@@ -11,16 +11,16 @@ from typing import Literal
 
 import msgspec
 
-from sut.environment import Environment
 from sut.errors import InputError
-from sut.plan import Plan
+from sut.machine.environment import Environment
+from sut.plan.plan import Plan
 from sut.results.compliance import Verification
+from sut.results.judge import Validity, Verdict
 from sut.results.mllog import Scalar
 from sut.results.telemetry import NodeTelemetry
-from sut.results.verdict import Validity, Verdict
 from sut.results.work import NodeWork, Quantiles, ReplicaWork
 from sut.rundir import RunDir, write_atomic
-from sut.struct import Struct
+from sut.values import Struct
 
 RECORD_SCHEMA_VERSION = 1
 INTERIM = "interrupted"  # the failure of a record that was written between two phases

@@ -13,8 +13,8 @@ from sut.results.mllog import DetailLog
 from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
 from sut.results.sustained import QpsEstimate
-from sut.results.units import number, quantity
-from sut.struct import Struct
+from sut.units import number, quantity
+from sut.values import Struct
 
 MANY = 10_000_000  # queries: more than any run has
 KEPT_UP = 0.95  # of the load offered

@@ -6,11 +6,11 @@ unknown: a round is never guessed.
 
 from __future__ import annotations
 
-from sut.plan import Plan
+from sut.plan.plan import Plan
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check, check
-from sut.results.units import number, quantity
-from sut.struct import Struct
+from sut.units import number, quantity
+from sut.values import Struct
 
 MIN_DURATION_MS = 600_000
 _SEED_KEYS = (

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sut.benchmark import Gate
 from sut.errors import InputError
-from sut.plan import Plan
+from sut.plan.benchmark import Gate
+from sut.plan.plan import Plan
 from sut.results import measures
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.mllog import DetailLog
-from sut.results.units import against, from_limit, number, quantity
-from sut.struct import Struct
+from sut.units import against, from_limit, number, quantity
+from sut.values import Struct
 
 
 class Check(Struct, frozen=True, kw_only=True):

@@ -16,8 +16,8 @@ from statistics import median
 
 from sut.results.early_stopping import queries_needed
 from sut.results.sample_log import SampleLog
-from sut.results.units import number, quantity
-from sut.struct import Struct
+from sut.units import number, quantity
+from sut.values import Struct
 
 MIN_WINDOWS = 10
 MAX_WINDOWS = 40

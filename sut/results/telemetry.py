@@ -1,4 +1,4 @@
-"""Energy, clocks and GPU memory of a phase, from what :mod:`sut.telemetry` wrote on each node."""
+"""Energy, clocks and GPU memory of a phase, from the readings of :mod:`sut.machine.meters`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
-from sut.struct import Struct
-from sut.telemetry import INTERVAL_S, Gpu, Reading
+from sut.machine.meters import INTERVAL_S, Gpu, Reading
+from sut.values import Struct
 
 T = TypeVar("T")
 

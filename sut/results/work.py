@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sut.plan import Plan
-from sut.progress import Line, Reader
+from sut.plan.plan import Plan
+from sut.results.progress import Line, Reader
 from sut.results.sample_log import SampleLog
-from sut.struct import Struct
+from sut.values import Struct
 
 if TYPE_CHECKING:
     from sut import _core

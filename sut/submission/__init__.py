@@ -1,1 +1,1 @@
-"""Submissions: from the records of runs to the tree of files that MLCommons reviews."""
+"""From records to MLCommons' submission tree."""

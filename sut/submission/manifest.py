@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sut import hashes
 from sut.errors import InputError
+from sut.inputs import hashes
 from sut.rundir import write_atomic
 
 FILE_NAME = "SHA256SUMS"

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from sut import config, source
-from sut.benchmark import Benchmark, Scenario
-from sut.document import read
-from sut.environment import Environment
-from sut.plan import Mode, Plan
+from sut.machine.environment import Environment
+from sut.plan import config
+from sut.plan.benchmark import Benchmark, Scenario
+from sut.plan.document import read
+from sut.plan.plan import Mode, Plan
 from sut.results.record import Record
+from sut.submission import source
 from sut.submission.runs import SCENARIOS, Result, Run
 
 Division = Literal["closed", "open"]

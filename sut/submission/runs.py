@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sut import hashes
-from sut.benchmark import Scenario
 from sut.errors import InputError
-from sut.plan import Mode, load_plan
+from sut.inputs import hashes
+from sut.plan.benchmark import Scenario
+from sut.plan.plan import Mode, load_plan
 from sut.results import record
 from sut.results.record import PhaseRecord, Record
 from sut.rundir import RunDir

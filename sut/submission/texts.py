@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from sut.plan import Plan
-from sut.results.markdown import table
+from sut.plan.plan import Plan
+from sut.report.markdown import table
 from sut.results.messaging import TRADEMARK, unverified
 from sut.results.record import Record
-from sut.results.units import quantity
 from sut.submission.reasons import Division, benchmark_name
 from sut.submission.runs import SCENARIOS, Result
+from sut.units import quantity
 
 WEIGHT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 PREVIEW = "NOT A SUBMISSION: built with --preview from what may not be submitted."

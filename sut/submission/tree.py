@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sut import source
-from sut.environment import Git
 from sut.errors import InputError
+from sut.machine.environment import Git
 from sut.results import accuracy, compliance
 from sut.rundir import write_atomic
-from sut.submission import manifest, texts
+from sut.submission import manifest, source, texts
 from sut.submission.reasons import Division, benchmark_name
 from sut.submission.runs import SCENARIOS, Part, Result
-from sut.system import Fields
+from sut.submission.system import Fields
 
 SUMMARY, DETAIL = "mlperf_log_summary.txt", "mlperf_log_detail.txt"
 

@@ -1,0 +1,1 @@
+"""Slurm and Apptainer: every command line of theirs is written here."""

@@ -1,0 +1,82 @@
+"""How a command is run in the image: the one place that knows Apptainer. Pure.
+
+The container sees nothing of the host but what is bound: its /tmp, home and environment are its
+own, and so are its processes: when the first of them ends, the kernel ends the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sut.cluster import allocation
+from sut.inputs import cache
+from sut.plan.plan import Plan
+from sut.plan.site import Container, Device
+
+# Of the host's environment, what a run needs beside sut.allocation's.
+HANDED_ON = (
+    *allocation.HANDED_ON,
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "COLUMNS",
+    "TERM",
+)
+PYTHON = "python3"  # the image's
+
+
+def argv(
+    plan: Plan, run_dir: Path, image: Path, scratch: Path, command: Sequence[str]
+) -> list[str]:
+    """The command line that runs ``command`` in ``image``, a SIF, for a run.
+
+    ``scratch`` is an empty folder of this node's, for the container's /tmp and home.
+    """
+    assert plan.container is not None
+    words = ["apptainer", "--silent", "exec", "--containall", "--workdir", str(scratch)]
+    words += ["--pwd", "/tmp"]
+    if plan.device is Device.CUDA:
+        words += ["--nv"]
+    for path, writable in binds(plan, plan.container, run_dir):
+        words += ["--mount", _mount(path, writable)]
+    return [*words, str(image), *command]
+
+
+def run_command(run_dir: Path) -> list[str]:
+    """What runs inside."""
+    return [PYTHON, "-m", "sut.run", str(run_dir)]
+
+
+def binds(plan: Plan, container: Container, run_dir: Path) -> list[tuple[str, bool]]:
+    """The host's paths that are seen inside, each at its own place, and whether to write there."""
+    readable = [plan.model.path, plan.dataset.path, *container.binds]
+    writable = [str(run_dir), str(cache.cache_of(plan)), "/dev/shm"]
+    return [(path, False) for path in readable if path] + [(path, True) for path in writable]
+
+
+def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str]:
+    """What the ``apptainer`` process needs in its environment for the container to have it."""
+    kept = {name: host[name] for name in HANDED_ON if name in host}
+    folder = cache.cache_of(plan)
+    compiled = folder / "compiled" / node  # not every shared file system can lock
+    inside = {
+        **kept,
+        cache.CACHE_VARIABLE: str(folder),
+        "HF_HOME": str(folder / "huggingface"),
+        "VLLM_CACHE_ROOT": str(compiled / "vllm"),
+        "TRITON_CACHE_DIR": str(compiled / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(compiled / "inductor"),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {f"APPTAINERENV_{name}": value for name, value in inside.items()}
+
+
+def _mount(path: str, writable: bool) -> str:
+    """A bind in the form of ``--mount``: fields of CSV, so any path will do."""
+    line = io.StringIO()
+    fields = ["type=bind", f"source={path}", f"destination={path}"]
+    csv.writer(line, lineterminator="").writerow(fields if writable else [*fields, "ro"])
+    return line.getvalue()

@@ -1,0 +1,76 @@
+"""A plan as submitit's parameters: the one place that knows sbatch's options. Pure."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from sut.plan.plan import Plan, Slurm
+from sut.rundir import RunDir
+from sut.values import Struct
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """When a job may start, by sbatch's words. It is not part of what the run is."""
+
+    begin: str = ""  # e.g. 02:00, now+1hour
+    dependency: str = ""  # e.g. singleton, afterany:123
+
+
+def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str, Any]:
+    """What ``submitit.SlurmExecutor.update_parameters`` takes for a run."""
+    asked = plan.slurm
+    assert asked is not None
+    given = {
+        "job_name": job_name(plan),
+        "comment": str(run_dir),  # from a job id to its files
+        "nodes": len(plan.nodes),
+        "ntasks_per_node": 1,
+        "time": asked.time_min,
+        "signal_delay_s": asked.signal_delay_s,
+        "stderr_to_stdout": True,
+        "partition": asked.partition,
+        "account": asked.account,
+        "qos": asked.qos,
+        "constraint": asked.constraint,
+        "gres": asked.gres,
+        "nodelist": ",".join(node.name for node in plan.nodes if node.name),
+        "cpus_per_task": asked.cpus_per_task,
+        "exclusive": asked.exclusive,
+        "dependency": submission.dependency,
+    }
+    return {
+        **{name: value for name, value in given.items() if value},
+        "wckey": None,
+        "setup": _setup(asked, run_dir),
+        # One task that fails ends the others at once.
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "additional_parameters": _additional(asked, submission),
+    }
+
+
+def job_name(plan: Plan) -> str:
+    return f"sut-{plan.benchmark}-{plan.scenario}"
+
+
+def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
+    """Lines before srun: what is done at the script's end, and the cores, for which srun does not
+    look at SLURM_CPUS_PER_TASK since Slurm 22.05."""
+    last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
+    lines = [f"trap {shlex.quote(last)} EXIT"]
+    if asked.cpus_per_task:
+        lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
+    return lines
+
+
+def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "requeue": True,
+        "open-mode": "append",  # a requeued job keeps what it said before
+        # submitit takes whole GB; 0 is all of a node's memory, which exclusive alone is not.
+        "mem": f"{asked.memory_gib}G" if asked.memory_gib else "0",
+    }
+    if submission.begin:
+        options["begin"] = submission.begin
+    return {**options, **asked.sbatch}

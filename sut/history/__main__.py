@@ -1,0 +1,152 @@
+"""``python -m sut.history``: the runs of a site, listed, filtered, or as an HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sut.command import command
+from sut.errors import EXIT_VALID, InputError
+from sut.history import page
+from sut.history.index import Index
+from sut.history.row import Row
+from sut.launch.options import run_root, shared
+from sut.results.messaging import UNVERIFIED
+from sut.rundir import write_atomic
+from sut.units import number
+
+LIMIT = 30
+PAGE = "index.html"
+_AGO = re.compile(r"(\d+)([hdw])")
+_HOURS = {"h": 1, "d": 24, "w": 24 * 7}
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
+    with Index(run_root(options)) as index:
+        rows = index.rows(*condition(options), limit=0 if options.html else options.limit)
+        if options.json:
+            print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        elif options.html:
+            print(_write_page(index.root, rows))
+        else:
+            print(listing(rows, index.count(), index.without_record))
+    return EXIT_VALID
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sut.history",
+        description="List runs by their records, newest first.",
+        parents=[shared("site", "root")],
+    )
+    parser.add_argument("--benchmark", metavar="NAME")
+    parser.add_argument("--scenario", type=str.lower, metavar="NAME")
+    parser.add_argument(
+        "--verdict",
+        type=str.upper,
+        metavar="WORD",
+        help="VALID, INVALID, FAILED, TRUNCATED, UNFINISHED or UNREADABLE",
+    )
+    parser.add_argument("--preset", type=str.lower, metavar="NAME")
+    parser.add_argument("--node", metavar="NAME", help="on which a replica ran")
+    parser.add_argument("--plan", metavar="DIGEST", help="runs of one plan; its first digits do")
+    parser.add_argument(
+        "--since", metavar="TIME", help="2026-11-24, 2026-11-24T02:00 (UTC), 12h, 7d or 4w"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=LIMIT, metavar="N", help="0: all (default: %(default)s)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--html", action="store_true", help=f"write {PAGE} into the run root, with all that fit"
+    )
+    return parser.parse_args(argv)
+
+
+def condition(options: argparse.Namespace) -> tuple[str, list[Any]]:
+    """An SQL condition and its values. Raises InputError for a time that is none."""
+    wanted = {
+        "benchmark = ?": options.benchmark,
+        "scenario = ?": options.scenario,
+        "verdict = ?": options.verdict,
+        "preset = ?": options.preset,
+        "instr(',' || nodes || ',', ?)": options.node and f",{options.node},",
+        "plan_digest LIKE ?": options.plan and f"{options.plan}%",
+        "created_utc >= ?": options.since and since(options.since, datetime.now(UTC)),
+    }
+    given = {term: value for term, value in wanted.items() if value}
+    return " AND ".join(given), list(given.values())
+
+
+def since(text: str, now: datetime) -> str:
+    """A time as records write it, from ``2026-11-24``, ``2026-11-24T02:00`` or ``7d``."""
+    if ago := _AGO.fullmatch(text):
+        then = now - timedelta(hours=int(ago[1]) * _HOURS[ago[2]])
+    else:
+        try:
+            then = datetime.fromisoformat(text)
+        except ValueError:
+            raise InputError(
+                f"--since {text}: give a date, a time or an age: 2026-11-24, 2026-11-24T02:00, 7d"
+            ) from None
+        then = then.replace(tzinfo=UTC) if then.tzinfo is None else then.astimezone(UTC)
+    return then.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def listing(rows: Sequence[Row], num_indexed: int, without_record: Sequence[str]) -> str:
+    """The rows as a table for a terminal, and what is not in it."""
+    head = ("verdict", "benchmark", "scenario", "preset", "nodes", "tokens/s", "TTFT p99")
+    cells = [(*head, "TPOT p99", "run", ""), *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            text.rjust(width) if 5 <= place <= 7 else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    notes = [f"{number(len(rows))} of {number(num_indexed)} runs with a record. {UNVERIFIED}"]
+    if without_record:
+        some = ", ".join(without_record[-3:])
+        notes.append(
+            f"{number(len(without_record))} without a record, pending, running or killed: {some}"
+            + (", ..." if len(without_record) > 3 else "")
+        )
+    return "\n".join([*(lines if rows else []), *notes])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.verdict,
+        row.benchmark,
+        row.scenario,
+        row.preset,
+        row.nodes,
+        number(row.tokens_per_s),
+        number(row.ttft_p99_ms),
+        number(row.tpot_p99_ms),
+        row.path,
+        row.why if row.verdict != "VALID" else "",
+    )
+
+
+def _write_page(root: Path, rows: Sequence[Row]) -> Path:
+    try:
+        write_atomic(root / PAGE, page.render(root, rows, datetime.now(UTC)))
+    except OSError as error:
+        raise InputError(f"{root / PAGE}: {error.strerror}") from None
+    return root / PAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""A record as one row of a list: read quickly, and from whatever version wrote it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sut.plan.plan import Mode
+from sut.results.measures import measure
+from sut.results.record import INTERIM
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One record, as much of it as lists show. ``path`` is the run's folder under the root.
+
+    ``verdict`` is VALID or INVALID; FAILED, TRUNCATED or another status in capitals where the run
+    has no verdict; UNFINISHED where it has phases to do, or was killed in one; UNREADABLE where
+    the file is no record, ``why`` then saying what is wrong.
+    Latencies and rates are those of the performance test; None where it has none.
+    """
+
+    path: str
+    mtime_ns: int
+    size: int
+    run_id: str = ""
+    created_utc: str = ""
+    verdict: str = "UNREADABLE"
+    why: str = ""  # codes of the rules not met, or of the failure
+    exit_code: int | None = None
+    benchmark: str = ""
+    scenario: str = ""
+    mode: str = ""
+    preset: str = ""
+    official: bool = False
+    site: str = ""
+    nodes: str = ""  # names with commas
+    num_replicas: int = 0
+    plan_digest: str = ""
+    tokens_per_s: float | None = None
+    samples_per_s: float | None = None
+    ttft_p99_ms: float | None = None
+    tpot_p99_ms: float | None = None
+    latency_p90_ms: float | None = None
+
+
+# A record, as much of it as a row needs: read whatever wrote it, and quickly.
+
+
+class _Failure(msgspec.Struct):
+    code: str
+
+
+class _Reason(msgspec.Struct):
+    code: str
+
+
+class _Verdict(msgspec.Struct):
+    reasons: list[_Reason] = []
+
+
+class _Work(msgspec.Struct):
+    node: str = ""
+    nodes: list[str] = []
+
+
+class _Phase(msgspec.Struct):
+    name: str
+    verdict: _Verdict
+    loadgen: dict[str, Any] = {}
+    replicas: list[_Work] = []
+
+
+class _Plan(msgspec.Struct):
+    benchmark: str
+    scenario: str
+    mode: str
+    preset: str
+    official: bool
+    site: str
+    replicas: list[Any]
+
+
+class _Record(msgspec.Struct):
+    run_id: str
+    created_utc: str
+    status: str
+    exit_code: int
+    verdict: str | None
+    plan_digest: str
+    plan: _Plan
+    failure: _Failure | None = None
+    phases: list[_Phase] = []
+
+
+_decoder = msgspec.json.Decoder(_Record)
+
+
+def _word(record: _Record) -> str:
+    if record.failure is not None and record.failure.code == INTERIM:
+        return "UNFINISHED"
+    return record.verdict or record.status.upper()
+
+
+def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
+    """The row of the record at ``path``. A file that is no record has a row, too: it is then
+    read again only when it changes."""
+    row = Row(path=path, mtime_ns=stat.st_mtime_ns, size=stat.st_size, run_id=path)
+    try:
+        record = _decoder.decode((root / path / "record.json").read_bytes())
+    except (OSError, msgspec.MsgspecError) as error:
+        return msgspec.structs.replace(row, why=str(error))
+    plan = record.plan
+    looks = plan.mode == Mode.PREFLIGHT
+    reasons = [reason.code for phase in record.phases for reason in phase.verdict.reasons]
+    performance = next((p.loadgen for p in record.phases if p.name == "performance"), {})
+    measures = measure(performance)
+    nodes = {n for p in record.phases for work in p.replicas for n in (work.node, *work.nodes)}
+    return msgspec.structs.replace(
+        row,
+        run_id=record.run_id,
+        created_utc=record.created_utc,
+        verdict=_word(record),
+        why=record.failure.code if record.failure else ", ".join(dict.fromkeys(reasons)),
+        exit_code=record.exit_code,
+        benchmark=plan.benchmark,
+        scenario="preflight" if looks else plan.scenario,
+        mode=plan.mode,
+        preset="" if looks else plan.preset,
+        official=plan.official,
+        site=plan.site,
+        nodes=",".join(sorted(nodes - {""})),
+        num_replicas=len(plan.replicas),
+        plan_digest=record.plan_digest,
+        tokens_per_s=measures.tokens_per_s,
+        samples_per_s=measures.samples_per_s,
+        ttft_p99_ms=measures.ttft_ms.p99,
+        tpot_p99_ms=measures.tpot_ms.p99,
+        latency_p90_ms=measures.latency_ms.p90,
+    )

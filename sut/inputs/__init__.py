@@ -1,0 +1,1 @@
+"""Model, data set and cache: what a run reads."""

@@ -1,0 +1,1 @@
+"""From a request to a run directory and a submitted job."""

@@ -1,0 +1,161 @@
+"""Hands a run to submitit: to Slurm, or to a process of this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from sut.cluster import host, slurm
+from sut.cluster.sbatch import Submission, parameters
+from sut.errors import InputError, SutError
+from sut.plan.plan import Plan
+from sut.plan.site import Device
+from sut.rundir import RunDir
+
+FOREVER_MIN = 60 * 24 * 365  # submitit's local executor ends a job after two minutes unless told
+ASK_SLURM_S = 2.0  # between two questions about one job
+
+
+class Submitted(Protocol):
+    """A run that was handed over. ``log`` is what its first node says."""
+
+    job_id: str
+    log: Path
+
+    def done(self) -> bool: ...
+
+
+def check(plan: Plan, submission: Submission) -> None:
+    """Raise InputError where this machine can't submit the plan so."""
+    if plan.slurm is None and submission != Submission():
+        raise InputError(
+            f"--begin and --dependency are Slurm's, and site {plan.site} has none. Leave them out"
+        )
+    if plan.slurm is not None and not slurm.is_here():
+        raise InputError(
+            f"site {plan.site} is a Slurm cluster and this machine has no sbatch. "
+            "Type the command on its login node"
+        )
+    if plan.slurm is None and plan.device is Device.CUDA:
+        _check_gpus(_visible_gpus(), sum(node.gpus for node in plan.nodes))
+
+
+def submit(plan: Plan, run_dir: RunDir, submission: Submission) -> Submitted:
+    """Start the run, or queue it. Raises SutError."""
+    if plan.slurm is None:
+        return _LocalJob(_submit_here(plan, run_dir))
+    return _SlurmJob(_submit_to_slurm(plan, run_dir, submission))
+
+
+class _LocalJob:
+    def __init__(self, submitted: Any) -> None:
+        self._job = submitted
+        self.job_id = str(submitted.job_id)
+        self.log = Path(submitted.paths.stdout)
+
+    def done(self) -> bool:
+        return bool(self._job.done())
+
+
+class _SlurmJob:
+    def __init__(self, submitted: Any) -> None:
+        self.job_id = str(submitted.job_id)
+        self.log = Path(submitted.paths.stdout)
+        self._state: slurm.JobState | None = None
+        self._asked = float("-inf")
+
+    def done(self) -> bool:
+        state = self._ask()
+        return state is not None and not state.alive
+
+    def _ask(self) -> slurm.JobState | None:
+        """Slurm's last answer: where it does not answer, nothing has changed."""
+        if time.monotonic() - self._asked >= ASK_SLURM_S:
+            self._state = slurm.job_state(self.job_id) or self._state
+            self._asked = time.monotonic()
+        return self._state
+
+
+def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
+    import submitit
+
+    executor = submitit.LocalExecutor(folder=run_dir.slurm)
+    log = shlex.quote(str(run_dir.controller_log))
+    executor.update_parameters(
+        timeout_min=FOREVER_MIN,
+        stderr_to_stdout=True,
+        # The job is not the terminal's: it outlives it, holds none of its pipes, and a Ctrl-C
+        # there reaches only who follows.
+        setup=["trap '' INT HUP", f"exec </dev/null >>{log} 2>&1"],
+        **_gpus(plan),
+    )
+    try:
+        return executor.submit(host.launch, str(run_dir))
+    except OSError as error:
+        raise SutError(f"{error.filename or run_dir}: {error.strerror}", code="submit") from None
+
+
+def _gpus(plan: Plan) -> dict[str, Any]:
+    """submitit hides every GPU from a local job that asks for none."""
+    if plan.device is not Device.CUDA:
+        return {}
+    asked: dict[str, Any] = {"gpus_per_node": sum(node.gpus for node in plan.nodes)}
+    if visible := _visible_gpus():
+        asked["visible_gpus"] = [int(gpu) for gpu in visible]
+    return asked
+
+
+def _check_gpus(visible: list[str], count: int) -> None:
+    if not all(gpu.isdigit() for gpu in visible):
+        raise InputError(
+            f"CUDA_VISIBLE_DEVICES is {','.join(visible)}: name the GPUs by their numbers, as "
+            "nvidia-smi lists them"
+        )
+    if visible and len(visible) < count:
+        raise InputError(
+            f"{count} GPUs are needed and CUDA_VISIBLE_DEVICES shows {len(visible)}. Show more, or "
+            "ask for fewer: --set site.num_replicas=..."
+        )
+
+
+def _visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES says; empty where it is not set."""
+    return [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+
+
+def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any:
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    executor = submitit.SlurmExecutor(folder=run_dir.slurm)
+    executor.update_parameters(**parameters(plan, run_dir, submission))
+    try:
+        with _own_environment():
+            return executor.submit(host.launch, str(run_dir))
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise SutError(
+            f"Slurm did not take the job: {said}\nWhat it was asked is in {run_dir.slurm}; the "
+            "options come from the site's file, under slurm:",
+            code="submit",
+        ) from None
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Inside, nothing of this shell's Slurm settings, or of a job it is in, reaches a new job."""
+    kept = dict(os.environ)
+    for name in kept:
+        if name.startswith(("SBATCH_", "SRUN_")) or (
+            name.startswith("SLURM_") and name != "SLURM_CONF"
+        ):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

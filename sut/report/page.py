@@ -1,0 +1,108 @@
+"""One HTML page of Markdown and figures, self-contained: for any screen and for paper."""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+from collections.abc import Sequence
+
+import msgspec
+
+from sut.report import markdown
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing in a figure. ``color`` is CSS; ``mark`` is solid, dashed, dotted or dot."""
+
+    label: str
+    color: str
+    mark: str
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """``svg`` is an ``<svg>`` element; ``caption`` says in a sentence what it shows."""
+
+    title: str
+    caption: str
+    svg: str
+    keys: tuple[Key, ...] = ()
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a report. The first of a report has the page's title as its own."""
+
+    title: str
+    text: str  # Markdown
+    figures: tuple[Figure, ...] = ()
+
+
+def to_markdown(sections: Sequence[Section]) -> str:
+    """The sections without their figures."""
+    parts = []
+    for level, section in zip(_levels(), sections, strict=False):
+        parts += [f"{level} {markdown.inline(section.title)}", section.text]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_html(sections: Sequence[Section], tone: str) -> str:
+    """A whole page. ``tone`` is ``good``, ``bad`` or ``neutral``: the colour of its title."""
+    first, *others = sections
+    links = "".join(f'<a href="#{n}">{html.escape(s.title)}</a>' for n, s in enumerate(others))
+    body = [
+        f'<header class="{tone}"><h1>{html.escape(first.title)}</h1></header>',
+        markdown.to_html(first.text),
+        f"<nav>{links}</nav>",
+        _figures(first.figures),
+    ]
+    for n, section in enumerate(others):
+        body += [
+            f'<section id="{n}"><h2>{html.escape(section.title)}</h2>',
+            markdown.to_html(section.text),
+            _figures(section.figures),
+            "</section>",
+        ]
+    return _PAGE.format(title=html.escape(first.title), style=_STYLE, body="\n".join(body))
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    if not figures:
+        return ""
+    drawn = "\n".join(
+        f"<figure>\n<h3>{html.escape(figure.title)}</h3>\n{_legend(figure.keys)}{figure.svg}\n"
+        f"<figcaption>{html.escape(figure.caption)}</figcaption>\n</figure>"
+        for figure in figures
+    )
+    return f'<div class="figures">\n{drawn}\n</div>'
+
+
+def _legend(keys: Sequence[Key]) -> str:
+    entries = "".join(
+        f'<span class="{key.mark}" style="--color: {key.color}">{html.escape(key.label)}</span>'
+        for key in keys
+    )
+    return f'<p class="legend">{entries}</p>\n' if keys else ""
+
+
+def _levels() -> Sequence[str]:
+    return ["#", *["##"] * 100]
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+_STYLE = (importlib.resources.files(__package__) / "page.css").read_text()

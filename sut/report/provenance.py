@@ -1,0 +1,100 @@
+"""Where and of what a run was made: timings, environment, hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sut.machine.environment import Environment
+from sut.report.markdown import or_dash, table
+from sut.report.page import Section
+from sut.results.record import Attempt, Record
+from sut.units import quantity
+
+
+def sections(record: Record) -> list[Section]:
+    found = [
+        _attempts(record.attempts),
+        _timings(record),
+        _environment((record.environment, *record.nodes)),
+        _provenance(record),
+    ]
+    return [section for section in found if section is not None]
+
+
+def _timings(record: Record) -> Section:
+    rows = [
+        (step.name, quantity(step.start_s, "s"), quantity(step.duration_s, "s"))
+        for step in record.timings
+    ]
+    return Section(title="Timings", text=table(("step", "begins at", "takes"), rows))
+
+
+def _attempts(attempts: Sequence[Attempt]) -> Section | None:
+    if len(attempts) < 2:
+        return None
+    rows = [
+        (
+            each.job_id or "-",
+            str(each.restart),
+            ", ".join(each.nodes),
+            each.started_utc,
+            each.ended_utc or "-",
+            _how_it_ended(each),
+        )
+        for each in attempts
+    ]
+    text = "A phase that was done stayed done; one that was cut off was measured anew."
+    head = ("job", "requeue", "nodes", "began", "ended", "how")
+    return Section(title="Attempts", text=f"{text}\n\n{table(head, rows)}")
+
+
+def _how_it_ended(attempt: Attempt) -> str:
+    if attempt.failure is not None:
+        return f"{attempt.status}, {attempt.failure.code}"
+    return attempt.status or "without a word: killed, or its node lost power"
+
+
+def _environment(nodes: Sequence[Environment]) -> Section:
+    """A column for each node, with what is not the first's. What no node tells is left out."""
+    first, *others = [_facts(env) for env in nodes]
+    columns = [first, *({k: v if v != first[k] else "same" for k, v in o.items()} for o in others)]
+    rows = [
+        (name, *(column[name] for column in columns))
+        for name in first
+        if any(column[name] not in ("-", "same") for column in columns)
+    ]
+    return Section(title="Environment", text=table(("", *[""] * len(columns)), rows))
+
+
+def _facts(env: Environment) -> dict[str, str]:
+    gpus = [gpu.name for gpu in env.gpus]
+    return {
+        "host": env.hostname,
+        "CPU": f"{or_dash(env.cpu_model)}, {or_dash(env.num_usable_cpus)} usable CPUs",
+        "memory": quantity(env.memory_gib, "GiB"),
+        "GPUs": ", ".join(f"{gpus.count(name)} x {name}" for name in sorted(set(gpus))) or "none",
+        "GPU driver": or_dash(env.gpu_driver),
+        "system": f"{or_dash(env.os)}, Linux {env.kernel}",
+        "container": or_dash(env.container),
+        "its sha256": or_dash(env.image_sha256),
+        "LoadGen": or_dash(env.loadgen),
+        "Python": env.python,
+        "packages": ", ".join(f"{name} {version}" for name, version in env.packages.items()),
+    }
+
+
+def _provenance(record: Record) -> Section:
+    plan, git = record.plan, record.environment.git
+    source = "-" if git is None else f"{git.commit}{', with local changes' if git.dirty else ''}"
+    rows = [
+        ("run", record.run_id),
+        ("created", record.created_utc),
+        ("plan", f"sha256 {record.plan_digest}"),
+        ("model", f"{plan.model.name}, sha256 {or_dash(record.hashes.model)}"),
+        ("data", f"{plan.dataset.name}, sha256 {or_dash(record.hashes.data)}"),
+        ("engine", f"{plan.engine.kind}, {plan.engine.dtype}, on {plan.device}"),
+        ("source", source),
+        ("exit code", str(record.exit_code)),
+    ]
+    again = "Run the same plan once more: `python -m sut.submit --again RUN_DIR`"
+    return Section(title="Provenance", text=f"{table(('', ''), rows)}\n\n{again}")

@@ -1,0 +1,73 @@
+"""One phase: a LoadGen test over the served replicas."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from sut import _core
+from sut.inputs.dataset import Samples
+from sut.plan.plan import Mode
+from sut.results import compliance, sample_log
+from sut.results.phase_record import Measured
+from sut.results.progress import Progress
+from sut.run.replicas import POLL_S, Serving
+from sut.rundir import RunDir, write_atomic
+
+FLUSH_S = 5.0
+
+
+def run_phase(
+    mode: Mode, serving: Serving, run_dir: RunDir, samples: Samples, progress: Progress
+) -> Measured:
+    """Run LoadGen's test of ``mode`` to its end.
+
+    Raises RunError when it can't end. LoadGen's thread is then left in its test, and this
+    process must leave by :func:`os._exit`.
+    """
+    plan = serving.plan
+    log_dir = run_dir.loadgen(mode)
+    log_dir.mkdir(parents=True, exist_ok=True)
+    is_audit = mode is Mode.COMPLIANCE
+    if is_audit:
+        write_atomic(run_dir.audit_conf, compliance.AUDIT_CONFIG)
+    test = _core.LoadGenTest(
+        serving.dispatcher,
+        model=plan.loadgen_name,
+        scenario=plan.scenario.loadgen,
+        mode=Mode.PERFORMANCE if is_audit else mode,
+        user_conf=str(run_dir.user_conf),
+        audit_conf=str(run_dir.audit_conf) if is_audit else "",
+        log_dir=str(log_dir),
+        sut_name=f"{plan.site} x{len(plan.replicas)} {plan.engine.kind}",
+        qsl_name=plan.dataset.name,
+    )
+    serving.dispatcher.reset_stats()
+    start_unix_s = time.time()
+    try:
+        test.start()
+        while not test.wait(POLL_S):
+            serving.check()
+            if progress.due(mode):
+                progress.phase(mode, serving.dispatcher.stats(), _num_over(serving, test))
+        if not test.finished:
+            serving.check()
+    except BaseException as error:
+        serving.dispatcher.fail("interrupted", str(error))  # the first reason stands
+        test.wait(FLUSH_S)  # for LoadGen's logs as far as they go
+        with contextlib.suppress(OSError):  # what failed first is what to tell
+            sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
+        raise
+    stats = serving.dispatcher.stats()
+    sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
+    progress.phase(mode, stats, _num_over(serving, test), last=True)
+    return Measured(stats, start_unix_s, stats.elapsed_ns / 1e9)
+
+
+def _num_over(serving: Serving, test: _core.LoadGenTest) -> tuple[int, int] | None:
+    """How many samples are over LoadGen's limits on TTFT and TPOT; None where it has none."""
+    limits = test.limits_ns
+    if limits is None:
+        return None
+    ttft_ns, tpot_ns = limits
+    return serving.dispatcher.num_over(ttft_ns=ttft_ns, tpot_ns=tpot_ns)

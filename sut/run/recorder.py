@@ -1,0 +1,160 @@
+"""Collects what a run does while it does it, and writes the record however it ends."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import msgspec
+
+from sut.cluster.allocation import Allocation
+from sut.errors import EXIT_INVALID, EXIT_VALID, TRUNCATED, RunError, SutError
+from sut.machine import environment
+from sut.plan.plan import Mode, Plan
+from sut.report.publish import publish
+from sut.results import attempts, record
+from sut.results.judge import Validity, overall
+from sut.rundir import RunDir, write_atomic
+
+
+class Recorder:
+    """One run's record in the making."""
+
+    def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
+        """Raises InputError where ``run_dir`` holds a complete run or one of another plan."""
+        self.plan = plan
+        self.run_dir = run_dir
+        self.interrupted: record.InterruptedPhase | None = None
+        self._here = environment.collect(allocation.image_sha256)
+        self._start = time.monotonic()
+        self._steps: list[record.Step] = []
+        self._earlier = attempts.earlier(plan, run_dir)
+        self._phases = list(self._earlier.phases)
+        before = self._earlier.record
+        # Of what the phases that are done were measured on, until keep_hashes() finds it the same.
+        self._environment = before.environment if before and before.phases else self._here
+        self.hashes = before.hashes if before else record.Hashes()
+        self.preflight = before.preflight if before else ()
+        self.other_nodes = before.nodes if before else ()
+        self._attempt = record.Attempt(
+            job_id=allocation.job_id,
+            restart=allocation.attempt,
+            nodes=allocation.nodes,
+            started_utc=_utc_now(),
+        )
+
+    @property
+    def all_done(self) -> bool:
+        return self._earlier.all_done(self.plan)
+
+    @property
+    def phases_to_do(self) -> list[Mode]:
+        done = {phase.name for phase in self._phases}
+        return [mode for mode in self.plan.phases if mode not in done]
+
+    def keep_hashes(self, hashes: record.Hashes) -> None:
+        """Raises RunError where phases that are done are of other ones."""
+        attempts.require_same(self._earlier, hashes, self._here.image_sha256)
+        self.hashes, self._environment = hashes, self._here
+
+    def begin(self) -> None:
+        """Tell in the run directory that an attempt has begun, so that one that ends without a
+        word is known. Raises OSError."""
+        if self._earlier.attempts:
+            attempts.set_aside(self.run_dir, self._earlier)
+        self._write_attempts(self._attempt)
+        if self.run_dir.record.is_file():
+            self._write_interim()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step; a step that fails is timed too."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._steps.append(
+                record.Step(
+                    name=name,
+                    start_s=round(begin - self._start, 3),
+                    duration_s=round(time.monotonic() - begin, 3),
+                )
+            )
+
+    def add(self, phase: record.PhaseRecord) -> None:
+        """Keep a phase that is over, on disk too: a later failure does not lose it."""
+        self._phases.append(phase)
+        self._write_interim()
+
+    def finish(self, failure: SutError | None) -> record.Record:
+        """Write the record and the report, and return the record. Raises OSError where the
+        record can't be written; what goes wrong with the report is told on standard error."""
+        final = self._record(failure)
+        self._write_attempts(final.attempts[-1])
+        record.write(final, self.run_dir)
+        problem = publish(final, self.run_dir)
+        if problem is not None:
+            print(problem, file=sys.stderr)
+        return final
+
+    def _write_interim(self) -> None:
+        interim = RunError("the run ended before its record was complete", code=record.INTERIM)
+        record.write(self._record(interim), self.run_dir)
+
+    def _write_attempts(self, last: record.Attempt) -> None:
+        attempts = (*self._earlier.attempts, last)
+        write_atomic(self.run_dir.attempts, msgspec.json.encode(attempts) + b"\n")
+
+    def _record(self, failure: SutError | None) -> record.Record:
+        judged = failure is None and self.plan.phases
+        verdict = overall(phase.verdict for phase in self._phases) if judged else None
+        attempt = msgspec.structs.replace(
+            self._attempt,
+            ended_utc=_utc_now(),
+            status=_status(failure),
+            failure=None if failure is None else _failure(failure),
+        )
+        attempts = (*self._earlier.attempts, attempt)
+        return record.Record(
+            run_id=self.run_dir.root.name,
+            created_utc=attempts[0].started_utc,
+            status=_status(failure),
+            exit_code=_exit_code(failure, verdict),
+            verdict=verdict,
+            failure=None if failure is None else _failure(failure),
+            plan_digest=self.plan.digest(),
+            plan=self.plan,
+            environment=self._environment,
+            hashes=self.hashes,
+            timings=tuple(self._steps),
+            phases=tuple(self._phases),
+            interrupted=self.interrupted,
+            attempts=attempts,
+            preflight=self.preflight,
+            nodes=self.other_nodes,
+        )
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _status(failure: SutError | None) -> record.Status:
+    if failure is None:
+        return "completed"
+    return "truncated" if failure.code == TRUNCATED else "failed"
+
+
+def _exit_code(failure: SutError | None, verdict: Validity | None) -> int:
+    if failure is not None:
+        return failure.exit_code
+    return EXIT_INVALID if verdict == "INVALID" else EXIT_VALID
+
+
+def _failure(error: SutError) -> record.Failure:
+    replica = error.replica if isinstance(error, RunError) else None
+    node = error.node if isinstance(error, RunError) else None
+    return record.Failure(code=error.code, message=str(error), replica=replica, node=node)

@@ -1,0 +1,231 @@
+"""The replicas of a run, served: the dispatcher, and engines on the run's nodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sut import _core
+from sut.errors import RunError
+from sut.plan.benchmark import EngineKind
+from sut.plan.plan import Part, Plan, Replica
+from sut.results.progress import Progress
+from sut.rundir import RunDir, tail
+from sut.serving import wire
+from sut.serving.nodes import Nodes
+from sut.serving.process import Address, Launch, PartId
+
+NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
+POLL_S = 0.25
+EXIT_GRACE_S = 1.0  # between a lost connection and the exit code that explains it
+SIGNAL_GRACE_S = 0.3
+LOG_LINES = 12
+
+
+class Serving:
+    """A context: the dispatcher is closed when it ends, however it ends. The engines are stopped
+    by their nodes.
+
+    Every wait in here has a deadline, and ends at once when an engine exits or a node is lost.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        nodes: Nodes,
+        prompts: Sequence[Sequence[int]],
+        model_path: Path | None,
+        answers: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """``answers`` are what replay engines answer; see :func:`sut.serving.wire.encode`."""
+        self.plan = plan
+        self._run_dir = run_dir
+        self.nodes = nodes
+        self._prompts = prompts
+        self._model_path = model_path
+        self._answers = answers
+        self._dispatcher: _core.Dispatcher | None = None
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+
+    @property
+    def dispatcher(self) -> _core.Dispatcher:
+        assert self._dispatcher is not None, "load() comes first"
+        return self._dispatcher
+
+    def load(self, progress: Progress) -> None:
+        """Start the engines, encode the requests while they load, and wait until all serve.
+
+        Raises RunError: an engine exited, is of another version, or the time is over.
+        """
+        progress.step("starting the engines")
+        links = self._bind()
+        deadline = time.monotonic() + self.plan.timeouts.ready_s
+        for replica in self.plan.replicas:
+            self._start(replica, Address(*links.handshake_address(replica.index)))
+        progress.step("encoding the requests while the engines load")
+        self._dispatcher = _core.Dispatcher(
+            links,
+            self._store(),
+            _core.WireLayout(**wire.layout(self.plan.engine.kind)),
+            max_output_tokens=self.plan.generation.max_tokens,
+            sample_deadline_s=self.plan.timeouts.sample_s,
+            stall_deadline_s=self.plan.timeouts.stall_s,
+        )
+        self._wait_ready(progress, deadline)
+        self._give_credit()
+
+    def _store(self) -> _core.SampleStore:
+        store = _core.SampleStore()
+        encoded = wire.encode(self.plan, self._prompts, self._model_path, self._answers)
+        for (request, id_offset), prompt in zip(encoded, self._prompts, strict=True):
+            store.add(request, id_offset, len(prompt))
+        return store
+
+    def _bind(self) -> _core.ReplicaLinks:
+        try:
+            return _core.ReplicaLinks(host=self.nodes[0].host, num_replicas=len(self.plan.replicas))
+        except RuntimeError as error:
+            raise RunError(
+                f"{error}. The site's host must be an address of this machine: --set site.host=...",
+                code="bind",
+            ) from None
+
+    def _start(self, replica: Replica, handshake: Address) -> None:
+        """Start the engine of a replica, a process on each of its nodes."""
+        rendezvous = None
+        parts = self._processes(replica)
+        if len(parts) > 1:
+            first = self.nodes[parts[0].node]
+            rendezvous = Address(first.host, first.free_port())
+        for index, part in enumerate(parts):
+            node = self.nodes[part.node]
+            launch = Launch(
+                replica=replica.index,
+                part=index,
+                handshake=handshake,
+                rendezvous=rendezvous,
+                host=node.host,
+            )
+            node.start(launch, None if self._model_path is None else str(self._model_path))
+
+    def _processes(self, replica: Replica) -> tuple[Part, ...]:
+        # The replay engine models all ranks in one process.
+        replay = self.plan.engine.kind is EngineKind.REPLAY
+        return replica.parts[:1] if replay else replica.parts
+
+    def _wait_ready(self, progress: Progress, deadline: float) -> None:
+        while not self.dispatcher.wait_ready(POLL_S):
+            self.check()
+            waiting = [
+                r.index
+                for r in self.plan.replicas
+                if self.dispatcher.ready_response(r.index) is None
+            ]
+            progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"replica {waiting[0]} was not ready after {self.plan.timeouts.ready_s:g} s. "
+                    f"{self._last_words((waiting[0], 0))}\n"
+                    "If it only needs longer, give it more: --set site.timeouts.ready_s=...",
+                    code="not_ready",
+                    replica=waiting[0],
+                )
+
+    def _give_credit(self) -> None:
+        """Each replica may hold what its scheduler can use."""
+        for replica in self.plan.replicas:
+            response = self.dispatcher.ready_response(replica.index)
+            assert response is not None
+            ready = wire.check_ready(response, self.plan)
+            self.dispatcher.set_credit(replica.index, credit(int(ready["max_num_seqs"])))
+
+    def warm_up(self) -> None:
+        """Run some samples on every replica, outside LoadGen and untimed. Raises RunError."""
+        samples = range(min(NUM_WARMUP_SAMPLES, len(self._prompts)))
+        with ThreadPoolExecutor(len(self.plan.replicas)) as pool:
+            runs = [
+                pool.submit(self.dispatcher.generate, samples, r.index, self.plan.timeouts.warmup_s)
+                for r in self.plan.replicas
+            ]
+            try:
+                while not all(run.done() for run in runs):
+                    time.sleep(0.05)
+                    self._watch()
+            except BaseException as error:
+                # Else the pool would wait for the samples.
+                self.dispatcher.fail("interrupted", str(error))
+                raise
+        self.check()
+        for run in runs:
+            run.result()
+
+    def check(self) -> None:
+        """Raise RunError if the dispatcher, an engine or a node has failed."""
+        self._watch()
+        failure = self.dispatcher.failure
+        if failure is not None:
+            raise self._explained(failure)
+
+    def _watch(self) -> None:
+        """An engine that exits is a failure, whatever else is known."""
+        self.nodes.check()
+        for replica, _ in self.nodes.exits():
+            self.dispatcher.fail("engine_died", "", replica)
+
+    def _explained(self, failure: _core.Failure) -> RunError:
+        """What the dispatcher saw, with the engine's own last words where it exited. Raises
+        RunError in place of it when a node is to blame."""
+        if failure.replica < 0:
+            return RunError(failure.message, code=failure.code)
+        replica = self.plan.replicas[failure.replica]
+        deadline = time.monotonic() + EXIT_GRACE_S
+        while (exited := self._exited(replica)) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        part, code, message = (replica.index, 0), failure.code, failure.message
+        if exited is not None:
+            # A signal for the whole step reaches engines and nodes too: let it reach us.
+            time.sleep(SIGNAL_GRACE_S)
+            part, status = exited
+            code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
+        return RunError(
+            f"{message}. {self._last_words(part)}",
+            code=code,
+            replica=replica.index,
+            node=self.nodes[replica.parts[part[1]].node].name,
+        )
+
+    def _exited(self, replica: Replica) -> tuple[PartId, int] | None:
+        """The part of a replica that is over, and its exit status; of several the one that was
+        killed, as the others follow it. Raises RunError for a lost node."""
+        for part in replica.parts:
+            self.nodes[part.node].refresh()
+        self.nodes.check()
+        exits = [each for each in self.nodes.exits().items() if each[0][0] == replica.index]
+        return min(exits, key=lambda each: each[1], default=None)
+
+    def _last_words(self, part: PartId) -> str:
+        log = self._run_dir.replica_log(*part)
+        return f"Its log, {log}, ends:\n{tail(log, LOG_LINES)}"
+
+
+def credit(max_num_seqs: int) -> int:
+    """The most samples a replica may hold: what it can run, and a quarter more, so that
+    a place that gets free is taken in the same step while a slow replica hoards nothing."""
+    return max_num_seqs + max(1, max_num_seqs // 4)
+
+
+def _part_text(part: PartId) -> str:
+    return f"replica {part[0]}" + (f", part {part[1]}," if part[1] > 0 else "")
+
+
+def _exit_text(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"exited with code {status}"

@@ -1,0 +1,119 @@
+"""The nodes of a run as its head sees them: gathered, watched, and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from sut.cluster.allocation import Allocation
+from sut.errors import CANCELLED, NODE_LOST, RunError
+from sut.machine import network
+from sut.plan.plan import Plan
+from sut.results.progress import Progress
+from sut.rundir import RunDir
+from sut.serving import channel, rendezvous
+from sut.serving.channel import Channel, LostError
+from sut.serving.follower import GRACE_S
+from sut.serving.local import LocalNode
+from sut.serving.messages import HELLO
+from sut.serving.process import PartId
+from sut.serving.remote import RemoteNode
+
+POLL_S = 0.25
+FAILED_GRACE_S = 1.0  # of a run that failed: what its engines leave behind is of no use
+END_S = 5.0  # from the engines' end to the node's
+
+
+class Nodes:
+    """Every node of a run, by its place in Plan.nodes; the first is this one.
+
+    A context: however it ends, every engine on every node is stopped.
+    """
+
+    def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
+        """Raises RunError where this node lacks the plan's network interface."""
+        several = len(plan.nodes) > 1
+        host = network.address_of(plan.interface) if several and plan.interface else plan.host
+        self.names = allocation.nodes
+        self._plan = plan
+        self._rendezvous = run_dir.rendezvous(allocation.key)
+        self._local = LocalNode(plan, run_dir, 0, self.names[0], host)
+        self._remotes: dict[int, RemoteNode] = {}
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
+        lost = self._lost_before(error)
+        self._end(GRACE_S if error is None else FAILED_GRACE_S)
+        if lost is not None:
+            raise lost from error
+
+    def _lost_before(self, error: BaseException | None) -> RunError | None:
+        """srun ends all tasks of a job when one ends badly: what reads like a cancelled run may be
+        a lost node."""
+        if isinstance(error, RunError) and error.code == CANCELLED:
+            for remote in self.remotes:
+                try:
+                    remote.refresh()
+                except RunError as lost:
+                    return lost
+        return None
+
+    def __getitem__(self, index: int) -> LocalNode | RemoteNode:
+        return self._remotes[index] if index > 0 else self._local
+
+    def __iter__(self) -> Iterator[LocalNode | RemoteNode]:
+        return (self[index] for index in range(len(self._remotes) + 1))
+
+    @property
+    def remotes(self) -> list[RemoteNode]:
+        return [self._remotes[index] for index in sorted(self._remotes)]
+
+    def check(self) -> None:
+        """Raise RunError if a node is lost, or was told to end."""
+        for node in self._remotes.values():
+            node.check()
+
+    def exits(self) -> dict[PartId, int]:
+        """Which engines of the run are over, and how they ended; negative for a signal."""
+        return {part: status for node in self for part, status in node.exits().items()}
+
+    def join(self, progress: Progress) -> None:
+        """Wait for all nodes but this one. Raises RunError when one does not come."""
+        if len(self._plan.nodes) == 1:
+            return
+        join_s = self._plan.timeouts.join_s
+        deadline = time.monotonic() + join_s
+        with rendezvous.opened(self._rendezvous, self._local.host) as (listener, secret):
+            while missing := self._missing():
+                progress.step(f"waiting for node {', '.join(missing)}")
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"node {', '.join(missing)} did not join within {join_s:g} s. The job's "
+                        "log, in the run's folder slurm, may tell why",
+                        code=NODE_LOST,
+                        node=missing[0],
+                    )
+                self.check()
+                connected = channel.accept(listener, secret, POLL_S)
+                if connected is not None:
+                    self._welcome(connected)
+
+    def _missing(self) -> list[str]:
+        return [n for i, n in enumerate(self.names) if i > 0 and i not in self._remotes]
+
+    def _welcome(self, connected: Channel) -> None:
+        with contextlib.suppress(LostError):  # it comes again
+            hello = connected.receive(HELLO)
+            self._remotes[hello.node] = RemoteNode(self.names[hello.node], hello.host, connected)
+
+    def _end(self, grace_s: float) -> None:
+        """Stop every engine on every node, and wait until that is done, or a node is lost."""
+        for remote in self.remotes:
+            remote.begin_end(grace_s)
+        self._local.stop(grace_s)
+        deadline = time.monotonic() + grace_s + END_S
+        for remote in self.remotes:
+            remote.await_end(deadline - time.monotonic())

@@ -1,0 +1,208 @@
+"""One engine process: its command line, its environment, its life.
+
+A replica has a process for each of its parts, which are on different nodes. ``argv`` and
+``environment`` are functions of the plan; :class:`EngineProcess` runs what they say in a process
+group of its own, so that stopping it reaches everything it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import sut
+from sut.errors import RunError
+from sut.plan.benchmark import EngineKind
+from sut.plan.plan import Plan
+from sut.plan.site import Device
+from sut.rundir import RunDir
+from sut.values import Struct
+
+REPLAY_ENGINE = Path(sut.__file__).parent / "replay_engine"
+
+
+class Address(Struct, frozen=True):
+    """A TCP port of a node, as others reach it."""
+
+    host: str
+    port: int
+
+
+PartId = tuple[int, int]  # a replica's index, and the place of the part in Replica.parts
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """What the process of one part of a replica is told beside the plan."""
+
+    replica: int  # its index
+    part: int  # its place in Replica.parts, vLLM's node rank
+    handshake: Address  # the dispatcher's socket for this replica
+    rendezvous: Address | None = None  # where the ranks of a replica of several parts meet
+    host: str  # this node's address
+
+
+def argv(plan: Plan, launch: Launch, model_path: Path | None) -> list[str]:
+    """The command of one part of a replica."""
+    match plan.engine.kind:
+        case EngineKind.VLLM:
+            assert model_path is not None
+            return _vllm_argv(plan, launch, model_path)
+        case EngineKind.REPLAY:
+            return _replay_argv(plan, launch)
+
+
+def _vllm_argv(plan: Plan, launch: Launch, model_path: Path) -> list[str]:
+    engine, handshake = plan.engine, launch.handshake
+    command = [sys.executable, "-m", "sut.serving.vllm_headless", str(model_path), "--headless"]
+    command += ["--data-parallel-address", handshake.host]
+    command += ["--data-parallel-rpc-port", str(handshake.port)]
+    command += ["--dtype", engine.dtype]
+    command += ["--max-model-len", str(engine.max_model_len)]
+    command += ["--max-num-seqs", str(engine.max_num_seqs)]
+    command += ["--max-num-batched-tokens", str(engine.max_num_batched_tokens)]
+    command += ["--tensor-parallel-size", str(engine.tensor_parallel_size)]
+    command += ["--pipeline-parallel-size", str(engine.pipeline_parallel_size)]
+    if launch.rendezvous is not None:
+        parts = plan.replicas[launch.replica].parts
+        command += ["--nnodes", str(len(parts)), "--node-rank", str(launch.part)]
+        command += ["--master-addr", launch.rendezvous.host]
+        command += ["--master-port", str(launch.rendezvous.port)]
+    # MLPerf's rules: nothing may be remembered from one query to the next.
+    command += ["--no-enable-prefix-caching"]
+    if engine.enforce_eager:
+        command += ["--enforce-eager"]
+    return [*command, *engine.extra_args]
+
+
+def _replay_argv(plan: Plan, launch: Launch) -> list[str]:
+    engine, model = plan.engine, plan.engine.replay
+    handshake = f"tcp://{launch.handshake.host}:{launch.handshake.port}"
+    command = [str(REPLAY_ENGINE), "--handshake", handshake]
+    command += ["--max-model-len", str(engine.max_model_len)]
+    command += ["--max-num-seqs", str(engine.max_num_seqs)]
+    command += ["--max-num-batched-tokens", str(engine.max_num_batched_tokens)]
+    command += ["--prefill-tokens-per-s", str(model.prefill_tokens_per_s)]
+    command += ["--step-base-us", str(model.step_base_us)]
+    command += ["--step-per-sequence-us", str(model.step_per_sequence_us)]
+    command += ["--seed", str(model.seed + launch.replica)]
+    for fault in model.faults:
+        command += ["--fault", fault]
+    return command
+
+
+def environment(plan: Plan, launch: Launch) -> dict[str, str]:
+    """What an engine's environment has on top of ours. The plan's ``env`` comes last."""
+    part = plan.replicas[launch.replica].parts[launch.part]
+    added = {
+        # With one data-parallel rank the option alone is ignored.
+        "VLLM_DP_MASTER_IP": launch.handshake.host,
+        "VLLM_HOST_IP": launch.host,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if plan.interface:
+        added["GLOO_SOCKET_IFNAME"] = added["NCCL_SOCKET_IFNAME"] = plan.interface
+    if plan.device is Device.CPU:
+        # Unset, vLLM claims 92% of the host's memory for every engine, keeps a core for a
+        # front-end that is not there, and binds every engine to the same cores.
+        added["VLLM_CPU_KVCACHE_SPACE"] = str(plan.cpu.kv_cache_gib)
+        added["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
+        added["VLLM_CPU_OMP_THREADS_BIND"] = _cpu_bind(part.cpus, plan.ranks_a_part(launch.replica))
+    else:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = [visible[g] if g < len(visible) and visible[g] else str(g) for g in part.gpus]
+        added["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+    return {**added, **plan.env}
+
+
+def _cpu_bind(cpus: Sequence[int], num_ranks: int) -> str:
+    """vLLM's list of cores: those of each rank, with a bar between ranks."""
+    share = len(cpus) // num_ranks
+    if share == 0:
+        return "all"
+    ranks = (cpus[rank * share : (rank + 1) * share] for rank in range(num_ranks))
+    return "|".join(",".join(map(str, each)) for each in ranks)
+
+
+@contextlib.contextmanager
+def _usr2_blocked() -> Iterator[None]:
+    """What is started inside never sees SIGUSR2, by which Slurm tells every process of a job that
+    the wall limit is near: it would kill them. One that comes meanwhile is not lost to us."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+
+
+class EngineProcess:
+    """A running engine."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @classmethod
+    def start(
+        cls, plan: Plan, launch: Launch, model_path: Path | None, run_dir: RunDir
+    ) -> EngineProcess:
+        """Start it, its output going to its log in the run, and return at once. Call from the main
+        thread: an engine ends with the thread that started it. Raises RunError when there is no
+        such program."""
+        log = run_dir.replica_log(launch.replica, launch.part)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = argv(plan, launch, model_path)
+        with log.open("wb") as output, _usr2_blocked():
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment(plan, launch)},
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise RunError(
+                    f"{command[0]} can't be started: {error.strerror}. "
+                    "Build the project again: pip install .",
+                    code="engine_missing",
+                    replica=launch.replica,
+                ) from None
+        return cls(process)
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal, or None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """Send SIGTERM to it and everything it started. Does not wait."""
+        self._signal(signal.SIGTERM)
+
+    def stop(self, deadline: float) -> None:
+        """Wait until it and everything it started are over; at ``deadline``, by the monotonic
+        clock, kill them."""
+        while self._group_lives() and time.monotonic() < deadline:
+            self._process.poll()
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _group_lives(self) -> bool:
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True

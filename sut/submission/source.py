@@ -1,0 +1,28 @@
+"""The project's own source, of a commit."""
+
+from __future__ import annotations
+
+import subprocess
+from io import BytesIO
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def has(commit: str) -> bool:
+    """Whether the checkout this package is in knows the commit."""
+    return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+def archive(commit: str) -> BytesIO | None:
+    """Every file of a commit, as a tar archive; None where it is not known here."""
+    content = _git("archive", "--format=tar", commit)
+    return None if content is None else BytesIO(content)
+
+
+def _git(*arguments: str) -> bytes | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout

@@ -1,0 +1,186 @@
+"""A run as it stands: put together from its folder and from Slurm, and only by reading."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+from sut.cluster import runs, slurm
+from sut.plan.plan import Mode, load_plan
+from sut.results import mllog, record
+from sut.results.progress import Line, Reader
+from sut.rundir import RunDir
+from sut.watch.projection import Goal, goal_of
+from sut.watch.state import PhaseState, RunState, left_s, measured
+
+WINDOW_LINES = 15  # about as many seconds: what "now" is for a rate
+ASK_SLURM_S = 10.0  # between two questions about one job: slurmctld serves everyone
+
+
+class Observer:
+    """Looks at one run, again and again. Raises InputError where its plan can't be read."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.plan = load_plan(run.plan)
+        self._reader = Reader(run.progress)
+        self._lines: dict[str, deque[Line]] = {}  # of each phase, its last
+        self._first: Line | None = None  # of this attempt
+        self._last: Line | None = None
+        self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
+        self._job: slurm.JobState | None = None
+        self._asked = float("-inf")
+
+    @property
+    def pid(self) -> int | None:
+        """The run's process, where it has said so: SIGTERM there cancels it."""
+        return self._first.pid if self._first else None
+
+    def look(self) -> RunState:
+        """The run now."""
+        new = self._reader.read()
+        for line in new:
+            self._take(line)
+        self._ask_slurm()
+        result = _record(self.run)
+        state = self._state(result)
+        over = state in ("over", "lost")
+        phases = tuple(self._phase(mode, result, over) for mode in self.plan.phases)
+        return RunState(
+            run=str(self.run),
+            benchmark=self.plan.benchmark,
+            scenario=self.plan.scenario,
+            mode=self.plan.mode,
+            preset=self.plan.preset,
+            site=self.plan.site,
+            state=state,
+            job=self._job,
+            t_s=self._last.t_s if self._last else None,
+            step=self._last.step if self._last else "",
+            silent_s=None if over else _age_s(self.run.progress),
+            left_s=left_s(self.plan, phases) if state == "running" else None,
+            phases=phases,
+            verdict=result.verdict if result and state == "over" else None,
+            status=result.status if result and state == "over" else None,
+            exit_code=result.exit_code if result and state == "over" else None,
+            failure=result.failure.message if result and result.failure and over else None,
+        )
+
+    def _take(self, line: Line) -> None:
+        if line.pid is not None:  # a requeued job begins again
+            self._first = line
+            self._lines.clear()
+        if line.phase is not None:
+            self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES)).append(line)
+        self._last = line
+        if self._job is not None and self._job.state in slurm.WAITING:
+            self._asked = float("-inf")  # it is known better by now
+
+    def _ask_slurm(self) -> None:
+        if self.plan.slurm is None or time.monotonic() - self._asked < ASK_SLURM_S:
+            return
+        self._asked = time.monotonic()
+        if job_id := runs.job_of(self.run):
+            self._job = slurm.job_state(job_id) or self._job
+
+    def _state(
+        self, result: record.Record | None
+    ) -> Literal["pending", "starting", "running", "over", "lost"]:
+        if result is not None and result.status == "completed":  # and never anything else again
+            return "over"
+        job = self._job
+        if job is not None and job.state in slurm.WAITING:
+            return "pending"
+        final = result is not None and not result.interim
+        if final and _newer(self.run.record, self.run.progress):
+            return "over"
+        if (job is not None and not job.alive) or self._is_gone():
+            return "over" if final else "lost"
+        return "running" if self._lines else "starting"
+
+    def _is_gone(self) -> bool:
+        """Whether the run was a process of this machine and is none any more."""
+        first = self._first
+        if first is None or first.pid is None or first.host != socket.gethostname():
+            return False
+        if self.plan.container is not None:  # its process ids may be its own
+            return False
+        return not Path(f"/proc/{first.pid}").exists()
+
+    def _phase(self, mode: Mode, result: record.Record | None, over: bool) -> PhaseState:
+        judged = next((p for p in result.phases if p.name == mode), None) if result else None
+        lines = self._lines.get(mode)
+        if judged is not None:
+            reasons = tuple(reason.text for reason in judged.verdict.reasons)
+            shell = PhaseState(
+                name=mode, state="done", verdict=judged.verdict.verdict, reasons=reasons
+            )
+        elif lines is None:
+            return PhaseState(name=mode, state="stopped" if over else "waiting")
+        elif over:
+            shell = PhaseState(name=mode, state="stopped")
+        elif self._last is not None and self._last.phase == mode:
+            shell = PhaseState(name=mode, state="running")
+        else:
+            shell = PhaseState(name=mode, state="judging")
+        if lines is None:
+            return shell
+        return measured(shell, tuple(lines), self._goal(mode), self.plan)
+
+    def _goal(self, mode: Mode) -> Goal | None:
+        log = self.run.loadgen(mode) / mllog.FILE_NAME
+        try:
+            size = log.stat().st_size
+        except OSError:
+            return None
+        if self._goals.get(mode, (-1, None))[0] != size:
+            goal = read_goal(log)
+            if goal is not None and mode is not Mode.PERFORMANCE:
+                goal = goal.without_limits()
+            self._goals[mode] = (size, goal)
+        return self._goals[mode][1]
+
+
+def read_goal(log: Path) -> Goal | None:
+    """What LoadGen set itself, from as much of its detail log as is written; None before that."""
+    values: dict[str, mllog.Scalar] = {}
+    error = None
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line.removeprefix(mllog.PREFIX))
+            key, value = entry["key"], entry["value"]
+            if entry["metadata"]["is_error"] and error is None:
+                error = str(value)
+        except (ValueError, KeyError, TypeError):
+            continue  # cut: it is still being written
+        if not isinstance(value, list | dict):
+            values[key] = value
+    return goal_of(values, error)
+
+
+def _record(run: RunDir) -> record.Record | None:
+    if not run.record.is_file():
+        return None
+    return record.read(run.record)
+
+
+def _newer(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_mtime_ns >= other.stat().st_mtime_ns
+    except FileNotFoundError:
+        return True
+
+
+def _age_s(path: Path) -> float | None:
+    try:
+        return round(max(0.0, time.time() - path.stat().st_mtime), 1)
+    except OSError:
+        return None

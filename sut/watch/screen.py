@@ -1,0 +1,214 @@
+"""Shows a run's state: on a terminal a frame that is redrawn, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sut.units import number, quantity
+from sut.watch.state import PhaseState, ReplicaState, RunState
+
+PLAIN_INTERVAL_S = 10.0  # between lines of one step where there is no terminal
+SILENT_S = 15.0  # without a word, after which that is said
+_BAR_WIDTH = 30
+_NAME_WIDTH = 12
+
+
+class Screen:
+    """A context that shows states as they come; on a terminal nothing of it stays."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._live: Live | None = None
+        self._last = ("", float("-inf"))
+
+    def __enter__(self) -> Screen:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, state: RunState) -> None:
+        if self._live is not None:
+            self._live.update(frame(state), refresh=True)
+            return
+        now, (said, said_at) = time.monotonic(), self._last
+        about = f"{state.state} {state.step}"
+        if about != said or now - said_at >= PLAIN_INTERVAL_S:
+            self._last = (about, now)
+            print(line(state), flush=True)
+
+
+def line(state: RunState) -> str:
+    """A state in one line."""
+    begin = "" if state.t_s is None else f"{state.t_s + (state.silent_s or 0):6.1f} s  "
+    phase = next((phase for phase in state.phases if phase.state == "running"), None)
+    if phase is None or state.state != "running":
+        return begin + _situation(state)
+    parts = [f"{phase.name}: {_done(phase)} done", f"{number(phase.in_flight)} in flight"]
+    parts += [f"{number(phase.queued)} queued", quantity(phase.output_tokens_per_s, "tokens/s")]
+    parts += [f"{name} p99 {quantity(p99, 'ms')}" for name, p99, _ in _latencies(phase)]
+    if phase.projection is not None and phase.projection.words:
+        parts.append(phase.projection.words)
+    if state.left_s is not None:
+        parts.append(f"{duration(state.left_s)} left")
+    return begin + ", ".join(parts)
+
+
+def frame(state: RunState) -> RenderableType:
+    """A state for a terminal, 80 columns or more."""
+    parts: list[RenderableType] = [_head(state)]
+    for phase in state.phases:
+        parts += _phase(phase)
+    replicas = next((p.replicas for p in state.phases if p.state == "running"), ())
+    if replicas and state.state == "running":
+        parts += ["", _replicas(replicas)]
+    return Group(*parts)
+
+
+def _head(state: RunState) -> Text:
+    title = f"{state.benchmark}, {state.scenario}, {state.preset} preset"
+    head = Text.assemble((title, "bold"), f"\n{state.run}\n{_situation(state)}")
+    if state.left_s is not None:
+        ends = datetime.now() + timedelta(seconds=state.left_s)
+        head.append(f", {duration(state.left_s)} left, ends about {ends:%H:%M:%S}")
+    if state.silent_s is not None and state.silent_s > SILENT_S and state.state != "pending":
+        head.append(f"\nno word from it for {duration(state.silent_s)}", "yellow")
+    return head
+
+
+def _situation(state: RunState) -> str:
+    """What the run is doing, or what became of it."""
+    job = state.job
+    on = f"job {job.job_id}" + (f" on {job.nodes}" if job.nodes else "") if job else ""
+    match state.state:
+        case "pending" if job is not None:
+            why = f": {job.reason}" if job.reason else ""
+            since = f", since {job.since}" if job.since else ""
+            start = f", expected to start at {job.start}" if job.start else ""
+            return f"job {job.job_id} is {job.state}{why}{since}{start}"
+        case "over":
+            word = state.verdict or (state.status or "").upper()
+            return f"over: {word}" + (f", {state.failure}" if state.failure else "")
+        case "lost":
+            how = f"{on} is {job.state}" if job else "its process is gone"
+            return f"it ended without a record: {how}"
+        case _:
+            step = state.step or "starting"
+            return f"{step} ({on})" if on else step
+
+
+def _phase(phase: PhaseState) -> list[RenderableType]:
+    name = Text(f"{phase.name:<{_NAME_WIDTH}}", "bold")
+    if not phase.elapsed_s:
+        word = phase.verdict or phase.state
+        return [name.append(word, _STYLES.get(word, "dim")), *_reasons(phase.reasons)]
+    head = Table.grid(padding=(0, 1))
+    head.add_row(name, _bar(phase), _done(phase), _word(phase))
+    numbers = [f"queued {number(phase.queued)}", f"in flight {number(phase.in_flight)}"]
+    if phase.state == "running":
+        rates = (phase.prompt_tokens_per_s, phase.output_tokens_per_s)
+        numbers.append("tokens/s: {} prompt, {} generated".format(*map(number, rates)))
+    latencies = [_latency(*latency) for latency in _latencies(phase)]
+    rows: list[RenderableType] = [head]
+    if phase.state == "running":
+        rows.append(_indented(Text(", ".join(numbers))))
+    if latencies:
+        rows.append(_indented(Text(", ").join(latencies)))
+    reasons = phase.reasons or (phase.projection.reasons if phase.projection else ())
+    return [*rows, *_reasons(reasons)]
+
+
+def _reasons(reasons: tuple[str, ...]) -> list[RenderableType]:
+    return [_indented(Text(reason, "yellow")) for reason in reasons]
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, _NAME_WIDTH + 1))
+
+
+def _bar(phase: PhaseState) -> ProgressBar:
+    total = phase.projection.num_samples if phase.projection else max(phase.completed, 1)
+    return ProgressBar(total=max(total, 1), completed=phase.completed, width=_BAR_WIDTH)
+
+
+def _done(phase: PhaseState) -> str:
+    if phase.projection is None:
+        return number(phase.completed)
+    return f"{number(phase.completed)} of {number(phase.projection.num_samples)}"
+
+
+def _word(phase: PhaseState) -> Text:
+    """What is known of the phase's verdict."""
+    if phase.verdict is not None:
+        return Text(phase.verdict, _STYLES.get(phase.verdict, ""))
+    if phase.state != "running" or phase.projection is None:
+        return Text(phase.state, "dim")
+    words = phase.projection.words
+    return Text(words, _STYLES.get(phase.projection.verdict or "", ""))
+
+
+def _latencies(phase: PhaseState) -> list[tuple[str, float, float | None]]:
+    """Name, p99 and its limit, of those that are known; milliseconds."""
+    found = (
+        ("TTFT", phase.ttft_p99_ms, phase.ttft_limit_ms),
+        ("TPOT", phase.tpot_p99_ms, phase.tpot_limit_ms),
+    )
+    return [(name, p99, limit) for name, p99, limit in found if p99 is not None]
+
+
+def _latency(name: str, p99: float, limit: float | None) -> Text:
+    over = limit is not None and p99 > limit
+    text = Text(f"{name} p99 {quantity(p99, 'ms')}", "red" if over else "")
+    return text.append(f" (limit {quantity(limit, 'ms')})" if limit is not None else "", "dim")
+
+
+def _replicas(replicas: tuple[ReplicaState, ...]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("replica", no_wrap=True)
+    table.add_column("node", overflow="ellipsis", no_wrap=True)
+    for column in ("samples", "in flight", "running", "waiting", "KV", "prompt/s", "tokens/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for replica in replicas:
+        table.add_row(
+            str(replica.index),
+            replica.node,
+            number(replica.samples),
+            number(replica.in_flight),
+            number(replica.running),
+            number(replica.waiting),
+            f"{replica.kv_cache_usage:.0%}",
+            number(replica.prompt_tokens_per_s),
+            number(replica.output_tokens_per_s),
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+_STYLES = {"VALID": "green", "INVALID": "red"}

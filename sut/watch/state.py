@@ -1,0 +1,146 @@
+"""The state of a run, as values: what is shown of it and printed as JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from sut.cluster import slurm
+from sut.plan import fit
+from sut.plan.plan import Mode, Plan
+from sut.results.progress import Line, ReplicaProgress
+from sut.values import Struct
+from sut.watch.projection import Goal, Projection, project
+
+
+class ReplicaState(Struct, frozen=True, kw_only=True):
+    """One replica. Rates are tokens a second of late."""
+
+    index: int
+    node: str
+    in_flight: int
+    running: int
+    waiting: int
+    kv_cache_usage: float  # 0 to 1
+    samples: int
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+
+
+class PhaseState(Struct, frozen=True, kw_only=True):
+    """One phase. Counts and latencies are of the whole phase so far, rates of late; ``verdict``
+    is there once it is judged, ``projection`` before that."""
+
+    name: str
+    state: Literal["waiting", "running", "judging", "done", "stopped"]
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+    elapsed_s: float = 0.0
+    issued: int = 0
+    completed: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    prompt_tokens_per_s: float = 0.0
+    output_tokens_per_s: float = 0.0
+    ttft_p99_ms: float | None = None
+    ttft_limit_ms: float | None = None
+    tpot_p99_ms: float | None = None
+    tpot_limit_ms: float | None = None
+    projection: Projection | None = None
+    replicas: tuple[ReplicaState, ...] = ()
+
+
+class RunState(Struct, frozen=True, kw_only=True):
+    """One run. ``state`` is lost where it ended without its record; ``left_s`` is an estimate
+    until the last phase's end; ``silent_s`` is the time since it last said something."""
+
+    run: str  # its folder
+    benchmark: str
+    scenario: str
+    mode: str
+    preset: str
+    site: str
+    state: Literal["pending", "starting", "running", "over", "lost"]
+    job: slurm.JobState | None
+    t_s: float | None  # of the last line, from the run's start
+    step: str
+    silent_s: float | None
+    left_s: float | None
+    phases: tuple[PhaseState, ...]
+    verdict: str | None = None  # of a run that is over
+    status: str | None = None
+    exit_code: int | None = None
+    failure: str | None = None
+
+
+def measured(
+    phase: PhaseState, lines: tuple[Line, ...], goal: Goal | None, plan: Plan
+) -> PhaseState:
+    """The phase with what its lines tell."""
+    last, before = lines[-1], _before(lines)
+    return msgspec.structs.replace(
+        phase,
+        elapsed_s=last.elapsed_s,
+        issued=last.issued,
+        completed=last.completed,
+        queued=last.queued,
+        in_flight=last.in_flight,
+        prompt_tokens_per_s=_rate(last, before, last.prompt_tokens, before.prompt_tokens),
+        output_tokens_per_s=_rate(last, before, last.output_tokens, before.output_tokens),
+        ttft_p99_ms=last.ttft_p99_ms,
+        ttft_limit_ms=goal.ttft_limit_ms if goal else None,
+        tpot_p99_ms=last.tpot_p99_ms,
+        tpot_limit_ms=goal.tpot_limit_ms if goal else None,
+        projection=project(goal, last) if goal and phase.state != "done" else None,
+        replicas=tuple(_replica(replica, last, before, plan) for replica in last.replicas),
+    )
+
+
+def _before(lines: tuple[Line, ...]) -> Line:
+    """What rates are taken since: the first line kept, or where there is one line the start."""
+    return lines[0] if len(lines) > 1 else Line(t_s=0.0, step="")
+
+
+def _rate(last: Line, before: Line, now: int, then: int) -> float:
+    elapsed_s = last.elapsed_s - before.elapsed_s
+    return round((now - then) / elapsed_s, 1) if elapsed_s > 0 else 0.0
+
+
+def _replica(now: ReplicaProgress, last: Line, before: Line, plan: Plan) -> ReplicaState:
+    nothing = ReplicaProgress(
+        index=now.index, in_flight=0, running=0, waiting=0, kv_cache_usage=0.0, output_tokens=0
+    )
+    then = next((r for r in before.replicas if r.index == now.index), nothing)
+    return ReplicaState(
+        index=now.index,
+        node=_node_names(plan, now.index),
+        in_flight=now.in_flight,
+        running=now.running,
+        waiting=now.waiting,
+        kv_cache_usage=now.kv_cache_usage,
+        samples=now.completed,
+        prompt_tokens_per_s=_rate(last, before, now.prompt_tokens, then.prompt_tokens),
+        output_tokens_per_s=_rate(last, before, now.output_tokens, then.output_tokens),
+    )
+
+
+def _node_names(plan: Plan, replica: int) -> str:
+    """Where a replica is; a node that Slurm chose goes by its number."""
+    parts = plan.replicas[replica].parts if replica < len(plan.replicas) else ()
+    return ", ".join(plan.nodes[part.node].name or f"node {part.node}" for part in parts)
+
+
+def left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:
+    """Until the last phase's end: the running one by its rate, the others as planned."""
+    total_s = 0.0
+    for phase in phases:
+        if phase.state == "running":
+            if phase.projection is None or phase.projection.left_s is None:
+                return None
+            total_s += phase.projection.left_s
+        elif phase.state == "waiting":
+            total_s += fit.measured_s(
+                plan.scenario, (Mode(phase.name),), plan.loadgen_settings, plan.dataset.num_samples
+            )
+    return round(total_s, 1)
