@@ -31,7 +31,7 @@ demo: build ## Set everything up and run MLPerf's Server scenario on a small rea
 	@$(PY) -m sut.submit --scenario server
 
 test: lint cpp-test cluster-parts ## Set everything up and run the tests, but for those of test-long
-	@$(PY) -m pytest
+	@$(PY) -m pytest --durations=10
 
 test-long: build cluster-parts ## What make test leaves out: lost nodes, preemption, limits; one model over two nodes
 	@$(PY) -m pytest -m long
@@ -61,9 +61,10 @@ build/stamp: $(VENV)/made-of $(CPP_SOURCES)
 	@touch $@
 
 lint: build
-	@echo "==> ruff, mypy, shellcheck"
+	@echo "==> ruff, import-linter, mypy, shellcheck"
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check --quiet
+	@$(PY) -c 'import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_logo=True, no_cache=True))'
 	@$(PY) -m mypy
 	@shellcheck $(SHELL_SCRIPTS)
 

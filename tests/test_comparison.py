@@ -152,10 +152,11 @@ def test_a_login_node_needs_neither_numpy_nor_matplotlib(
     program = f"""
 import json, sys
 from pathlib import Path
-from sut.results import comparison, record
+from sut.history import side_by_side
+from sut.results import record
 folders = sorted(Path({str(tmp_path)!r}).iterdir())
-runs = [comparison.Run(name=p.name, record=record.read(p)) for p in folders]
-html = comparison.render_html("x", runs)
+runs = [side_by_side.Run(name=p.name, record=record.read(p)) for p in folders]
+html = side_by_side.render_html("x", runs)
 heavy = ("numpy", "matplotlib", "torch", "vllm", "sut._core")
 print(json.dumps([name for name in heavy if name in sys.modules]))
 """
