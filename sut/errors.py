@@ -1,7 +1,7 @@
 """Errors that a user can cause or fix, and the exit codes of every command.
 
-0 VALID, 1 completed but INVALID or a gate failed, 2 bad input, 3 the run failed. Any other exception
-is a bug of ours.
+0 VALID, 1 completed but INVALID or a gate failed, 2 bad input, 3 the run failed. Any other
+exception is a bug of ours.
 """
 
 from __future__ import annotations
