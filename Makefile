@@ -1,5 +1,5 @@
-# Set-up happens on first use and is lazy after that: a second run redoes only what has changed.
-# Downloads and the Python packages are kept in $XDG_CACHE_HOME/mlperf-sut (~/.cache/mlperf-sut).
+# The first use sets everything up; later ones redo only what has changed. Downloads and the Python
+# packages are kept in $XDG_CACHE_HOME/mlperf-sut (~/.cache/mlperf-sut).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,12 +10,15 @@ SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlperf-sut
 VENV := .venv
 PY := $(VENV)/bin/python
-# Folders are listed too, so that a deleted source is noticed.
+# With folders, so that a deleted source causes a build.
 CPP_SOURCES := CMakeLists.txt setup.py pyproject.toml tools/loadgen_source.py \
 	$(shell find csrc -not -name '*.md' -not -path '*/tests*')
 SHELL_SCRIPTS = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
 
-# What any checkout has compiled, no other compiles again.
+# `make test` numbers its parts.
+part = @echo "==> $(if $(PARTS),[$(1)/$(PARTS)] )$(2)"
+
+# All checkouts share the compiled objects.
 export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 export CCACHE_DIR := $(CACHE)/ccache
 export CCACHE_BASEDIR := $(CURDIR)
@@ -27,13 +30,15 @@ export CCACHE_NOHASHDIR := 1
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: build ## Set everything up and run MLPerf's Server scenario on a small real model
+demo: build ## Set everything up and run MLPerf's Server scenario with a small real model
 	@$(PY) -m sut.submit --scenario server
 
-test: lint cpp-test cluster-parts ## Set everything up and run the tests, but for those of test-long
+test: PARTS := 4
+test: lint cpp-test cluster-parts ## Set everything up and run all tests except those of test-long
+	$(call part,4,pytest)
 	@$(PY) -m pytest --durations=10
 
-test-long: build cluster-parts ## What make test leaves out: lost nodes, preemption, limits; one model over two nodes
+test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, limits, one model over two nodes
 	@$(PY) -m pytest -m long
 
 bench: build ## Measure the dispatcher; see docs/performance.md
@@ -61,7 +66,7 @@ build/stamp: $(VENV)/made-of $(CPP_SOURCES)
 	@touch $@
 
 lint: build
-	@echo "==> ruff, import-linter, mypy, shellcheck"
+	$(call part,1,Lint)
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check --quiet
 	@$(PY) -c 'import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_logo=True, no_cache=True))'
@@ -73,29 +78,31 @@ format: env ## Format the Python sources
 	@$(PY) -m ruff format
 
 cpp-test: build
+	$(call part,2,C++ tests)
 	@tools/cpp_tests.sh $(PY) plain address thread
 
-cluster: env cluster-packages ## A shell on a Slurm cluster made on this machine; CMD='...': one command there
+cluster: env cluster-packages ## Open a shell on a Slurm cluster on this machine; CMD='...' runs one command there
 	@PYTHONPATH=tests $(PY) -m cluster $(if $(value CMD),run "$$TYPED",shell)
 
-# As it was typed: what is in it is the cluster's to expand.
+# As typed: the shell on the cluster expands it.
 cluster: export TYPED := $(value CMD)
 
-cluster-down: ## Take that cluster down, with all that is on it
+cluster-down: ## Take that cluster down and delete its files
 	@PYTHONPATH=tests python3 -m cluster down
 
 cluster-packages:
 	@tools/debian_packages.sh cluster
 
-# Its large files, made before the tests' clock runs.
+# The cluster's large files, made before the tests start and their timeouts apply.
 cluster-parts: env cluster-packages
+	$(call part,3,Test cluster)
 	@[ "$$(id -u)" -ne 0 ] || PYTHONPATH=tests $(PY) -m cluster prepare
 
-lock: ## Resolve pyproject.toml again into requirements/*.lock (UPGRADE=1: to the newest versions)
+lock: ## Resolve pyproject.toml into requirements/*.lock (UPGRADE=1: to the newest versions)
 	@tools/lock.sh $(if $(UPGRADE),--upgrade)
 
-clean: ## Remove what was built in this checkout (runs/ is kept)
+clean: ## Remove everything built in this checkout (runs/ is kept)
 	rm -rf build $(VENV) sut/_core*.so sut/replay_engine ./*.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-clean-cache: ## Remove what every checkout of yours shares: downloads and the Python packages
+clean-cache: ## Remove what all your checkouts share: downloads and the Python packages
 	rm -rf "$(CACHE)"

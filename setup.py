@@ -1,4 +1,4 @@
-"""Builds sut._core and sut/replay_engine with CMake; everything else stands in pyproject.toml."""
+"""Builds sut._core and sut/replay_engine with CMake; everything else is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ ROOT = Path(__file__).parent.resolve()
 
 
 class CMakeBuild(build_ext):
-    """One CMake build gives the extension module and the replay engine beside it."""
+    """One CMake build makes the extension module and the replay engine."""
 
     def build_extension(self, ext: Extension) -> None:
         module = Path(self.get_ext_fullpath(ext.name)).resolve()
-        # An editable install gives a new build_temp each time; a folder of ours is built on.
+        # An editable install has a new build_temp each time; with SUT_BUILD_DIR it is incremental.
         build = Path(os.environ.get("SUT_BUILD_DIR") or self.build_temp).resolve()
         configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
-        configure += [f"-DPython3_EXECUTABLE={sys.executable}"]
-        configure += [f"-DPython_EXECUTABLE={sys.executable}"]
+        configure += [f"-D{name}_EXECUTABLE={sys.executable}" for name in ("Python3", "Python")]
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]
         subprocess.run(configure, check=True)
@@ -44,7 +43,7 @@ class CMakeBuild(build_ext):
 
 
 class WithConfigs(build_py):
-    """An installed package carries the configs that a checkout has beside it."""
+    """An installed package contains the configs, which a checkout has beside the package."""
 
     def run(self) -> None:
         super().run()

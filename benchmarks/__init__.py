@@ -1,1 +1,1 @@
-"""What the dispatcher costs, beside LoadGen alone and the usual Python SUT: ``make bench``."""
+"""The dispatcher's cost compared with LoadGen alone and a typical Python SUT: ``make bench``."""

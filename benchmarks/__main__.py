@@ -1,4 +1,4 @@
-"""Usage: python -m benchmarks [--json FILE]: measure, and print what docs/performance.md holds."""
+"""Measure the dispatcher and print the tables of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import msgspec
 
 from benchmarks.load import NUM_SAMPLES, Load, Result, read_result, start_engine
 from sut.errors import EXIT_FAILED
+from sut.report.markdown import table
 
 SYSTEMS = ("null", "ours", "wheel")
 PROGRAMS = Path("build/release/benchmarks")
@@ -39,7 +40,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write every result there too")
+    parser.add_argument("--json", type=Path, help="also write every result to FILE", metavar="FILE")
     return parser.parse_args()
 
 
@@ -54,7 +55,7 @@ def latency_loads() -> Iterable[Load]:
 
 
 def run(system: str, load: Load) -> Result:
-    """One system under one load, in a process of its own, with an engine of its own."""
+    """One system under one load, in its own process with its own engine."""
     print(f"{NAMES[system]}: {load.scenario}, {load.qps:g} queries/s", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         program = subprocess.run(
@@ -97,6 +98,9 @@ def memory(num_tokens: int) -> tuple[float, int]:
     return float(per_sample), int(request)
 
 
+FIGURES = range(1, 9)  # the columns that are right-aligned
+
+
 def render(
     throughput: Sequence[Result],
     latency: Sequence[Result],
@@ -117,6 +121,7 @@ def render(
                 )
                 for r in throughput
             ],
+            right=FIGURES,
         ),
         table(
             ("Server, 2 tokens each", "queries/s", "reached", "TTFT p50 us", "TTFT p99 us"),
@@ -134,6 +139,7 @@ def render(
                 ("no LoadGen, a bare client", f"{qps:,.0f}", "-", f"{p50:,.0f}", f"{p99:,.0f}")
                 for qps, (p50, p99) in bare.items()
             ],
+            right=FIGURES,
         ),
         table(
             ("answers of", "bytes per sample in flight", "of these the request, in the socket"),
@@ -141,14 +147,10 @@ def render(
                 (f"{tokens} tokens", f"{size:,.0f}", f"{request:,}")
                 for tokens, (size, request) in bytes_in_flight.items()
             ],
+            right=FIGURES,
         ),
     ]
     return "\n\n".join(sections)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def cpu_model() -> str:

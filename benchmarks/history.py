@@ -1,7 +1,7 @@
-"""Usage: python -m benchmarks.history [NUM_RECORDS]: listing a run root beside reading its records.
+"""Usage: python -m benchmarks.history [NUM_RECORDS]: time lists, with and without the index.
 
-Every figure is a process of its own, so that imports count. The records are copies of a real one,
-with names and times of their own.
+Each figure is the time of a whole process, so imports count. The records are copies of a real one
+with their own names and times.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from benchmarks.__main__ import table
+from sut.report.markdown import table
 
 NUM_RECORDS = 10_000
 REPEATS = 5
-STRAIGHT = """
+DIRECT = """
 import sys
 from pathlib import Path
 from sut.results import record
@@ -35,7 +35,7 @@ def main() -> int:
         root = Path(folder)
         copy(make_record(root / "one"), root / "runs", num_records)
         listing = ["-m", "sut.history", "--root", str(root / "runs"), "--limit", "0"]
-        straight = [seconds(["-c", STRAIGHT, str(root / "runs")]) for _ in range(REPEATS)]
+        direct = [seconds(["-c", DIRECT, str(root / "runs")]) for _ in range(REPEATS)]
         cold = []
         for _ in range(REPEATS):
             (root / "runs" / ".history.sqlite").unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def main() -> int:
         warm = [seconds(listing) for _ in range(REPEATS)]
         last = [seconds([*listing[:-1], "30"]) for _ in range(REPEATS)]
     rows = [
-        ("read every record, no index", straight),
+        ("read every record, no index", direct),
         ("list all, no index yet", cold),
         ("list all", warm),
         ("list the last 30", last),
@@ -78,13 +78,14 @@ def seconds(arguments: Sequence[str]) -> float:
 
 def render(num_records: int, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
     base = statistics.median(rows[0][1])
-    head = (f"{num_records:,} records", "seconds", "of reading them straight")
+    head = (f"{num_records:,} records", "seconds", "of reading them directly")
     return table(
         head,
         [
             (name, f"{statistics.median(times):.2f}", f"{statistics.median(times) / base:.0%}")
             for name, times in rows
         ],
+        right=(1, 2),
     )
 
 

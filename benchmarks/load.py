@@ -1,4 +1,4 @@
-"""The load that every system gets, and what is read from its LoadGen log."""
+"""The load of every system, and the results in its LoadGen log."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ REPLAY_ENGINE = Path(sut.__file__).parent / "replay_engine"
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """One LoadGen test. Every answer has ``num_tokens`` tokens, each an event of its own."""
+    """One LoadGen test. Every answer has ``num_tokens`` tokens, each in its own event."""
 
     scenario: str  # Server or Offline
-    qps: float  # Offline: what sizes the run
+    qps: float  # Offline: determines the number of samples
     duration_s: float
     num_tokens: int
-    num_seqs: int = 256  # an engine's
+    num_seqs: int = 256  # per engine
     num_replicas: int = 1
 
     def user_conf(self) -> str:
@@ -44,7 +44,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What one system did with one load."""
+    """The result of one system under one load."""
 
     system: str
     load: Load
@@ -58,7 +58,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_result(system: str, load: Load, log_dir: Path, cpu_s: float) -> Result:
-    """The result of a test whose LoadGen logs lie in ``log_dir``."""
+    """The result of a test with LoadGen logs in ``log_dir``."""
     log = mllog.read(log_dir)
     measures = measure(log.values)
     offline = load.scenario == "Offline"
@@ -86,7 +86,7 @@ def request(prompt: Sequence[int], num_tokens: int) -> bytes:
 
 
 def start_engine(load: Load, host: str, port: int) -> subprocess.Popen[bytes]:
-    """A replay engine whose steps and prefill take no time of their own."""
+    """A replay engine whose steps and prefill take no time."""
     argv = [str(REPLAY_ENGINE), "--handshake", f"tcp://{host}:{port}", "--seed", "1"]
     argv += ["--max-num-seqs", str(load.num_seqs), "--max-model-len", "1024"]
     argv += ["--max-num-batched-tokens", "65536", "--prefill-tokens-per-s", "0"]
@@ -95,7 +95,7 @@ def start_engine(load: Load, host: str, port: int) -> subprocess.Popen[bytes]:
 
 
 def arguments() -> tuple[Load, Path]:
-    """A system's program is called with the load as JSON and the folder for LoadGen's logs."""
+    """The arguments of a system's program: the load as JSON and the folder of LoadGen's logs."""
     log_dir = Path(sys.argv[2])
     load = msgspec.json.decode(sys.argv[1], type=Load)
     (log_dir / "user.conf").write_text(load.user_conf())

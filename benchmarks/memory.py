@@ -1,7 +1,7 @@
 """Bytes per sample in flight. Usage: python -m benchmarks.memory NUM_TOKENS
 
-An engine that takes every request and answers none; the growth of our own resident set, over the
-samples that it holds.
+The engine receives every request and answers none. The result is the growth of this process's
+resident set per sample.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def main() -> None:
     num_request_bytes = len(request(PROMPT, load.num_tokens))
     dispatcher.set_credit(0, NUM_IN_FLIGHT)
     dispatcher.generate([0] * 100, 0, 60.0)
-    os.kill(engine.pid, signal.SIGSTOP)  # it holds what it gets
+    os.kill(engine.pid, signal.SIGSTOP)  # so no request is answered
     before = resident_bytes()
     samples = [0] * NUM_IN_FLIGHT
     threading.Thread(target=lambda: dispatcher.generate(samples, 0, 600.0), daemon=True).start()
     while dispatcher.stats().replicas[0].in_flight < NUM_IN_FLIGHT:
         time.sleep(0.05)
-    # What generate() itself holds: an index and a sample's record each, and a vector for answers.
+    # generate() itself allocates an index, a Sample and an answer's vector for each sample.
     own = NUM_IN_FLIGHT * (8 + 16 + 24)
     print((resident_bytes() - before - own) / NUM_IN_FLIGHT, num_request_bytes, flush=True)
     engine.kill()

@@ -1,4 +1,4 @@
-// LoadGen with a SUT that answers inside IssueQuery: what LoadGen itself can do, the limit of any.
+// LoadGen with a SUT that answers inside IssueQuery: LoadGen's own limit, an upper bound for all.
 //
 // Usage: null_sut SCENARIO USER_CONF LOG_DIR NUM_SAMPLES NUM_TOKENS
 // Prints the CPU time of the test, in seconds.

@@ -14,7 +14,7 @@ from sut.serving import wire
 
 
 def serve(load: Load) -> tuple[_core.Dispatcher, list[subprocess.Popen[bytes]]]:
-    """A dispatcher whose replay engines are ready; they have no credit yet."""
+    """A dispatcher with ready replay engines that have no credit yet."""
     links = _core.ReplicaLinks(host="127.0.0.1", num_replicas=load.num_replicas)
     engines = [start_engine(load, *links.handshake_address(i)) for i in range(load.num_replicas)]
     store = _core.SampleStore()

@@ -1,13 +1,12 @@
-// A bare client of one engine: sends a request and waits for its first token. What the engine and
-// the sockets take by themselves, without LoadGen and without a dispatcher.
+// A bare client of one engine: sends a request and waits for its first token. Measures engine and
+// sockets alone, without LoadGen and without a dispatcher.
 //
 // Usage: ping QUERIES_PER_S SECONDS NUM_TOKENS
-// Prints the handshake's endpoint, serves the engine that connects there, and prints the p50 and
-// p99 of the time to the first token, in microseconds.
+// Prints the handshake endpoint, serves the engine that connects to it, and prints the p50 and p99
+// of the time to the first token, in microseconds.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <msgpack.hpp>
 #include <random>
 #include <string>
 #include <thread>
@@ -15,26 +14,9 @@
 
 #include "../csrc/replica_link.h"
 #include "../csrc/stats.h"
+#include "../csrc/tests/request.h"
 
 namespace {
-
-std::string request(std::size_t num_tokens) {
-  msgpack::sbuffer buffer;
-  msgpack::packer<msgpack::sbuffer> packer(buffer);
-  packer.pack_array(9);
-  packer.pack(std::string(sut::kRequestIdLength, '0'));
-  packer.pack(std::vector<int>(256, 100));
-  packer.pack_nil();
-  packer.pack_map(2);
-  packer.pack("min_tokens");
-  packer.pack(num_tokens);
-  packer.pack("max_tokens");
-  packer.pack(num_tokens);
-  packer.pack_nil();
-  packer.pack(0.0);
-  for (int i = 0; i < 3; ++i) packer.pack_nil();
-  return {buffer.data(), buffer.size()};
-}
 
 void wait_for(sut::ReplicaLink& link, sut::ReplicaLink::Item item) {
   zmq_pollitem_t readable = link.poll_items()[item];
@@ -47,7 +29,8 @@ int main(int argc, char** argv) {
   if (argc != 4) return 2;
   const double queries_per_s = std::stod(argv[1]);
   const auto num_queries = static_cast<std::uint32_t>(queries_per_s * std::stod(argv[2]));
-  const std::string encoded = request(std::stoul(argv[3]));
+  const std::string encoded =
+      encode_request(std::vector<int>(256, 100), std::stoul(argv[3]));
 
   sut::ReplicaLinks links("127.0.0.1", 1);
   sut::ReplicaLink& link = links[0];

@@ -1,7 +1,7 @@
-"""LoadGen's wheel with the usual Python SUT. Usage: python -m benchmarks.wheel LOAD_JSON LOG_DIR
+"""LoadGen's wheel with a typical Python SUT. Usage: python -m benchmarks.wheel LOAD_JSON LOG_DIR
 
-A queue and a thread behind IssueQuery, and an asyncio front-end of AsyncLLM's manner: a coroutine
-and a queue for each request, one task that reads the engine's outputs and hands them out.
+A queue and a thread behind IssueQuery, and an asyncio front-end like AsyncLLM: a coroutine and a
+queue for each request, and one task that reads the engine's outputs and distributes them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FrontEnd:
                 self._outputs[output[0]].put_nowait(output)
 
     async def generate(self, request_id: str) -> Any:
-        """The token ids of each delta, as it comes."""
+        """The token ids of each delta."""
         outputs = self._outputs[request_id] = asyncio.Queue()
         message = bytearray(self._request)
         message[self._id_at : self._id_at + 16] = request_id.encode()

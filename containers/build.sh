@@ -1,36 +1,32 @@
 #!/usr/bin/env bash
 # Usage: containers/build.sh cpu|cuda [OPTION VALUE]...
 #
-# Builds an image of the project as the user who calls it. Options:
-#   --output FILE    default: mlperf-sut-cpu.sif or mlperf-sut-cuda.sif here
-#   --base IMAGE     what it is built on: docker://NAME@DIGEST, a SIF or a folder with a root file
-#                    system. cpu: a Debian 12 with Python 3.11, by default one from Docker Hub.
-#                    cuda: vllm/vllm-openai:v0.32.0 by digest, or what was built on it
-#   --wheels FOLDER  from containers/wheelhouse.sh; fetched when it is needed and not given. A
-#                    base that was built with --only packages needs none
-#   --only PART      packages: leave out the project, for a base of other images; project: on such a
-#                    base, which takes a minute
+# Builds an image of the project as the calling user. Options:
+#   --output FILE    default: mlperf-sut-cpu.sif or mlperf-sut-cuda.sif in the current folder
+#   --base IMAGE     the base: docker://NAME@DIGEST, a SIF or a folder with a root file system.
+#                    cpu: a Debian 12 with Python 3.11, by default one from Docker Hub.
+#                    cuda: vllm/vllm-openai:v0.32.0 by digest, or an image built on it
+#   --wheels FOLDER  from containers/wheelhouse.sh; downloaded by default. A base that was built
+#                    with --only packages needs none
+#   --only PART      packages: a base for other images, without the project; project: the project
+#                    on such a base, in about a minute
 #
-# A base that has the Debian packages needs no network; see docs/images.md.
+# With a base that has the Debian packages the build needs no network; see docs/images.md.
 set -euo pipefail
 readonly here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 umask 022
+# shellcheck source=tools/helpers.sh
+source tools/helpers.sh
 
-die() {
-  printf 'error: %s\n' "$@" >&2
-  exit 1
-}
-
-# What an image is made of, besides its base and packages.
-sources() {
+sources() { # the part of the checkout that goes into an image, as a tar archive
   tar --create --file - --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
     --mode=u+rwX,go+rX,go-w --exclude=__pycache__ --exclude='*.so' --exclude=sut/replay_engine \
     CMakeLists.txt LICENSE README.md pyproject.toml setup.py configs containers csrc \
     requirements sut tools
 }
 
-revision() { # the commit, or why there is none
+revision() { # the commit, or unknown
   if [ -n "${SUT_REVISION:-}" ]; then
     echo "$SUT_REVISION"
   elif git rev-parse HEAD &>/dev/null; then
@@ -44,8 +40,8 @@ parse() {
   device=${1:-} output='' base='' wheels='' parts='packages project'
   case $device in
   cpu | cuda) shift ;;
-  *) die "usage: containers/build.sh cpu|cuda [--output FILE] [--base IMAGE] [--wheels FOLDER]" \
-    "  [--only packages|project]" ;;
+  *) die "unknown device '$device': expected cpu or cuda" \
+    "containers/build.sh cpu|cuda [--output FILE] [--base IMAGE] [--wheels FOLDER] [--only PART]" ;;
   esac
   while [ $# -gt 0 ]; do
     case $1 in
@@ -54,31 +50,31 @@ parse() {
     --wheels) wheels=$(from_here "${2:?--wheels FOLDER}") ;;
     --only)
       parts=${2:-}
-      [[ $parts =~ ^(packages|project)$ ]] || die "--only packages, or --only project"
+      [[ $parts =~ ^(packages|project)$ ]] ||
+        die "invalid value '$parts' for --only: expected packages or project"
       ;;
-    *) die "unknown option $1; containers/build.sh's first lines list them" ;;
+    *) die "unknown option $1" "read the first lines of containers/build.sh" ;;
     esac
     shift 2
   done
   output=${output:-$here/mlperf-sut-$device.sif}
 }
 
-from_here() { # PATH: as the caller's folder has it
+from_here() { # PATH: absolute, relative to the caller's folder
   case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac
 }
 
 check() {
   [ -z "${SLURM_JOB_ID:-}" ] ||
-    die "an image is not built inside of a job: its wall limit would end the build." \
-      "Build it on a login node and name it in the site file."
+    die "an image cannot be built inside a job: the job's wall limit would end the build" \
+      "build it on a login node and set container.image in the site file"
   [ "$device" = cpu ] || [ -n "$base" ] ||
-    die "the cuda image needs --base docker://vllm/vllm-openai@sha256:DIGEST." \
-      "The digest of v0.32.0 for linux/amd64: skopeo inspect --format '{{.Digest}}' \\" \
-      "  docker://docker.io/vllm/vllm-openai:v0.32.0"
-  command -v apptainer >/dev/null || die "apptainer is not installed (tried: 1.4.5)"
+    die "the cuda image needs --base docker://vllm/vllm-openai@sha256:DIGEST" \
+      "skopeo inspect --format '{{.Digest}}' docker://docker.io/vllm/vllm-openai:v0.32.0"
+  command -v apptainer >/dev/null || die "apptainer not found (tested with 1.4.5)"
   [ -n "$base" ] || [ -n "$wheels" ] || wheels=$(containers/wheelhouse.sh "$device")
   [ -z "$wheels" ] || [ -e "$wheels/complete" ] ||
-    die "$wheels is no wheelhouse: containers/wheelhouse.sh $device $wheels"
+    die "not a wheelhouse: $wheels" "containers/wheelhouse.sh $device $wheels"
 }
 
 build() {
@@ -100,16 +96,16 @@ build() {
   [ -z "${SUT_CCACHE:-}" ] || arguments+=(--bind "$SUT_CCACHE:/usr/src/mlperf-sut/ccache")
 
   mkdir -p "$(dirname "$output")"
-  # Who runs from the image that is there keeps it.
+  # A run that uses the existing image keeps it.
   local -r next=$output.next.$$
   (cd "$scratch" && apptainer build --force "${arguments[@]}" "$next" \
-    "$OLDPWD/containers/$device.def") || { rm -f "$next" && die "the image could not be built"; }
+    "$OLDPWD/containers/$device.def") || { rm -f "$next" && die "apptainer could not build the image"; }
   mv "$next" "$output"
   echo "$output"
 }
 
 case ${1:-} in
-# For who keeps images by what they are made of.
+# For a cache of images with keys made of their sources.
 --print-sources) sources | sha256sum | cut -d' ' -f1 ;;
 --print-revision) revision ;;
 *)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Usage: check.sh   (in the image, by %test of cpu.def and cuda.def)
 #
-# A whole run in the image, without a model: LoadGen, the dispatcher and the replay engine. It must
-# end VALID.
+# A complete run in the image, without a model: LoadGen, the dispatcher and the replay engine. Its
+# verdict must be VALID.
 set -euo pipefail
 
-# TMPDIR is of the machine outside.
+# The value of TMPDIR comes from the host.
 scratch=$(mktemp -d -p /tmp)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: install_project.sh cpu|cuda   (in the image, by %post of cpu.def and cuda.def)
 #
-# Compiles the project for the image's Python and installs it. Fetches nothing.
+# Compiles the project for the image's Python and installs it. Needs no network.
 set -euo pipefail
 cd /usr/src/mlperf-sut/source
 

@@ -1,4 +1,4 @@
-"""Print the requirements of a lock file that this Python lacks, whatever version it would have.
+"""Print the requirements of a lock file that this Python lacks in any version.
 
 Usage: missing.py LOCK
 """

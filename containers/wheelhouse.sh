@@ -1,17 +1,14 @@
 #!/usr/bin/env bash
 # Usage: containers/wheelhouse.sh cpu|cuda [FOLDER]
 #
-# Fetches what an image is made of into FOLDER and prints it: the Python packages that the lock files
-# name, LoadGen's sources, the embedded model and texts. All are checked by their hashes. Needs a
-# network and pip; containers/build.sh needs neither after it. FOLDER: by default in the cache,
-# where a second run finds it.
+# Downloads the packages and assets of an image to FOLDER and prints its path: the Python packages
+# of the lock files, LoadGen's sources, the embedded model and texts. Every file's hash is checked.
+# Needs a network and pip; containers/build.sh then needs neither. FOLDER is by default in the
+# cache, where the next call finds it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-die() {
-  printf 'error: %s\n' "$@" >&2
-  exit 1
-}
+# shellcheck source=tools/helpers.sh
+source tools/helpers.sh
 
 case ${1:-} in
 cpu) # Debian 12
@@ -22,7 +19,9 @@ cuda) # vLLM's image: Ubuntu 22.04
   readonly python_version=3.12 glibc_minor=35
   readonly locks=(requirements/cuda-image.lock) torch=
   ;;
-*) die "usage: containers/wheelhouse.sh cpu|cuda [FOLDER]" ;;
+*)
+  die "unknown device '${1:-}': expected cpu or cuda" "containers/wheelhouse.sh cpu|cuda [FOLDER]"
+  ;;
 esac
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/mlperf-sut
 key=$(cat "${locks[@]}" ${torch:+"$torch"} containers/wheelhouse.sh sut/inputs/wheels.py \
@@ -32,7 +31,7 @@ readonly folder=${2:-$cache/wheels-$1-$key}
 python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=python3
 "$python" -c 'import msgspec' 2>/dev/null ||
-  die "$python lacks packages: make build, or pip install -r requirements/host.lock"
+  die "$python lacks packages" "make env, or: pip install -r requirements/host.lock"
 
 platforms=()
 for ((minor = glibc_minor; minor >= 5; minor--)); do
@@ -40,7 +39,7 @@ for ((minor = glibc_minor; minor >= 5; minor--)); do
 done
 
 download() { # ARGUMENT...
-  # One package has no wheel, so sources are taken too.
+  # One package has no wheel, so sources are allowed.
   "$python" -m pip download --quiet --no-deps --prefer-binary --require-hashes \
     --disable-pip-version-check --python-version "$python_version" "${platforms[@]}" \
     --platform manylinux2014_x86_64 --platform linux_x86_64 --dest "$folder" "$@"
@@ -49,9 +48,7 @@ download() { # ARGUMENT...
 if [ ! -e "$folder/complete" ]; then
   echo "==> Wheelhouse for the $1 image (once; kept in $folder)" >&2
   mkdir -p "$folder/assets"
-  # Where the sources pip is set up with have no CPU build of torch, PyTorch's own index has it.
-  [ -z "$torch" ] || download -r "$torch" ||
-    download --index-url https://download.pytorch.org/whl/cpu -r "$torch"
+  [ -z "$torch" ] || with_torch_index download -r "$torch"
   for lock in "${locks[@]}"; do
     download -r "$lock"
   done

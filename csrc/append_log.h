@@ -8,16 +8,16 @@
 
 namespace sut {
 
-// Values appended by one thread and read by any other at any time, without a lock: a reader
+// Values appended by one thread and read by any thread at any time, without a lock: a reader
 // never makes the writer wait.
 //
-// Why it is right: the writer stores an element (and, before it, the chunk that holds it) before
-// it releases the new size; a reader acquires the size and touches only elements below it, which
-// are never written again. clear() breaks that, so it may run only while nobody appends or reads.
+// Correctness: the writer stores an element, and before it the element's chunk, before it releases
+// the new size; a reader acquires the size and reads only elements below it, which are never
+// written again. clear() breaks this, so it must not run concurrently with any other member.
 template <typename T>
 class AppendLog {
  public:
-  // Writer only. Allocates once in 2^12 values; drops what comes after 2^28.
+  // Writer only. Allocates once per 2^12 values; drops every value after 2^28.
   void append(const T& value) {
     const std::size_t size = size_.load(std::memory_order_relaxed);
     const std::size_t chunk = size / kChunk;
@@ -29,7 +29,7 @@ class AppendLog {
 
   std::size_t size() const { return size_.load(std::memory_order_acquire); }
 
-  // Calls `visit` with the first `count` values in order; `count` is at most what size() gave.
+  // Calls `visit` with the first `count` values in order. Requires `count` <= size().
   template <typename Visit>
   void for_each(std::size_t count, Visit visit) const {
     for (std::size_t i = 0; i < count; ++i) visit((*chunks_[i / kChunk])[i % kChunk]);

@@ -10,8 +10,8 @@
 
 namespace sut {
 
-// Tells that a connection of a socket is gone, even where the peer comes back at once and ZeroMQ
-// goes on as if nothing had been lost. Used by the socket's thread; lives no longer than it.
+// Reports a lost connection of a socket, even where the peer reconnects at once and ZeroMQ
+// continues as if nothing had been lost. Used by the socket's thread; must not outlive the socket.
 class DisconnectMonitor {
  public:
   DisconnectMonitor(const Context& context, Socket& watched)
@@ -22,20 +22,20 @@ class DisconnectMonitor {
       throw SocketError("zmq_socket_monitor");
     events_.connect(endpoint);
   }
-  // A monitor that is still on when its reader closes blocks ZeroMQ's I/O thread, and every
-  // socket with it, at the next event.
+  // If a monitor is still on when its reader closes, the next event blocks ZeroMQ's I/O thread and
+  // every socket with it.
   ~DisconnectMonitor() { zmq_socket_monitor(watched_.handle(), nullptr, 0); }
   DisconnectMonitor(const DisconnectMonitor&) = delete;
   DisconnectMonitor& operator=(const DisconnectMonitor&) = delete;
 
-  // True if this connection was lost since the last call: a Frame's source(). Others, as of a
-  // stranger that knocked on the port, are forgotten.
+  // Whether this connection, a Frame's source(), was lost since the last call. Losses of others,
+  // such as a port scanner's, are dropped.
   bool take(int connection) {
     Frame event, endpoint;
     bool lost = false;
     while (events_.receive(event)) {
-      events_.receive(endpoint);  // ZeroMQ delivers a message's frames all at once
-      std::int32_t closed;        // after 16 bits that name the event
+      events_.receive(endpoint);  // ZeroMQ delivers all frames of a message at once
+      std::int32_t closed;        // follows the event's 16-bit number
       std::memcpy(&closed, event.data() + sizeof(std::uint16_t), sizeof closed);
       lost |= closed == connection;
     }

@@ -73,7 +73,7 @@ void Dispatcher::issue(std::span<const Sample> samples, ResponseSink& sink, int 
     for (const Sample& sample : samples) incoming_.push_back({sample, &sink, now, replica});
     stats_.issued.fetch_add(static_cast<std::int64_t>(samples.size()), std::memory_order_relaxed);
   }
-  // If some stood there already, whoever put them there has rung and they were not taken yet.
+  // If some were there already, their issuer has rung and the I/O thread has yet to take them.
   if (was_empty) wake_up_.ring();
 }
 
@@ -98,7 +98,7 @@ bool Dispatcher::stopped() const {
 }
 
 bool Dispatcher::wait(const std::function<bool()>& done, double timeout_s) {
-  if (!(timeout_s >= 0)) throw std::invalid_argument("a timeout can't be negative");
+  if (!(timeout_s >= 0)) throw std::invalid_argument("timeout must be at least 0");
   std::unique_lock lock(state_mutex_);
   state_changed_.wait_for(lock, std::chrono::duration<double>(std::min(timeout_s, kForeverS)),
                           [&] { return stopped_ || done(); });
@@ -106,7 +106,7 @@ bool Dispatcher::wait(const std::function<bool()>& done, double timeout_s) {
 }
 
 void Dispatcher::notify() {
-  // Taking the lock orders this after a waiter's look at done() and before its sleep.
+  // The lock orders this after a waiter's call of done() and before its sleep.
   { std::lock_guard lock(state_mutex_); }
   state_changed_.notify_all();
 }

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "clock.h"
 #include "in_flight.h"
 #include "replica_link.h"
 #include "response_sink.h"
@@ -25,11 +26,11 @@
 
 namespace sut {
 
-// Why a dispatcher stopped. `code` is a word for programs, e.g. "connection_lost".
+// Why a dispatcher stopped. `code` is for programs, e.g. "connection_lost".
 struct Failure {
   std::string code;
   std::string message;
-  int replica = -1;  // -1: no single replica is to blame
+  int replica = -1;  // -1: not caused by a single replica
 };
 
 class Stopped : public std::runtime_error {
@@ -38,28 +39,28 @@ class Stopped : public std::runtime_error {
       : std::runtime_error(failure.code + ": " + failure.message) {}
 };
 
-// A native vLLM V1 front-end: takes samples, spreads them over replicas, hands answers to a sink.
+// A native vLLM V1 front-end: takes samples, spreads them over replicas, passes answers to a sink.
 //
-// Threads. Anyone may call any member. One I/O thread, started by the constructor, owns the
+// Threads. Any thread may call any member. One I/O thread, started by the constructor, owns the
 // sockets and every sample in flight, and makes every call to a sink, so a sample's first token
 // and its completion come from one thread, in that order. It blocks in poll and never spins.
 //
-// A sample waits in one queue until some replica has credit for it; the least loaded replica
-// takes it. A replica never holds more than its credit.
+// A sample waits in one queue until a replica has credit for it; the least loaded replica takes
+// it. A replica never has more samples in flight than its credit.
 //
-// Every sample ends: in on_complete, or by the dispatcher's failure, after which no sink is
-// called again and everything issued is dropped. A failure is final and the first one is kept.
+// Every sample ends: in on_complete, or by the dispatcher's failure. After a failure no sink is
+// called and everything issued is dropped. A failure is final; the first one is kept.
 class Dispatcher {
  public:
   struct Options {
-    std::size_t max_output_tokens = 0;  // a sample that exceeds it is a failure
+    std::size_t max_output_tokens = 0;  // per sample; more is a failure
     double sample_deadline_s = 0;       // from admission to completion
-    double stall_deadline_s = 0;        // silence of a replica that has work
+    double stall_deadline_s = 0;        // silence of a replica with samples in flight
   };
 
   static constexpr int kAnyReplica = -1;
 
-  // Takes the links, for which their engines may have been started. Throws std::logic_error.
+  // Claims the links; their engines may already run. Throws std::logic_error.
   Dispatcher(std::shared_ptr<ReplicaLinks> links, std::shared_ptr<const SampleStore> store,
              WireLayout layout, Options options);
   ~Dispatcher();  // close()
@@ -68,38 +69,40 @@ class Dispatcher {
 
   const SampleStore& store() const { return *store_; }
 
-  // Blocks until every replica is ready (true), or the time is over or the dispatcher has stopped.
+  // Blocks until every replica is ready (true), the dispatcher has stopped or `timeout_s` has
+  // passed (false).
   bool wait_ready(double timeout_s);
   std::optional<std::string> ready_response(int replica) const;
 
-  // The most samples a replica may hold. 0, the value to begin with, gives it none.
+  // Sets the maximum number of samples in flight at a replica, initially 0.
   void set_credit(int replica, std::size_t max_in_flight);
 
-  // Queues samples; never waits for a replica. `sink` must live until each of them is complete
+  // Queues samples without waiting for a replica. `sink` must live until each of them is complete
   // or stopped() is true. After a failure the samples are dropped. Throws std::out_of_range.
   void issue(std::span<const Sample> samples, ResponseSink& sink, int replica = kAnyReplica);
 
-  // Stops with a reason: the first one stands. stopped() follows within a few milliseconds.
+  // Stops with a reason; the first one is kept. stopped() follows within a few milliseconds.
   void fail(Failure failure);
   std::optional<Failure> failure() const;
 
   // True once no sink will be called again.
   bool stopped() const;
 
-  // Blocks until `done()` is true (true), or stopped, or the time is over. `done` is evaluated
-  // under a lock whenever notify() was called; it must be cheap and must not call back.
+  // Blocks until `done()` is true, the dispatcher has stopped or `timeout_s` has passed; returns
+  // `done()`. It is evaluated under a lock after each notify(): it must be cheap and must not
+  // call the dispatcher.
   bool wait(const std::function<bool()>& done, double timeout_s);
   void notify();
 
   Snapshot stats() const;
-  // The samples completed since reset_stats(), which must not run meanwhile.
+  // The samples completed since reset_stats(), which must not run at the same time.
   SampleColumns samples() const;
-  // How many of them have a TTFT and a TPOT over these limits.
+  // How many of them have a TTFT and a TPOT above these limits.
   std::pair<std::int64_t, std::int64_t> num_over(std::int64_t ttft_ns, std::int64_t tpot_ns) const;
-  // Starts counting anew. Throws std::logic_error while a sample is queued or in flight.
+  // Resets every count. Throws std::logic_error while a sample is queued or in flight.
   void reset_stats();
 
-  // Ends the I/O thread; stopped() is true from then on. Blocks for some milliseconds. Idempotent.
+  // Ends the I/O thread; stopped() is true afterwards. Blocks for some milliseconds. Idempotent.
   void close();
 
  private:
@@ -115,9 +118,9 @@ class Dispatcher {
     ReplicaStats stats;
     std::atomic<std::size_t> credit{0};
     std::optional<std::string> ready_response;  // under state_mutex_
-    bool ready = false;                         // the rest: I/O thread only
+    bool ready = false;                         // this and below: I/O thread only
     std::int64_t last_heard_ns = 0;
-    std::int64_t input_lost_ns = 0;  // 0: it is not
+    std::int64_t input_lost_ns = 0;  // 0: not lost
   };
 
   void run();  // the I/O thread
@@ -170,7 +173,7 @@ class Dispatcher {
   std::int64_t next_deadline_check_ns_ = 0;
 
   std::mutex close_mutex_;
-  std::thread io_thread_;  // last: starts when all above stands
+  std::thread io_thread_;  // last: it uses every member above
 };
 
 }  // namespace sut

@@ -1,4 +1,4 @@
-// The dispatcher's I/O thread: everything here runs on it alone.
+// The dispatcher's I/O thread: only that thread runs this code.
 #include <algorithm>
 #include <cmath>
 
@@ -7,12 +7,12 @@
 namespace sut {
 namespace {
 
-constexpr std::int64_t kTickMs = 250;  // how often deadlines are looked at while work is in flight
+constexpr std::int64_t kTickMs = 250;  // between checks of the deadlines while work is in flight
 constexpr std::int64_t kNsPerMs = 1'000'000;
 
-// An engine that dies loses both its connections, and may say why by the one for outputs: so long
-// that one is waited for.
-constexpr std::int64_t kLastWordsNs = 500 * kNsPerMs;
+// A dying engine loses both connections and may send kEngineCoreDead on the one for outputs: after
+// a lost input connection, wait this long for that frame.
+constexpr std::int64_t kDeathNoticeNs = 500 * kNsPerMs;
 
 std::int64_t to_ns(double seconds) {
   return static_cast<std::int64_t>(std::min(seconds, kForeverS) * 1e9);
@@ -23,8 +23,7 @@ std::string seconds_text(double seconds) {
 }
 
 bool is_engine_dead(Frame& frame) {
-  const std::span<const char> bytes = frame.bytes();
-  return std::string_view(bytes.data(), bytes.size()) == kEngineCoreDead;
+  return std::string_view(frame.data(), frame.size()) == protocol::kEngineCoreDead;
 }
 
 std::string replica_text(int index) { return "replica " + std::to_string(index); }
@@ -67,12 +66,14 @@ void Dispatcher::take_incoming() {
 }
 
 void Dispatcher::serve(Replica& replica, int index) {
-  const zmq_pollitem_t* const items = &poll_items_[static_cast<std::size_t>(index) * ReplicaLink::kNumItems];
+  const zmq_pollitem_t* const items =
+      &poll_items_[static_cast<std::size_t>(index) * ReplicaLink::kNumItems];
   const auto readable = [items](ReplicaLink::Item i) { return items[i].revents & ZMQ_POLLIN; };
   if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
   if (readable(ReplicaLink::kInput)) receive_ready(replica);
-  // An engine that connects anew goes on as if nothing had happened, and an answer that lost tokens
-  // on the way looks like a short one: a lost connection ends the run, before what comes by the next.
+  // An engine that reconnects continues as if nothing had happened, and an answer that lost tokens
+  // on the way looks like a short one. So a lost connection ends the run before any frame of the
+  // next connection is read.
   if (readable(ReplicaLink::kInputLost) && replica.link.take_input_lost())
     replica.input_lost_ns = now_ns();
   if (readable(ReplicaLink::kOutputLost) && replica.link.take_output_lost())
@@ -89,11 +90,11 @@ void Dispatcher::fail_by_lost_output(Replica& replica, int index) {
 }
 
 void Dispatcher::fail_by_lost_connection(int index) {
-  fail({"connection_lost", "the connection to " + replica_text(index) + " is lost", index});
+  fail({"connection_lost", "connection to " + replica_text(index) + " lost", index});
 }
 
 void Dispatcher::fail_by_dead_engine(int index) {
-  fail({"engine_dead", replica_text(index) + " told that its engine core is dead", index});
+  fail({"engine_dead", replica_text(index) + " reported that its engine core died", index});
 }
 
 void Dispatcher::receive_ready(Replica& replica) {
@@ -111,21 +112,19 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
   Frame frame;
   while (!failed() && replica.link.receive_output(frame)) {
     const std::int64_t now = now_ns();
-    const std::span<const char> bytes = frame.bytes();
     if (is_engine_dead(frame)) return fail_by_dead_engine(index);
-    // A loss is told before anything comes by the next connection, so it is looked for here.
+    // ZeroMQ reports a loss before it delivers frames of the next connection.
     if (!replica.link.is_by_first_connection(frame) || replica.link.take_output_lost())
       return fail_by_lost_output(replica, index);
-    const std::string error = decode_outputs(bytes, layout_, outputs_);
+    const std::string error = decode_outputs(frame.bytes(), layout_, outputs_);
     if (!error.empty()) {
-      fail({"protocol_error", replica_text(index) + " sent outputs that can't be read: " + error,
-            index});
+      fail({"protocol_error", replica_text(index) + " sent invalid outputs: " + error, index});
       return;
     }
     replica.last_heard_ns = now;
     if (outputs_.scheduler_stats) replica.stats.set_scheduler(*outputs_.scheduler_stats);
     if (!handle_outputs(replica, index, now)) return;
-    // vLLM may put tensors into frames of their own; none of them is ours to read.
+    // vLLM may send tensors in further frames, which are not needed here.
     while (frame.has_more() && replica.link.receive_output(frame)) {
     }
   }
@@ -145,13 +144,14 @@ bool Dispatcher::handle_output(Replica& replica, int index, const Outputs::Outpu
   };
   InFlightTable::Slot* slot = in_flight_.find(output.id);
   if (!slot || slot->replica != static_cast<std::uint32_t>(index))
-    return failed_by("protocol_error", " answered a request that it does not hold");
+    return failed_by("protocol_error", " answered a request it was not sent");
   const auto sample = [&] { return "sample " + std::to_string(slot->sample.index); };
   const std::span<const std::int32_t> tokens = outputs_.tokens_of(output);
   if (slot->tokens.size() + tokens.size() > in_flight_.max_output_tokens())
     return failed_by("too_many_tokens",
-                     " gave " + sample() + " more than " +
-                         std::to_string(in_flight_.max_output_tokens()) + " tokens");
+                     " returned more than " +
+                         std::to_string(in_flight_.max_output_tokens()) + " tokens for " +
+                         sample());
   if (!tokens.empty()) keep_tokens(replica, *slot, tokens, now);
   switch (output.finish_reason) {
     case FinishReason::kNone:
@@ -194,7 +194,7 @@ void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std
                          .admitted_ns = slot.admitted_ns,
                          .first_token_ns = slot.first_token_ns,
                          .completed_ns = now});
-  // Counted before the sink hears of it: whoever waits for the sink then sees it counted.
+  // Count before the call: whoever waits for the sink then finds the sample counted.
   replica.stats.complete(now);
   slot.sink->on_complete(slot.sample.id, slot.tokens);
 }
@@ -209,7 +209,7 @@ int Dispatcher::choose_replica(int wanted) {
   if (wanted != kAnyReplica)
     return has_room(static_cast<std::size_t>(wanted)) ? wanted : kAnyReplica;
 
-  // Least loaded by share of its credit; among equals the next in turn, so that a light load
+  // The least loaded by share of credit; among equals the next in turn, so that a light load
   // reaches every replica.
   std::optional<std::size_t> best;
   for (std::size_t n = 0; n < replicas_.size(); ++n) {
@@ -229,7 +229,7 @@ void Dispatcher::admit() {
     const int index = choose_replica(next.replica);
     if (index == kAnyReplica) {
       if (next.replica == kAnyReplica) return;  // no replica has room
-      ++waiting;  // its own has none; others may
+      ++waiting;  // its replica has no room; a later sample's may
       continue;
     }
     Replica& replica = *replicas_[static_cast<std::size_t>(index)];
@@ -258,13 +258,14 @@ void Dispatcher::check_deadlines() {
   for (std::size_t i = 0; i < replicas_.size(); ++i) {
     Replica& replica = *replicas_[i];
     const int index = static_cast<int>(i);
-    if (replica.input_lost_ns != 0 && now - replica.input_lost_ns > kLastWordsNs)
+    if (replica.input_lost_ns != 0 && now - replica.input_lost_ns > kDeathNoticeNs)
       return fail_by_lost_connection(index);
     if (replica.stats.in_flight() > 0 &&
         now - replica.last_heard_ns > to_ns(options_.stall_deadline_s)) {
       fail({"stall",
             replica_text(index) + " has " + std::to_string(replica.stats.in_flight()) +
-                " samples and said nothing for " + seconds_text(options_.stall_deadline_s),
+                " samples in flight and sent nothing for " +
+                seconds_text(options_.stall_deadline_s),
             index});
       return;
     }
@@ -272,16 +273,16 @@ void Dispatcher::check_deadlines() {
   const InFlightTable::Slot* oldest = in_flight_.oldest();
   if (oldest && now - oldest->admitted_ns > to_ns(options_.sample_deadline_s))
     fail({"sample_deadline",
-          "sample " + std::to_string(oldest->sample.index) + " was not complete " +
-              seconds_text(options_.sample_deadline_s) + " after " +
-              replica_text(static_cast<int>(oldest->replica)) + " took it",
+          "sample " + std::to_string(oldest->sample.index) + " incomplete " +
+              seconds_text(options_.sample_deadline_s) + " after it was sent to " +
+              replica_text(static_cast<int>(oldest->replica)),
           static_cast<int>(oldest->replica)});
 }
 
 void Dispatcher::stop() {
   {
     std::lock_guard lock(incoming_mutex_);
-    closing_.store(true);  // from here on issue() drops
+    closing_.store(true);  // issue() drops samples from here on
     const auto waiting = static_cast<std::int64_t>(incoming_.size() + queue_.size());
     stats_.dropped.set(waiting);
     stats_.failed.set(waiting + static_cast<std::int64_t>(in_flight_.size()));

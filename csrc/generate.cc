@@ -15,7 +15,7 @@ class Collector final : public ResponseSink {
   void on_first_token(std::uintptr_t, std::span<const std::int32_t>) override {}
   void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
     tokens_[id].assign(tokens.begin(), tokens.end());
-    // The waiter may go, and this object with it, once the count is 0: no member after that.
+    // Once the count is 0 the waiter may destroy this object: no member is used after that.
     Dispatcher& dispatcher = dispatcher_;
     if (missing_.fetch_sub(1, std::memory_order_acq_rel) == 1) dispatcher.notify();
   }
@@ -34,8 +34,8 @@ class Collector final : public ResponseSink {
 std::vector<std::vector<std::int32_t>> generate(Dispatcher& dispatcher,
                                                 const std::vector<std::size_t>& samples,
                                                 int replica, double timeout_s) {
-  // Before anything is issued: the collector can't go while its samples are in flight.
-  if (!(timeout_s >= 0)) throw std::invalid_argument("a timeout can't be negative");
+  // Checked before anything is issued: the collector must outlive its samples in flight.
+  if (!(timeout_s >= 0)) throw std::invalid_argument("timeout must be at least 0");
   Collector collector(dispatcher, samples.size());
   std::vector<Sample> batch;
   for (std::size_t i = 0; i < samples.size(); ++i) batch.push_back({i, samples[i]});
@@ -43,8 +43,8 @@ std::vector<std::vector<std::int32_t>> generate(Dispatcher& dispatcher,
   const auto done = [&] { return collector.done(); };
   if (dispatcher.wait(done, timeout_s)) return collector.take();
 
-  // The I/O thread may still hold the collector: it must have stopped before we return.
-  dispatcher.fail({"generate_timeout", "no answer within the time given", replica});
+  // The I/O thread may still use the collector: it must stop before this returns.
+  dispatcher.fail({"generate_timeout", "no answer within the timeout", replica});
   dispatcher.wait([] { return false; }, std::numeric_limits<double>::infinity());
   throw Stopped(dispatcher.failure().value_or(Failure{"closed", "the dispatcher was closed", -1}));
 }

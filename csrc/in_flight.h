@@ -8,12 +8,12 @@
 
 namespace sut {
 
-// Every sample that a replica holds, in slots that are used again and again: a token event finds
-// its slot by index and appends to memory reserved up front. One thread uses it.
+// Every sample in flight at a replica, in reused slots: a token event finds its slot by index and
+// appends to memory reserved in advance. Used by one thread.
 class InFlightTable {
  public:
   struct Slot {
-    std::uint32_t use = 0;  // counts the samples this slot has held
+    std::uint32_t use = 0;  // number of samples this slot has had
     bool taken = false;
     std::uint32_t replica = 0;
     Sample sample{};
@@ -42,7 +42,7 @@ class InFlightTable {
     return {index, slot.use};
   }
 
-  // The slot of `id`, or null when that id is not in flight.
+  // The slot of `id`, or null if it is not in flight.
   Slot* find(RequestId id) {
     if (id.slot >= slots_.size()) return nullptr;
     Slot& slot = slots_[id.slot];

@@ -18,28 +18,28 @@ mlperf::TestScenario scenario_of(const std::string& name) {
   if (name == "Offline") return mlperf::TestScenario::Offline;
   if (name == "SingleStream") return mlperf::TestScenario::SingleStream;
   throw std::invalid_argument("unknown scenario '" + name +
-                              "'; LoadGen's are Server, Offline and SingleStream");
+                              "': expected Server, Offline or SingleStream");
 }
 
 mlperf::TestSettings settings_of(const LoadGenTest::Options& options) {
   // FromConfig's conf types: 0 is the mlperf.conf built into LoadGen, 2 a user.conf on top of it.
-  // Type 1 works once in a process only.
+  // Type 1 works only once in a process.
   constexpr int kMlperfConf = 0;
   constexpr int kUserConf = 2;
   mlperf::TestSettings settings;
   settings.scenario = scenario_of(options.scenario);
   if (settings.FromConfig("", options.model, options.scenario, kMlperfConf) != 0)
-    throw std::invalid_argument("LoadGen can't read its own mlperf.conf");
+    throw std::invalid_argument("LoadGen cannot read its built-in mlperf.conf");
   if (!options.user_conf.empty() &&
       settings.FromConfig(options.user_conf, options.model, options.scenario, kUserConf) != 0)
-    throw std::invalid_argument("LoadGen can't read " + options.user_conf);
+    throw std::invalid_argument("LoadGen cannot read " + options.user_conf);
   settings.mode = options.mode == LoadGenTest::Mode::kPerformance
                       ? mlperf::TestMode::PerformanceOnly
                       : mlperf::TestMode::AccuracyOnly;
   return settings;
 }
 
-// LoadGen's view of the samples: all of them are in memory, encoded, from before the test on.
+// LoadGen's view of the samples, all of which are encoded in memory before the test starts.
 class Library : public mlperf::QuerySampleLibrary {
  public:
   Library(std::string name, std::size_t size) : name_(std::move(name)), size_(size) {}
@@ -56,16 +56,16 @@ class Library : public mlperf::QuerySampleLibrary {
 
   void finish() { enter(Stage::kFinished); }
 
-  // Whether LoadGen came as far as asking for samples.
+  // Whether LoadGen has asked for samples.
   bool measured() const {
     std::lock_guard lock(mutex_);
     return stage_ != Stage::kStarting;
   }
 
-  // For a StartTest that is over and ended nothing: abort() then leaves LoadGen alone.
-  void give_up() {
+  // For a StartTest that returned without a test: abort() then does not call LoadGen.
+  void abandon() {
     std::lock_guard lock(mutex_);
-    given_up_ = true;
+    abandoned_ = true;
   }
 
   bool finished() const {
@@ -73,15 +73,15 @@ class Library : public mlperf::QuerySampleLibrary {
     return stage_ == Stage::kFinished;
   }
 
-  // Gives the test up and flushes LoadGen's logs, or lets a test that is past its last sample
-  // end by itself. AbortTest and the end of StartTest both stop LoadGen's logger, and only one of
-  // them may: LoadGen is held at its next stage once the test is given up.
+  // Abandons the test and flushes LoadGen's logs, or waits for the end of a test that is past its
+  // last sample. AbortTest and the end of StartTest both stop LoadGen's logger, and only one of
+  // them may, so LoadGen blocks at its next stage once the test is abandoned.
   void abort() {
     std::unique_lock lock(mutex_);
-    if (given_up_) return;
+    if (abandoned_) return;
     changed_.wait(lock, [this] { return stage_ != Stage::kEnding; });
     if (stage_ == Stage::kFinished) return;
-    given_up_ = true;
+    abandoned_ = true;
     if (stage_ == Stage::kMeasuring) mlperf::AbortTest();
   }
 
@@ -90,7 +90,7 @@ class Library : public mlperf::QuerySampleLibrary {
 
   void enter(Stage stage) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return !given_up_; });  // for ever, once given up
+    changed_.wait(lock, [this] { return !abandoned_; });  // forever, once abandoned
     stage_ = stage;
     changed_.notify_all();
   }
@@ -100,7 +100,7 @@ class Library : public mlperf::QuerySampleLibrary {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Stage stage_ = Stage::kStarting;
-  bool given_up_ = false;
+  bool abandoned_ = false;
 };
 
 class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
@@ -123,7 +123,7 @@ class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
   void FlushQueries() override {}
 
  private:
-  // LoadGen wants both events of a sample from one thread, and takes the time inside the calls.
+  // LoadGen requires both events of a sample from one thread, and takes the time in these calls.
   void on_first_token(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
     if (!first_tokens_) return;
     mlperf::QuerySampleResponse response = response_of(id, tokens);
@@ -141,7 +141,7 @@ class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
 
   const std::string name_;
   const std::shared_ptr<Dispatcher> dispatcher_;
-  const bool first_tokens_;  // Offline has none
+  const bool first_tokens_;  // false for Offline
   std::vector<Sample> samples_;
 };
 
@@ -163,18 +163,18 @@ struct LoadGenTest::Session {
     try {
       mlperf::StartTest(&system, &library, settings, log_settings, audit_conf);
     } catch (const std::exception& error) {
-      return give_up(error.what());
+      return abandon(error.what());
     }
-    // It returns at once, with a word on standard error, when it can't open one of its logs.
+    // StartTest returns at once, with a message on standard error, if it cannot open a log.
     if (!library.measured())
-      return give_up("LoadGen ran no test. Can files be made in " + log_settings.log_output.outdir +
-                     "?");
+      return abandon("LoadGen ran no test; check that its log folder is writable: " +
+                     log_settings.log_output.outdir);
     library.finish();
     dispatcher->notify();
   }
 
-  void give_up(std::string why) {
-    library.give_up();
+  void abandon(std::string why) {
+    library.abandon();
     dispatcher->fail({"loadgen_error", std::move(why), -1});
   }
 
@@ -192,7 +192,7 @@ LoadGenTest::LoadGenTest(std::shared_ptr<Dispatcher> dispatcher, const Options& 
 LoadGenTest::~LoadGenTest() {
   if (!thread_.joinable()) return;
   if (!finished()) {
-    session_->dispatcher->fail({"test_abandoned", "LoadGen's test was given up", -1});
+    session_->dispatcher->fail({"test_abandoned", "LoadGen's test was abandoned", -1});
     session_->library.abort();
   }
   if (finished())
@@ -211,7 +211,7 @@ std::optional<std::pair<std::int64_t, std::int64_t>> LoadGenTest::limits_ns() co
 }
 
 void LoadGenTest::start() {
-  if (thread_.joinable()) throw std::logic_error("a LoadGenTest starts once");
+  if (thread_.joinable()) throw std::logic_error("a LoadGenTest can start only once");
   thread_ = std::thread([session = session_] { session->run(); });
 }
 

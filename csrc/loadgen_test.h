@@ -13,12 +13,12 @@ namespace sut {
 
 // One of LoadGen's tests (its StartTest), with a dispatcher as the system under test.
 //
-// LoadGen knows no failed sample and waits for ever for one that is missing. So when the
-// dispatcher fails, the test can't be ended: LoadGen's logs are flushed and the thread inside
-// StartTest is left behind. It keeps what it uses alive, but LoadGen's own globals die at exit,
-// so the process must then leave without running destructors (_exit).
+// LoadGen has no failed samples and waits forever for a missing one. So when the dispatcher
+// fails, StartTest cannot return: LoadGen's logs are flushed and the thread inside StartTest is
+// left running. It keeps what it uses alive, but LoadGen's globals are destroyed at exit, so the
+// process must then exit without running destructors (_exit).
 //
-// One test at a time in a process: LoadGen's logger is a global.
+// One test at a time in a process, because LoadGen's logger is a global.
 class LoadGenTest {
  public:
   enum class Mode { kPerformance, kAccuracy };
@@ -27,32 +27,32 @@ class LoadGenTest {
     std::string model;     // LoadGen's key, e.g. llama3_1-8b
     std::string scenario;  // Server, Offline or SingleStream
     Mode mode = Mode::kPerformance;
-    std::string user_conf;   // path, or empty
-    std::string audit_conf;  // path, or empty
+    std::string user_conf;   // a path, or empty
+    std::string audit_conf;  // a path, or empty
     std::string log_dir;     // must exist
     std::string sut_name;
     std::string qsl_name;
   };
 
-  // Reads the configuration. Throws std::invalid_argument for one that LoadGen can't read.
+  // Reads the configuration. Throws std::invalid_argument if LoadGen rejects it.
   LoadGenTest(std::shared_ptr<Dispatcher> dispatcher, const Options& options);
 
-  // Never blocks for long: a test that still runs is given up, its dispatcher with it.
+  // Never blocks for long: a running test is abandoned and its dispatcher fails.
   ~LoadGenTest();
   LoadGenTest(const LoadGenTest&) = delete;
   LoadGenTest& operator=(const LoadGenTest&) = delete;
 
-  // The limits on TTFT and TPOT; none where LoadGen holds a test to none.
+  // The limits on TTFT and TPOT, where LoadGen enforces them on this test.
   std::optional<std::pair<std::int64_t, std::int64_t>> limits_ns() const;
 
   // Throws std::logic_error when called twice.
   void start();
 
   // Blocks until StartTest has returned, or the dispatcher has stopped and LoadGen's logs are
-  // flushed (true), or for `timeout_s` (false).
+  // flushed (true), or `timeout_s` has passed (false).
   bool wait(double timeout_s);
 
-  // Whether StartTest returned by itself.
+  // Whether StartTest returned after a complete test.
   bool finished() const;
 
  private:

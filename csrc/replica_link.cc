@@ -6,10 +6,11 @@
 namespace sut {
 namespace {
 
-constexpr char kAdd = '\x00';
+using namespace protocol;
+
 constexpr std::size_t kMaxDepth = 32;  // vLLM's HELLO nests 1 deep
 
-// A cut link is noticed when this long no heartbeat was answered. libzmq answers on its own
+// A link counts as lost when no heartbeat was answered for this long. libzmq answers on its own
 // thread, so a busy engine does not look like a lost one.
 constexpr int kHeartbeatIntervalMs = 2'000;
 constexpr int kHeartbeatTimeoutMs = 10'000;
@@ -18,22 +19,16 @@ std::string addresses_message(const std::string& input, const std::string& outpu
   msgpack::sbuffer buffer;
   msgpack::packer<msgpack::sbuffer> packer(buffer);
   packer.pack_map(2);
-  packer.pack("addresses");
-  packer.pack_map(2);
-  packer.pack("inputs");
-  packer.pack_array(1);
-  packer.pack(input);
-  packer.pack("outputs");
-  packer.pack_array(1);
-  packer.pack(output);
-  packer.pack("parallel_config");
-  packer.pack_map(0);
+  packer.pack(kAddresses).pack_map(2);
+  packer.pack(kInputs).pack_array(1).pack(input);
+  packer.pack(kOutputs).pack_array(1).pack(output);
+  packer.pack(kParallelConfig).pack_map(0);
   return {buffer.data(), buffer.size()};
 }
 
 bool is_hello(std::span<const char> message) {
-  // A container can't hold more than the message has bytes, whatever it claims and would have
-  // allocated.
+  // A container has at most as many elements as the message has bytes, whatever length it claims:
+  // without the limit msgpack allocates for the claim.
   const std::size_t most = message.size();
   const msgpack::unpack_limit limit(most, most, most, most, most, kMaxDepth);
   try {
@@ -43,14 +38,15 @@ bool is_hello(std::span<const char> message) {
     if (object.type != msgpack::type::MAP) return false;
     for (const msgpack::object_kv& pair : object.via.map) {
       if (pair.key.type != msgpack::type::STR || pair.val.type != msgpack::type::STR) continue;
-      if (pair.key.as<std::string>() == "status") return pair.val.as<std::string>() == "HELLO";
+      if (pair.key.as<std::string_view>() == kStatus)
+        return pair.val.as<std::string_view>() == kHello;
     }
   } catch (const msgpack::unpack_error&) {
   }
-  return false;  // a stranger on the port; it gets no answer
+  return false;  // some other program on this port: no answer
 }
 
-// Reads every frame that is left of a message, so that the next receive starts at a message.
+// Reads the remaining frames of a message.
 void skip_rest(Socket& socket, Frame& frame) {
   while (frame.has_more() && socket.receive(frame)) {
   }
@@ -99,7 +95,7 @@ std::optional<std::string> ReplicaLink::receive_ready() {
     if (identity_.empty()) {
       identity_ = identity.text();
       response = message.text();
-      input_lost_.take(kUnknown);  // of earlier connections, whose numbers are given out again
+      input_lost_.take(kUnknown);  // earlier connections, whose numbers are reused
       input_source_ = message.source();
     }
     skip_rest(input_, message);
@@ -118,7 +114,7 @@ bool ReplicaLink::receive_output(Frame& frame) {
 
 bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
   Frame identity(identity_);
-  Frame type({&kAdd, 1});
+  Frame type({&kAddRequest, 1});
   Frame payload(request.bytes);
   write_request_id(id, payload.data() + request.id_offset);
   return input_.send(identity, true) && input_.send(type, true) && input_.send(payload, false);
@@ -135,7 +131,7 @@ const std::string& ReplicaLinks::handshake_endpoint(int replica) const {
 }
 
 void ReplicaLinks::take() {
-  if (taken_.exchange(true)) throw std::logic_error("the links have a dispatcher already");
+  if (taken_.exchange(true)) throw std::logic_error("a dispatcher already uses these links");
 }
 
 }  // namespace sut

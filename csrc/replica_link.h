@@ -14,46 +14,47 @@
 
 namespace sut {
 
-// The sockets of one replica and vLLM's handshake on them. Made on any thread, then used by the
-// dispatcher's I/O thread alone.
+// The front-end's sockets for one replica, and vLLM's handshake on them (protocol.h). Created on
+// any thread, then used only by the dispatcher's I/O thread.
 //
-//   handshake  ROUTER  HELLO -> addresses; READY when the model is loaded
-//   input      ROUTER  the ready response comes first, then requests go out
-//   output     PULL    EngineCoreOutputs
+//   handshake  ROUTER
+//   input      ROUTER
+//   output     PULL
 //
-// Every engine of a job has the same identity (data-parallel size 1), hence a set per replica.
+// Every engine of a job has the same identity (data-parallel size 1), so each replica needs its
+// own set.
 class ReplicaLink {
  public:
   ReplicaLink(const Context& context, const std::string& host);
 
   const std::string& handshake_endpoint() const { return handshake_endpoint_; }
-  // To poll for input, in this order.
+  // Poll these for input; in the order of Item.
   enum Item { kHandshake, kInput, kOutput, kInputLost, kOutputLost, kNumItems };
   std::array<zmq_pollitem_t, kNumItems> poll_items() const {
     return {handshake_.readable(), input_.readable(), output_.readable(), input_lost_.readable(),
             output_lost_.readable()};
   }
 
-  // Answers a waiting HELLO with our addresses. Nothing else on this socket needs an answer.
+  // Answers a waiting HELLO with our addresses. No other message on this socket is answered.
   void serve_handshake();
 
-  // The engine's ready response (msgpack), when one has come.
+  // The engine's ready response (msgpack), if it has arrived.
   std::optional<std::string> receive_ready();
 
-  // One frame of outputs. False when there is none.
+  // One frame of outputs. False if there is none.
   bool receive_output(Frame& frame);
 
-  // Sends one request with `id` written into it. False when the engine is gone.
+  // Sends one request with `id` written into it. False if the engine is gone.
   bool send(const SampleStore::Request& request, RequestId id);
 
-  // Whether a frame of outputs came by the connection that the first one came by. Another tells
-  // that this one was lost, even where only the engine's end knows of it.
+  // Whether a frame of outputs arrived on the same connection as the first one. If not, the first
+  // connection was lost, even where our end has not noticed yet.
   bool is_by_first_connection(const Frame& output) const {
     return output.source() == output_source_;
   }
 
-  // Whether the engine's connection was lost since the last call, the one that its ready response
-  // or its outputs came by.
+  // Whether the connection that carried the ready response (or the outputs) was lost since the
+  // last call.
   bool take_input_lost() { return input_lost_.take(input_source_); }
   bool take_output_lost() { return output_lost_.take(output_source_); }
 
@@ -70,11 +71,11 @@ class ReplicaLink {
   std::string handshake_endpoint_;
   std::string input_endpoint_;
   std::string output_endpoint_;
-  std::string identity_;  // the engine's, as ROUTER tells it
+  std::string identity_;  // the engine's, as reported by ROUTER
 };
 
-// The links of every replica of a run, bound, so that engines can be started before anything else
-// is known. What they say waits in the sockets until a dispatcher takes the links.
+// The links of every replica of a run. They are bound on construction, so engines can start before
+// there is a dispatcher; their messages wait in the sockets.
 class ReplicaLinks {
  public:
   // Throws SocketError, std::invalid_argument.
@@ -86,7 +87,7 @@ class ReplicaLinks {
   // tcp://HOST:PORT, for a replica's engine. Throws std::out_of_range.
   const std::string& handshake_endpoint(int replica) const;
 
-  // Called once, by the dispatcher. Throws std::logic_error when there is one already.
+  // Claims the links for a dispatcher. Throws std::logic_error on the second call.
   void take();
 
  private:

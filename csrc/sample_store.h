@@ -8,20 +8,17 @@
 
 namespace sut {
 
-// Length of a request id on the wire: 16 hexadecimal characters.
-inline constexpr std::size_t kRequestIdLength = 16;
-
-// Every sample's encoded engine-core request, in one block of memory. Filled, then sealed before
-// a dispatcher has it, so any thread may read it without a lock.
+// Every sample's encoded engine-core request, in one block of memory. It is filled, then sealed
+// before a dispatcher uses it, so any thread reads it without a lock.
 class SampleStore {
  public:
   struct Request {
-    std::string_view bytes;   // msgpack of one EngineCoreRequest
-    std::size_t id_offset;    // where its request id starts in `bytes`
+    std::string_view bytes;  // msgpack of one EngineCoreRequest
+    std::size_t id_offset;   // of its request id in `bytes`
     std::uint32_t num_prompt_tokens;
   };
 
-  // Throws std::invalid_argument unless a 16-character msgpack string lies at `id_offset`, and
+  // Throws std::invalid_argument unless a 16-character msgpack string starts at `id_offset`, and
   // std::logic_error once sealed.
   void add(std::string_view request, std::size_t id_offset, std::uint32_t num_prompt_tokens);
 

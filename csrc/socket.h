@@ -13,7 +13,7 @@
 
 namespace sut {
 
-// A libzmq call that failed, with zmq's own words.
+// A failed libzmq call, with libzmq's error text.
 class SocketError : public std::runtime_error {
  public:
   explicit SocketError(const std::string& what)
@@ -25,7 +25,7 @@ class Context {
   Context() : handle_(zmq_ctx_new()) {
     if (!handle_) throw SocketError("zmq_ctx_new");
   }
-  // Blocks until every closed socket has sent what its linger, 0 unless set, allows.
+  // Blocks until every closed socket has sent what its linger (0 unless set) allows.
   ~Context() {
     while (zmq_ctx_term(handle_) != 0 && zmq_errno() == EINTR) {
     }
@@ -55,7 +55,7 @@ class Frame {
   char* data() { return static_cast<char*>(zmq_msg_data(&message_)); }
   std::size_t size() const { return zmq_msg_size(&message_); }
   bool has_more() const { return zmq_msg_more(&message_) != 0; }
-  // The connection that it came by, as a file descriptor; -1 for a frame of our own.
+  // The connection it arrived on, as a file descriptor; -1 for an outgoing frame.
   int source() const { return zmq_msg_get(&message_, ZMQ_SRCFD); }
   std::span<const char> bytes() { return {data(), size()}; }
   std::string text() { return {data(), size()}; }
@@ -99,13 +99,13 @@ class Socket {
 
   void connect(const std::string& endpoint) {
     if (zmq_connect(handle_, endpoint.c_str()) != 0)
-      throw SocketError("can't connect to " + endpoint);
+      throw SocketError("cannot connect to " + endpoint);
   }
 
-  // Binds to a port the system chooses and returns the whole endpoint, tcp://HOST:PORT.
+  // Binds to a free port and returns the endpoint, tcp://HOST:PORT.
   std::string bind_any_port(const std::string& host) {
     if (zmq_bind(handle_, ("tcp://" + host + ":*").c_str()) != 0)
-      throw SocketError("can't bind a socket on host '" + host + "'");
+      throw SocketError("cannot bind a socket on host '" + host + "'");
     char endpoint[256];
     std::size_t size = sizeof endpoint;
     if (zmq_getsockopt(handle_, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0)
@@ -113,10 +113,10 @@ class Socket {
     return endpoint;
   }
 
-  // To poll for input.
+  // Poll this for input.
   zmq_pollitem_t readable() const { return {handle_, 0, ZMQ_POLLIN, 0}; }
 
-  // False when nothing is there to receive.
+  // False if nothing has arrived.
   bool receive(Frame& frame) {
     for (;;) {
       if (zmq_msg_recv(frame.handle(), handle_, ZMQ_DONTWAIT) >= 0) return true;
@@ -125,7 +125,7 @@ class Socket {
     }
   }
 
-  // False when a ROUTER has no such peer (any more).
+  // False if a ROUTER has no such peer.
   bool send(Frame& frame, bool more) {
     const int flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
     for (;;) {

@@ -1,15 +1,8 @@
 #include "stats.h"
 
 #include <algorithm>
-#include <chrono>
 
 namespace sut {
-
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 Quantiles quantiles_of(std::vector<std::int64_t> latencies) {
   if (latencies.empty()) return {};

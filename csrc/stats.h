@@ -7,21 +7,19 @@
 #include <vector>
 
 #include "append_log.h"
+#include "clock.h"
 #include "wire.h"
 
 namespace sut {
 
-// Nanoseconds of the steady clock.
-std::int64_t now_ns();
-
-// A wait longer than this is for ever, and fits every clock.
+// The longest wait, in seconds; fits every clock.
 inline constexpr double kForeverS = 1e8;
 
 // A named quantile of a set of latencies, e.g. {"p99", 1'234'567}.
 using Quantiles = std::vector<std::pair<std::string, std::int64_t>>;
 
-// Exact p50, p90, p99, p99.9 and max, by LoadGen's rule (the value at index n * percentile of the
-// sorted latencies). Empty for no latencies.
+// Exact p50, p90, p99, p99.9 and max by LoadGen's rule: the value at index n * percentile of the
+// sorted latencies. Empty for no latencies.
 Quantiles quantiles_of(std::vector<std::int64_t> latencies);
 
 // One completed sample. Times are now_ns().
@@ -42,7 +40,7 @@ struct CompletedSample {
   }
 };
 
-// Completed samples in the order of their completion, as columns; times count from a phase's start.
+// Completed samples in order of completion, as columns. Times count from the last reset_stats().
 struct SampleColumns {
   std::vector<std::int64_t> sample_index, replica, prompt_tokens, output_tokens;
   std::vector<std::int64_t> issued_ns, admitted_ns, first_token_ns, completed_ns;
@@ -50,7 +48,7 @@ struct SampleColumns {
 
 struct ReplicaSnapshot {
   int index = 0;
-  std::int64_t in_flight = 0;  // sent and not complete
+  std::int64_t in_flight = 0;  // sent but not complete
   std::int64_t admitted = 0;
   std::int64_t completed = 0;
   std::int64_t prompt_tokens = 0;
@@ -90,7 +88,7 @@ class Counter {
   std::atomic<std::int64_t> value_{0};
 };
 
-// What one replica did, written by the I/O thread alone, read by anyone at any time.
+// Counts of one replica. Only the I/O thread writes; any thread reads at any time.
 class ReplicaStats {
  public:
   void admit(std::int64_t now, std::uint32_t num_prompt_tokens);
@@ -109,14 +107,14 @@ class ReplicaStats {
   std::atomic<double> kv_cache_usage_{0};
 };
 
-// What the whole dispatcher did. `issued` has many writers, everything else only the I/O thread.
+// Counts of the whole dispatcher. `issued` has many writers; the rest only the I/O thread.
 struct Stats {
   std::atomic<std::int64_t> since_ns{now_ns()};
   std::atomic<std::int64_t> until_ns{0};  // when the dispatcher stopped; 0 before that
   std::atomic<std::int64_t> issued{0};
   Counter first_tokens;
   Counter failed;   // not complete when the dispatcher stopped
-  Counter dropped;  // those of them that no replica had
+  Counter dropped;  // those of them not sent to a replica
   AppendLog<CompletedSample> samples;
 };
 

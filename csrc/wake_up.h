@@ -9,7 +9,7 @@
 
 namespace sut {
 
-// Wakes a thread that polls fd(). Any number of rings before it looks are one wake-up.
+// Wakes a thread that polls fd(). Several rings before it polls are one wake-up.
 class WakeUp {
  public:
   WakeUp() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {

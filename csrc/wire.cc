@@ -1,5 +1,6 @@
 #include "wire.h"
 
+#include <array>
 #include <limits>
 #include <msgpack.hpp>
 
@@ -26,9 +27,9 @@ std::optional<std::uint32_t> read_hex(std::string_view text) {
   return value;
 }
 
-// Walks one EngineCoreOutputs frame. `depth_` counts open containers and `index_[d]` is the
-// position inside the container at depth d, so that (index_[1], index_[2], ...) is the path of
-// the value being visited:
+// Walks one EngineCoreOutputs frame. `depth_` is the number of open containers and `index_[d]`
+// the position in the container at depth d, so (index_[1], index_[2], ...) is the path of the
+// visited value:
 //   [outputs][i][request_id | finish_reason]   an output's field
 //   [outputs][i][new_token_ids][j]             a token id
 //   [scheduler_stats]{key: value}              the scheduler's statistics
@@ -46,20 +47,20 @@ class OutputsVisitor : public msgpack::null_visitor {
   bool visit_float64(double value) { return on_number(value); }
 
   bool visit_negative_integer(std::int64_t value) {
-    if (at_tokens()) return fail("a negative token id");
-    if (in_output(layout_.finish_reason)) return fail("a negative finish_reason");
+    if (at_tokens()) return fail("negative token id");
+    if (in_output(layout_.finish_reason)) return fail("negative finish_reason");
     return on_number(static_cast<double>(value));
   }
 
   bool visit_positive_integer(std::uint64_t value) {
     if (at_tokens()) {
-      if (value > std::numeric_limits<std::int32_t>::max()) return fail("a token id over 2^31");
+      if (value > std::numeric_limits<std::int32_t>::max()) return fail("token id above 2^31 - 1");
       out_.tokens.push_back(static_cast<std::int32_t>(value));
       return true;
     }
     if (in_output(layout_.finish_reason)) {
       if (value > static_cast<std::uint64_t>(FinishReason::kRepetition))
-        return fail("an unknown finish_reason " + std::to_string(value));
+        return fail("unknown finish_reason " + std::to_string(value));
       current_.finish_reason = static_cast<FinishReason>(value);
       return true;
     }
@@ -70,7 +71,7 @@ class OutputsVisitor : public msgpack::null_visitor {
     const std::string_view value(text, size);
     if (in_output(layout_.request_id)) {
       const auto id = read_request_id(value);
-      if (!id) return fail("a request id that is not ours: '" + std::string(value) + "'");
+      if (!id) return fail("unknown request id '" + std::string(value) + "'");
       current_.id = *id;
       has_id_ = true;
       return true;
@@ -80,9 +81,9 @@ class OutputsVisitor : public msgpack::null_visitor {
   }
 
   bool start_array(std::uint32_t) {
-    if (depth_ + 1 >= kMaxDepth) return fail("nesting too deep");
+    if (depth_ + 1 >= kMaxDepth) return fail("nested too deeply");
     if (depth_ == 0) saw_outputs_struct_ = true;
-    if (in_output(layout_.finish_reason)) return fail("a finish_reason that is not an integer");
+    if (in_output(layout_.finish_reason)) return fail("finish_reason is not an integer");
     index_[++depth_] = kNothingYet;
     if (at_output()) {
       current_ = {{}, position(), position(), FinishReason::kNone};
@@ -98,7 +99,7 @@ class OutputsVisitor : public msgpack::null_visitor {
   bool end_array() {
     if (at_tokens()) current_.token_end = position();
     if (at_output()) {
-      if (!has_id_) return fail("an output without a request id");
+      if (!has_id_) return fail("output without a request id");
       out_.outputs.push_back(current_);
     }
     --depth_;
@@ -106,11 +107,11 @@ class OutputsVisitor : public msgpack::null_visitor {
   }
 
   bool start_map(std::uint32_t) {
-    if (depth_ + 1 >= kMaxDepth) return fail("nesting too deep");
-    if (in_output(layout_.finish_reason)) return fail("a finish_reason that is not an integer");
+    if (depth_ + 1 >= kMaxDepth) return fail("nested too deeply");
+    if (in_output(layout_.finish_reason)) return fail("finish_reason is not an integer");
     index_[++depth_] = kNothingYet;
-    if (at_output()) return fail("an output that is not an array");
-    if (at_tokens()) return fail("token ids that are not an array");
+    if (at_output()) return fail("output is not an array");
+    if (at_tokens()) return fail("new_token_ids is not an array");
     if (in_scheduler_stats()) out_.scheduler_stats.emplace();
     return true;
   }
@@ -160,12 +161,12 @@ class OutputsVisitor : public msgpack::null_visitor {
     return value >= 0 && value < 1e15 ? static_cast<std::int64_t>(value) : 0;
   }
 
-  // Any value no rule above took. Where a token id must stand, only a token id will do.
+  // A value that no rule above consumed. Every place that must hold another type rejects it.
   bool on_scalar() {
-    if (at_tokens()) return fail("a token id that is not an integer");
-    if (in_output(layout_.new_token_ids)) return fail("token ids that are not an array");
-    if (in_output(layout_.finish_reason)) return fail("a finish_reason that is not an integer");
-    if (depth_ == 2 && in_outputs()) return fail("an output that is not an array");
+    if (at_tokens()) return fail("token id is not an integer");
+    if (in_output(layout_.new_token_ids)) return fail("new_token_ids is not an array");
+    if (in_output(layout_.finish_reason)) return fail("finish_reason is not an integer");
+    if (depth_ == 2 && in_outputs()) return fail("output is not an array");
     if (depth_ == 0) return fail("not an array");
     return true;
   }
@@ -206,7 +207,7 @@ std::string decode_outputs(std::span<const char> frame, const WireLayout& layout
   std::size_t offset = 0;
   const bool parsed = msgpack::parse(frame.data(), frame.size(), offset, visitor);
   if (!visitor.error().empty()) return visitor.error();
-  if (!parsed) return "not a whole msgpack value";
+  if (!parsed) return "not a complete msgpack value";
   if (offset != frame.size()) return "bytes after the msgpack value";
   if (!visitor.saw_outputs_struct()) return "not an array";
   return {};

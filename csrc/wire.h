@@ -1,7 +1,5 @@
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -9,35 +7,28 @@
 #include <string_view>
 #include <vector>
 
-#include "sample_store.h"
+#include "protocol.h"
 
 namespace sut {
 
-// Where vLLM's output fields lie. Read from vLLM's own struct definitions at start-up, because
-// the structs travel as arrays and their order is the protocol.
+using protocol::FinishReason;
+using protocol::kRequestIdLength;
+
+// The positions and keys of vLLM's output fields. A run reads them from the installed vLLM's
+// struct definitions, because the structs travel as arrays; the defaults are vLLM 0.32's.
 struct WireLayout {
-  std::uint32_t outputs;          // in EngineCoreOutputs
-  std::uint32_t scheduler_stats;  // in EngineCoreOutputs
-  std::uint32_t request_id;       // in EngineCoreOutput
-  std::uint32_t new_token_ids;    // in EngineCoreOutput
-  std::uint32_t finish_reason;    // in EngineCoreOutput
-  std::string running_key;        // in SchedulerStats, which travels as a map
-  std::string waiting_key;
-  std::string kv_cache_usage_key;
+  std::uint32_t outputs = protocol::kOutputList;              // in EngineCoreOutputs
+  std::uint32_t scheduler_stats = protocol::kSchedulerStats;  // in EngineCoreOutputs
+  std::uint32_t request_id = protocol::kOutputRequestId;      // in EngineCoreOutput
+  std::uint32_t new_token_ids = protocol::kNewTokenIds;       // in EngineCoreOutput
+  std::uint32_t finish_reason = protocol::kFinishReason;      // in EngineCoreOutput
+  std::string running_key{protocol::kNumRunningReqs};         // in SchedulerStats, a map
+  std::string waiting_key{protocol::kNumWaitingReqs};
+  std::string kv_cache_usage_key{protocol::kKvCacheUsage};
 };
 
-// vLLM's FinishReason; kNone while a request goes on.
-enum class FinishReason : std::int8_t {
-  kNone = -1,
-  kStop = 0,
-  kLength = 1,
-  kAbort = 2,
-  kError = 3,
-  kRepetition = 4,
-};
-
-// A request id names a slot of the in-flight table and which use of it: an answer to an earlier
-// use is told from an answer to this one.
+// A slot of the in-flight table and the number of its use, so that a late answer to an earlier
+// use is not taken for an answer to the current one.
 struct RequestId {
   std::uint32_t slot;
   std::uint32_t use;
@@ -52,8 +43,8 @@ struct SchedulerStats {
   double kv_cache_usage = 0;
 };
 
-// One decoded EngineCoreOutputs frame. Kept by its reader and filled again and again, so that
-// decoding allocates no more for many outputs than for one once the buffers have grown.
+// One decoded EngineCoreOutputs frame. Its reader reuses it, so that decoding allocates nothing
+// for outputs once the buffers have grown.
 struct Outputs {
   struct Output {
     RequestId id;
@@ -71,11 +62,8 @@ struct Outputs {
   }
 };
 
-// Decodes a whole frame or nothing: returns an empty string and fills `out`, or says what is
-// wrong with the frame. Never throws on bad bytes.
+// Fills `out` from a whole frame and returns an empty string, or returns what is wrong with the
+// frame. Never throws on bad bytes.
 std::string decode_outputs(std::span<const char> frame, const WireLayout& layout, Outputs& out);
-
-// The frame a dying engine sends in place of outputs. It is not msgpack.
-inline constexpr std::string_view kEngineCoreDead = "ENGINE_CORE_DEAD";
 
 }  // namespace sut

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two nodes as one system, under one LoadGen:
 # sbatch slurm/multi.sh [RUN_DIR | options of python -m sut.submit]
-# Without an argument: MLPerf's Server scenario. sbatch's own options go before the script.
+# Without arguments: MLPerf's Server scenario. Options of sbatch go before the script.
 #SBATCH --job-name=sut-multi
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every night, on both nodes: sbatch --begin=02:00 slurm/nightly.sh [options of python -m sut.submit]
-# Ends with 1 when a result is worse than the earlier ones of its plan. Nights never overlap.
+# Exits with 1 if a result is worse than earlier ones of its plan. Runs never overlap.
 #SBATCH --job-name=sut-nightly
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One node: sbatch slurm/single.sh [RUN_DIR | options of python -m sut.submit]
-# Without an argument: MLPerf's Server scenario. sbatch's own options go before the script.
+# Without arguments: MLPerf's Server scenario. Options of sbatch go before the script.
 #SBATCH --job-name=sut-single
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 LOADGEN_VERSION: str
 
 class WireLayout:
-    """Where vLLM's engine-core output fields lie; see :func:`sut.serving.wire.layout`.
+    """Positions and keys of vLLM's engine-core output fields; see :func:`sut.serving.wire.layout`.
 
     ``outputs`` and ``scheduler_stats`` index EngineCoreOutputs; ``request_id``,
     ``new_token_ids`` and ``finish_reason`` index EngineCoreOutput. The three keys
-    name SchedulerStats' fields.
+    are those of SchedulerStats.
     """
 
     def __init__(
@@ -26,18 +26,19 @@ class WireLayout:
     ) -> None: ...
 
 class SampleStore:
-    """Every sample's encoded engine-core request, one copy, immutable once handed over."""
+    """Every sample's encoded engine-core request; immutable once a dispatcher uses it."""
 
     def __init__(self) -> None: ...
     def add(self, request: bytes, id_offset: int, num_prompt_tokens: int) -> None:
         """Append a sample. ``request`` is the msgpack of an EngineCoreRequest whose
-        16-character request id starts at byte ``id_offset``. Raises ValueError."""
+        16-character request id starts at byte ``id_offset``. Raises ValueError, and
+        RuntimeError once a dispatcher uses the store."""
     def __len__(self) -> int: ...
     @property
     def num_bytes(self) -> int: ...
 
 class Failure:
-    """Why a dispatcher stopped. ``replica`` is -1 where no single replica is to blame."""
+    """Why a dispatcher stopped. ``replica`` is -1 if no single replica caused it."""
 
     @property
     def code(self) -> str: ...
@@ -59,7 +60,7 @@ class ReplicaStats:
     kv_cache_usage: float
 
 class Stats:
-    """A snapshot, by the dispatcher's own clock, since the last :meth:`Dispatcher.reset_stats`."""
+    """A snapshot of the counts since the last :meth:`Dispatcher.reset_stats`."""
 
     elapsed_ns: int
     issued: int
@@ -70,24 +71,24 @@ class Stats:
     failed: int
     prompt_tokens: int
     output_tokens: int
-    # Of the completed samples: p50, p90, p99, p99.9, max; exact; empty before the first.
+    # Exact p50, p90, p99, p99.9 and max of the completed samples; empty before the first.
     ttft_ns: dict[str, int]
     tpot_ns: dict[str, int]
     replicas: list[ReplicaStats]
 
 class ReplicaLinks:
-    """The sockets of every replica, bound on construction to ports the system chooses.
+    """The sockets of every replica, bound on construction to free ports.
 
-    Engines can be started for them at once; what they say waits until a dispatcher takes them.
+    Engines may start before there is a dispatcher; their messages wait in the sockets.
     """
 
     def __init__(self, *, host: str, num_replicas: int) -> None: ...
     def handshake_address(self, replica: int) -> tuple[str, int]: ...
 
 class Dispatcher:
-    """A native vLLM V1 front-end for the engines at ``links``, which no other may have.
+    """A native vLLM V1 front-end for the engines at ``links``, which no other may use.
 
-    Not copyable; :meth:`close` (or the destructor) joins its thread and is idempotent.
+    :meth:`close`, or the destructor, joins its thread; it is idempotent.
     """
 
     def __init__(
@@ -101,26 +102,25 @@ class Dispatcher:
         stall_deadline_s: float,
     ) -> None: ...
     def wait_ready(self, timeout_s: float) -> bool:
-        """Block until every replica is ready: True; False on a failure and after the time given."""
+        """Block until every replica is ready. False after a failure and after ``timeout_s``."""
     def ready_response(self, replica: int) -> bytes | None:
-        """The engine's EngineCoreReadyResponse as it came (msgpack), or None."""
+        """The engine's EngineCoreReadyResponse (msgpack), or None before it arrived."""
     def set_credit(self, replica: int, max_in_flight: int) -> None: ...
     def generate(self, samples: Sequence[int], replica: int, timeout_s: float) -> list[list[int]]:
-        """Run samples outside LoadGen on one replica and return their output token ids.
-
-        Raises RuntimeError when the dispatcher has failed, as it has when the time is over."""
+        """Run samples outside LoadGen on one replica, or on any with -1; return their output
+        token ids. After ``timeout_s`` the dispatcher fails. Raises RuntimeError if it has."""
     def fail(self, code: str, message: str, replica: int = -1) -> None:
         """Stop with a reason. The first failure is kept; later ones are dropped."""
     @property
     def failure(self) -> Failure | None: ...
     def stats(self) -> Stats: ...
     def samples(self) -> dict[str, memoryview[int]]:
-        """The samples completed since :meth:`reset_stats`, in the order of their completion:
-        columns sample_index, replica, prompt_tokens, output_tokens, issued_ns, admitted_ns,
+        """The samples completed since :meth:`reset_stats`, in order of completion, as columns
+        sample_index, replica, prompt_tokens, output_tokens, issued_ns, admitted_ns,
         first_token_ns and completed_ns. Times count from :meth:`reset_stats`, which must not
-        run meanwhile."""
+        run at the same time."""
     def num_over(self, *, ttft_ns: int, tpot_ns: int) -> tuple[int, int]:
-        """How many of these samples have a TTFT and a TPOT over the limits."""
+        """How many of these samples have a TTFT and a TPOT above the limits."""
     def reset_stats(self) -> None: ...
     def close(self) -> None: ...
 
@@ -141,16 +141,17 @@ class LoadGenTest:
         qsl_name: str,
     ) -> None:
         """``scenario`` is Server, Offline or SingleStream; ``mode`` is performance or
-        accuracy; ``user_conf`` and ``audit_conf`` are paths, empty for none."""
+        accuracy; ``user_conf`` and ``audit_conf`` are paths or empty. Raises ValueError."""
     @property
     def limits_ns(self) -> tuple[int, int] | None:
-        """The limits on TTFT and TPOT; None where LoadGen holds a test to none."""
+        """The limits on TTFT and TPOT; None if LoadGen enforces none on this test."""
     def start(self) -> None: ...
     def wait(self, timeout_s: float) -> bool:
-        """Block until StartTest has returned or the dispatcher has failed; True when so.
+        """Block until StartTest has returned or the dispatcher has failed. False after
+        ``timeout_s``.
 
-        After a failure LoadGen can't be ended: its logs are flushed and its thread is
-        left behind, so the process must leave by ``os._exit``."""
+        After a failure StartTest cannot return: LoadGen's logs are flushed and its thread
+        keeps running, so the process must exit with ``os._exit``."""
     @property
     def finished(self) -> bool:
-        """True when StartTest returned by itself."""
+        """Whether StartTest returned after a complete test."""

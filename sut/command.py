@@ -1,4 +1,4 @@
-"""What commands have in common: a user's mistake, a reader that has left, a run directory."""
+"""What all commands share: options, errors, Ctrl-C, a closed pipe, shell completion."""
 
 from __future__ import annotations
 
@@ -8,21 +8,39 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
-from sut.errors import SutError
+from sut.errors import EXIT_BAD_INPUT, SutError
 from sut.rundir import RunDir
 
-# As the shell says of a program that the signal ended.
+# A shell reports these codes for a program that the signal ended.
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+COMPLETING = "_ARGCOMPLETE"  # in the environment of a program that completes for a shell
 
 _P = ParamSpec("_P")
 
 
+class Parser(argparse.ArgumentParser):
+    """The options of a command."""
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse ``argv``, or answer a shell that completes it. Exits on --help and on errors."""
+        if COMPLETING in os.environ:
+            import argcomplete  # here: no other call needs it
+
+            argcomplete.autocomplete(self)
+        return self.parse_args(argv)
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"for all options: {self.prog} --help"
+        self.exit(EXIT_BAD_INPUT, f"error: {message}\nhint: {hint}\n")
+
+
 def command(main: Callable[_P, int]) -> Callable[_P, int]:
-    """The same ``main``, which prints a SutError and returns its exit code, and which ends in
-    silence on Ctrl-C, or where its output is read no further: ``... | head``."""
+    """Print a SutError and return its exit code; end silently on Ctrl-C and on a closed pipe
+    (``... | head``)."""
 
     @functools.wraps(main)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
@@ -44,7 +62,7 @@ def command(main: Callable[_P, int]) -> Callable[_P, int]:
 
 
 def run_dir_of(argv: Sequence[str] | None, module: str, description: str) -> RunDir:
-    """The one argument of a command that takes a run directory. Exits on --help and mistakes."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="as python -m sut.submit makes them")
-    return RunDir(parser.parse_args(argv).run_dir)
+    """The argument of a command that takes one run directory."""
+    parser = Parser(prog=f"python -m {module}", description=description)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a folder that sut.submit created")
+    return RunDir(parser.parse(argv).run_dir)

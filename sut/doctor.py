@@ -1,7 +1,6 @@
-"""Look at a site's nodes and run nothing: ``python -m sut.doctor --site jw``.
+"""Check the nodes of a site: ``python -m sut.doctor --site jw``.
 
-Submits the preflight of a run, as a job of its own, and prints what each node's checks found.
-Exit codes: 0 all is well, 2 bad input, 3 something is not.
+Submits the preflight of a run as a job and prints the result of each check on each node.
 """
 
 from __future__ import annotations
@@ -9,17 +8,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from sut.cluster.sbatch import Submission
-from sut.command import command
-from sut.launch import executor, newrun
-from sut.launch.options import shared
-from sut.launch.request import RunRequest, make_plan
-from sut.plan.plan import Mode, Plan
+from sut.command import Parser, command
+from sut.launch import executor, members
+from sut.launch.members import Planned
+from sut.launch.options import DEFAULT_BENCHMARK, add, shared
+from sut.launch.request import make_plan, request_of
+from sut.plan.plan import Mode
+from sut.report.table import table
 from sut.results import record
 from sut.results.record import NodePreflight
 from sut.rundir import RunDir
@@ -29,40 +29,30 @@ from sut.watch.follow import follow
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _options(argv)
-    request = RunRequest(
-        benchmark=options.config,
-        site=options.site,
-        nodes=options.nodes,
-        mode=Mode.PREFLIGHT,
-        sets=tuple(options.set),
-    )
-    plan, run_root = make_plan(request)
-    executor.check(plan, Submission())
-    return _look(plan, run_root)
+    planned = Planned("", *make_plan(request_of(_options(argv))))
+    executor.check(planned.plan, Submission())
+    job = members.submit(planned, Submission())
+    num_nodes = quantity(len(job.plan.nodes), "nodes")
+    print(f"job {job.submitted.job_id} checks {num_nodes}: {job.run_dir}", flush=True)
+    code = follow(*job)
+    _show(job.run_dir)
+    return code
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sut.doctor",
-        description="Check every node of a site as a run would, and start no engine.",
-        epilog="exit codes: 0 all is well, 2 bad input, 3 something is not",
-        parents=[shared("config", "site", "nodes", "set")],
+        description="Check every node of a site as a run does before it measures. Starts no "
+        "engine.",
+        epilog="exit codes: 0 all checks passed, 2 bad input, 3 a check failed",
+        parents=[shared("site", "set")],
     )
-    parser.set_defaults(config=RunRequest().benchmark, site="", nodes="all")
-    return parser.parse_args(argv)
-
-
-def _look(plan: Plan, run_root: Path) -> int:
-    run_dir = newrun.create(plan, run_root)
-    job = executor.submit(plan, run_dir, Submission())
-    print(
-        f"job {job.job_id} looks at {quantity(len(plan.nodes), 'nodes')}; files: {run_dir}",
-        flush=True,
-    )
-    code = follow(job, plan, run_dir)
-    _show(run_dir)
-    return code
+    text = f"benchmark to check the nodes for (default: {DEFAULT_BENCHMARK})"
+    add(parser, "config", help=text)
+    text = "nodes to check: a number, names separated by commas, or all (default: all)"
+    add(parser, "nodes", default="all", help=text)
+    parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT))
+    return parser.parse(argv)
 
 
 def _show(run_dir: RunDir) -> None:
@@ -73,11 +63,16 @@ def _show(run_dir: RunDir) -> None:
 
 
 def _table(node: NodePreflight) -> Table:
-    table = Table("", "check", "measured", "", title=node.node, title_justify="left", box=None)
-    for check in node.checks:
-        measured = "" if check.measured is None else quantity(check.measured, check.unit)
-        table.add_row("ok" if check.ok else "NOT OK", check.name, measured, check.text)
-    return table
+    rows = [
+        (
+            "ok" if check.ok else "NOT OK",
+            check.name,
+            "" if check.measured is None else quantity(check.measured, check.unit),
+            check.text,
+        )
+        for check in node.checks
+    ]
+    return table(("", "check", "measured", ""), rows, title=node.node)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Errors that a user can cause or fix, and the exit codes of every command.
 
 0 VALID, 1 completed but INVALID or a gate failed, 2 bad input, 3 the run failed. Any other
-exception is a bug of ours.
+exception is a bug in this program.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ EXIT_INVALID = 1
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 3
 
-# Codes of runs that ended from outside.
+# Codes of runs that were ended from outside.
 TRUNCATED = "truncated"  # the wall limit is near
 CANCELLED = "cancelled"  # by a signal
 NODE_LOST = "node_lost"  # a node of the run, or the network to it, failed
 
 
 class SutError(Exception):
-    """A failure with a message fit to print: no traceback is shown for it.
+    """A failure whose message is printed without a traceback.
 
-    ``hint`` says what to do next, with a command that can be pasted; it follows the message on a
-    line of its own. ``code`` is a word for the record, e.g. ``engine_died``.
+    ``hint`` is what to do next, with a command that can be pasted; it is printed on the line after
+    the message. ``code`` is its name in the record, e.g. ``engine_died``.
     """
 
     exit_code = EXIT_FAILED
@@ -34,10 +34,22 @@ class SutError(Exception):
 
 
 class InputError(SutError):
-    """Bad input, found before anything started."""
+    """Bad input, found before anything starts."""
 
     exit_code = EXIT_BAD_INPUT
     code = "bad_input"
+
+
+class Errors(list[InputError]):
+    """Bad input, collected to be reported at once."""
+
+    def add(self, message: str, *, hint: str = "") -> None:
+        self.append(InputError(message, hint=hint))
+
+    def raise_all(self) -> None:
+        """Raise one InputError that lists all of them; return if there are none."""
+        if self:
+            raise InputError("\nerror: ".join(map(str, self)))
 
 
 class RunError(SutError):

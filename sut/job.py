@@ -1,4 +1,4 @@
-"""A run on one host: ``python -m sut.job RUN_DIR``, once on every node of a job."""
+"""A run on one node: ``python -m sut.job RUN_DIR``, once on every node of a job."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sut.command import command, run_dir_of
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    run_dir = run_dir_of(argv, "sut.job", "Start a run on this node of its job, and wait for it.")
-    return host.run_node(run_dir)
+    description = "Start a run on this node of its job and wait until it has finished."
+    return host.run_node(run_dir_of(argv, "sut.job", description))
 
 
 if __name__ == "__main__":

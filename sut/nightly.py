@@ -1,7 +1,6 @@
-"""A scheduled run, held against the earlier ones of its plan: ``python -m sut.nightly [options]``.
+"""A run that is compared with the earlier runs of its plan: ``python -m sut.nightly [options]``.
 
-Inside a Slurm job, like :mod:`sut.batch`, whose options it takes. Exit code: the run's, and 1 for
-a run that is VALID and worse than the earlier ones by more than noise.
+Runs inside a Slurm job and takes the options of :mod:`sut.batch`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,17 @@ from sut import batch, compare
 from sut.command import command
 from sut.errors import EXIT_VALID
 
+HELP = """\
+Run on every node of this Slurm job, then compare the run with the earlier runs of its plan.
+slurm/nightly.sh calls it.
+
+exit codes: those of python -m sut.submit; also 1 if a VALID run is worse by more than noise"""
+
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if batch.has_helped("sut.nightly", arguments):
+    if batch.print_help_if_asked("sut.nightly", arguments, HELP):
         return EXIT_VALID
     run_dir, code = batch.run(arguments)
     if code != EXIT_VALID:

@@ -1,7 +1,7 @@
 """A submission to MLPerf: ``python -m sut.package --submitter X --division closed RUN...``
 
-Builds the tree of files that MLCommons reviews from the records of runs, and refuses runs that may
-not be submitted, with every reason. ``--preview`` builds all the same, marked as no submission.
+Builds the files that MLCommons reviews from the records of runs, or prints every reason why the
+runs cannot be submitted. ``--preview`` builds them even so, marked as not a submission.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sut.command import command
+from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
+from sut.launch.options import add
 from sut.plan import config
 from sut.submission import manifest, reasons, runs, system, tree
 from sut.submission.reasons import Division
@@ -27,7 +28,6 @@ DIVISIONS: tuple[Division, ...] = ("closed", "open")
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code is 0 when the tree was built, or is as it was built; 2 when it was refused."""
     options = _options(argv)
     if options.check is not None:
         return _check(options.check)
@@ -48,31 +48,36 @@ def _check(folder: Path) -> int:
     try:
         changes = manifest.changes(folder)
     except OSError as error:
-        raise InputError(f"{error.filename or folder}: {error.strerror}") from None
+        raise InputError(
+            f"cannot read the submission ({error.filename or folder}): {error.strerror}"
+        ) from None
     if changes:
-        lines = ["not as it was built:", *(f"  - {change}" for change in changes)]
-        raise InputError("\n".join([*lines, "Build it again from its runs."]))
-    print(f"{folder}: every file is as it was built")
+        raise InputError(
+            _listed(f"the submission was changed ({folder})", changes),
+            hint="build it again from its runs",
+        )
+    print(f"{folder}: unchanged since it was built")
     return EXIT_VALID
 
 
 def plan_submission(
     folders: Sequence[Path], *, submitter: str, division: Division, site: str | None, preview: bool
 ) -> Submission:
-    """What is to be submitted of these runs. Raises InputError with every reason against it; with
-    ``preview`` only for runs whose files are not those that were judged."""
+    """The submission of these runs. Raises InputError with every reason why they cannot be
+    submitted; a ``preview`` is refused only if a run's files have changed or no test finished."""
     _check_submitter(submitter)
     found = runs.read(folders)
     changes = [change for run in found for change in runs.changes(run)]
     results, twice = runs.results(found)
     why_not = [*twice, *reasons.why_not(found, results, division)]
-    described, asked = _describe(found[0], site)
-    why_not += asked
+    described, unknown = _describe(found[0], site)
+    why_not += unknown
     if changes or not results:
-        raise InputError(_refusal([*changes, *why_not], "This is refused with --preview, too."))
+        hint = "run again; --preview cannot be built from these runs either"
+        raise InputError(_listed("these runs cannot be submitted", [*changes, *why_not]), hint=hint)
     if why_not and not preview:
-        hint = "To see the tree all the same, marked as no submission: --preview"
-        raise InputError(_refusal(why_not, hint))
+        hint = "build the files even so, marked as not a submission: add --preview"
+        raise InputError(_listed("these runs cannot be submitted", why_not), hint=hint)
     fields = {"division": division, "submitter": submitter, **described}
     return Submission(
         submitter=submitter,
@@ -84,21 +89,19 @@ def plan_submission(
 
 
 def _describe(run: Run, site: str | None) -> tuple[Fields, list[str]]:
-    """What is known of the system, and a line for everything that is not or is contradicted."""
+    """The known fields of the system, and a line for each field that is missing or contradicted."""
     plan, environment = run.record.plan, run.record.environment
     where = site or plan.site
     try:
         given = config.load_site(where).system
     except InputError as error:
-        return system.measured(plan, environment), [f"{error} Give the runs' site with --site"]
+        problem = str(error).replace("\n", "; ")
+        return system.measured(plan, environment), [f"{problem}; add --site with the runs' site"]
     fields = system.describe(given, plan, environment)
-    asked = system.contradictions(given, plan, environment)
+    problems = system.contradictions(given, plan, environment)
     if missing := system.missing(fields):
-        asked.append(
-            f"the site's file ({where}) must say under system: what no run measures: "
-            f"{', '.join(missing)}"
-        )
-    return fields, asked
+        problems.append(f"missing under system: in the file of site {where}: {', '.join(missing)}")
+    return fields, problems
 
 
 def _filler(name: str) -> str:
@@ -108,53 +111,52 @@ def _filler(name: str) -> str:
 def _check_submitter(submitter: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", submitter):
         raise InputError(
-            f"--submitter {submitter!r}: it names a folder: letters, digits, '_', '-' and '.'"
+            f"--submitter {submitter!r} is not a folder name",
+            hint="use letters, digits, '_', '-' and '.', e.g. --submitter Example",
         )
 
 
-def _refusal(why_not: Sequence[str], hint: str) -> str:
-    return "\n".join(["these runs can't be submitted:", *(f"  - {why}" for why in why_not), hint])
+def _listed(message: str, reasons: Sequence[str]) -> str:
+    return "\n".join([f"{message}:", *(f"  - {reason}" for reason in reasons)])
 
 
 def _summary(submission: Submission, output: Path) -> str:
     plan = submission.results[0].main.run.record.plan
     scenarios = ", ".join(SCENARIOS[result.scenario] for result in submission.results)
     lines = [
-        f"{output}: {submission.division}, {reasons.benchmark_name(plan)}, {scenarios}, system "
-        f"{submission.system_id}"
+        f"built {output}: {submission.division}, {reasons.benchmark_name(plan)}, {scenarios}, "
+        f"system {submission.system_id}"
     ]
     if submission.against is not None:
         lines += [f"  {PREVIEW}", *(f"  - {why}" for why in submission.against)]
-    lines.append("  next: MLCommons' own checker, as docs/submission.md tells")
+    lines.append("next: run MLCommons' checker (docs/submission.md)")
     return "\n".join(lines)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sut.package",
-        description="Build the tree of files of an MLPerf Inference submission from runs.",
-        epilog="exit codes: 0 built, 2 refused",
+        description="Build the files of an MLPerf Inference submission from runs.",
+        epilog="exit codes: 0 built, or unchanged with --check; 2 refused",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run directories")
     parser.add_argument("--submitter", metavar="NAME", help="your organization")
-    parser.add_argument("--division", choices=DIVISIONS)
-    parser.add_argument(
-        "--site", metavar="NAME|FILE", help="whose system: it is (default: the runs' site)"
-    )
+    parser.add_argument("--division", choices=DIVISIONS, help="MLPerf's division")
+    add(parser, "site", help="site whose file describes the system (default: the runs' site)")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="a new folder (default: submission-NAME)"
     )
     parser.add_argument(
         "--preview",
         action="store_true",
-        help="build in spite of what stands against it, marked as no submission",
+        help="build even if the runs cannot be submitted; every file is marked",
     )
     parser.add_argument(
-        "--check", type=Path, metavar="FOLDER", help="only say whether a tree is as it was built"
+        "--check", type=Path, metavar="FOLDER", help="check that no file of a submission changed"
     )
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
     if options.check is None and not (options.submitter and options.division and options.runs):
-        parser.error("--submitter, --division and at least one RUN are needed")
+        parser.error("missing --submitter, --division or RUN")
     return options
 
 

@@ -1,7 +1,7 @@
 """Another attempt for a job that lost a node: ``python -m sut.requeue RUN_DIR``.
 
-What a batch script does last, on its own node. Not before its step is over: ``srun`` may end the
-step by itself when a node is gone, at any moment after the run wrote its record.
+The last command of a batch script, on the script's node. It runs after the step has ended: when a
+node is lost, ``srun`` may end the step at any moment after the run wrote its record.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sut.rundir import RunDir
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    description = "Requeue this job if the run that it held lost a node."
+    description = "Requeue this Slurm job if its run lost a node."
     after_a_lost_node(run_dir_of(argv, "sut.requeue", description), of_process())
     return EXIT_VALID
 
 
 def after_a_lost_node(run_dir: RunDir, here: Allocation) -> None:
-    """Requeue the job where this attempt of it failed with ``node_lost``, which is not the run's
-    own fault, unless it was requeued often enough. Raises SutError."""
+    """Requeue the job if this attempt failed with ``node_lost``, up to the site's
+    ``max_requeues``. Raises SutError."""
     plan = load_plan(run_dir.plan)
     if plan.slurm is None or not run_dir.record.is_file():
         return
@@ -36,7 +36,11 @@ def after_a_lost_node(run_dir: RunDir, here: Allocation) -> None:
     if not of_this or attempt.failure is None or attempt.failure.code != NODE_LOST:
         return
     if here.attempt >= plan.slurm.max_requeues:
-        print(f"requeued {here.attempt} times already; the run stays failed", file=sys.stderr)
+        print(
+            f"not requeueing job {here.job_id}: already requeued {here.attempt} times "
+            "(slurm.max_requeues)",
+            file=sys.stderr,
+        )
         return
     print(f"requeueing job {here.job_id}: {attempt.failure.message}", file=sys.stderr)
     slurm.requeue(here.job_id)

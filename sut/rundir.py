@@ -1,4 +1,4 @@
-"""The run directory: one class names every path in it, and writes are atomic."""
+"""The run directory: its paths, and atomic writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SAMPLES = "samples.csv"
 
 
 class RunDir:
-    """Paths of one run."""
+    """The paths of one run."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).resolve()
@@ -25,12 +25,12 @@ class RunDir:
 
     @property
     def slurm(self) -> Path:
-        """Where submitit keeps a job's files and output."""
+        """submitit's files of a job, and the job's output."""
         return self.root / "slurm"
 
     @property
     def controller_log(self) -> Path:
-        """What submitit's own process says, of a job on this machine."""
+        """Output of submitit's own process, for a job on this machine."""
         return self.slurm / "controller.log"
 
     @property
@@ -38,34 +38,34 @@ class RunDir:
         return self.root / "logs"
 
     def replica_log(self, index: int, part: int = 0) -> Path:
-        """What a replica's process says; of one on several nodes, each part's."""
+        """Output of a replica's process, or of one part of a replica on several nodes."""
         return self.logs / (f"replica-{index}.log" if part == 0 else f"replica-{index}.{part}.log")
 
     def replica_logs(self) -> list[Path]:
-        """Those of every replica and part that has begun."""
+        """The logs of every replica and part that has started."""
         return sorted(log for log in self.logs.glob("replica-*.log") if log.is_file())
 
     @property
     def attempts(self) -> Path:
-        """What was tried to carry the run out: begun and requeued jobs, and how they ended."""
+        """The run's jobs, started and requeued, and how they ended."""
         return self.root / "attempts.json"
 
     def rendezvous(self, key: str) -> Path:
-        """Where the head of a job tells its other nodes how to reach it."""
+        """How the other nodes of a job connect to its head."""
         return self.root / "rendezvous" / f"{key}.json"
 
     @property
     def loadgen_root(self) -> Path:
-        """Folder of every phase's folder."""
+        """Parent of every phase's folder."""
         return self.root / "loadgen"
 
     def loadgen(self, phase: str) -> Path:
-        """Folder of one phase's ``mlperf_log_*`` files."""
+        """One phase's ``mlperf_log_*`` files."""
         return self.loadgen_root / phase
 
     @property
     def audit_conf(self) -> Path:
-        """What LoadGen is told for the compliance test, on top of ``user_conf``."""
+        """LoadGen's settings of the compliance test, in addition to ``user_conf``."""
         return self.loadgen("compliance") / "audit.config"
 
     def samples(self, phase: str) -> Path:
@@ -78,11 +78,11 @@ class RunDir:
         return self.root / "progress.jsonl"
 
     def telemetry(self, node: str) -> Path:
-        """What one node's meters said, one JSON object a line; see :mod:`sut.machine.meters`."""
+        """One node's meter readings, one JSON object a line; see :mod:`sut.machine.meters`."""
         return self.root / "telemetry" / f"{node}.jsonl"
 
     def telemetry_files(self) -> list[Path]:
-        """Those of all nodes, named by their nodes."""
+        """The files of all nodes, named by node."""
         return sorted(self.telemetry("*").parent.glob("*.jsonl"))
 
     @property
@@ -105,7 +105,7 @@ class RunDir:
 
 
 def tail(log: Path, num_lines: int) -> str:
-    """The last lines of a log that are not blank; empty where there is none."""
+    """The last non-blank lines of a log; empty if it cannot be read."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
@@ -114,7 +114,7 @@ def tail(log: Path, num_lines: int) -> str:
 
 
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, whole."""
+    """Write ``data`` to ``path`` so that a reader sees the complete old or new file."""
     content = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,4 @@
-"""Numbers for people: three significant digits, thousands apart, a unit behind."""
+"""Numbers for people: three significant digits, thousands separators, a unit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def number(value: float | None) -> str:
-    """``0.0126``, ``50.4``, ``2,000``, ``13,368``; a dash where there is none."""
+    """``0.0126``, ``50.4``, ``2,000``, ``13,368``; a dash for None."""
     if value is None:
         return "-"
     if value == 0 or not math.isfinite(value):
@@ -19,14 +19,14 @@ def number(value: float | None) -> str:
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """``50.4 ms``; a unit of many letters takes the singular for one: ``1 query``."""
+    """``50.4 ms``; a unit that is a word is singular for one: ``1 query``."""
     if value is None or not unit:
         return number(value)
     return f"{number(value)} {_SINGULAR.get(unit, unit) if value == 1 else unit}"
 
 
 def against(measured: float | None, limit: float, unit: str) -> str:
-    """``measured`` with as many digits as it takes to read differently from ``limit``."""
+    """``measured`` with as many digits as distinguish it from ``limit``."""
     if measured is None or measured == limit or number(measured) != number(limit):
         return quantity(measured, unit)
     texts = (f"{measured:,.{digits}g}" for digits in range(4, 13))
@@ -39,13 +39,13 @@ def _value(text: str) -> float:
 
 
 def from_limit(measured: float | None, limit: float) -> str:
-    """How far ``measured`` is from ``limit``: ``25% over it``; nothing where that says nothing."""
+    """How far ``measured`` is from ``limit``, e.g. ``25% over``; empty where it has no meaning."""
     if measured is None or limit <= 0 or measured < 0:
         return ""
     share = abs(measured - limit) / limit
     if share == 0:
-        return "just it"
-    return f"{number(100 * share)}% {'over' if measured > limit else 'under'} it"
+        return "exactly at the limit"
+    return f"{number(100 * share)}% {'over' if measured > limit else 'under'}"
 
 
 _SINGULAR = {
@@ -54,6 +54,8 @@ _SINGULAR = {
     "errors": "error",
     "replicas": "replica",
     "nodes": "node",
+    "cores": "core",
+    "GPUs": "GPU",
     "characters": "character",
     "tokens": "token",
     "answers": "answer",

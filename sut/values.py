@@ -1,4 +1,4 @@
-"""What every value of a plan or a config is: frozen, strict, its numbers with bounds."""
+"""The base of every value in a plan or a config, and numbers with bounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
-# Bounded: YAML has .inf, JSON and LoadGen have not.
+# Bounded: YAML allows .inf; JSON and LoadGen do not.
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0, le=1e12)]

@@ -1,4 +1,4 @@
-"""Our commands as a user types them, and what they leave behind."""
+"""Commands as a user types them, and the runs they create."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def environment(**changes: str) -> dict[str, str]:
 def submit(
     cwd: Path, *arguments: str, timeout_s: float = 120, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """``python -m sut.submit ARGUMENTS`` in ``cwd``, to its end."""
+    """Run ``python -m sut.submit ARGUMENTS`` in ``cwd`` and wait."""
     return subprocess.run(
         [sys.executable, "-m", "sut.submit", *arguments],
         cwd=cwd,
@@ -77,5 +77,5 @@ def processes_of(run_dir: Path) -> list[str]:
 def until(true: Callable[[], object], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, f"not true within {timeout_s} s"
         time.sleep(0.05)

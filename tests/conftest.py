@@ -1,4 +1,4 @@
-"""What tests of several files share."""
+"""Fixtures of several test files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cluster.cluster import COMPUTE, Cluster
 
 
 def pytest_configure() -> None:
-    # A shell that starts us in the background has us ignore it, and so would all that we start.
+    # A shell ignores SIGINT in a background process, and every child process inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The test cluster of this checkout, up. One that was up before is left up, with its jobs."""
+    """The test cluster of this checkout, up. If it was up before, it stays up with its jobs."""
     if os.geteuid() != 0:
-        pytest.skip("a network of its own needs root")
+        pytest.skip("the test cluster needs root")
     ours = Cluster()
     was_up = ours.is_up()
     ours.up()

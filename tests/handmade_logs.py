@@ -1,6 +1,6 @@
-"""Detail logs made by hand, in the shapes LoadGen gave them from round v5.0 to v6.1.
+"""Handmade detail logs, in LoadGen's formats from round v5.0 to v6.1.
 
-A Server test of 20,000 queries that any round would take; a test changes what it breaks.
+A Server test of 20,000 queries that every round accepts; a test changes what it breaks.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def broken(changes: Mapping[str, Value], round_name: str = "v6.1") -> dict[str, 
 
 
 def ten_queries() -> dict[str, Value]:
-    """TTFT 50 ms, TPOT 38 ms, and nothing wrong but that it is ten queries."""
+    """TTFT 50 ms, TPOT 38 ms; the only defect is that there are ten queries."""
     return server(num=10) | {
         "generated_query_count": 20_000,
         "effective_max_query_count": 10,
@@ -112,7 +112,7 @@ def ten_queries() -> dict[str, Value]:
 
 
 def write(folder: Path, values: Mapping[str, Value], errors: tuple[str, ...] = ()) -> Path:
-    """Write a detail log; ``errors`` come where a running test logs them. Returns ``folder``."""
+    """Write a detail log, with ``errors`` where a test logs them. Returns ``folder``."""
     entries = [(key, value, False) for key, value in values.items()]
     place = [key for key, _, _ in entries].index("power_end")
     entries[place:place] = [("error_runtime", message, True) for message in errors]

@@ -1,4 +1,4 @@
-"""Jobs of several nodes without Slurm: a process a node on this machine, over the loopback."""
+"""Jobs of several nodes without Slurm: one process for each node, on this machine's loopback."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LONG = ("scenarios.server.min_duration_ms=60000",)
 
 
 def plan_for(num_nodes: int, *sets: str, mode: Mode = Mode.PERFORMANCE, **changes: object) -> Plan:
-    """The replay benchmark with a replica on each of some nodes; about a second of measuring."""
+    """The replay benchmark with one replica on each node. It measures for about a second."""
     fast = [f"scenarios.server.{change}" for change in FAST["server"]]
-    # Limits that a busy machine keeps.
+    # Limits that a busy machine meets.
     fast += ["scenarios.server.ttft_latency_ms=20000", "scenarios.server.tpot_latency_ms=2000"]
     fast += ["engine.replay.step_base_us=200", "engine.replay.step_per_sequence_us=0"]
     plan = msgspec.structs.replace(
@@ -43,7 +43,7 @@ def plan_for(num_nodes: int, *sets: str, mode: Mode = Mode.PERFORMANCE, **change
 
 
 def write_plan(plan: Plan, folder: Path) -> RunDir:
-    """A run directory as sut.submit makes it."""
+    """A run directory like those of sut.submit."""
     run_dir = RunDir(folder)
     run_dir.root.mkdir(parents=True, exist_ok=True)
     run_dir.plan.write_bytes(msgspec.json.encode(plan))
@@ -52,7 +52,7 @@ def write_plan(plan: Plan, folder: Path) -> RunDir:
 
 
 class Job:
-    """One attempt of a job; what its nodes print goes into files ``node-<i>.txt`` of the run."""
+    """One attempt of a job. The output of its nodes is in the run's files ``node-<i>.txt``."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Job:
         *,
         absent: Sequence[int] = (),
         attempt: int = 0,
-        within: Mapping[int, Sequence[str]] | None = None,  # a command to run a node's in
+        within: Mapping[int, Sequence[str]] | None = None,  # prefix of a node's command
         env: Mapping[int, Mapping[str, str]] | None = None,
     ) -> None:
         self.run_dir = run_dir
@@ -103,7 +103,7 @@ class Job:
         self.nodes[index].send_signal(number)
 
     def until_measuring(self, phase: str = "performance") -> None:
-        """Wait until LoadGen's samples come back in a phase."""
+        """Wait until a phase has completed samples."""
         until(lambda: any(line.phase == phase and line.completed for line in self.lines()))
 
     def lines(self) -> list[Line]:
@@ -111,7 +111,7 @@ class Job:
         whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
         return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
 
-    def said(self, index: int) -> str:
+    def output(self, index: int) -> str:
         return (self.run_dir.root / f"node-{index}.txt").read_text()
 
     @property
@@ -130,14 +130,14 @@ class Job:
         raise AssertionError(f"replica {replica} has no engine")
 
     def processes(self) -> list[str]:
-        """What is left of the job on this machine."""
+        """The job's remaining processes on this machine."""
         return processes_of(self.run_dir.root)
 
 
 @contextmanager
 def cable() -> Iterator[dict[int, list[str]]]:
-    """Two network namespaces, each with an end, ``wire``, of one cable. Gives the command to run
-    something in each; 192.0.2.1 is the first one's address. Needs root."""
+    """Two network namespaces, each with one end of a cable as the interface ``wire``. Yields the
+    command prefix of each. The first has the address 192.0.2.1. Needs root."""
     names = [f"sut-{side}{os.getpid()}" for side in "ab"]
     try:
         for name in names:
@@ -146,8 +146,9 @@ def cable() -> Iterator[dict[int, list[str]]]:
         for number, name in enumerate(names, 1):
             ip("-n", name, "addr", "add", f"192.0.2.{number}/24", "dev", "wire")
             ip("-n", name, "link", "set", "wire", "up")
-            ip("-n", name, "link", "set", "lo", "up")  # a machine reaches its own address by it
-        for name in names:  # the kernel takes a moment to see the other end
+            # A machine reaches its own address through lo.
+            ip("-n", name, "link", "set", "lo", "up")
+        for name in names:  # the kernel detects the other end after a moment
             until(lambda name=name: "state UP" in ip("-n", name, "link", "show", "wire"))
         yield {index: ["ip", "netns", "exec", name] for index, name in enumerate(names)}
     finally:

@@ -1,8 +1,8 @@
-"""Make LoadGen logs with the real LoadGen (the PyPI wheel) and a system under test
-that answers by the clock.
+"""LoadGen logs from the real LoadGen (the PyPI wheel) and a system under test that answers on a
+schedule.
 
-Each log is made in its own process: LoadGen keeps state for the life of one, and the
-wheel must never share one with ``sut._core``.
+Each log is made in its own process: LoadGen keeps state in one, and the wheel must never share one
+with ``sut._core``.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ DEFAULTS: Settings = {
     "slow_ttft_ms": 0.0,  # ... this TTFT
     "slow_tpot_ms": 1.0,  # ... and this TPOT
     "num_tokens": 8,
-    "report_tokens": None,  # the n_tokens told to LoadGen, when it is to be a lie
+    "report_tokens": None,  # the n_tokens reported to LoadGen, to report a wrong one
     "tokens": {},  # qsl index (as text) -> the sample's output token ids
 }
 
 
 def make(log_dir: Path, **settings: Any) -> Path:
-    """Run one LoadGen test as ``settings`` say (see DEFAULTS); returns ``log_dir``."""
+    """Run one LoadGen test with ``settings`` (see DEFAULTS); returns ``log_dir``."""
     unknown = settings.keys() - DEFAULTS.keys()
     assert not unknown, unknown
     log_dir.mkdir(parents=True)
@@ -53,7 +53,7 @@ def make(log_dir: Path, **settings: Any) -> Path:
 
 @functools.cache
 def ten_queries() -> Path:
-    """A Server run as people try first: ten queries, TTFT 50 ms, TPOT 38 ms, no limit broken."""
+    """A typical first Server run: ten queries, TTFT 50 ms, TPOT 38 ms, no limit exceeded."""
     conf = {"target_qps": 50, "max_query_count": 10}
     return make(_kept() / "ten", user_conf=conf, ttft_ms=50, tpot_ms=38)
 
@@ -68,7 +68,7 @@ def smallest_valid() -> Path:
 
 
 def with_value(key: str, value: object) -> Callable[[str], str]:
-    """An edit of a detail log's text: ``key`` gets ``value``."""
+    """An edit of a detail log's text that sets ``key`` to ``value``."""
 
     def change(text: str) -> str:
         lines = []
@@ -88,12 +88,12 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _kept() -> Path:
-    """A folder that lives as long as this process."""
+    """A folder that exists as long as this process."""
     return Path(_folder().name)
 
 
 class _System:
-    """Completes samples when they are due, every event from one thread as LoadGen demands."""
+    """Completes samples when they are due, every event from one thread as LoadGen requires."""
 
     def __init__(self, settings: Settings, loadgen: Any) -> None:
         self._settings = settings
@@ -132,8 +132,8 @@ class _System:
     def _report(self, is_first: bool, sample_id: int, tokens: list[int]) -> None:
         data = array.array("i", tokens[:1] if is_first else tokens)
         address, length = data.buffer_info()
-        told = self._settings["report_tokens"]
-        num_tokens = len(data) if told is None or is_first else told
+        reported = self._settings["report_tokens"]
+        num_tokens = len(data) if reported is None or is_first else reported
         response = self._loadgen.QuerySampleResponse(
             sample_id, address, length * data.itemsize, num_tokens
         )

@@ -1,4 +1,4 @@
-"""Runs on the test cluster, as its user types them."""
+"""Runs on the test cluster, started as a user starts them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from sut.results import record
 from sut.results.record import Record
 from sut.rundir import RunDir
 
-# Limits that a busy machine keeps, and a load whose length is that of min_duration.
+# Limits that a busy machine meets, and a load that lasts for min_duration.
 PATIENT = ["ttft_latency_ms=20000", "tpot_latency_ms=2000", "target_qps=60"]
 
 
 def replay(seconds: float, *, scenario: str = "server") -> list[str]:
-    """Arguments for a run of the replay benchmark that measures for about so long."""
+    """Arguments of a replay run that measures for about ``seconds``."""
     sets = [*PATIENT, f"min_duration_ms={int(seconds * 1000)}", "min_query_count=470"]
     return [*fast(scenario), *(f"--set=scenarios.{scenario}.{change}" for change in sets)]
 
 
 class ClusterRun:
-    """A run that was submitted: its job, and its files as this machine sees them."""
+    """A submitted run: its job, and its files on this machine."""
 
     def __init__(self, cluster: Cluster, job_id: str, run_dir: str) -> None:
         self._cluster = cluster
         self.job_id = job_id
-        self.name = run_dir  # as a user on the cluster types it
+        self.name = run_dir  # the path on the cluster
         home = "/home/bench"
         self.dir = RunDir(cluster.home() / Path(run_dir).relative_to(home))
 
@@ -58,7 +58,7 @@ class ClusterRun:
         return any(f'"phase":"{phase}"' in line for line in last)
 
     def _sacct(self, column: str) -> str:
-        # Of a requeued job sacct shows the last attempt alone.
+        # sacct shows only the last attempt of a requeued job.
         command = f"sacct -n -X -P -j {self.job_id} -o {column}"
         return self._cluster.run(command).stdout.strip()
 
@@ -79,27 +79,26 @@ def submitted_and_awaited(
 
 
 class Ended(NamedTuple):
-    """What became of a batch job."""
+    """A finished batch job."""
 
     exit_code: int
-    said: str
+    output: str
 
 
 def sbatch(cluster: Cluster, words: str, timeout_s: float = 120) -> Ended:
-    """``sbatch WORDS`` on the login node, and the job's end. sbatch's own --wait looks ever more
-    seldom, up to every half minute."""
+    """``sbatch WORDS`` on the login node, awaited. sbatch's own --wait polls only every 30 s."""
     submitted = cluster.run(f"sbatch --parsable --output=%j.out {words}")
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.strip()
     ended: list[str] = []
 
-    def over() -> bool:
+    def finished() -> bool:
         ended[:] = cluster.run(f"sacct -nXP -j {job} -o end,exitcode").stdout.strip().split("|")
         return len(ended) == 2 and ended[0] not in ("Unknown", "None")
 
-    until(over, timeout_s)
+    until(finished, timeout_s)
     code, _, number = ended[1].partition(":")
-    assert number == "0", f"job {job} was ended by signal {number}"
+    assert number == "0", f"signal {number} ended job {job}"
     return Ended(int(code), (cluster.home() / f"{job}.out").read_text())
 
 
@@ -108,7 +107,7 @@ def latest(cluster: Cluster) -> Record:
 
 
 def leftovers(cluster: Cluster) -> list[str]:
-    """What still runs for the user on the compute nodes, Slurm's own apart."""
+    """The user's processes on the compute nodes, without Slurm's own."""
     return [
         f"{node}: {process.command}"
         for node in COMPUTE
@@ -118,8 +117,8 @@ def leftovers(cluster: Cluster) -> list[str]:
 
 
 def until(done: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Wait; fails when it does not come true in time."""
+    """Wait until ``done()``; fail after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not done():
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain"
+        assert time.monotonic() < deadline, f"timed out after {timeout_s:g} s"
         time.sleep(0.3)

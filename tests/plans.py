@@ -1,4 +1,4 @@
-"""Plans to test with, resolved from the configs we ship."""
+"""Plans for tests, resolved from the shipped configs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay engines under a dispatcher, without a plan: for tests of the core alone."""
+"""Replay engines with a dispatcher and without a plan, for tests of the C++ core."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def request_of(prompt: Sequence[int]) -> bytes:
 
 @contextmanager
 def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_core.Dispatcher]:
-    """A dispatcher whose replicas are ready, over prompts ``[i, i + 1, i + 2]``."""
+    """A dispatcher with ready replicas and the prompts ``[i, i + 1, i + 2]``."""
     store = _core.SampleStore()
     for i in range(num_samples):
         store.add(request_of([i, i + 1, i + 2]), 2, 3)

@@ -1,5 +1,5 @@
-"""Runs to make submissions of: real ones of the replay benchmark, and the same made up to look as
-official ones do, so that each thing that keeps a run out can be tried alone."""
+"""Runs for submissions: real runs of the replay benchmark, and copies that look like official ones,
+so that each reason for a refusal can be tested alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SYSTEM = {
 
 
 def site_file(folder: Path, **changes: Any) -> Path:
-    """A site that tells of its system; a field that is None is left out."""
+    """A site that describes its system; fields that are None are left out."""
     system = {name: value for name, value in {**SYSTEM, **changes}.items() if value is not None}
     path = folder / "site.yaml"
     path.write_bytes(msgspec.yaml.encode({"name": "site", "device": "cuda", "system": system}))
@@ -48,8 +48,8 @@ def site_file(folder: Path, **changes: Any) -> Path:
 
 
 def as_official(run: Path, folder: Path, plan: Any = None, **changes: Any) -> Path:
-    """A copy of a run that reads as one of llama3.1-8b on one A30. ``plan`` are changes to its
-    plan, ``changes`` to its record."""
+    """A copy of a run as if it were of llama3.1-8b on one A30. ``plan`` changes its plan,
+    ``changes`` its record."""
     target = folder / run.name
     shutil.copytree(run.resolve(), target)
     before = record.read(target)
@@ -58,7 +58,7 @@ def as_official(run: Path, folder: Path, plan: Any = None, **changes: Any) -> Pa
 
 
 def write(run: Path, plan: Plan, before: Record, **changes: Any) -> None:
-    """Give a run another plan and record, all files of it agreeing."""
+    """Replace the plan and the record of a run, consistently in all its files."""
     run_dir = RunDir(run)
     run_dir.plan.write_bytes(msgspec.json.encode(plan))
     run_dir.user_conf.write_text(plan.user_conf())

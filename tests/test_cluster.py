@@ -1,4 +1,4 @@
-"""The test cluster itself: what tests that stand on it take for granted."""
+"""The test cluster itself: what other cluster tests rely on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.cluster import STATES, Cluster
 IMAGE = "/opt/images/mlperf-sut-cpu.sif"
 
 
-def test_a_job_runs_the_image_on_both_nodes_as_an_ordinary_user(idle: Cluster) -> None:
+def test_a_job_runs_the_image_on_both_nodes(idle: Cluster) -> None:
     code = "import os, platform, sut._core; print(platform.node(), os.getuid())"
     done = idle.run(f"srun -N2 --gres=gpu:a30:1 apptainer exec {IMAGE} python3 -c '{code}'")
 
@@ -21,7 +21,7 @@ def test_a_job_runs_the_image_on_both_nodes_as_an_ordinary_user(idle: Cluster) -
     assert until(lambda: last_state(idle), "COMPLETED")
 
 
-def test_a_command_has_its_exit_code_and_sees_the_project_anywhere(idle: Cluster) -> None:
+def test_a_command_sees_the_project_on_every_node(idle: Cluster) -> None:
     assert idle.run("exit 7").returncode == 7
     assert idle.run("cd /tmp && python -c 'import sut, submitit'", node="jw3").returncode == 0
     assert idle.run("touch /opt/mlperf-sut/x").returncode != 0
@@ -36,23 +36,23 @@ srun bash -c 'trap "echo notice" TERM; for i in {1..100}; do sleep 1; done'
 
 
 @pytest.mark.long
-def test_a_low_job_makes_room_for_a_high_one_after_a_notice_and_runs_again(idle: Cluster) -> None:
+def test_a_preempted_job_gets_notice_and_is_requeued(idle: Cluster) -> None:
     (idle.home() / "low.sh").write_text(LOW_JOB)
-    said = idle.home() / "low.txt"
+    output = idle.home() / "low.txt"
     low = submit(idle, "low.sh")
-    assert until(said.exists, True)
+    assert until(output.exists, True)
     high = submit(idle, "--qos=high --nodelist=jw2 --exclusive --wrap 'sleep 1'")
 
     assert until(lambda: state(idle, high), "COMPLETED", 90)
     assert until(lambda: state(idle, low), "RUNNING", 60)
-    assert until(lambda: said.read_text().count("start"), 2)
-    assert "notice" in said.read_text()
+    assert until(lambda: output.read_text().count("start"), 2)
+    assert "notice" in output.read_text()
 
 
 @pytest.mark.long
-def test_a_node_without_power_loses_its_jobs_and_comes_back_by_itself(idle: Cluster) -> None:
+def test_jobs_of_a_dead_node_are_requeued(idle: Cluster) -> None:
     job = submit(idle, "-N2 --requeue --wrap 'srun sleep 200'")
-    assert until(lambda: len(idle.processes("jw3")), 1)  # of a step that has begun
+    assert until(lambda: len(idle.processes("jw3")), 1)  # of a started step
     idle.power_off("jw3")
 
     assert until(lambda: node_state(idle, "jw3"), "down*", 90)
@@ -63,7 +63,7 @@ def test_a_node_without_power_loses_its_jobs_and_comes_back_by_itself(idle: Clus
 
 
 @pytest.mark.long
-def test_a_cut_link_is_noticed_and_mended(idle: Cluster) -> None:
+def test_a_cut_link_is_detected_and_restored(idle: Cluster) -> None:
     idle.cut_link("jw3")
     assert idle.run("ping -c1 -W1 jw3").returncode != 0
     assert until(lambda: node_state(idle, "jw3"), "down*", 90)
@@ -79,9 +79,7 @@ def test_scrontab_starts_jobs(idle: Cluster) -> None:
 
 
 @pytest.mark.long
-def test_two_checkouts_have_a_cluster_each_and_one_that_goes_down_leaves_nothing(
-    idle: Cluster, tmp_path: Path
-) -> None:
+def test_two_checkouts_have_separate_clusters(idle: Cluster, tmp_path: Path) -> None:
     other = Cluster(tmp_path)
     other.up()
     try:
@@ -96,7 +94,7 @@ def test_two_checkouts_have_a_cluster_each_and_one_that_goes_down_leaves_nothing
 
 
 def traces(cluster: Cluster) -> list[str]:
-    """What of a cluster is on this machine: namespaces, files, mounts, processes."""
+    """What a cluster has on this machine: namespaces, files, mounts, processes."""
     lines = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.splitlines()
     lines += [str(path) for path in STATES.iterdir()]
     lines += Path("/proc/mounts").read_text().splitlines()

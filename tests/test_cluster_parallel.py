@@ -1,17 +1,15 @@
-"""One model over two nodes answers as it does on one: real vLLM on the test cluster."""
+"""A model split over two nodes answers as on one: real vLLM on the test cluster."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from cli import ROOT
 from cluster.cluster import USER_ID, Cluster
 from on_cluster import latest, submitted_and_awaited
+from pad_heads import pad
 
 from sut.inputs import model
 from sut.results import accuracy
@@ -24,11 +22,9 @@ pytestmark = [pytest.mark.long, pytest.mark.own_cache]
 
 @pytest.fixture
 def padded(idle: Cluster, tmp_path: Path) -> str:
-    """The embedded model with heads that two ranks can share, as the nodes see it."""
+    """The embedded model with head counts that two ranks divide, in a folder the nodes share."""
     folder = tmp_path / "padded"
-    script = ROOT / "tools" / "pad_heads.py"
-    command = [sys.executable, script, model.embedded(), folder, "--heads", "12", "--kv-heads", "4"]
-    subprocess.run(list(map(str, command)), check=True)
+    pad(model.embedded(), folder, heads=12, kv_heads=4)
     shared = idle.home() / "padded"
     shutil.copytree(folder, shared, dirs_exist_ok=True)
     for path in [shared, *shared.rglob("*")]:
@@ -37,7 +33,7 @@ def padded(idle: Cluster, tmp_path: Path) -> str:
 
 
 def answers(cluster: Cluster, *arguments: str) -> dict[int, list[int]]:
-    """Token ids of the first articles, one at a time, as LoadGen logged them."""
+    """The answers' token ids for the first articles, from LoadGen's log."""
     sets = [
         f"scenarios.singlestream.accuracy_sample_count={NUM_ARTICLES}",
         "engine.dtype=float32",
@@ -47,16 +43,14 @@ def answers(cluster: Cluster, *arguments: str) -> dict[int, list[int]]:
     for change in sets:
         command += ["--set", change]
     done = submitted_and_awaited(cluster, *command, timeout_s=900)
-    assert done.returncode in (0, 1), done.stdout + done.stderr  # the gates are for all articles
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # the gates apply to all articles
     assert latest(cluster).status == "completed"
     folder = cluster.home() / "runs/latest/loadgen/accuracy"
     return accuracy.read_answers(folder, NUM_ARTICLES)
 
 
 @pytest.mark.timeout(3000)
-def test_tensor_and_pipeline_parallel_across_nodes_give_the_answers_of_one_node(
-    idle: Cluster, padded: str
-) -> None:
+def test_parallelism_across_nodes_keeps_the_answers(idle: Cluster, padded: str) -> None:
     of_padded = ["--set", "model.name=padded", "--set", "model.embedded=false"]
     of_padded += ["--set", f"site.models={{padded: {padded}}}"]
     alone = answers(idle, "--nodes", "jw2")

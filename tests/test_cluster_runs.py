@@ -37,27 +37,27 @@ def test_both_nodes_are_one_system_under_one_loadgen(idle: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("script", "num_replicas"), [("single", 1), ("multi", 2)])
-def test_a_batch_script_runs_and_its_jobs_exit_code_is_the_runs(
+def test_a_batch_script_exits_with_its_runs_code(
     idle: Cluster, script: str, num_replicas: int
 ) -> None:
     script = f"/opt/mlperf-sut/slurm/{script}.sh"
     assert sbatch(idle, f"{script} --config replay --preset quick").exit_code == 1
     assert latest(idle).verdict == "INVALID"
     done = sbatch(idle, f"{script} --config replay")
-    assert done.exit_code == 0, done.said
+    assert done.exit_code == 0, done.output
     assert latest(idle).verdict == "VALID" and len(latest(idle).plan.replicas) == num_replicas
     again = sbatch(idle, f"{script} runs/{latest(idle).run_id}")
-    assert again.exit_code == 2 and "is complete" in again.said
+    assert again.exit_code == 2 and "is complete" in again.output
 
 
 @pytest.mark.long
 def test_two_nodes_give_twice_the_throughput_of_one(idle: Cluster) -> None:
-    # Slow engines: their model of time is what limits them, not this machine's two cores.
+    # Slow engines: their service model limits them, not this machine's two cores.
     slow = ["--config", "replay", "--scenario", "offline"]
     for change in (
         "scenarios.offline.target_qps=40",
         "scenarios.offline.min_query_count=960",
-        "generation.min_tokens=64",  # all answers of one length: no tail
+        "generation.min_tokens=64",  # answers of equal length: no tail
         "scenarios.offline.min_duration_ms=1000",
         "engine.max_num_seqs=16",
         "engine.replay.step_base_us=5000",
@@ -72,7 +72,7 @@ def test_two_nodes_give_twice_the_throughput_of_one(idle: Cluster) -> None:
 
 
 @pytest.mark.long
-def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) -> None:
+def test_two_jobs_on_shared_nodes_do_not_collide(idle: Cluster) -> None:
     site = "name: shared\nnodes: [{name: jw2}, {name: jw3}]\ninterface: eth0\n"
     site += "run_root: ~/runs\ncache: ~/.cache/mlperf-sut\nslurm: {memory_gib: 2, load_min: 3}\n"
     site += "container: {image: /opt/images/mlperf-sut-cpu.sif}\n"
@@ -87,21 +87,19 @@ def test_two_jobs_of_one_user_on_the_same_nodes_do_not_collide(idle: Cluster) ->
 
 
 @pytest.mark.long
-def test_a_run_directory_that_another_job_has_is_refused(idle: Cluster) -> None:
+def test_refuses_a_run_directory_in_use(idle: Cluster) -> None:
     run = submit(idle, *replay(100), "--nodes", "jw2", "--set", "site.slurm.memory_gib=1")
     until(run.has_measured)
     beside = "--nodelist=jw2 --gres=none --mem=1G"
     second = sbatch(idle, f"{beside} /opt/mlperf-sut/slurm/single.sh {run.name}")
     assert second.exit_code == 2
-    assert f"job {run.job_id} is RUNNING and has this run directory" in second.said
+    assert f"the run directory is in use ({run.name}): job {run.job_id} is RUNNING" in second.output
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["power", "link"])
-def test_a_lost_node_is_named_and_the_requeued_job_goes_on_by_phase(
-    idle: Cluster, how: str
-) -> None:
+def test_a_run_continues_by_phase_after_node_loss(idle: Cluster, how: str) -> None:
     run = submit(idle, *replay(8), "--mode", "all", *BOTH)
     until(lambda: run.has_measured("accuracy"))
     done_before = run.dir.samples("performance").read_text()
@@ -129,7 +127,7 @@ def test_a_lost_node_is_named_and_the_requeued_job_goes_on_by_phase(
 
 
 @pytest.mark.long
-def test_a_preempted_job_is_requeued_and_starts_its_phase_anew(idle: Cluster) -> None:
+def test_a_preempted_job_repeats_its_phase(idle: Cluster) -> None:
     low = submit(idle, *replay(15), "--nodes", "jw2", "--set", "site.slurm.qos=low")
     until(low.has_measured)
     idle.run("sbatch --qos=high --nodelist=jw2 --exclusive --wrap 'sleep 1'")
@@ -146,7 +144,7 @@ def test_a_preempted_job_is_requeued_and_starts_its_phase_anew(idle: Cluster) ->
 
 
 @pytest.mark.long
-def test_near_the_wall_limit_a_run_ends_truncated_with_what_it_measured(idle: Cluster) -> None:
+def test_a_run_is_truncated_near_the_wall_limit(idle: Cluster) -> None:
     changes = ["--set", "site.slurm.signal_delay_s=30", "--set", "site.slurm.load_min=1"]
     run = submit(idle, *replay(100), *BOTH, *changes)
     until(run.has_measured)
@@ -161,7 +159,7 @@ def test_near_the_wall_limit_a_run_ends_truncated_with_what_it_measured(idle: Cl
     assert leftovers(idle) == []
 
 
-def test_scancel_leaves_a_record_and_no_process_on_any_node(idle: Cluster) -> None:
+def test_scancel_leaves_a_record_and_no_process(idle: Cluster) -> None:
     run = submit(idle, *replay(100), *BOTH)
     until(run.has_measured)
     idle.run(f"scancel {run.job_id}")
@@ -171,7 +169,7 @@ def test_scancel_leaves_a_record_and_no_process_on_any_node(idle: Cluster) -> No
     assert failure is not None and failure.code == "cancelled"
 
 
-def test_a_run_directory_with_spaces_and_quotes_works_to_the_end(idle: Cluster) -> None:
+def test_a_run_directory_may_contain_spaces_and_quotes(idle: Cluster) -> None:
     root = '/home/bench/it\'s "my" runs, all'
     done = submitted_and_awaited(
         idle, *replay(2), *BOTH, "--set", f"site.run_root={root!r}".replace("\\'", "''")
@@ -195,19 +193,19 @@ def _code(run: ClusterRun) -> str:
 
 
 @pytest.mark.long
-def test_nights_are_compared_with_those_before_and_never_overlap(idle: Cluster) -> None:
+def test_nightly_jobs_compare_and_never_overlap(idle: Cluster) -> None:
     command = "sbatch --parsable /opt/mlperf-sut/slurm/nightly.sh --config replay"
     jobs = [idle.run(command).stdout.strip() for _ in range(2)]
     assert "Dependency" in idle.run(f"squeue -h -j {jobs[1]} -o %r").stdout
     for job in jobs:
         until(lambda job=job: "COMPLETED" in idle.run(f"sacct -nXP -j {job} -o state").stdout, 120)
-    said = (idle.home() / f"slurm-{jobs[1]}.out").read_text()
-    assert "VALID" in said and "earlier" in said
+    output = (idle.home() / f"slurm-{jobs[1]}.out").read_text()
+    assert "VALID" in output and "earlier" in output
 
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-def test_a_job_of_scrontab_makes_a_run_every_time(idle: Cluster) -> None:
+def test_every_scrontab_job_makes_a_run(idle: Cluster) -> None:
     table = "#SCRON --job-name=sut-nightly --nodes=2 --ntasks-per-node=1 --gres=gpu:1 --mem=0 "
     table += "--time=04:00:00 --signal=USR2@120 --dependency=singleton --open-mode=append\n"
     table += "* * * * * cd /opt/mlperf-sut && bash slurm/nightly.sh --config replay\n"
@@ -215,9 +213,9 @@ def test_a_job_of_scrontab_makes_a_run_every_time(idle: Cluster) -> None:
     runs = idle.home() / "runs"
     before = {path.name for path in runs.iterdir()} if runs.is_dir() else set()
 
-    def over() -> list[str]:
+    def completed() -> list[str]:
         records = {path.parent.name: path for path in runs.glob("*-replay-*/record.json")}
         mine = [path for name, path in records.items() if name not in before]
         return [path.parent.name for path in mine if record.read(path).status == "completed"]
 
-    until(lambda: len(over()) >= 2, 300)
+    until(lambda: len(completed()) >= 2, 300)

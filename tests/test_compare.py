@@ -1,4 +1,4 @@
-"""Runs are compared, and a regression is one only beyond noise."""
+"""sut.compare: a change is a regression only beyond noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loadgen_logs import smallest_valid, ten_queries
 from records import PLAN, accuracy, completed, failed, performance
 
 from sut.errors import InputError
-from sut.history.difference import Comparison, Difference, Run, compare, compare_with_history
+from sut.history.comparison import Comparison, Difference, Run, compare, compare_with_history
 from sut.plan.benchmark import Scenario
 from sut.results import record
 from sut.results.record import Record
@@ -50,14 +50,14 @@ def of(comparison: Comparison, figure: str) -> Difference:
     return next(d for d in comparison.differences if d.figure == figure)
 
 
-def test_a_run_like_the_earlier_ones_is_within_noise() -> None:
+def test_calls_a_similar_run_within_noise() -> None:
     earlier = runs(50, 51, 49, 50.5, 49.5)
     comparison = compare_with_history(Run(name="new", record=measured(50.8)), earlier, 0.02)
     assert of(comparison, "TTFT p99").word == "within noise" and comparison.regressions == ()
     assert "5 earlier runs" in comparison.noise
 
 
-def test_a_run_far_from_the_earlier_ones_is_a_regression_and_its_figure_is_named() -> None:
+def test_names_the_figure_of_a_regression() -> None:
     earlier = runs(50, 51, 49, 50.5, 49.5)
     comparison = compare_with_history(Run(name="new", record=measured(60)), earlier, 0.02)
     ttft = of(comparison, "TTFT p99")
@@ -65,22 +65,22 @@ def test_a_run_far_from_the_earlier_ones_is_a_regression_and_its_figure_is_named
     assert comparison.regressions == ("TTFT p99 is 20.0% worse",)
 
 
-def test_what_is_lower_is_better_for_a_latency_and_worse_for_throughput() -> None:
+def test_lower_is_better_only_for_latency() -> None:
     earlier = runs(50, 51, 49, 50.5, 49.5)
     new = Run(name="new", record=measured(40, tokens_per_s=900))
     comparison = compare_with_history(new, earlier, 0.02)
     assert of(comparison, "TTFT p99").word == "better"
-    assert of(comparison, "throughput").word == "worse"  # the earlier ones are all the same
+    assert of(comparison, "throughput").word == "worse"  # all earlier ones are equal
     assert comparison.regressions == ("throughput is 10.0% worse",)
 
 
-def test_what_gets_worse_by_less_than_the_tolerance_is_no_regression() -> None:
+def test_ignores_changes_below_the_tolerance() -> None:
     earlier = runs(50, 50.01, 49.99, 50)
     comparison = compare_with_history(Run(name="new", record=measured(50.5)), earlier, 0.02)
     assert of(comparison, "TTFT p99").word == "worse" and comparison.regressions == ()
 
 
-def test_with_two_earlier_runs_the_noise_is_not_known() -> None:
+def test_two_earlier_runs_leave_noise_unknown() -> None:
     comparison = compare_with_history(Run(name="new", record=measured(90)), runs(50, 50), 0.02)
     assert of(comparison, "TTFT p99").word == "noise not known" and comparison.regressions == ()
 
@@ -89,15 +89,15 @@ def test_with_two_earlier_runs_the_noise_is_not_known() -> None:
     ("after", "words"),
     [
         (failed(record.Failure(code="engine_died", message="exit 1")), "FAILED: engine_died"),
-        (completed(performance(ten_queries())), "INVALID: It ran"),
+        (completed(performance(ten_queries())), "INVALID: performance, min_duration: It ran"),
     ],
 )
-def test_a_verdict_that_is_lost_is_a_regression(after: Record, words: str) -> None:
+def test_a_lost_verdict_is_a_regression(after: Record, words: str) -> None:
     comparison = compare_with_history(Run(name="new", record=after), runs(50), 0.02)
     assert "it was VALID and is " + words in comparison.regressions[0]
 
 
-def test_two_runs_are_compared_by_what_differs_between_runs_of_their_plans() -> None:
+def test_repeats_of_both_plans_give_the_noise() -> None:
     before = Run(name="a", record=measured(50))
     after = Run(name="b", record=other_plan(60)[0])
     repeats = [measured(51), measured(49), *other_plan(61, 59)]
@@ -107,27 +107,36 @@ def test_two_runs_are_compared_by_what_differs_between_runs_of_their_plans() -> 
     assert comparison.changed == ("plan.engine.max_num_seqs: 16 -> 32",)
 
 
-def test_an_outlier_does_not_hide_itself_among_the_repeats() -> None:
+def test_an_outlier_does_not_widen_its_own_noise() -> None:
     outlier = Run(name="b", record=measured(90))
     repeats = [measured(value) for value in (50, 51, 49, 50)]
     comparison = compare(Run(name="a", record=measured(50)), outlier, repeats, 0.02)
     assert of(comparison, "TTFT p99").word == "worse"
 
 
-def test_without_samples_and_repeats_there_are_numbers_and_no_intervals() -> None:
+def test_one_run_on_each_side_gives_no_intervals() -> None:
     comparison = compare(*runs(50, 60), [], 0.02)
     ttft = of(comparison, "TTFT p99")
     assert ttft.change == pytest.approx(0.2) and (ttft.low, ttft.high) == (None, None)
-    assert "no samples of run-0 and run-1" in comparison.noise and comparison.regressions == ()
+    assert ttft.word == "noise not known" and comparison.regressions == ()
+    assert comparison.noise == "not known: with one run on each side, noise cannot be judged"
 
 
-def test_runs_of_different_scenarios_are_not_compared() -> None:
+def test_too_few_repeats_give_no_intervals() -> None:
+    comparison = compare(*runs(50, 60), [measured(51), measured(49)], 0.02)
+    assert of(comparison, "TTFT p99").word == "noise not known"
+    assert comparison.noise == "not known: too few repeated runs, 2 of the same plans"
+
+
+def test_refuses_runs_of_different_scenarios() -> None:
     plan = msgspec.structs.replace(PLAN, scenario=Scenario.OFFLINE)
-    with pytest.raises(InputError, match=r"scenario server.*offline"):
+    with pytest.raises(
+        InputError, match=r"b is not comparable with run-0: plan.scenario: server -> offline"
+    ):
         compare(*runs(50), Run(name="b", record=measured(plan=plan)), [], 0.02)
 
 
-def test_accuracy_scores_are_shown_and_their_gates_decide() -> None:
+def test_shows_scores_without_judging_them() -> None:
     before, after = (
         completed(performance(smallest_valid()), accuracy(score)) for score in (31.0, 30.5)
     )
@@ -135,7 +144,7 @@ def test_accuracy_scores_are_shown_and_their_gates_decide() -> None:
     assert of(comparison, "rouge1").after == 30.5 and comparison.regressions == ()
 
 
-def test_other_software_is_named() -> None:
+def test_names_a_package_that_changed() -> None:
     before, after = measured(), measured()
     packages = {**after.environment.packages, "vllm": "0.99.0"}
     environment = msgspec.structs.replace(after.environment, packages=packages)
@@ -168,51 +177,51 @@ def nights(cwd: Path, ttft_ms: Sequence[float]) -> None:
         run.plan.write_bytes(msgspec.json.encode(PLAN))
 
 
-def test_a_nightly_run_that_regressed_ends_with_1_and_names_it(tmp_path: Path) -> None:
+def test_exits_with_1_for_a_nightly_regression(tmp_path: Path) -> None:
     nights(tmp_path, [50, 51, 49, 50, 75])
     shown = command(tmp_path, "night-5", "--fail-on-regression")
     assert shown.returncode == 1, shown.stderr
     assert "REGRESSION: TTFT p99 is 50.0% worse" in shown.stdout
     assert "not verified by MLCommons" in shown.stdout
     assert command(tmp_path, "night-5").returncode == 0
-    # The earlier ones alone count: what came later is not looked at.
+    # Later runs are ignored.
     assert command(tmp_path, "night-4", "--fail-on-regression").returncode == 0
 
 
-def test_a_nightly_run_within_noise_ends_with_0(tmp_path: Path) -> None:
+def test_exits_with_0_within_noise(tmp_path: Path) -> None:
     nights(tmp_path, [50, 51, 49, 50, 50.5])
     shown = command(tmp_path, "night-5", "--fail-on-regression")
     assert shown.returncode == 0 and "within noise" in shown.stdout
     assert "REGRESSION" not in shown.stdout
 
 
-def test_a_tolerance_is_given_in_percent(tmp_path: Path) -> None:
+def test_takes_the_tolerance_in_percent(tmp_path: Path) -> None:
     nights(tmp_path, [50, 51, 49, 50, 75])
     tolerant = command(tmp_path, "night-5", "--fail-on-regression", "--tolerance", "60")
     assert tolerant.returncode == 0
 
 
-def test_the_first_night_is_no_failure(tmp_path: Path) -> None:
+def test_accepts_the_first_run_of_a_plan(tmp_path: Path) -> None:
     nights(tmp_path, [50])
     shown = command(tmp_path, "night-1", "--fail-on-regression")
     assert shown.returncode == 0 and "no earlier run of its plan" in shown.stderr
 
 
-def test_the_comparison_is_told_to_programs_too(tmp_path: Path) -> None:
+def test_prints_json(tmp_path: Path) -> None:
     nights(tmp_path, [50, 51, 49, 50, 75])
-    (told,) = json.loads(command(tmp_path, "night-5", "--json").stdout)
-    assert told["after"] == "night-5" and len(told["before"]) == 4
-    ttft = next(d for d in told["differences"] if d["figure"] == "TTFT p99")
+    (printed,) = json.loads(command(tmp_path, "night-5", "--json").stdout)
+    assert printed["after"] == "night-5" and len(printed["before"]) == 4
+    ttft = next(d for d in printed["differences"] if d["figure"] == "TTFT p99")
     assert ttft["word"] == "worse" and ttft["low"] < ttft["change"] < ttft["high"]
 
 
-def test_what_is_no_run_is_told(tmp_path: Path) -> None:
+def test_refuses_an_unknown_run(tmp_path: Path) -> None:
     nights(tmp_path, [50])
     shown = command(tmp_path, "night-1", "night-2")
     assert shown.returncode == 2 and "night-2: no such run" in shown.stderr
 
 
-def test_real_runs_are_compared_by_their_samples(tmp_path: Path) -> None:
+def test_compares_real_runs_and_hints_at_repeats(tmp_path: Path) -> None:
     longer = [*fast(), *set_arguments(["scenarios.server.min_duration_ms=1500"])]
     slower = set_arguments(["engine.replay.step_base_us=1000"])
     for arguments in (longer, longer, [*longer, *slower]):
@@ -220,11 +229,14 @@ def test_real_runs_are_compared_by_their_samples(tmp_path: Path) -> None:
     one, again, slow = sorted(
         path.name for path in (tmp_path / "runs").iterdir() if path.name.startswith("2")
     )
-    shown = json.loads(command(tmp_path, one, again, slow, "--json").stdout)
-    assert [comparison["after"] for comparison in shown] == [again, slow]
-    for comparison in shown:
-        assert "from their samples" in comparison["noise"]
-        assert all(d["low"] is not None for d in comparison["differences"])
-    tpot = next(d for d in shown[1]["differences"] if d["figure"] == "TPOT p50")
-    assert tpot["word"] == "worse" and tpot["low"] > 0.5
-    assert "plan.engine.replay.step_base_us: 200.0 -> 1000.0" in shown[1]["changed"]
+    shown = command(tmp_path, one, again, slow, "--json")
+    hint = f"python -m sut.submit --again {tmp_path / 'runs' / one}"
+    assert shown.stderr == f"hint: repeat the runs to measure noise: {hint}\n"
+    comparisons = json.loads(shown.stdout)
+    assert [comparison["after"] for comparison in comparisons] == [again, slow]
+    for comparison in comparisons:
+        assert "noise cannot be judged" in comparison["noise"]
+        assert all(d["low"] is None for d in comparison["differences"])
+    tpot = next(d for d in comparisons[1]["differences"] if d["figure"] == "TPOT p50")
+    assert tpot["word"] == "noise not known" and tpot["change"] > 0.5
+    assert "plan.engine.replay.step_base_us: 200.0 -> 1000.0" in comparisons[1]["changed"]

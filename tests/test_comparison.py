@@ -1,4 +1,4 @@
-"""Runs side by side: a distributed run is one measurement, and no sum of two is ever shown."""
+"""sut.campaign: a distributed run is one measurement, and no sum of two is ever shown."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from loadgen_logs import make, smallest_valid, ten_queries
 from records import NODES, PLAN, REPLICAS, completed, failed, performance
 from test_report_html import Page
 
-from sut.history import side_by_side
-from sut.history.side_by_side import Run
-from sut.launch.campaign import Member, Started
+from sut.history import campaign_page
+from sut.history.comparison import Run
+from sut.launch.members import Member, Started
 from sut.plan.benchmark import Preset, Scenario, ScenarioSettings
 from sut.results import record
 from sut.results.record import Failure, PhaseRecord, Record
@@ -64,10 +64,10 @@ def speed(run: Run) -> float:
     return value
 
 
-def test_scaling_is_held_against_the_nodes_alone_and_their_sum_is_not_shown(
+def test_compares_scaling_with_each_node_alone(
     campaign: list[Run],
 ) -> None:
-    text = side_by_side.render("Is it one system?", campaign)
+    text = campaign_page.render("Is it one system?", campaign)
     jw2, jw3, both = map(speed, campaign)
     efficiency = both / (jw2 + jw3)
     assert f"a scaling efficiency of {efficiency:.1%}" in text
@@ -76,8 +76,8 @@ def test_scaling_is_held_against_the_nodes_alone_and_their_sum_is_not_shown(
     assert f"{both:,.0f} tokens/s measured by one LoadGen" in text
 
 
-def test_every_run_and_every_node_of_it_has_its_row(campaign: list[Run]) -> None:
-    text = side_by_side.render("Campaign", campaign)
+def test_every_run_and_node_has_a_row(campaign: list[Run]) -> None:
+    text = campaign_page.render("Campaign", campaign)
     assert text.startswith("# Campaign\n")
     for run in campaign:
         assert re.search(rf"\| {re.escape(run.name)} \| VALID \| 50 \| {speed(run):,.0f} \|", text)
@@ -85,15 +85,15 @@ def test_every_run_and_every_node_of_it_has_its_row(campaign: list[Run]) -> None
     assert "Result not verified by MLCommons Association." in text
 
 
-def test_the_page_shows_the_same_and_needs_no_network(campaign: list[Run]) -> None:
-    text = side_by_side.render_html("Campaign", campaign)
+def test_the_page_needs_no_network(campaign: list[Run]) -> None:
+    text = campaign_page.render_html("Campaign", campaign)
     page = Page(text)
     assert "scaling efficiency" in page.text and page.tags.count("svg") == 1
     assert "script" not in page.tags and 'class="good"' in text
     assert page.text.count("jw2+jw3, offline") >= 4
 
 
-def test_in_server_the_load_offered_is_told_beside_the_scaling() -> None:
+def test_reports_the_offered_load_in_server() -> None:
     phase = performance(smallest_valid())
     double = ScenarioSettings(target_qps=100)
     runs = [
@@ -101,31 +101,36 @@ def test_in_server_the_load_offered_is_told_beside_the_scaling() -> None:
         Run(name="jw3", record=on(phase, "jw3")),
         Run(name="both", record=on(phase, "jw2", "jw3", loadgen_settings=double)),
     ]
-    text = side_by_side.render("x", runs)
-    assert "The load offered was 2.00 times theirs" in text
+    text = campaign_page.render("x", runs)
+    assert "The offered load was 2.00 times theirs" in text
 
 
-def test_runs_of_different_settings_are_not_compared() -> None:
+def test_refuses_to_scale_runs_of_different_settings() -> None:
     phase = performance(smallest_valid())
     runs = [
         Run(name="jw2", record=on(phase, "jw2", preset=Preset.SMOKE)),
         Run(name="jw3", record=on(phase, "jw3")),
         Run(name="both", record=on(phase, "jw2", "jw3")),
     ]
-    text = side_by_side.render("x", runs)
-    assert "differ in preset: not compared" in text and "efficiency" not in text
+    text = campaign_page.render("x", runs)
+    assert (
+        "both: not comparable with its nodes alone: plan.preset: quick -> smoke" in text
+        and "efficiency" not in text
+    )
 
 
-def test_a_missing_single_is_named() -> None:
+def test_names_a_missing_single_run() -> None:
     phase = performance(smallest_valid())
     runs = [
         Run(name="jw2", record=on(phase, "jw2")),
         Run(name="both", record=on(phase, "jw2", "jw3")),
     ]
-    assert "no run of jw3 alone is among these" in side_by_side.render("x", runs)
+    assert "both: no scaling efficiency without a run of jw3 alone" in campaign_page.render(
+        "x", runs
+    )
 
 
-def test_a_run_that_is_not_valid_is_shown_with_its_reasons() -> None:
+def test_shows_why_runs_are_not_valid() -> None:
     phase = performance(smallest_valid())
     died = Failure(code="engine_died", message="replica 1 ended", replica=1)
     runs = [
@@ -135,28 +140,27 @@ def test_a_run_that_is_not_valid_is_shown_with_its_reasons() -> None:
         Run(name="died", record=failed(died)),
         Run(name="pending", record=None),
     ]
-    text, html = side_by_side.render("x", runs), side_by_side.render_html("x", runs)
+    text, html = campaign_page.render("x", runs), campaign_page.render_html("x", runs)
     assert "- jw2: performance, min_duration: " in text
     assert "Not VALID: jw2." in text
     assert "- died: engine_died: replica 1 ended" in text
-    assert "| pending | no record | - |" in text and "it left no record" in text
+    assert "| pending | no record | - |" in text and "- pending: no record: " in text
     assert 'class="bad"' in html
 
 
-def test_a_login_node_needs_neither_numpy_nor_matplotlib(
-    campaign: list[Run], tmp_path: Path
-) -> None:
+def test_a_login_node_imports_nothing_heavy(campaign: list[Run], tmp_path: Path) -> None:
     for n, run in enumerate(campaign):
         assert run.record is not None
         record.write(run.record, RunDir(tmp_path / str(n)))
     program = f"""
 import json, sys
 from pathlib import Path
-from sut.history import side_by_side
+from sut.history import campaign_page
+from sut.history.comparison import Run
 from sut.results import record
 folders = sorted(Path({str(tmp_path)!r}).iterdir())
-runs = [side_by_side.Run(name=p.name, record=record.read(p)) for p in folders]
-html = side_by_side.render_html("x", runs)
+runs = [Run(name=p.name, record=record.read(p)) for p in folders]
+html = campaign_page.render_html("x", runs)
 heavy = ("numpy", "matplotlib", "torch", "vllm", "sut._core")
 print(json.dumps([name for name in heavy if name in sys.modules]))
 """
@@ -167,9 +171,7 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
     assert json.loads(run.stdout) == []
 
 
-def test_a_campaigns_folder_gets_the_comparison_of_what_is_there(
-    campaign: list[Run], tmp_path: Path
-) -> None:
+def test_compares_the_finished_runs_of_a_campaign(campaign: list[Run], tmp_path: Path) -> None:
     members = []
     for n, run in enumerate(campaign):
         run_dir = RunDir(tmp_path / str(n))

@@ -1,4 +1,4 @@
-"""Building images: what is refused, and what goes in."""
+"""Building images: refusals and contents."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BUILD = ROOT / "containers" / "build.sh"
 IMAGE = "/opt/images/mlperf-sut-cpu.sif"
 
 
-def test_an_image_is_not_built_in_a_job() -> None:
+def test_refuses_to_build_in_a_job() -> None:
     done = build("cpu", SLURM_JOB_ID="7")
 
     assert done.returncode == 1
-    assert "not built inside of a job" in done.stderr
+    assert "cannot be built inside a job" in done.stderr
 
 
-def test_a_cuda_image_asks_for_its_base_and_says_how_to_find_it() -> None:
+def test_a_cuda_image_requires_its_base() -> None:
     done = build("cuda")
 
     assert done.returncode == 1
@@ -30,14 +30,14 @@ def test_a_cuda_image_asks_for_its_base_and_says_how_to_find_it() -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["rocm"], ["cpu", "--fast", "1"], ["cpu", "--only", "x"]])
-def test_what_build_does_not_know_is_refused(words: list[str]) -> None:
+def test_refuses_unknown_arguments(words: list[str]) -> None:
     done = build(*words)
 
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
 
 
-def test_the_hash_of_the_sources_is_of_what_goes_into_the_image(tmp_path: Path) -> None:
+def test_the_source_hash_covers_the_images_files(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     subprocess.run(["git", "clone", "-q", "--shared", ROOT, checkout], check=True)
     before = sources(checkout)
@@ -49,7 +49,7 @@ def test_the_hash_of_the_sources_is_of_what_goes_into_the_image(tmp_path: Path) 
     assert sources(checkout) != before
 
 
-def test_only_what_python_lacks_is_asked_for(tmp_path: Path) -> None:
+def test_lists_only_missing_packages(tmp_path: Path) -> None:
     lock = tmp_path / "a.lock"
     lock.write_text(
         "# made by\nno-such==1 \\\n    --hash=x\n    # via y\nPyYAML==0 \\\n    --hash=z\n"
@@ -60,7 +60,7 @@ def test_only_what_python_lacks_is_asked_for(tmp_path: Path) -> None:
     assert done.stdout == "no-such==1 \\\n    --hash=x\n"
 
 
-def test_the_image_has_what_a_node_lacks_and_says_what_it_is(cluster: Cluster) -> None:
+def test_the_image_has_its_tools_and_labels(cluster: Cluster) -> None:
     inside = f"apptainer exec --containall --workdir $(mktemp -d) {IMAGE}"
 
     tools = cluster.run(f"{inside} which lscpu g++ nvidia-smi")

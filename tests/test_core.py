@@ -1,4 +1,4 @@
-"""The C++ core from Python: misuse is an exception, never a crash, and a stop is always a stop."""
+"""The C++ core from Python: misuse raises an exception, and every stop ends all waits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dispatcher(store: _core.SampleStore | None = None, **changes: Any) -> _core.
     return _core.Dispatcher(links, store or _core.SampleStore(), layout, **{**settings, **changes})
 
 
-def test_requests_whose_id_lies_elsewhere_are_refused() -> None:
+def test_refuses_a_request_with_its_id_elsewhere() -> None:
     store = _core.SampleStore()
     request = request_of([1, 2, 3])
     for id_offset in (0, 3, len(request) - 3, 10**6):
@@ -43,7 +43,7 @@ def test_a_prompts_bytes_are_stored_once() -> None:
     assert store.num_bytes == 10 * len(request)
 
 
-def test_a_store_takes_no_more_samples_once_it_is_handed_over() -> None:
+def test_a_store_in_use_refuses_samples() -> None:
     store = _core.SampleStore()
     store.add(request_of([1]), 2, 1)
     dispatcher(store).close()
@@ -61,16 +61,16 @@ def test_a_store_takes_no_more_samples_once_it_is_handed_over() -> None:
         {"stall_deadline_s": math.nan},
     ],
 )
-def test_senseless_settings_are_refused(change: dict[str, Any]) -> None:
+def test_refuses_invalid_settings(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be"):
         dispatcher(**change)
 
 
-def test_endless_deadlines_are_allowed() -> None:
+def test_accepts_infinite_deadlines() -> None:
     dispatcher(sample_deadline_s=math.inf, stall_deadline_s=math.inf).close()
 
 
-def test_links_have_one_dispatcher() -> None:
+def test_links_serve_only_one_dispatcher() -> None:
     links = _core.ReplicaLinks(host="127.0.0.1", num_replicas=1)
     first = dispatcher(links=links)
     with pytest.raises(RuntimeError, match="already"):
@@ -88,20 +88,20 @@ def test_links_have_one_dispatcher() -> None:
         ("", 1, RuntimeError),
     ],
 )
-def test_an_address_that_is_not_ours_is_refused(
+def test_refuses_a_host_it_cannot_bind(
     host: str, num_replicas: int, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         _core.ReplicaLinks(host=host, num_replicas=num_replicas)
 
 
-def test_ports_are_fresh_and_every_replica_has_its_own() -> None:
+def test_every_replica_has_its_own_ports() -> None:
     links = [_core.ReplicaLinks(host="127.0.0.1", num_replicas=3) for _ in range(2)]
     ports = {each.handshake_address(i)[1] for each in links for i in range(3)}
     assert len(ports) == 6
 
 
-def test_a_replica_that_is_not_there_is_refused() -> None:
+def test_refuses_an_unknown_replica() -> None:
     one = dispatcher()
     for call in (
         lambda: one.ready_response(1),
@@ -115,14 +115,14 @@ def test_a_replica_that_is_not_there_is_refused() -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [-1.0, math.nan])
-def test_a_senseless_timeout_is_refused(timeout_s: float) -> None:
+def test_refuses_an_invalid_timeout(timeout_s: float) -> None:
     one = dispatcher()
     with pytest.raises(ValueError, match="timeout"):
         one.wait_ready(timeout_s)
     one.close()
 
 
-def test_the_first_failure_stands_and_close_can_be_called_again() -> None:
+def test_the_first_failure_is_kept_after_close() -> None:
     one = dispatcher()
     one.fail("first", "it was this", 0)
     one.fail("second", "not this")
@@ -133,7 +133,7 @@ def test_the_first_failure_stands_and_close_can_be_called_again() -> None:
     assert one.failure is not None and one.failure.code == "first"
 
 
-def test_closing_wakes_whoever_waits() -> None:
+def test_closing_ends_every_wait() -> None:
     with served(4, 1, "--fault", "stall@0") as one:
         errors: list[BaseException] = []
 
@@ -152,7 +152,7 @@ def test_closing_wakes_whoever_waits() -> None:
         assert not waiting.is_alive() and len(errors) == 1
 
 
-def test_generate_gives_up_at_its_deadline_and_the_dispatcher_with_it() -> None:
+def test_a_generate_timeout_fails_the_dispatcher() -> None:
     with served(4, 1, "--fault", "stall@0") as one:
         with pytest.raises(RuntimeError, match="generate_timeout"):
             one.generate([0], 0, 0.2)
@@ -161,7 +161,7 @@ def test_generate_gives_up_at_its_deadline_and_the_dispatcher_with_it() -> None:
             one.generate([0], 0, 0.2)
 
 
-def test_statistics_can_be_read_from_many_threads_while_it_works() -> None:
+def test_many_threads_read_statistics_during_a_run() -> None:
     with served(64, 2) as one:
         stop = threading.Event()
         seen: list[int] = []
@@ -185,7 +185,7 @@ def test_statistics_can_be_read_from_many_threads_while_it_works() -> None:
         assert one.stats().completed == 50 * 64 and max(seen) > 0
 
 
-def test_the_gil_is_free_while_a_call_waits() -> None:
+def test_a_blocking_call_releases_the_gil() -> None:
     one = dispatcher()
     done = threading.Event()
     waiting = threading.Thread(target=lambda: (one.wait_ready(1.0), done.set()))
@@ -198,14 +198,14 @@ def test_the_gil_is_free_while_a_call_waits() -> None:
     assert turns > 1000
 
 
-def test_everything_can_be_dropped_without_being_closed() -> None:
+def test_a_dispatcher_may_be_dropped_unclosed() -> None:
     for _ in range(20):
         dispatcher()
         gc.collect()
 
 
-def test_a_test_that_is_dropped_in_the_middle_does_not_hang(tmp_path: Path) -> None:
-    # In a process of its own: LoadGen's thread is left behind.
+def test_dropping_a_running_test_does_not_hang(tmp_path: Path) -> None:
+    # In its own process, because LoadGen's thread keeps running.
     import subprocess
     import sys
 
@@ -239,9 +239,7 @@ os._exit(0)
         {"user_conf": "/no/such/file"},
     ],
 )
-def test_a_test_that_loadgen_could_not_run_is_refused(
-    change: dict[str, str], tmp_path: Path
-) -> None:
+def test_refuses_a_test_loadgen_cannot_run(change: dict[str, str], tmp_path: Path) -> None:
     settings = {
         "model": "x",
         "scenario": "Server",

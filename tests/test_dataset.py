@@ -1,4 +1,4 @@
-"""Samples: the right prompts, tokenized once, and every way a data file can be wrong."""
+"""Samples: prompts, the token cache, and every way a data file can be invalid."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 @pytest.fixture
 def tokenizer_folder(tmp_path: Path) -> Path:
-    """A model folder whose tokenizer knows single words only."""
+    """A model folder with a word-level tokenizer."""
     words = ["?", "Summarize:", "End", *(f"w{i}" for i in range(100))]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -61,17 +61,13 @@ ARTICLES = [
 ]
 
 
-def test_a_prompt_is_bos_then_the_template_around_the_article(
-    tmp_path: Path, tokenizer_folder: Path
-) -> None:
+def test_a_prompt_is_bos_and_the_filled_template(tmp_path: Path, tokenizer_folder: Path) -> None:
     samples = dataset.load(cnn_plan(write(tmp_path, ARTICLES)), tokenizer_folder)
     assert samples.prompts == [[7, 1, 4, 5, 6, 2], [7, 1, 7, 2]]
     assert samples.references == ["w1", "w5"]
 
 
-def test_a_replay_engine_may_answer_with_the_references(
-    tmp_path: Path, tokenizer_folder: Path
-) -> None:
+def test_a_replay_engine_can_answer_with_references(tmp_path: Path, tokenizer_folder: Path) -> None:
     echoing = cnn_plan(write(tmp_path, [ARTICLES[0], {**ARTICLES[1], "output": "w5 w6"}]))
     samples = dataset.load(echoing, tokenizer_folder)
     assert dataset.replay_answers(echoing, samples, tokenizer_folder) == []
@@ -88,14 +84,12 @@ def test_a_replay_engine_may_answer_with_the_references(
         )
 
 
-def test_an_article_is_cut_where_the_prompt_would_be_too_long(
-    tmp_path: Path, tokenizer_folder: Path
-) -> None:
+def test_truncates_the_article_of_a_long_prompt(tmp_path: Path, tokenizer_folder: Path) -> None:
     plan = cnn_plan(write(tmp_path, ARTICLES), max_prompt_tokens=5)
     assert dataset.load(plan, tokenizer_folder).prompts == [[7, 1, 4, 5, 2], [7, 1, 7, 2]]
 
 
-def test_a_second_load_reads_the_cache_and_no_tokenizer(
+def test_a_second_load_needs_no_tokenizer(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = cnn_plan(write(tmp_path, ARTICLES))
@@ -107,7 +101,7 @@ def test_a_second_load_reads_the_cache_and_no_tokenizer(
 @pytest.mark.parametrize(
     "change", [{"prompt": "{input}"}, {"bos": False}, {"max_prompt_tokens": 5}]
 )
-def test_other_settings_are_not_taken_from_the_cache(
+def test_other_settings_miss_the_cache(
     tmp_path: Path, tokenizer_folder: Path, change: dict[str, object]
 ) -> None:
     file = write(tmp_path, ARTICLES)
@@ -118,19 +112,27 @@ def test_other_settings_are_not_taken_from_the_cache(
 @pytest.mark.parametrize(
     ("entries", "change", "part"),
     [
-        ("[{", {}, "malformed or cut"),
-        ("{}", {}, "not a list"),
-        ([1, 2], {}, "item 0 is not an object"),
+        ("[{", {}, "invalid or truncated JSON"),
+        ("{}", {}, "expected a list"),
+        ([1, 2], {}, "item 0: expected an object"),
         ([{"input": "x"}] * 2, {}, "item 0: output is missing"),
-        ([{"input": 3, "output": "x"}] * 2, {}, "item 0: input is not a text"),
-        ([*ARTICLES[:1], {"input": "  ", "output": "x"}], {}, "of sample 1"),
-        ([*ARTICLES[:1], {"input": "x", "output": ""}], {}, "the reference of 1"),
-        (ARTICLES[:1], {}, "holds 1 samples"),
-        (ARTICLES, {"sha256": "0" * 64}, "has sha256"),
+        ([{"input": 3, "output": "x"}] * 2, {}, "item 0: input is not a string"),
+        (
+            [*ARTICLES[:1], {"input": "  ", "output": "x"}],
+            {},
+            "empty text in 1 sample, the first at index 1",
+        ),
+        (
+            [*ARTICLES[:1], {"input": "x", "output": ""}],
+            {},
+            "empty reference in 1 sample, the first at index 1",
+        ),
+        (ARTICLES[:1], {}, "contains 1 sample; data set test has 2"),
+        (ARTICLES, {"sha256": "0" * 64}, "its sha256 is"),
         (ARTICLES, {"max_prompt_tokens": 3}, "leaves no room"),
     ],
 )
-def test_a_wrong_file_is_told_by_its_path_and_place(
+def test_an_invalid_file_is_named_with_the_item(
     tmp_path: Path,
     tokenizer_folder: Path,
     entries: object,
@@ -143,12 +145,12 @@ def test_a_wrong_file_is_told_by_its_path_and_place(
     assert part in str(error.value) and str(file) in str(error.value)
 
 
-def test_a_missing_file_is_told_by_its_path(tmp_path: Path, tokenizer_folder: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, tokenizer_folder: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         dataset.load(cnn_plan(tmp_path / "missing.json"), tokenizer_folder)
 
 
-def test_a_prompt_longer_than_the_engine_takes_is_refused_with_the_length_that_would_do(
+def test_refuses_prompts_longer_than_the_engine_takes(
     tmp_path: Path, tokenizer_folder: Path
 ) -> None:
     # The replay benchmark's engine has room for 1024 - 64 tokens of prompt.
@@ -157,7 +159,7 @@ def test_a_prompt_longer_than_the_engine_takes_is_refused_with_the_length_that_w
         dataset.load(cnn_plan(write(tmp_path, long)), tokenizer_folder)
 
 
-def test_synthetic_prompts_come_from_the_seed_and_keep_their_bounds() -> None:
+def test_synthetic_prompts_are_seeded_and_bounded() -> None:
     plan = plan_of("replay")
     samples = dataset.load(plan, None)
     assert samples == dataset.load(plan, None)
@@ -168,7 +170,7 @@ def test_synthetic_prompts_come_from_the_seed_and_keep_their_bounds() -> None:
 
 
 @pytest.mark.own_cache
-def test_the_news_are_300_articles_without_their_first_sentences() -> None:
+def test_news_prompts_lack_their_first_sentences() -> None:
     plan = plan_of("smollm2-135m-news")
     path = model.locate(plan.model)
     samples = dataset.load(plan, path)

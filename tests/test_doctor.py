@@ -1,4 +1,4 @@
-"""The doctor looks at the nodes of a site and runs nothing."""
+"""The doctor checks the nodes of a site and starts no engine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def doctor(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_healthy_machine_is_told_check_by_check(tmp_path: Path) -> None:
+def test_prints_each_check_of_a_healthy_machine(tmp_path: Path) -> None:
     run = doctor(tmp_path, "--site", "local", "--config", "replay")
     assert run.returncode == 0, run.stdout + run.stderr
-    (folder,) = (tmp_path / "runs").iterdir()  # and no link: the latest run is one that measures
+    (folder,) = (tmp_path / "runs").iterdir()  # no link: `latest` is a run that measures
     record = read(folder)
     assert folder.name.endswith("-preflight") and "preflight of 1 node for replay" in run.stdout
     assert record.phases == () and record.verdict is None and record.preflight
@@ -33,7 +33,7 @@ def test_a_healthy_machine_is_told_check_by_check(tmp_path: Path) -> None:
         assert check.ok and check.name in run.stdout
 
 
-def test_what_is_amiss_is_named_and_the_exit_code_tells(tmp_path: Path) -> None:
+def test_names_a_failed_check_and_exits_with_3(tmp_path: Path) -> None:
     (tmp_path / "gpu.yaml").write_text("name: gpu\ndevice: cuda\n")
     run = doctor(tmp_path, "--site", "gpu.yaml", "--config", "replay")
     assert run.returncode == 3

@@ -1,4 +1,4 @@
-"""A verdict's reasons say by how much, since when and what would pass; no rule is blamed for
+"""A verdict's reasons contain by how much, since when and how to fix it; no rule is blamed for
 another's breach."""
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from records import PLAN
 
 from sut.errors import InputError
 from sut.plan.plan import Plan
-from sut.results import audit, mllog, rounds
+from sut.results import audit, mllog, rounds, sample_log
 from sut.results.early_stopping import queries_needed
 from sut.results.judge import Verdict, judge_performance
 from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
+from sut.rundir import SAMPLES
 from sut.verdict import main as print_verdict
 
 INVALID: dict[str, Value] = {"result_validity": "INVALID"}
 
 
 def judge(
-    folder: Path, values: dict[str, Value], errors: tuple[str, ...] = (), **told: Any
+    folder: Path, values: dict[str, Value], errors: tuple[str, ...] = (), **known: Any
 ) -> Verdict:
-    return judge_performance(mllog.read(write(folder, values, errors)), **told)
+    return judge_performance(mllog.read(write(folder, values, errors)), **known)
 
 
 def codes(verdict: Verdict) -> set[str]:
@@ -48,7 +49,7 @@ def remedy(verdict: Verdict, code: str) -> str:
 
 
 def unstopped(what: str, more: int) -> dict[str, Value]:
-    """Early stopping not met for TTFT or TPOT, as LoadGen says it."""
+    """Early stopping not met for TTFT or TPOT, as LoadGen logs it."""
     return {
         "early_stopping_met": False,
         f"early_stopping_{what}_result": f" * Run unsuccessful.  * Processed {NUM} queries.  * "
@@ -60,7 +61,7 @@ def unstopped(what: str, more: int) -> dict[str, Value]:
 # Ten queries.
 
 
-def test_ten_queries_are_few_and_short_and_nothing_else(tmp_path: Path) -> None:
+def test_ten_queries_are_only_few_and_short(tmp_path: Path) -> None:
     error = "IssueQueryThread 0 Ending early: Max query count reached. query_count 10"
     verdict = judge(tmp_path, ten_queries(), (error,))
     assert codes(verdict) == {"min_duration", "min_queries", "early_stopping", "loadgen_errors"}
@@ -72,7 +73,7 @@ def test_ten_queries_are_few_and_short_and_nothing_else(tmp_path: Path) -> None:
     assert "15,001 queries" in remedy(verdict, "min_duration")  # 600 s at 25 a second
 
 
-def test_nothing_that_is_said_of_ten_queries_blames_their_latency(tmp_path: Path) -> None:
+def test_ten_queries_are_not_blamed_on_latency(tmp_path: Path) -> None:
     verdict = judge(tmp_path, ten_queries())
     said = [reason.text + str(reason.remedy) for reason in verdict.reasons]
     said += verdict.notes
@@ -87,7 +88,7 @@ ALONE: dict[str, tuple[dict[str, Value], tuple[str, ...], dict[str, Any], str]] 
         INVALID | {"result_min_duration_met": False, "result_scheduled_samples_per_sec": 50.0},
         (),
         {},
-        "At the 50 queries/s it issued, 600 s take about 30,001 queries, 10,001 more.",
+        "At the measured 50 queries/s, 600 s take about 30,001 queries, 10,001 more.",
     ),
     "min_queries": (
         INVALID | {"result_min_queries_met": False, "effective_min_query_count": 30_000},
@@ -125,7 +126,7 @@ ALONE: dict[str, tuple[dict[str, Value], tuple[str, ...], dict[str, Any], str]] 
         {"num_errors": 1},
         ("Received second completion for query",),
         {},
-        "Mend what the first error names",
+        "Fix what the first error names",
     ),
     "loadgen_validity": (INVALID, (), {}, "mlperf_log_summary.txt"),
     "failed_samples": ({}, (), {"num_failed": 2}, "Read the replicas' logs"),
@@ -134,79 +135,77 @@ ALONE: dict[str, tuple[dict[str, Value], tuple[str, ...], dict[str, Any], str]] 
         {"result_completed_tokens_per_second": 25.0 * 128.5},
         (),
         {"max_tokens": 128},
-        "Tell LoadGen the number of token ids the engine gave",
+        "Report the number of token ids the engine returned",
     ),
     "tpot_plausible": (
         {"result_time_per_output_token_50.00_percentile_ns": 42},
         (),
         {},
-        "Call FirstTokenComplete when the first token is there",
+        "Call FirstTokenComplete when the first token exists",
     ),
     "round_seeds": (
         {"effective_qsl_rng_seed": 7},
         (),
         {},
-        "Leave the seeds out of user.conf: this LoadGen carries those of v6.1.",
+        "Remove the seeds from user.conf: this LoadGen contains those of v6.1.",
     ),
     "round_settings": (
         {"effective_min_duration_ms": 60_000},
         (),
         {"asked_round": "v6.1"},
-        "Leave them out of user.conf",
+        "Remove them from user.conf",
     ),
 }
 
 
 @pytest.mark.parametrize("code", ALONE)
-def test_a_rule_broken_alone_is_the_only_reason_and_says_what_would_pass(
-    code: str, tmp_path: Path
-) -> None:
-    changes, errors, told, words = ALONE[code]
-    verdict = judge(tmp_path, broken(changes), errors, **told)
+def test_a_rule_broken_alone_has_its_own_remedy(code: str, tmp_path: Path) -> None:
+    changes, errors, known, words = ALONE[code]
+    verdict = judge(tmp_path, broken(changes), errors, **known)
     assert verdict.verdict == "INVALID"
     assert codes(verdict) == {code}
     assert words in remedy(verdict, code)
 
 
-def test_the_log_they_are_broken_in_is_valid(tmp_path: Path) -> None:
+def test_the_unbroken_log_is_valid(tmp_path: Path) -> None:
     assert judge(tmp_path, server(), max_tokens=128, asked_round="v6.1").reasons == ()
 
 
-def test_all_that_is_broken_is_told_at_once(tmp_path: Path) -> None:
-    values, told = server(), dict[str, Any]()
+def test_all_broken_rules_are_reported_together(tmp_path: Path) -> None:
+    values, known = server(), dict[str, Any]()
     for changes, _, facts, _ in ALONE.values():
         values |= changes
-        told |= facts
-    verdict = judge(tmp_path, values, ("Received second completion for query",), **told)
-    assert codes(verdict) == ALONE.keys() - {"loadgen_validity"}  # it has reasons enough
+        known |= facts
+    verdict = judge(tmp_path, values, ("Received second completion for query",), **known)
+    assert codes(verdict) == ALONE.keys() - {"loadgen_validity"}  # there are other reasons
 
 
-def test_reasons_say_by_how_much(tmp_path: Path) -> None:
+def test_reasons_contain_the_distance_to_the_limit(tmp_path: Path) -> None:
     changes = {"result_first_token_99.00_percentile_latency_ns": 2_500_000_000}
     text = reason(judge(tmp_path, broken(changes)), "ttft_p99").text
-    assert text == "TTFT p99 was 2,500 ms; the limit is 2,000 ms, 25% over it."
+    assert text == "TTFT p99 was 2,500 ms; the limit is 2,000 ms (25% over)."
 
 
-def test_an_error_says_since_when(tmp_path: Path) -> None:
+def test_an_error_has_its_time(tmp_path: Path) -> None:
     found = reason(judge(tmp_path, server(), ("Boo",)), "loadgen_errors")
     assert found.crossed_s == pytest.approx(1.5, abs=0.1)
     assert "1 error from 1.52 s on" in found.text
 
 
-def test_a_share_over_the_limit_that_no_number_of_queries_cures_is_said_so(tmp_path: Path) -> None:
+def test_more_queries_cannot_fix_a_large_share_over(tmp_path: Path) -> None:
     more = queries_needed(230, 0.99) - NUM
     text = remedy(judge(tmp_path, broken(INVALID | unstopped("tpot", more))), "early_stopping")
     assert text.startswith(f"{more:,} more queries, all within the limits.")
-    assert "With as large a share over (1.15%) no number is enough" in text
+    assert "With the same share over (1.15%), no number is enough" in text
 
 
-def test_a_small_share_over_the_limit_is_cured_by_an_estimated_number(tmp_path: Path) -> None:
+def test_more_queries_fix_a_small_share_over(tmp_path: Path) -> None:
     # 3 of 500 over the limit: 0.6%
     more = queries_needed(3, 0.99) - 500
     changes = INVALID | unstopped("ttft", more) | {"result_query_count": 500}
     text = remedy(judge(tmp_path, broken(changes)), "early_stopping")
     assert text.startswith(f"{more} more queries")
-    assert "With as large a share over (0.60%), about" in text and "(an estimate)" in text
+    assert "With the same share over (0.60%), about" in text and "(an estimate)" in text
 
 
 def test_every_reason_is_documented() -> None:
@@ -243,69 +242,84 @@ SLOW_TTFT = INVALID | {
 }
 
 
-def test_a_limit_that_was_crossed_is_told_with_the_moment(tmp_path: Path) -> None:
+def test_a_crossed_limit_has_its_time(tmp_path: Path) -> None:
     verdict = judge(tmp_path, broken(SLOW_TTFT), samples=samples(NUM, 10_000, 2500))
     found = reason(verdict, "ttft_p99")
     assert found.crossed_s == pytest.approx(402.6)
-    assert "first of 10,000 samples over it was done at 403 s; by 409 s" in found.text
+    assert "first of 10,000 samples over the limit completed at 403 s; at 409 s" in found.text
 
 
-def test_a_qps_that_would_have_met_the_limits_is_an_estimate(tmp_path: Path) -> None:
+def test_estimates_the_load_that_meets_the_limits(tmp_path: Path) -> None:
     verdict = judge(tmp_path, broken(SLOW_TTFT), samples=samples(NUM, 10_000, 2500))
     assert verdict.qps_estimate is not None and verdict.qps_estimate.qps is not None
     assert verdict.qps_estimate.qps < 25
     assert "An estimate: about" in remedy(verdict, "ttft_p99")
 
 
-def test_without_samples_no_qps_is_told(tmp_path: Path) -> None:
+def test_estimates_no_load_without_samples(tmp_path: Path) -> None:
     verdict = judge(tmp_path, broken(SLOW_TTFT))
     assert verdict.qps_estimate is not None and verdict.qps_estimate.qps is None
     assert "there is no samples.csv" in remedy(verdict, "ttft_p99")
 
 
-def test_samples_that_are_not_all_of_the_test_are_not_used(tmp_path: Path) -> None:
+def test_a_growing_queue_is_the_remedys_load(tmp_path: Path) -> None:
+    # Too few for an estimate; each waits 20 ms longer than the one before: 1,000/60 a second.
+    slow = samples(400, 0, 100)
+    waits = array("d", (at + 20.0 * row for row, at in enumerate(slow.issued_ms)))
+    done = array("d", (at + 100.0 for at in waits))
+    queue = msgspec.structs.replace(
+        slow, admitted_ms=waits, first_token_ms=waits, completed_ms=done
+    )
+    values = broken(SLOW_TTFT | {"result_query_count": 400})
+    text = remedy(judge(tmp_path, values, samples=queue), "ttft_p99")
+    assert text.startswith("Offer less load: target_qps 15. No load can be estimated")
+    assert "the replicas completed 16.7 samples/s." in text
+    text = remedy(judge(tmp_path, values, samples=queue, plan=PLAN), "ttft_p99")
+    assert text.startswith("Offer less load: --set scenarios.server.target_qps=15. ")
+
+
+def test_incomplete_samples_are_not_used(tmp_path: Path) -> None:
     verdict = judge(tmp_path, broken(SLOW_TTFT), samples=samples(100, 10, 2500))
-    assert verdict.notes == ("samples.csv holds 100 of 20,000 samples, so it was not used.",)
+    assert verdict.notes == ("samples.csv contains 100 of 20,000 samples, so it was not used.",)
     assert reason(verdict, "ttft_p99").crossed_s is None
 
 
 # Tokens.
 
 
-def test_every_answer_of_129_is_a_miscount_even_where_no_limit_is_known(tmp_path: Path) -> None:
+def test_129_tokens_in_every_answer_is_a_miscount(tmp_path: Path) -> None:
     verdict = judge(tmp_path, broken({"result_completed_tokens_per_second": 25.0 * 129}))
     assert codes(verdict) == {"token_count"}
-    assert (
-        "129 tokens an answer in the mean, more than the 128" in reason(verdict, "token_count").text
-    )
+    text = reason(verdict, "token_count").text
+    assert "is 129 tokens an answer, more than the limit of 128" in text
 
 
-def test_a_rate_beyond_all_numbers_gives_no_mean_and_no_traceback(tmp_path: Path) -> None:
+def test_an_infinite_rate_gives_no_mean(tmp_path: Path) -> None:
     values = broken({"result_completed_tokens_per_second": 1e308})
     assert "token_count" not in {check.code for check in judge(tmp_path, values).checks}
 
 
 @pytest.mark.parametrize("tokens", [128, 64.5, 130])
-def test_a_mean_that_can_be_true_is_let_pass(tokens: float, tmp_path: Path) -> None:
+def test_a_plausible_mean_passes(tokens: float, tmp_path: Path) -> None:
     values = broken({"result_completed_tokens_per_second": 25.0 * tokens})
     assert judge(tmp_path, values).verdict == "VALID"
 
 
 def test_loadgen_and_the_engines_must_agree_on_tokens(tmp_path: Path) -> None:
-    told = samples(NUM, NUM, 0)
-    given = sum(told.output_tokens) / NUM
+    log = samples(NUM, NUM, 0)
+    given = sum(log.output_tokens) / NUM
     assert given == MEAN_TOKENS
-    assert judge(tmp_path, server(), samples=told).verdict == "VALID"
+    assert judge(tmp_path, server(), samples=log).verdict == "VALID"
     values = broken({"result_completed_tokens_per_second": 25.0 * (given + 1)})
-    assert codes(judge(tmp_path, values, samples=told)) == {"token_count"}
+    assert codes(judge(tmp_path, values, samples=log)) == {"token_count"}
 
 
 def answers(folder: Path, *lengths: tuple[int, int]) -> Path:
-    """An accuracy log of answers with so many token ids, and so many told."""
+    """An accuracy log of answers with these numbers of token ids, and these reported."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = [
-        {"seq_id": i, "qsl_idx": i, "data": "0A000000" * logged, "token_count": told}
-        for i, (logged, told) in enumerate(lengths)
+        {"seq_id": i, "qsl_idx": i, "data": "0A000000" * logged, "token_count": reported}
+        for i, (logged, reported) in enumerate(lengths)
     ]
     (folder / "mlperf_log_accuracy.json").write_text(json.dumps(entries))
     return folder
@@ -316,10 +330,22 @@ def answers(folder: Path, *lengths: tuple[int, int]) -> Path:
     [
         ([(128, 128)] * 9 + [(70, 70)], 128, None),
         ([(128, 128)] * 9 + [(70, 70)], None, None),
-        ([(129, 129)] * 9 + [(70, 70)], 128, "9 of 10 answers have 129 tokens, more than the 128"),
-        ([(129, 129)] * 9 + [(70, 70)], None, "9 of 10 answers have 129 tokens, more than the 128"),
+        (
+            [(129, 129)] * 9 + [(70, 70)],
+            128,
+            "9 of 10 answers have 129 tokens, more than the limit of 128",
+        ),
+        (
+            [(129, 129)] * 9 + [(70, 70)],
+            None,
+            "9 of 10 answers have 129 tokens, more than the limit of 128",
+        ),
         ([(129, 129)] + [(70, 70)] * 99, None, None),  # one may be that long
-        ([(128, 129)] * 9, 200, "9 have another number of token ids than LoadGen was told"),
+        (
+            [(128, 129)] * 9,
+            200,
+            "number of token ids differs from the reported one in 9 of 9 answers",
+        ),
     ],
 )
 def test_logged_answers_are_counted(
@@ -332,10 +358,10 @@ def test_logged_answers_are_counted(
     assert words is None or words in check.text
 
 
-def test_an_accuracy_log_cut_for_a_submission_is_said_to_be_unread(tmp_path: Path) -> None:
+def test_a_truncated_accuracy_log_is_reported_as_unread(tmp_path: Path) -> None:
     (tmp_path / "mlperf_log_accuracy.json").write_text('[\n{ "seq_id" : 4\n\n...\n\n0000" }\n]')
     found, unread = audit.read(tmp_path)
-    assert found is None and unread is not None and "cut for a submission" in unread
+    assert found is None and unread is not None and "truncated for a submission" in unread
 
 
 @pytest.mark.parametrize("text", ["", "[\n]\n"])
@@ -346,7 +372,7 @@ def test_a_performance_test_logs_no_answers(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[{", '[{"seq_id": 1}]', '[{"data": "0A0000"}]', "[3]"])
-def test_damaged_answers_give_an_error_and_no_verdict(
+def test_damaged_answers_give_no_verdict(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, server())
@@ -357,7 +383,7 @@ def test_damaged_answers_give_an_error_and_no_verdict(
     assert capsys.readouterr().out == ""
 
 
-def test_two_tokens_at_once_are_not_taken_for_a_lie(tmp_path: Path) -> None:
+def test_two_tokens_at_once_are_plausible(tmp_path: Path) -> None:
     assert judge(tmp_path, broken({"result_time_to_output_token_min": 40})).verdict == "VALID"
 
 
@@ -365,7 +391,7 @@ def test_two_tokens_at_once_are_not_taken_for_a_lie(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", rounds.NAMES)
-def test_a_log_of_every_round_is_read_and_its_round_found(name: str, tmp_path: Path) -> None:
+def test_finds_the_round_of_a_log(name: str, tmp_path: Path) -> None:
     verdict = judge(tmp_path, server(name))
     assert verdict.verdict == "VALID" and verdict.notes == ()
     (found,) = (check for check in verdict.checks if check.code == "round_seeds")
@@ -373,52 +399,50 @@ def test_a_log_of_every_round_is_read_and_its_round_found(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", rounds.NAMES)
-def test_a_log_of_every_round_that_lost_its_end_is_refused(name: str, tmp_path: Path) -> None:
+def test_refuses_a_truncated_log_of_every_round(name: str, tmp_path: Path) -> None:
     path = write(tmp_path, server(name)) / mllog.FILE_NAME
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(InputError, match="incomplete"):
         mllog.read(tmp_path)
 
 
-def test_the_round_that_is_asked_for_is_the_one_that_counts(tmp_path: Path) -> None:
+def test_compares_seeds_with_the_round_asked_for(tmp_path: Path) -> None:
     verdict = judge(tmp_path, server("v5.1"), asked_round="v6.0")
     assert codes(verdict) == {"round_seeds"}
     assert reason(verdict, "round_seeds").text == "The seeds are those of v5.1, not those of v6.0."
     assert "(6.0.5 is the first)" in remedy(verdict, "round_seeds")
 
 
-def test_a_plan_is_held_to_its_own_round(tmp_path: Path) -> None:
+def test_compares_seeds_with_the_plans_round(tmp_path: Path) -> None:
     assert PLAN.round == "v6.1"
     assert codes(judge(tmp_path, server("v5.1"), plan=PLAN)) == {"round_seeds"}
 
 
 @pytest.mark.parametrize("version", ["7.0.1 @ abc", "4.1.2 @ abc", "whatever"])
-def test_seeds_that_no_one_knows_are_told_and_not_judged(version: str, tmp_path: Path) -> None:
+def test_unknown_seeds_are_reported_and_not_judged(version: str, tmp_path: Path) -> None:
     values = broken({"loadgen_version": version, "effective_qsl_rng_seed": 7})
     verdict = judge(tmp_path, values)
     assert verdict.verdict == "VALID"
     assert "round_seeds" not in {check.code for check in verdict.checks}
-    assert "no round known here (v5.0 to v6.1)" in " ".join(verdict.notes)
+    assert "no known round (v5.0 to v6.1)" in " ".join(verdict.notes)
 
 
 @pytest.mark.parametrize("version", ["5.0.21", "6.0.4", "6.0.15"])
-def test_a_loadgen_between_two_rounds_is_not_said_to_carry_the_seeds_of_either(
-    version: str, tmp_path: Path
-) -> None:
+def test_a_loadgen_between_rounds_has_unknown_seeds(version: str, tmp_path: Path) -> None:
     values = broken({"loadgen_version": f"{version} @ abc", "effective_qsl_rng_seed": 7})
-    assert "carries" not in remedy(judge(tmp_path, values), "round_seeds")
+    assert "contains" not in remedy(judge(tmp_path, values), "round_seeds")
 
 
-def test_lowered_settings_are_no_rounds(tmp_path: Path) -> None:
+def test_lowered_settings_match_no_round(tmp_path: Path) -> None:
     values = broken({"effective_min_duration_ms": 5_000})
     values["effective_target_latency_percentile"] = 0.5
     values["result_first_token_50.00_percentile_latency_ns"] = 1
-    assert judge(tmp_path, values).verdict == "VALID"  # LoadGen's own word, of its settings
+    assert judge(tmp_path, values).verdict == "VALID"  # LoadGen's own verdict, on its settings
     text = reason(judge(tmp_path, values, asked_round="v6.1"), "round_settings").text
     assert "min_duration is 5 s, not 600 s" in text and "percentile is 0.5, not 0.99" in text
 
 
-def test_a_plan_tells_the_limits_of_its_benchmark(tmp_path: Path) -> None:
+def test_limits_come_from_the_plans_benchmark(tmp_path: Path) -> None:
     loose = broken({"requested_server_tpot_latency": 200_000_000})
     assert judge(tmp_path, loose, asked_round="v6.1").notes != ()
     text = reason(judge(tmp_path, loose, asked_round="v6.1", plan=PLAN), "round_settings").text
@@ -442,15 +466,13 @@ def with_arguments(*arguments: str) -> Plan:
         ("-sc", "speculative_decoding"),
     ],
 )
-def test_what_mlperf_forbids_an_engine_is_a_reason(
-    argument: str, code: str, tmp_path: Path
-) -> None:
+def test_a_forbidden_engine_argument_is_a_reason(argument: str, code: str, tmp_path: Path) -> None:
     verdict = judge(tmp_path, server(), plan=with_arguments(argument))
     assert codes(verdict) == {code}
     assert argument in remedy(verdict, code)
 
 
-def test_an_engine_as_it_should_be_is_told_so(tmp_path: Path) -> None:
+def test_an_allowed_engine_meets_both_rules(tmp_path: Path) -> None:
     verdict = judge(tmp_path, server(), plan=with_arguments("--seed=1"))
     met = {check.code for check in verdict.checks if check.met}
     assert {"prefix_caching", "speculative_decoding"} <= met
@@ -459,17 +481,51 @@ def test_an_engine_as_it_should_be_is_told_so(tmp_path: Path) -> None:
 # The command.
 
 
-def test_the_command_says_what_would_pass(
+def test_the_command_prints_how_to_fix_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, ten_queries())
     assert print_verdict([str(tmp_path), "--round", "v6.1"]) == 1
     out = capsys.readouterr().out
-    assert "What would pass:" in out and "early_stopping: 449 more queries" in out
+    assert "How to fix it:" in out and "early_stopping: 449 more queries" in out
     assert "Not judged:" in out
 
 
-def test_the_command_takes_no_round_it_does_not_know(
+def test_the_command_prints_each_remedy_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = {"result_time_per_output_token_99.00_percentile_ns": 120_000_000}
+    write(tmp_path, broken(SLOW_TTFT | both))
+    assert print_verdict([str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "ttft_p99, tpot_p99: Offer less load" in out
+    assert out.count("No load can be estimated") == 1
+
+
+def test_the_command_prints_the_highest_load_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, server())
+    log = samples(NUM, NUM, 0)
+    sample_log.write(
+        tmp_path / SAMPLES,
+        {
+            field.replace("_ms", "_ns"): [round(1e6 * value) for value in getattr(log, field)]
+            if field.endswith("_ms")
+            else list(getattr(log, field))
+            for field in log.__struct_fields__
+        },
+    )
+    assert print_verdict([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "Highest load:\n  - The run's own load, 25 queries/s, met the limits" in out
+    write(tmp_path, broken(SLOW_TTFT))
+    assert print_verdict([str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("met the limits") == 1 and "Highest load:" not in out
+
+
+def test_the_command_refuses_an_unknown_round(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -477,7 +533,7 @@ def test_the_command_takes_no_round_it_does_not_know(
     assert "v5.0" in capsys.readouterr().err
 
 
-def test_the_command_counts_tokens_to_the_limit_it_is_given(tmp_path: Path) -> None:
+def test_the_command_checks_tokens_against_its_limit(tmp_path: Path) -> None:
     write(tmp_path, server())
     assert print_verdict([str(tmp_path)]) == 0
     assert print_verdict([str(tmp_path), "--max-tokens", "64"]) == 1

@@ -1,4 +1,4 @@
-"""Whether a run fits into the GPUs' memory and the wall limit is known before it is submitted."""
+"""Whether a run fits into GPU memory and the wall limit, checked before it is submitted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from plans import plan_of
 
-from sut.errors import InputError
+from sut.errors import Errors, InputError
 from sut.plan import fit
 from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
 from sut.plan.plan import Mode
@@ -17,7 +17,7 @@ from sut.plan.site import Device, Site, SiteNode, SiteSlurm
 LLAMA = fit.ModelSize(weights_gib=14.96, kv_bytes_per_token=131_072, num_heads=32, num_layers=32)
 
 
-def test_a_models_size_is_read_from_its_folder(tmp_path: Path) -> None:
+def test_reads_a_models_size_from_its_folder(tmp_path: Path) -> None:
     config = {"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32}
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 4096}))
     (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
@@ -36,15 +36,15 @@ def check(gpu_memory_gib: float, tp: int = 1, extra_args: tuple[str, ...] = ()) 
         tensor_parallel_size=tp,
     )
     site = Site(name="s", device=Device.CUDA)
-    mistakes: list[str] = []
+    errors = Errors()
     node = SiteNode(name="n", gpus=1, gpu_memory_gib=gpu_memory_gib)
-    fit.check_model(LLAMA, engine, site, [node], mistakes)
-    return "\n".join(mistakes)
+    fit.check_model(LLAMA, engine, site, [node], errors)
+    return "\n".join(map(str, errors))
 
 
-def test_a_model_that_does_not_fit_is_told_with_how_many_gpus_would_hold_it() -> None:
+def test_a_large_model_gets_a_hint() -> None:
     assert check(24) == ""
-    assert check(0) == ""  # not known, so not judged
+    assert check(0) == ""  # unknown, so not checked
     assert "--set engine.tensor_parallel_size=2" in check(16)
     assert check(16, tp=2) == ""
     assert "vLLM uses 12.0 of 24 GiB" in check(24, extra_args=("--gpu-memory-utilization=0.5",))
@@ -54,7 +54,11 @@ def test_a_model_that_does_not_fit_is_told_with_how_many_gpus_would_hold_it() ->
 @pytest.mark.parametrize(
     ("scenario", "settings", "seconds"),
     [
-        (Scenario.SERVER, ScenarioSettings(target_qps=1.0), 13_368),  # 3.7 h: a whole pass
+        (
+            Scenario.SERVER,
+            ScenarioSettings(target_qps=1.0),
+            13_368,
+        ),  # 3.7 h: a whole pass of the data set
         (Scenario.OFFLINE, ScenarioSettings(target_qps=4.0), 13_368 / 4),
         (
             Scenario.SERVER,
@@ -69,21 +73,22 @@ def test_a_model_that_does_not_fit_is_told_with_how_many_gpus_would_hold_it() ->
         ),
     ],
 )
-def test_the_measured_time_is_predicted(
+def test_predicts_the_measured_time(
     scenario: Scenario, settings: ScenarioSettings, seconds: float
 ) -> None:
     assert fit.measured_s(scenario, (Mode.PERFORMANCE,), settings, 13_368) == pytest.approx(seconds)
 
 
-def test_a_run_longer_than_the_site_allows_is_refused_with_what_would_fit() -> None:
+def test_refuses_a_run_over_the_sites_limit() -> None:
     site = Site(name="s", slurm=SiteSlurm(max_time_min=60))
-    mistakes: list[str] = []
-    assert fit.time_min(site, 600, mistakes) == 27 and not mistakes
-    fit.time_min(site, 13_368, mistakes)
-    assert "needs about" in mistakes[0] and "minutes of measuring would fit" in mistakes[0]
+    errors = Errors()
+    assert fit.time_min(site, 600, errors) == 27 and not errors
+    fit.time_min(site, 13_368, errors)
+    text = str(errors[0])
+    assert "needs about" in text and "enough for" in text and "minutes of measuring\n" in text
 
 
-def test_a_plan_asks_slurm_for_the_nodes_gpus_and_the_time_it_needs() -> None:
+def test_a_plan_asks_slurm_for_gpus_and_time() -> None:
     plan = plan_of("smollm2-135m-news", site="devcluster", nodes="all")
     assert plan.slurm is not None and plan.slurm.gres == "gpu:a30:1"
     assert [node.name for node in plan.nodes] == ["jw2", "jw3"]

@@ -1,4 +1,4 @@
-"""The history is what the records say, whatever happened to the index."""
+"""sut.history: lists match the records, whatever happens to the index."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def paths(root: Path) -> list[str]:
         return [row.path for row in opened.rows()]
 
 
-def test_runs_are_listed_newest_first_with_what_they_measured(root: Path) -> None:
+def test_lists_runs_newest_first(root: Path) -> None:
     with Index(root) as opened:
         third, second, first = opened.rows()
     assert [third.path, second.path, first.path] == ["nightly/third", "second", "first"]
@@ -102,20 +102,20 @@ def test_runs_are_listed_newest_first_with_what_they_measured(root: Path) -> Non
         (["--plan", PLAN.digest()[:12]], ["nightly/third", "first"]),
     ],
 )
-def test_runs_are_filtered(root: Path, arguments: list[str], expected: list[str]) -> None:
+def test_filters_runs(root: Path, arguments: list[str], expected: list[str]) -> None:
     assert listed(root, *arguments) == expected
 
 
-def test_the_list_for_people_says_what_is_not_in_it(root: Path) -> None:
+def test_the_list_counts_what_it_leaves_out(root: Path) -> None:
     RunDir(root / "queued").root.mkdir()
     RunDir(root / "queued").plan.write_text("{}")
     shown = run(root, "--verdict", "INVALID").stdout
     assert "second" in shown and "early_stopping" in shown and "third" not in shown
     assert "1 of 3 runs with a record" in shown and "not verified by MLCommons" in shown
-    assert "1 without a record, pending, running or killed: queued" in shown
+    assert "1 without a record (pending, running or killed): queued" in shown
 
 
-def test_what_was_added_changed_or_removed_is_seen(root: Path) -> None:
+def test_notices_added_changed_and_removed_records(root: Path) -> None:
     assert len(paths(root)) == 3
     add(root, "fourth", VALID, "2026-11-04T10:00:00Z")
     assert paths(root)[0] == "fourth"
@@ -126,7 +126,7 @@ def test_what_was_added_changed_or_removed_is_seen(root: Path) -> None:
     assert len(paths(root)) == 3
 
 
-def test_a_record_that_has_not_changed_is_not_read_again(root: Path) -> None:
+def test_reads_an_unchanged_record_once(root: Path) -> None:
     paths(root)
     path = root / "first" / "record.json"
     stat = path.stat()
@@ -147,7 +147,7 @@ def test_a_record_that_has_not_changed_is_not_read_again(root: Path) -> None:
     cut=st.booleans(),
     noise=st.binary(min_size=8, max_size=8),
 )
-def test_an_index_damaged_anywhere_is_thrown_away_and_made_again(
+def test_rebuilds_an_index_damaged_anywhere(
     root: Path, place: float, cut: bool, noise: bytes
 ) -> None:
     with Index(root) as opened:
@@ -161,15 +161,13 @@ def test_an_index_damaged_anywhere_is_thrown_away_and_made_again(
         assert opened.rows() == expected
 
 
-def test_an_index_of_another_version_is_made_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rebuilds_an_index_of_another_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths(root)
     monkeypatch.setattr(index, "VERSION", index.VERSION + 1)
     assert len(paths(root)) == 3
 
 
-def test_readers_killed_at_any_moment_leave_a_whole_index(root: Path) -> None:
+def test_killed_readers_leave_a_whole_index(root: Path) -> None:
     chance = random.Random(1)
     for number in range(25):
         add(root, f"more-{number}", VALID, f"2026-11-04T10:{number:02}:00Z")
@@ -191,7 +189,7 @@ def test_readers_killed_at_any_moment_leave_a_whole_index(root: Path) -> None:
 
 
 def whole(path: Path) -> bool:
-    """Whether the file is an index as it stands, not one that would be thrown away."""
+    """Whether the file is an index that would not be discarded."""
     database = index._load(path)
     try:
         return int(database.execute("SELECT count(*) FROM runs").fetchone()[0]) > 0
@@ -199,7 +197,7 @@ def whole(path: Path) -> bool:
         database.close()
 
 
-def test_what_killed_readers_left_is_removed(root: Path) -> None:
+def test_removes_files_of_killed_readers(root: Path) -> None:
     old, fresh = root / f".{FILE_NAME}.old", root / f".{FILE_NAME}.fresh"
     old.touch()
     fresh.touch()
@@ -208,12 +206,12 @@ def test_what_killed_readers_left_is_removed(root: Path) -> None:
     assert not old.exists() and fresh.exists()
 
 
-def test_where_the_index_can_not_be_kept_the_list_is_the_same(root: Path) -> None:
-    (root / FILE_NAME).mkdir()  # as good as a folder of someone else's
+def test_lists_runs_without_a_writable_index(root: Path) -> None:
+    (root / FILE_NAME).mkdir()  # not writable as a file
     assert listed(root) == ["nightly/third", "second", "first"]
 
 
-def test_a_damaged_record_is_listed_and_spoils_nothing(root: Path) -> None:
+def test_lists_a_damaged_record_as_unreadable(root: Path) -> None:
     (root / "cut").mkdir()
     (root / "cut" / "record.json").write_bytes((root / "first/record.json").read_bytes()[:-9])
     with Index(root) as opened:
@@ -223,7 +221,7 @@ def test_a_damaged_record_is_listed_and_spoils_nothing(root: Path) -> None:
     assert run(root).returncode == 0
 
 
-def test_a_record_of_a_later_version_is_listed(root: Path) -> None:
+def test_lists_a_record_of_a_later_version(root: Path) -> None:
     path = root / "first" / "record.json"
     document = json.loads(path.read_text())
     document["schema_version"] = 99
@@ -232,13 +230,13 @@ def test_a_record_of_a_later_version_is_listed(root: Path) -> None:
     assert listed(root, "--verdict", "VALID") == ["first"]
 
 
-def test_a_record_between_two_phases_is_unfinished(root: Path) -> None:
-    interim = record.Failure(code=record.INTERIM, message="it goes on")
+def test_a_record_between_phases_is_unfinished(root: Path) -> None:
+    interim = record.Failure(code=record.INTERIM, message="it continues")
     add(root, "going", failed(interim, performance(smallest_valid())), "2026-11-05T10:00:00Z")
     assert listed(root, "--verdict", "unfinished") == ["going"]
 
 
-def test_a_real_run_is_in_the_history_of_the_folder_it_was_submitted_in(tmp_path: Path) -> None:
+def test_lists_a_real_run_where_it_was_submitted(tmp_path: Path) -> None:
     submit(tmp_path, "--config", "replay", "--preset", "quick")
     shown = subprocess.run(
         [sys.executable, "-m", "sut.history"],
@@ -260,7 +258,7 @@ class Links(html.parser.HTMLParser):
         self.hrefs += [value or "" for name, value in attrs if name in ("href", "src")]
 
 
-def test_the_page_links_every_report_and_needs_no_network(root: Path) -> None:
+def test_the_page_links_every_report(root: Path) -> None:
     add(root, 'a <b> & "c"', VALID, "2026-11-06T10:00:00Z")
     (root / "first" / "report.md").touch()
     (root / "second" / "report.md").touch()
@@ -290,16 +288,16 @@ def test_the_page_links_every_report_and_needs_no_network(root: Path) -> None:
         ("2w", "2026-11-10T10:00:00Z"),
     ],
 )
-def test_times_are_read_as_people_write_them(text: str, expected: str) -> None:
+def test_reads_times_and_ages(text: str, expected: str) -> None:
     assert history.since(text, datetime(2026, 11, 24, 10, tzinfo=UTC)) == expected
 
 
-def test_a_time_that_is_none_is_told_with_examples(root: Path) -> None:
+def test_refuses_an_invalid_time_with_examples(root: Path) -> None:
     shown = run(root, "--since", "yesterday")
     assert shown.returncode == 2 and "--since yesterday" in shown.stderr and "7d" in shown.stderr
 
 
-def test_a_folder_without_runs_or_that_is_one_is_told(root: Path) -> None:
+def test_refuses_a_root_without_runs(root: Path) -> None:
     missing = run(root / "nowhere")
     assert missing.returncode == 2 and "--site NAME or --root DIR" in missing.stderr
     (root / "first" / "plan.json").touch()
@@ -308,7 +306,7 @@ def test_a_folder_without_runs_or_that_is_one_is_told(root: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["history --root ROOT --limit 0", "submit --dry-run"])
-def test_a_reader_that_has_seen_enough_sees_no_error(root: Path, command: str) -> None:
+def test_a_closed_pipe_is_no_error(root: Path, command: str) -> None:
     command = f"{sys.executable} -m sut.{command.replace('ROOT', str(root))} | true"
     piped = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True
@@ -316,7 +314,7 @@ def test_a_reader_that_has_seen_enough_sees_no_error(root: Path, command: str) -
     assert piped.returncode == 141 and piped.stderr == ""
 
 
-def test_a_login_node_needs_nothing_of_what_a_run_needs() -> None:
+def test_a_login_node_imports_nothing_heavy() -> None:
     code = (
         "import sys, sut.watch, sut.history, sut.compare\n"
         "print({'numpy', 'torch', 'vllm', 'matplotlib', 'sut._core'} & set(sys.modules))"

@@ -1,4 +1,4 @@
-"""A run on its host: the job has the plan's nodes, and a lost node gives another attempt."""
+"""A run on its host: the nodes of its job, and another attempt after a lost node."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from sut.run import __main__ as run
 from sut.rundir import RunDir
 
 SCONTROL = """#!/bin/sh
-if [ "$1 $2" = "show hostnames" ]; then echo "$3" | tr , '\\n'; else echo "$*" >>"$0.said"; fi
+if [ "$1 $2" = "show hostnames" ]; then echo "$3" | tr , '\\n'; else echo "$*" >>"$0.calls"; fi
 """
 
 
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Slurm's command, faked at the process boundary; what it is told is in ``.said``."""
+    """Slurm's command, faked at the process boundary; it records its arguments in ``.calls``."""
     tool = tmp_path / "bin" / "scontrol"
     tool.parent.mkdir()
     tool.write_text(SCONTROL)
@@ -58,11 +58,11 @@ def in_job(monkeypatch: pytest.MonkeyPatch, nodes: str, *, attempt: int = 0) -> 
 @pytest.mark.parametrize(
     ("nodes", "text"),
     [
-        ("jw2", "job 7 has 1 (jw2). Ask for those: sbatch --nodes=2 --nodelist=jw2,jw3"),
-        ("jw2,jw4", "the plan is for 2 nodes (jw2, jw3) and job 7 has 2 (jw2, jw4)"),
+        ("jw2", "job 7 has 1 (jw2)\nhint: sbatch --nodes=2 --nodelist=jw2,jw3"),
+        ("jw2,jw4", "the plan is for 2 nodes (jw2, jw3), but job 7 has 2 (jw2, jw4)"),
     ],
 )
-def test_a_job_with_other_nodes_than_the_plans_is_refused(
+def test_refuses_a_job_with_other_nodes(
     plan: Plan,
     nodes: str,
     text: str,
@@ -76,15 +76,15 @@ def test_a_job_with_other_nodes_than_the_plans_is_refused(
     assert text in capsys.readouterr().err
 
 
-def test_a_plan_for_a_cluster_is_not_run_outside_of_a_job(
+def test_refuses_a_cluster_plan_outside_a_job(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = newrun.create(plan, tmp_path / "runs")
     assert job.main([str(run_dir)]) == 2
-    assert "this is no Slurm job" in capsys.readouterr().err
+    assert "this process is not in a Slurm job" in capsys.readouterr().err
 
 
-def test_a_missing_image_is_told_with_how_to_build_it(
+def test_refuses_a_missing_image(
     tmp_path: Path,
     scontrol: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +109,7 @@ def test_a_missing_image_is_told_with_how_to_build_it(
         ("engine_died", 0, 0, False),
     ],
 )
-def test_only_a_lost_node_gives_another_attempt_and_not_for_ever(
+def test_requeues_only_lost_nodes_up_to_the_limit(
     plan: Plan,
     code: str,
     of_attempt: int,
@@ -120,7 +120,7 @@ def test_only_a_lost_node_gives_another_attempt_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_dir = newrun.create(plan, tmp_path / "runs")
-    failure = Failure(code=code, message="jw3 is lost")
+    failure = Failure(code=code, message="jw3 was lost")
     last = Attempt(
         job_id="7",
         restart=of_attempt,
@@ -132,21 +132,21 @@ def test_only_a_lost_node_gives_another_attempt_and_not_for_ever(
     record.write(failed, run_dir)
     in_job(monkeypatch, "jw2,jw3", attempt=attempt)
     assert requeue.main([str(run_dir)]) == 0
-    said = Path(f"{scontrol}.said")
-    assert said.exists() == requeued
-    assert not requeued or said.read_text() == "requeue 7\n"
+    calls = Path(f"{scontrol}.calls")
+    assert calls.exists() == requeued
+    assert not requeued or calls.read_text() == "requeue 7\n"
 
 
-def test_a_folder_without_a_plan_is_refused(
+def test_refuses_a_folder_without_a_plan(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert job.main([str(RunDir(tmp_path))]) == 2
-    assert "holds no plan.json" in capsys.readouterr().err
+    assert "is not a run directory: it has no plan.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("main", [job.main, requeue.main, run.main])
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), ([], 2)])
-def test_a_command_of_a_run_directory_says_what_it_takes(
+def test_describes_the_run_directory_argument(
     main: Callable[[list[str]], int],
     argv: list[str],
     code: int,
@@ -154,12 +154,12 @@ def test_a_command_of_a_run_directory_says_what_it_takes(
 ) -> None:
     with pytest.raises(SystemExit) as left:
         main(argv)
-    said = capsys.readouterr()
-    assert left.value.code == code and "RUN_DIR" in said.out + said.err
+    printed = capsys.readouterr()
+    assert left.value.code == code and "RUN_DIR" in printed.out + printed.err
 
 
 @pytest.mark.parametrize("main", [batch.main, nightly.main])
-def test_a_batch_scripts_command_has_help_outside_of_a_job(
+def test_prints_help_outside_a_job(
     main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--help"]) == 0
@@ -167,7 +167,16 @@ def test_a_batch_scripts_command_has_help_outside_of_a_job(
 
 
 @pytest.mark.usefixtures("scontrol")
-def test_a_run_without_a_container_has_the_sites_cache(
+def test_refuses_options_that_a_job_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_job(monkeypatch, "jw2")
+    assert batch.main(["--nodes", "2", "--no-wait", "--config", "replay"]) == 2
+    assert "error: --nodes, --wait cannot be used inside a job\nhint:" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_uses_the_sites_cache_without_a_container(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_job(monkeypatch, "jw2,jw3")
@@ -176,7 +185,7 @@ def test_a_run_without_a_container_has_the_sites_cache(
     python.chmod(0o755)
     plan = msgspec.structs.replace(plan, cache="/big/cache")
     run_dir = newrun.create(plan, tmp_path / "runs")
-    # In a process of its own: a job ignores signals, and so would all that these tests start.
+    # In a separate process: a job ignores signals, and the processes of these tests would too.
     code = f"import sys; from sut import job; sys.executable = {str(python)!r}; "
     code += f"sys.exit(job.main([{str(run_dir)!r}]))"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment())
@@ -185,9 +194,12 @@ def test_a_run_without_a_container_has_the_sites_cache(
 
 @pytest.mark.parametrize(
     ("visible", "text"),
-    [("0", "2 GPUs are needed and CUDA_VISIBLE_DEVICES shows 1"), ("GPU-a,GPU-b", "numbers")],
+    [
+        ("0", "the run needs 2 GPUs, but CUDA_VISIBLE_DEVICES lists 1"),
+        ("GPU-a,GPU-b", "not a list of GPU numbers"),
+    ],
 )
-def test_gpus_that_this_machine_does_not_show_are_told_before_anything_is_made(
+def test_refuses_gpus_that_are_not_visible(
     visible: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sets = ["site.device=cuda", "site.num_replicas=2"]

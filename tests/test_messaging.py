@@ -1,5 +1,4 @@
-"""A number that MLCommons has not reviewed is called unverified wherever it is shown, with its
-benchmark, scenario and round."""
+"""Every unreviewed number is labelled unverified, with its benchmark, scenario and round."""
 
 from __future__ import annotations
 
@@ -13,7 +12,8 @@ from records import PLAN, accuracy, completed, performance
 
 from sut import verdict
 from sut.plan.benchmark import Scenario
-from sut.report.render import render, summary
+from sut.report.render import render
+from sut.report.summary import summary
 from sut.results.messaging import UNVERIFIED, unverified
 from sut.rundir import RunDir
 
@@ -22,7 +22,7 @@ OFFICIAL = msgspec.structs.replace(
 )
 
 
-def test_only_an_official_run_goes_by_mlperfs_name() -> None:
+def test_only_an_official_run_uses_mlperfs_name() -> None:
     assert unverified(OFFICIAL) == (
         "MLPerf Inference v6.1, llama3.1-8b, Interactive: unverified. "
         "Result not verified by MLCommons Association."
@@ -33,20 +33,22 @@ def test_only_an_official_run_goes_by_mlperfs_name() -> None:
     assert "Closed" not in ours
 
 
-def test_summary_and_report_call_each_score_unverified() -> None:
+def test_summary_and_report_label_each_score_unverified() -> None:
     record = completed(performance(smallest_valid()), accuracy(31.0))
-    told = summary(record, RunDir("/runs/latest"))
-    assert unverified(PLAN) in told and unverified(PLAN) in render(record)
-    for line in told.splitlines():
+    text = summary(record, RunDir("/runs/latest"))
+    assert unverified(PLAN) in text and unverified(PLAN) in render(record)
+    for line in text.splitlines():
         if line.strip().startswith(("speed", "accuracy")):
             assert line.endswith("(unverified)")
     assert "measured (unverified)" in render(record)
 
 
-def test_a_verdict_names_what_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verdict_names_its_data_or_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert verdict.main([str(smallest_valid())]) == 0
-    told = capsys.readouterr().out
-    assert "LoadGen 6.0.17 on " in told and f", Server: unverified. {UNVERIFIED}" in told
+    text = capsys.readouterr().out
+    assert "LoadGen 6.0.17 on " in text and f", Server: unverified. {UNVERIFIED}" in text
     assert submit(tmp_path, *fast()).returncode == 0
     assert verdict.main([str(tmp_path / "runs" / "latest")]) == 0
     label = "LoadGen with the seeds of MLPerf Inference v6.1, replay, Server: unverified."

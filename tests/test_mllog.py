@@ -1,4 +1,4 @@
-"""LoadGen's detail log is read as LoadGen wrote it, or not at all."""
+"""LoadGen's detail log is read as LoadGen wrote it, or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def detail(folder: Path) -> Path:
     return folder / mllog.FILE_NAME
 
 
-def test_values_are_loadgens_own() -> None:
+def test_reads_loadgens_values() -> None:
     log = mllog.read(ten_queries())
     assert log.scenario == "Server"
     assert log.mode == "PerformanceOnly"
@@ -32,7 +32,7 @@ def test_values_are_loadgens_own() -> None:
     assert "loaded_qsl_set" not in log.values  # a list, as long as the data set
 
 
-def test_an_error_is_told_with_its_line() -> None:
+def test_reads_an_error_with_its_line() -> None:
     log = mllog.read(ten_queries())
     (error,) = log.errors
     line = detail(ten_queries()).read_text().splitlines()[error.line - 1]
@@ -40,14 +40,14 @@ def test_an_error_is_told_with_its_line() -> None:
     assert log.num_errors == 1
 
 
-def test_a_number_that_is_not_finite_is_none(tmp_path: Path) -> None:
+def test_number_that_is_not_finite_is_none(tmp_path: Path) -> None:
     conf = {"target_qps": 50, "max_query_count": 1}
     folder = make(tmp_path / "one", user_conf=conf)
-    assert "nan" in detail(folder).read_text().lower()  # LoadGen divides nothing by nothing
+    assert "nan" in detail(folder).read_text().lower()  # LoadGen divides zero by zero
     assert mllog.read(folder).number("result_scheduled_samples_per_sec") is None
 
 
-def test_an_accuracy_log_is_whole_without_results(tmp_path: Path) -> None:
+def test_accuracy_log_is_complete_without_results(tmp_path: Path) -> None:
     folder = make(tmp_path / "accuracy", mode="AccuracyOnly", scenario="Offline")
     assert mllog.read(folder).mode == "AccuracyOnly"
 
@@ -72,10 +72,10 @@ DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "without its last lines": (without("num_errors"), "num_errors"),
     "without its limits": (without("requested_server_ttft"), "requested_server_ttft_latency"),
-    "cut within a line": (lambda text: text[:-100], "damaged or cut"),
-    "two in one file": (lambda text: text + text, "second time"),
-    "with a foreign line": (lambda text: text + "Killed\n", "damaged or cut"),
-    "with a line of zero bytes": (lambda text: text + "\0" * 64 + "\n", "damaged or cut"),
+    "truncated within a line": (lambda text: text[:-100], "damaged or truncated"),
+    "two in one file": (lambda text: text + text, "more than one test"),
+    "with a foreign line": (lambda text: text + "Killed\n", "damaged or truncated"),
+    "with a line of zero bytes": (lambda text: text + "\0" * 64 + "\n", "damaged or truncated"),
     "with a word for a number": (
         with_value("result_query_count", "many"),
         "'result_query_count' should be",
@@ -84,7 +84,7 @@ DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
         with_value("result_query_count", 10**400),
         "more than 64 bits",
     ),
-    "with a percentile that is none": (
+    "with an invalid percentile": (
         with_value("effective_target_latency_percentile", 1.0),
         "between 0 and 1",
     ),
@@ -96,7 +96,7 @@ DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_no_verdict_is_drawn_from_a_log_that_is(
+def test_gives_no_verdict_on_a_log_that_is(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change, words = DAMAGE[damage]
@@ -107,33 +107,33 @@ def test_no_verdict_is_drawn_from_a_log_that_is(
     assert words in err and str(detail(tmp_path)) in err
 
 
-def test_a_damaged_line_is_named_by_number(tmp_path: Path) -> None:
+def test_names_a_damaged_line_by_number(tmp_path: Path) -> None:
     lines = detail(smallest_valid()).read_text().splitlines()
     lines[6] = lines[6][:-3]
     detail(tmp_path).write_text("\n".join(lines))
-    with pytest.raises(InputError, match=f"{mllog.FILE_NAME}:7: damaged"):
+    with pytest.raises(InputError, match=rf"damaged or truncated .*{mllog.FILE_NAME}:7\)"):
         mllog.read(tmp_path)
 
 
-def test_a_missing_log_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"can't be read .*mlperf_log_detail\.txt"):
+def test_names_a_missing_log(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"LoadGen log not read .*mlperf_log_detail\.txt"):
         mllog.read(tmp_path)
 
 
 @given(st.floats(0, 1, exclude_max=True))
 @settings(max_examples=60, deadline=None)
-def test_a_log_cut_anywhere_is_refused(where: float) -> None:
+def test_refuses_a_log_truncated_anywhere(where: float) -> None:
     whole = detail(smallest_valid()).read_bytes().rstrip()
-    cut = detail(smallest_valid()).with_name("cut.txt")
-    cut.write_bytes(whole[: int(where * len(whole))])
+    truncated = detail(smallest_valid()).with_name("truncated.txt")
+    truncated.write_bytes(whole[: int(where * len(whole))])
     with pytest.raises(InputError):
-        mllog.read(cut)
+        mllog.read(truncated)
 
 
 @pytest.mark.parametrize("name", SEEDS)
 @given(st.integers(0, 60))
 @settings(max_examples=20, deadline=None)
-def test_a_log_of_any_round_cut_after_any_line_is_refused(name: str, num_lines: int) -> None:
+def test_refuses_any_rounds_log_truncated_after_any_line(name: str, num_lines: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = detail(write(Path(folder), server(name)))
         lines = path.read_text().splitlines(keepends=True)
@@ -147,7 +147,7 @@ NUMBERS = st.integers(-1, 3_000_000_000) | st.floats(allow_nan=False) | st.boole
 
 @given(st.dictionaries(st.sampled_from(sorted(server())), NUMBERS))
 @settings(max_examples=150, deadline=None)
-def test_what_loadgen_calls_invalid_is_never_called_valid(changes: dict[str, Value]) -> None:
+def test_never_overrules_an_invalid_of_loadgen(changes: dict[str, Value]) -> None:
     values = server() | changes | {"result_validity": "INVALID"}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), values)
@@ -156,9 +156,21 @@ def test_what_loadgen_calls_invalid_is_never_called_valid(changes: dict[str, Val
 
 @given(st.dictionaries(st.sampled_from(sorted(server())), NUMBERS))
 @settings(max_examples=150, deadline=None)
-def test_a_value_that_is_not_loadgens_gives_a_verdict_or_an_error(
+def test_foreign_value_gives_a_verdict_or_an_error(
     changes: dict[str, Value],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), server() | changes)
         assert print_verdict([folder]) in (0, 1, 2)
+
+
+@given(st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_reads_a_log_that_is_still_written(where: float) -> None:
+    whole = mllog.read(smallest_valid())
+    content = detail(smallest_valid()).read_bytes()
+    part = detail(smallest_valid()).with_name("part.txt")
+    part.write_bytes(content[: int(where * len(content))])
+    so_far = mllog.read_so_far(part)
+    assert so_far is not None and so_far.values.keys() <= whole.values.keys()
+    assert mllog.read_so_far(part.with_name("missing.txt")) is None

@@ -1,4 +1,4 @@
-"""Model folders: what vLLM could not load is told before it is tried."""
+"""Model folders: what vLLM cannot load is reported before it starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shard(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
-def test_a_whole_folder_has_no_mistakes(folder: Path) -> None:
+def test_a_complete_folder_has_no_errors(folder: Path) -> None:
     assert model.check(folder) == []
     shard(folder)
     assert model.check(folder) == []
@@ -44,44 +44,44 @@ def test_a_whole_folder_has_no_mistakes(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    (mistake,) = model.check(folder)
-    assert str(folder / name) in mistake and "No such file" in mistake
+    (error,) = model.check(folder)
+    assert str(folder / name) in error and "No such file" in error
 
 
-def test_a_half_downloaded_shard_is_named(folder: Path) -> None:
+def test_an_incomplete_shard_is_named(folder: Path) -> None:
     shard(folder)
     file = folder / "model-00002-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    (mistake,) = model.check(folder)
-    assert str(file) in mistake and "half downloaded" in mistake
+    (error,) = model.check(folder)
+    assert str(file) in error and "incomplete" in error
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"", "Git LFS pointer|not a safetensors|half downloaded"),
-        (b"\xff" * 100, "half downloaded"),
+        (b"", "Git LFS pointer|not a safetensors|incomplete"),
+        (b"\xff" * 100, "incomplete"),
         (struct.pack("<Q", 4) + b"oops", "not a safetensors file"),
     ],
 )
-def test_what_is_no_safetensors_file_is_told(folder: Path, content: bytes, part: str) -> None:
+def test_refuses_what_is_not_safetensors(folder: Path, content: bytes, part: str) -> None:
     (folder / "model.safetensors").write_bytes(content)
-    (mistake,) = model.check(folder)
-    assert any(each in mistake for each in part.split("|"))
+    (error,) = model.check(folder)
+    assert any(each in error for each in part.split("|"))
 
 
-def test_every_mistake_is_told_at_once_with_what_to_do(tmp_path: Path) -> None:
+def test_reports_every_error_with_a_hint(tmp_path: Path) -> None:
     wanted = Model(name="Llama-3.1-8B-Instruct", loadgen_name="x", path=str(tmp_path))
     with pytest.raises(InputError) as error:
         model.locate(wanted)
     text = str(error.value)
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         assert str(tmp_path / name) in text
-    assert "Download Llama-3.1-8B-Instruct again" in text
+    assert "hint: download Llama-3.1-8B-Instruct again" in text
 
 
-def test_a_hash_is_that_of_the_contents(
+def test_the_hash_depends_on_the_contents(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -91,7 +91,7 @@ def test_a_hash_is_that_of_the_contents(
     assert model.model_hash(folder) != first
 
 
-def test_the_embedded_model_is_a_whole_folder() -> None:
+def test_the_embedded_model_is_a_complete_folder() -> None:
     path = model.locate(Model(name=model.EMBEDDED, loadgen_name="x", embedded=True))
     assert model.check(path) == []
     config = json.loads((path / "config.json").read_text())

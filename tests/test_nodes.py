@@ -1,4 +1,4 @@
-"""One run over several nodes: found, driven, watched and ended together."""
+"""One run over several nodes, which join, run and end together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sut.serving.process import Address
 def test_one_loadgen_drives_the_replicas_of_every_node(tmp_path: Path, num_nodes: int) -> None:
     run_dir = write_plan(plan_for(num_nodes, interface="lo"), tmp_path / "run")
     with Job(run_dir, num_nodes) as job:
-        assert set(job.wait().values()) == {0}, job.said(0)
+        assert set(job.wait().values()) == {0}, job.output(0)
     (phase,) = job.record.phases
     assert job.record.verdict == "VALID"
     assert [replica.node for replica in phase.replicas] == [f"n{i}" for i in range(num_nodes)]
@@ -35,17 +35,17 @@ def test_one_loadgen_drives_the_replicas_of_every_node(tmp_path: Path, num_nodes
     assert job.processes() == []
 
 
-def test_a_node_without_a_replica_makes_the_run_invalid(tmp_path: Path) -> None:
+def test_a_node_without_a_replica_invalidates_the_run(tmp_path: Path) -> None:
     plan = plan_for(2, replicas=(Replica(index=0, parts=(Part(node=1),)),))
     with Job(write_plan(plan, tmp_path / "run"), 2) as job:
-        assert job.wait() == {0: 1, 1: 0}, job.said(0)
+        assert job.wait() == {0: 1, 1: 0}, job.output(0)
     (phase,) = job.record.phases
     assert phase.replicas[0].node == "n1" and job.record.verdict == "INVALID"
     (reason,) = phase.verdict.reasons
     assert reason.code == "idle_nodes" and "node n0" in reason.text
 
 
-def test_a_killed_node_ends_the_run_and_is_named(tmp_path: Path) -> None:
+def test_a_killed_node_ends_the_run(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(3, *LONG), tmp_path / "run")
     with Job(run_dir, 3) as job:
         job.until_measuring()
@@ -54,11 +54,11 @@ def test_a_killed_node_ends_the_run_and_is_named(tmp_path: Path) -> None:
     assert codes == {0: 3, 1: -signal.SIGKILL, 2: 0}
     failure = job.record.failure
     assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
-    assert job.record.status == "failed" and "node n1 is lost" in failure.message
+    assert job.record.status == "failed" and "lost node n1: " in failure.message
     assert job.processes() == []
 
 
-def test_a_frozen_node_ends_the_run_and_leaves_when_it_thaws(tmp_path: Path) -> None:
+def test_a_frozen_node_ends_the_run(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
     with Job(run_dir, 2) as job:
         job.until_measuring()
@@ -66,14 +66,14 @@ def test_a_frozen_node_ends_the_run_and_leaves_when_it_thaws(tmp_path: Path) -> 
         assert job.nodes[0].wait(25) == 3
         failure = job.record.failure
         assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
-        assert "did not answer" in failure.message
+        assert "no answer for 10 s" in failure.message
         job.signal(1, signal.SIGCONT)
         assert job.nodes[1].wait(25) == 3
-        assert "n0 is lost" in job.said(1)
+        assert "lost head n0: " in job.output(1)
     assert job.processes() == []
 
 
-def test_a_node_that_never_comes_ends_the_run_at_the_deadline(tmp_path: Path) -> None:
+def test_a_missing_node_ends_the_run_at_the_deadline(tmp_path: Path) -> None:
     plan = plan_for(3)
     timeouts = msgspec.structs.replace(plan.timeouts, join_s=2)
     run_dir = write_plan(msgspec.structs.replace(plan, timeouts=timeouts), tmp_path / "run")
@@ -86,7 +86,7 @@ def test_a_node_that_never_comes_ends_the_run_at_the_deadline(tmp_path: Path) ->
     assert job.processes() == []
 
 
-def test_the_others_leave_when_the_head_is_killed(tmp_path: Path) -> None:
+def test_other_nodes_stop_when_the_head_is_killed(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(3, *LONG), tmp_path / "run")
     with Job(run_dir, 3) as job:
         job.until_measuring()
@@ -95,16 +95,16 @@ def test_the_others_leave_when_the_head_is_killed(tmp_path: Path) -> None:
         until(lambda: job.processes() == [])
 
 
-def test_a_node_without_a_head_gives_up_at_the_deadline(tmp_path: Path) -> None:
+def test_a_node_without_a_head_stops_at_the_deadline(tmp_path: Path) -> None:
     plan = plan_for(2)
     timeouts = msgspec.structs.replace(plan.timeouts, join_s=1)
     run_dir = write_plan(msgspec.structs.replace(plan, timeouts=timeouts), tmp_path / "run")
     with Job(run_dir, 2, absent=[0]) as job:
         assert job.wait(20) == {1: 3}
-    assert "n0 could not be reached within 1 s" in job.said(1)
+    assert "head n0 not reached within 1 s" in job.output(1)
 
 
-def test_an_engine_that_dies_on_another_node_ends_the_run_with_its_log(tmp_path: Path) -> None:
+def test_an_engine_death_on_another_node_ends_the_run(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
     with Job(run_dir, 2) as job:
         job.until_measuring()
@@ -131,7 +131,7 @@ def test_a_signal_to_every_node_cancels_the_run(tmp_path: Path, number: signal.S
     assert job.processes() == []
 
 
-def test_a_signal_to_one_node_cancels_the_run_and_names_it(tmp_path: Path) -> None:
+def test_a_signal_to_one_node_cancels_the_run(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
     with Job(run_dir, 2) as job:
         job.until_measuring()
@@ -141,7 +141,7 @@ def test_a_signal_to_one_node_cancels_the_run_and_names_it(tmp_path: Path) -> No
     assert failure is not None and (failure.code, failure.node) == ("cancelled", "n1")
 
 
-def test_a_stale_rendezvous_is_passed_over(tmp_path: Path) -> None:
+def test_ignores_a_stale_rendezvous(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     stale = run_dir.rendezvous("77-0")
     stale.parent.mkdir()
@@ -151,7 +151,7 @@ def test_a_stale_rendezvous_is_passed_over(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
-def test_the_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_the_secret(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 2, absent=[1]):
         path = run_dir.rendezvous("77-0")
@@ -159,7 +159,7 @@ def test_the_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_strangers_at_the_heads_port_are_sent_away(tmp_path: Path) -> None:
+def test_rejects_connections_without_the_secret(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 2, absent=[1]) as head:
         path = run_dir.rendezvous("77-0")
@@ -175,11 +175,11 @@ def test_strangers_at_the_heads_port_are_sent_away(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_cut_link_ends_the_run_on_both_sides(tmp_path: Path) -> None:
+def test_a_cut_link_ends_the_run_on_both_nodes(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, *LONG, interface="wire"), tmp_path / "run")
     with cable() as ends, Job(run_dir, 2, within=ends) as job:
         job.until_measuring()
-        # No machine is told: nothing comes any more.
+        # Neither machine is notified: packets stop arriving.
         subprocess.run([*ends[1], "ip", "link", "set", "wire", "down"], check=True)
         assert job.wait(30) == {0: 3, 1: 3}
         failure = job.record.failure
@@ -187,9 +187,9 @@ def test_a_cut_link_ends_the_run_on_both_sides(tmp_path: Path) -> None:
         until(lambda: job.processes() == [])
 
 
-def test_a_job_with_other_nodes_than_the_plans_is_refused(tmp_path: Path) -> None:
+def test_refuses_a_job_with_other_nodes(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 1) as job:
         assert job.wait() == {0: 2}
-    assert "is for 2 nodes (any, any) and job 77 has 1 (n0)" in job.said(0)
+    assert "is for 2 nodes (any, any), but job 77 has 1 (n0)" in job.output(0)
     assert not run_dir.record.exists()

@@ -1,4 +1,4 @@
-"""A submission is built of runs that may be submitted, and of no others; a preview says so."""
+"""A submission contains only runs that can be submitted; a preview is marked as none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOADGEN_FILES = {"mlperf_log_summary.txt", "mlperf_log_detail.txt", "mlperf_log_
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Real VALID runs of the replay benchmark, all tests each."""
+    """Real VALID runs of the replay benchmark with all tests."""
     folder = tmp_path_factory.mktemp("made")
     for scenario in ("offline", "server"):
         run = submit(folder, *fast(scenario), "--mode", "all")
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def official(made: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    """The same, as official runs are."""
+    """The same runs as if they were official."""
     return {name: as_official(run, tmp_path / "runs") for name, run in made.items()}
 
 
@@ -72,7 +72,7 @@ def change_plan(run: Path, **changes: Any) -> None:
     change_record(run, plan=plan, plan_digest=plan.digest())
 
 
-def test_official_runs_make_the_tree_that_the_checker_wants(
+def test_builds_the_files_that_the_checker_expects(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build(tmp_path, *official.values()) == 0, capsys.readouterr().err
@@ -108,19 +108,19 @@ def test_official_runs_make_the_tree_that_the_checker_wants(
 
 
 def ours(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Without the project's own source, which spells the mark."""
+    """All files but the project's own source, which contains the mark."""
     return {name: content for name, content in files.items() if "/mlperf-sut/" not in name}
 
 
-def test_the_system_is_what_was_measured_and_what_the_site_says(
+def test_describes_the_system_from_record_and_site(
     official: dict[str, Path], tmp_path: Path
 ) -> None:
     assert build(tmp_path, *official.values()) == 0
     path = tmp_path / "tree" / "closed/Example/systems/Two_nodes_1x_A30_.json"
-    told = json.loads(path.read_bytes())
-    assert list(told) == list(system.FIELDS)
+    system_json = json.loads(path.read_bytes())
+    assert list(system_json) == list(system.FIELDS)
     assert (
-        told
+        system_json
         | {
             "division": "closed",
             "submitter": "Example",
@@ -137,12 +137,12 @@ def test_the_system_is_what_was_measured_and_what_the_site_says(
             "cooling": "air",
             "hw_notes": "",
         }
-        == told
+        == system_json
     )
 
 
 def fail(run: Path) -> None:
-    failure = Failure(code="engine_died", message="it is gone")
+    failure = Failure(code="engine_died", message="the engine died")
     change_record(run, status="failed", verdict=None, exit_code=3, failure=failure)
 
 
@@ -198,24 +198,27 @@ AGAINST: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "other data": (
         lambda run: change_record(run, hashes=Hashes(model="a" * 64, data="b" * 64)),
-        f"the data's sha256 is {'b' * 64}, that of MLCommons' cnn_eval.json is {OFFICIAL_DATA}",
+        f"the data's sha256 is {'b' * 64}, but that of MLCommons' cnn_eval.json is {OFFICIAL_DATA}",
     ),
     "another model": (
         lambda run: change_record(run, hashes=Hashes(model="c" * 64, data=OFFICIAL_DATA)),
-        "the model's sha256",
+        "model_sha256",
     ),
     "another machine": (on_other_machines, "cpu_model"),
-    "unlike nodes": (with_an_unlike_node, "jw3 is not as"),
-    "changed source": (from_source(Git(commit=COMMIT, dirty=True)), "were not committed"),
-    "unknown source": (from_source(None), "the commit of the source it ran is not known"),
+    "unlike nodes": (with_an_unlike_node, "jw3 differs from"),
+    "changed source": (
+        from_source(Git(commit=COMMIT, dirty=True)),
+        "its source had uncommitted changes",
+    ),
+    "unknown source": (from_source(None), "the commit of its source is unknown"),
     "foreign source": (from_source(Git(commit="1" * 40, dirty=False)), "git fetch"),
-    "no accuracy": (leave_out(Mode.ACCURACY), "Server: no run has its accuracy test"),
-    "no compliance": (leave_out(Mode.COMPLIANCE), "Server: no run has its compliance test"),
+    "no accuracy": (leave_out(Mode.ACCURACY), "Server: no run has the accuracy test"),
+    "no compliance": (leave_out(Mode.COMPLIANCE), "Server: no run has the compliance test"),
 }
 
 
 @pytest.mark.parametrize("case", AGAINST)
-def test_a_run_that_may_not_be_submitted_is_refused_with_the_reason(
+def test_refuses_a_run_with_its_reason(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     change, reason = AGAINST[case]
@@ -227,7 +230,7 @@ def test_a_run_that_may_not_be_submitted_is_refused_with_the_reason(
     assert reason in (tmp_path / "tree/closed/Example/README.md").read_text()
 
 
-def test_every_reason_is_told_at_once(
+def test_prints_all_reasons_together(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run,) = (official["server"],)
@@ -235,15 +238,17 @@ def test_every_reason_is_told_at_once(
         AGAINST[case][0](run)
     site = site_file(tmp_path, cooling=None, host_storage_type=None, host_memory_capacity="1 GB")
     assert build(tmp_path, run, options=["--site", str(site)]) == 2
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for case in ("INVALID", "not official", "other data", "changed source", "no compliance"):
-        assert AGAINST[case][1] in told
-    assert "closed llama3.1-8b needs Offline" in told
-    assert "must say under system: what no run measures: host_storage_type, cooling" in told
-    assert "system.host_memory_capacity says '1 GB' and '251 GiB' was measured" in told
+        assert AGAINST[case][1] in printed
+    assert "closed llama3.1-8b needs Offline" in printed
+    assert (
+        f"missing under system: in the file of site {site}: host_storage_type, cooling" in printed
+    )
+    assert "system.host_memory_capacity is '1 GB', but '251 GiB' was measured" in printed
 
 
-def test_tests_of_a_scenario_come_from_one_plan(
+def test_tests_of_a_scenario_share_one_plan(
     made: dict[str, Path], official: dict[str, Path], tmp_path: Path, capsys: Any
 ) -> None:
     def half(name: str, mode: Mode, keep: tuple[Mode, ...]) -> Path:
@@ -259,13 +264,15 @@ def test_tests_of_a_scenario_come_from_one_plan(
     settings = msgspec.structs.replace(record.read(rest).plan.loadgen_settings, target_qps=7)
     change_plan(rest, loadgen_settings=settings)
     assert build(tmp_path, official["offline"], performance, rest) == 2
-    assert "made otherwise than performance-run: loadgen_settings" in capsys.readouterr().err
+    assert (
+        "differs from performance-run: plan.loadgen_settings.target_qps" in capsys.readouterr().err
+    )
     assert build(tmp_path, official["offline"], performance, official["server"]) == 2
-    told = capsys.readouterr().err
-    assert "Server, performance: " in told and "both have it: give one" in told
+    printed = capsys.readouterr().err
+    assert "Server, performance: " in printed and "; give one of them" in printed
 
 
-def test_open_results_need_no_gate_no_compliance_and_no_second_scenario(
+def test_open_results_need_only_one_scenario(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = official["server"]
@@ -287,7 +294,7 @@ def test_open_results_need_no_gate_no_compliance_and_no_second_scenario(
 
 
 @pytest.mark.parametrize("phase", ["performance", "accuracy", "compliance"])
-def test_one_byte_of_a_log_changed_is_refused_in_a_preview_too(
+def test_refuses_a_changed_log_even_in_a_preview(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], phase: str
 ) -> None:
     folder = official["server"] / "loadgen" / phase
@@ -302,12 +309,12 @@ def test_one_byte_of_a_log_changed_is_refused_in_a_preview_too(
         assert f"{file}: changed since the run" in capsys.readouterr().err
         file.unlink()
         assert build(tmp_path, *official.values(), options=["--preview"]) == 2
-        assert f"{file}: can't be read" in capsys.readouterr().err
+        assert f"{file}: cannot read it: No such file" in capsys.readouterr().err
         file.write_bytes(whole)
     assert build(tmp_path, *official.values()) == 0
 
 
-def test_a_tree_of_which_one_byte_was_changed_is_refused(
+def test_check_finds_changed_files(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build(tmp_path, *official.values()) == 0
@@ -320,19 +327,19 @@ def test_a_tree_of_which_one_byte_was_changed_is_refused(
     assert f"{log}: changed since it was built" in capsys.readouterr().err
     log.rename(log.with_name("other.txt"))
     assert package.main(check) == 2
-    told = capsys.readouterr().err
-    assert f"{log}: is missing" in told and f"{log.with_name('other.txt')}: was added" in told
+    printed = capsys.readouterr().err
+    assert f"{log}: missing" in printed and f"{log.with_name('other.txt')}: added since" in printed
     root = tmp_path / "tree" / "closed/Example"
     log.with_name("other.txt").unlink()
     log.write_bytes(whole)
     assert package.main(check) == 0
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=root, check=True)
     assert package.main(["--check", str(tmp_path / "runs")]) == 2
-    assert "no submission of ours" in capsys.readouterr().err
+    assert "not a submission built by sut.package" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["plan.json", "user.conf"])
-def test_a_plan_that_was_changed_after_the_run_is_refused_in_a_preview_too(
+def test_refuses_a_changed_plan_even_in_a_preview(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     file = official["server"] / name
@@ -341,7 +348,7 @@ def test_a_plan_that_was_changed_after_the_run_is_refused_in_a_preview_too(
     assert f"{file}: changed since the run" in capsys.readouterr().err
 
 
-def test_a_record_without_hashes_of_its_logs_is_refused(
+def test_refuses_a_record_without_hashes(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = official["server"]
@@ -351,7 +358,7 @@ def test_a_record_without_hashes_of_its_logs_is_refused(
     assert "no hashes of its files" in capsys.readouterr().err
 
 
-def test_a_preview_is_marked_in_every_file_that_can_hold_a_mark(
+def test_marks_every_file_of_a_preview(
     made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build(tmp_path, *made.values()) == 2
@@ -374,27 +381,29 @@ def test_a_preview_is_marked_in_every_file_that_can_hold_a_mark(
     )
 
 
-def test_what_a_preview_does_not_know_of_the_system_it_says(
-    made: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_preview_names_unknown_system_fields(made: dict[str, Path], tmp_path: Path) -> None:
     options = ["--preview", "--site", "local"]
     assert build(tmp_path, *made.values(), options=options) == 0
     (path,) = (tmp_path / "tree/closed/Example/systems").iterdir()
-    told = json.loads(path.read_bytes())
-    assert told["cooling"] == told["system_name"] == "not given" and path.stem == "not_given"
+    system_json = json.loads(path.read_bytes())
+    assert (
+        system_json["cooling"] == system_json["system_name"] == "not given"
+        and path.stem == "not_given"
+    )
 
 
-def test_runs_without_a_finished_test_make_no_preview(
+def test_refuses_a_preview_without_a_finished_test(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fail(official["server"])
     change_record(official["server"], phases=())
     assert build(tmp_path, official["server"], options=["--preview"]) == 2
-    told = capsys.readouterr().err
-    assert "no test that came to its end" in told and "refused with --preview, too" in told
+    printed = capsys.readouterr().err
+    assert "the run has no finished test" in printed
+    assert "--preview cannot be built from these runs either" in printed
 
 
-def test_a_folder_that_is_there_is_left_alone(official: dict[str, Path], tmp_path: Path) -> None:
+def test_refuses_an_existing_output_folder(official: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "mine").write_text("mine")
     assert build(tmp_path, *official.values()) == 2
@@ -402,37 +411,35 @@ def test_a_folder_that_is_there_is_left_alone(official: dict[str, Path], tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "site.yaml", "tree"}
 
 
-def test_what_is_no_run_and_no_submitter_is_told(
+def test_refuses_bad_runs_and_submitters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build(tmp_path, tmp_path / "a", tmp_path / "b") == 2
-    told = capsys.readouterr().err
-    assert f"{tmp_path / 'a'}" in told and f"{tmp_path / 'b'}" in told
+    printed = capsys.readouterr().err
+    assert f"{tmp_path / 'a'}" in printed and f"{tmp_path / 'b'}" in printed
     assert package.main(["--submitter", "../x", "--division", "open", "a"]) == 2
-    assert "it names a folder" in capsys.readouterr().err
+    assert "--submitter '../x' is not a folder name" in capsys.readouterr().err
 
 
-def test_short_accuracy_logs_are_left_whole() -> None:
+def test_keeps_short_accuracy_logs_whole() -> None:
     assert texts.truncated(b"x" * 4095) == b"x" * 4095
     assert texts.truncated(b"x" * 4096) == b"x" * 4096 + b"\n\n...\n\n" + b"x" * 4096
 
 
-def test_measurements_tell_how_the_weights_were_changed(made: dict[str, Path]) -> None:
+def test_measurements_describe_the_weights(made: dict[str, Path]) -> None:
     plan = record.read(made["server"]).plan
 
-    def told(*arguments: str) -> tuple[str, str]:
+    def weights(*arguments: str) -> tuple[str, str]:
         engine = msgspec.structs.replace(plan.engine, extra_args=arguments)
         content = texts.measurements(msgspec.structs.replace(plan, engine=engine), preview=False)
         return content["weight_data_types"], content["weight_transformations"]
 
-    assert told() == ("bf16", "no")
-    assert told("--quantization=fp8") == ("fp8", "quantization to fp8")
-    assert told("--seed", "1", "-q", "awq") == ("awq", "quantization to awq")
+    assert weights() == ("bf16", "no")
+    assert weights("--quantization=fp8") == ("fp8", "quantization to fp8")
+    assert weights("--seed", "1", "-q", "awq") == ("awq", "quantization to awq")
 
 
-def test_a_rehearsal_answers_with_the_references_and_is_no_submission(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rehearsal_is_no_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tools import rehearsal
 
     rehearsal.make(tmp_path, num_articles=40)
@@ -453,6 +460,6 @@ def test_a_rehearsal_answers_with_the_references_and_is_no_submission(
     assert plan.model.loadgen_name == "llama3_1-8b" and not plan.official
     arguments = ["--submitter", "X", "--division", "closed", *site, str(tmp_path / "runs/latest")]
     assert package.main([*arguments, "--output", str(tmp_path / "tree")]) == 2
-    told = capsys.readouterr().err
-    assert f"that of MLCommons' cnn_eval.json is {OFFICIAL_DATA}" in told
-    assert "the replay engine answers, not a model" in told
+    printed = capsys.readouterr().err
+    assert f"but that of MLCommons' cnn_eval.json is {OFFICIAL_DATA}" in printed
+    assert "the replay engine answers, not a model" in printed

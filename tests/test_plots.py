@@ -1,4 +1,4 @@
-"""Plots count what is in the samples, whatever there is of them."""
+"""Plots show what is in the samples, however many there are."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from sut.machine.meters import Gpu, Reading
-from sut.report import meter_plots, progress_plots, sample_plots, svg
-from sut.report.evidence import Evidence
+from sut.report import plots, sample_plots, svg
+from sut.report.evidence import Evidence, Subject
 from sut.report.page import Figure
-from sut.report.subject import Subject
 from sut.results.progress import Line, ReplicaProgress
 from sut.results.sample_log import SampleLog
 
@@ -44,12 +43,12 @@ def steady(count: int, *, tokens: int = 11) -> list[Row]:
 def draw(rows: list[Row], lines: list[Line] | None = None, **limits: float) -> dict[str, Figure]:
     evidence = Evidence(samples=log_of(rows), lines=lines or [])
     subject = Subject(evidence=evidence, limits=limits, nodes={0: "jw2", 1: "jw3"})
-    drawn = [*sample_plots.draw(subject), *progress_plots.draw(subject)]
+    drawn = [*sample_plots.draw(subject), *plots.of_progress(subject)]
     return {figure.title: figure for figure in drawn}
 
 
 @pytest.mark.parametrize("rows", [[], steady(1), steady(2), steady(3, tokens=1), steady(2000)])
-def test_any_number_of_samples_can_be_drawn(rows: list[Row]) -> None:
+def test_draws_any_number_of_samples(rows: list[Row]) -> None:
     for figure in draw(rows, TTFT=10.0, TPOT=1e9).values():
         assert figure.svg.startswith("<svg") and figure.svg.rstrip().endswith("</svg>")
         assert "nan" not in figure.svg.lower()
@@ -61,30 +60,30 @@ def test_one_token_answers_have_no_tpot_figure() -> None:
     assert "TPOT: distribution" in draw(steady(50))
 
 
-def test_samples_over_the_limit_are_counted_and_a_far_limit_leaves_them_room() -> None:
+def test_counts_samples_over_the_limit() -> None:
     rows = [*steady(95), *[(0, 11, 950.0 + n, 1200.0 + n, 1300.0 + n) for n in range(5)]]
     near = draw(rows, TTFT=100.0)["TTFT: distribution"]
-    assert "5 were over the limit" in near.caption and "limit 100 ms" in near.keys[-1].label
+    assert "5 over the limit" in near.caption and "limit 100 ms" in near.keys[-1].label
     far = draw(rows, TTFT=10_000.0)["TTFT: distribution"]
-    assert "0 were over the limit" in far.caption
+    assert "0 over the limit" in far.caption
     assert far.keys[-1].label == "limit 10,000 ms, beyond the plot"
     assert "10,000" not in re.sub('aria-label="[^"]*"', "", far.svg)
 
 
-@pytest.mark.parametrize("title", ["TTFT against time", "Prompt length and TTFT"])
-def test_a_limit_that_is_near_is_inside_the_plot(title: str) -> None:
+@pytest.mark.parametrize("title", ["TTFT over time", "Prompt length and TTFT"])
+def test_draws_a_near_limit_inside_the_plot(title: str) -> None:
     svg_text = draw(steady(100), TTFT=50.0)[title].svg  # every sample took 20 ms
     (at,) = re.findall(r'd="M [\d.]+ ([\d.]+)[^"]*"[^>]*var\(--limit\)', svg_text)
     top, bottom = 0.08 * 201.6, 0.83 * 201.6
     assert top <= float(at) < (top + bottom) / 2
 
 
-def test_no_limit_is_no_line() -> None:
+def test_draws_no_line_without_a_limit() -> None:
     figure = draw(steady(100))["TTFT: distribution"]
     assert not any("limit" in key.label for key in figure.keys)
 
 
-def test_tokens_are_spread_over_the_time_they_came_in_and_none_is_lost() -> None:
+def test_spreads_tokens_over_time_and_loses_none() -> None:
     rows: list[Row] = [
         (0, 11, 0.0, 1000.0, 2000.0),
         (0, 1, 0.0, 2500.0, 2500.0),
@@ -96,27 +95,27 @@ def test_tokens_are_spread_over_the_time_they_came_in_and_none_is_lost() -> None
     assert counted == pytest.approx([5, 1 + 5, 5 + 1])
 
 
-def test_samples_in_flight_are_those_between_admission_and_completion() -> None:
+def test_counts_in_flight_between_admission_and_completion() -> None:
     begin, end = np.array([0.0, 1.0, 5.0]), np.array([2.0, 3.0, 6.0])
     at = np.array([0.5, 1.5, 2.5, 4.0, 5.5])
     assert list(sample_plots._present(begin, end, at)) == [1, 2, 1, 0, 1]
 
 
-def test_many_samples_are_thinned_and_the_slowest_kept() -> None:
+def test_thins_many_samples_and_keeps_the_slowest() -> None:
     values = np.ones(10_000)
     values[123] = 99.0
     chosen = sample_plots._some(values)
     assert len(chosen) <= sample_plots.MAX_DOTS and 123 in chosen
-    caption = draw(steady(5000))["TTFT against time"].caption
+    caption = draw(steady(5000))["TTFT over time"].caption
     assert "of 5,000 samples are drawn" in caption
 
 
-def test_replicas_are_named_with_their_nodes() -> None:
+def test_names_replicas_with_their_nodes() -> None:
     labels = [key.label for key in draw(steady(100))["Throughput"].keys]
     assert labels == ["replica 0 (jw2)", "replica 1 (jw3)", "all"]
 
 
-def test_queues_and_kv_cache_come_from_progress() -> None:
+def test_draws_queues_and_kv_cache_from_progress() -> None:
     lines = [
         Line(
             t_s=n,
@@ -146,7 +145,7 @@ def test_queues_and_kv_cache_come_from_progress() -> None:
     ]
 
 
-def test_a_line_of_many_points_is_drawn_by_their_means() -> None:
+def test_draws_a_long_line_by_means() -> None:
     plot = svg.axes("x", "y")
     svg.line(plot, [(float(n), float(n % 2)) for n in range(10_000)], svg.SERIES[0], "a")
     (line,) = plot.get_lines()
@@ -156,7 +155,7 @@ def test_a_line_of_many_points_is_drawn_by_their_means() -> None:
     assert list(plot.get_lines()[1].get_ydata()) == [2, 5]
 
 
-def test_power_and_clocks_are_drawn_for_every_meter() -> None:
+def test_draws_power_and_clocks_for_every_meter() -> None:
     readings = [
         Reading(
             unix_s=100.0 + n,
@@ -165,13 +164,13 @@ def test_power_and_clocks_are_drawn_for_every_meter() -> None:
         )
         for n in range(20)
     ]
-    power, clocks = meter_plots.draw({"jw2": readings, "jw3": []}, 105.0, 10.0)
+    power, clocks = plots.of_meters({"jw2": readings, "jw3": []}, 105.0, 10.0)
     assert [key.label for key in power.keys] == ["jw2 CPU", "jw2 GPU 0"]
     assert "Not MLPerf Power" in power.caption
     assert clocks.title == "Clocks"
-    assert meter_plots.draw({"jw2": readings}, 500.0, 10.0) == []
+    assert plots.of_meters({"jw2": readings}, 500.0, 10.0) == []
 
 
-def test_what_is_said_for_those_who_cannot_see_is_escaped() -> None:
+def test_escapes_the_label_for_screen_readers() -> None:
     figure = svg.figure("a < b", 'said "so" & more', svg.axes("x", "y"))
     assert 'aria-label="a &lt; b. said &quot;so&quot; &amp; more"' in figure.svg

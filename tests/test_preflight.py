@@ -1,9 +1,12 @@
-"""What is looked at on every node before an engine starts."""
+"""The checks of every node before an engine starts."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -12,21 +15,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from jobs import Job, as_root, cable, plan_for, write_plan
+from cli import until
+from jobs import Job, as_root, plan_for, write_plan
 
 from sut.cluster.allocation import Allocation
-from sut.machine import gpus
+from sut.machine import cuda
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind
 from sut.plan.fit import utilization
 from sut.plan.plan import Mode, Part, Plan, Replica
 from sut.plan.site import Device
 from sut.results.progress import Progress
 from sut.results.record import NodePreflight, PreflightCheck, Record
-from sut.serving import channel, link, node_check, preflight
+from sut.serving import channel, node_check, preflight
 from sut.serving.channel import LostError
-from sut.serving.messages import REQUEST, Clock, Done, GetClock, SendBurst, TakeBurst
+from sut.serving.messages import REQUEST, GetState, State
 from sut.serving.node_check import fingerprint
 from sut.serving.nodes import Nodes
+from sut.serving.remote import RemoteNode
 
 
 def checks_of(node: NodePreflight, name: str) -> list[PreflightCheck]:
@@ -34,17 +39,17 @@ def checks_of(node: NodePreflight, name: str) -> list[PreflightCheck]:
 
 
 def failed(record: Record) -> set[tuple[str, str]]:
-    """Node and check of all that are not well."""
+    """Node and name of every failed check."""
     return {(node.node, c.name) for node in record.preflight for c in node.checks if not c.ok}
 
 
 def refused(plan: Plan, folder: Path, **around: object) -> Record:
-    """The record of a run that preflight ends, on every node in order."""
+    """The record of a run that preflight refuses and that ends on every node."""
     run_dir = write_plan(plan, folder)
     num_nodes = len(plan.nodes)
     with Job(run_dir, num_nodes, **around) as job:  # type: ignore[arg-type]
         codes = job.wait()
-    assert codes == {0: 3} | dict.fromkeys(range(1, num_nodes), 0), job.said(0)
+    assert codes == {0: 3} | dict.fromkeys(range(1, num_nodes), 0), job.output(0)
     assert not run_dir.logs.exists() or not list(run_dir.logs.iterdir())
     failure = job.record.failure
     assert failure is not None and failure.code == "preflight"
@@ -54,10 +59,10 @@ def refused(plan: Plan, folder: Path, **around: object) -> Record:
     return job.record
 
 
-def test_what_was_found_is_kept_though_all_is_well(tmp_path: Path) -> None:
+def test_records_passed_checks_too(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, mode=Mode.PREFLIGHT, interface="lo"), tmp_path / "run")
     with Job(run_dir, 2) as job:
-        assert job.wait() == {0: 0, 1: 0}, job.said(0)
+        assert job.wait() == {0: 0, 1: 0}, job.output(0)
     record = job.record
     assert (record.status, record.verdict, record.exit_code) == ("completed", None, 0)
     assert record.phases == () and failed(record) == set()
@@ -69,16 +74,15 @@ def test_what_was_found_is_kept_though_all_is_well(tmp_path: Path) -> None:
     assert {check.name for check in other.checks} == everywhere | {
         "clock",
         "latency",
-        "bandwidth",
         "same_packages",
     }
-    (bandwidth,) = checks_of(other, "bandwidth")
-    assert bandwidth.measured is not None and bandwidth.measured > 10 and bandwidth.unit == "MB/s"
+    (latency,) = checks_of(other, "latency")
+    assert latency.measured is not None and 0 < latency.measured < 20 and latency.unit == "ms"
     assert [node.hostname for node in record.nodes] == [record.environment.hostname]
-    assert "| `bandwidth` | - |" in run_dir.report.read_text()
+    assert "| `latency` | - |" in run_dir.report.read_text()
 
 
-def test_everything_amiss_on_any_node_is_told_at_once(tmp_path: Path) -> None:
+def test_reports_all_problems_of_all_nodes_together(tmp_path: Path) -> None:
     data = tmp_path / "data.json"
     data.write_text("[]")
     plan = plan_for(2)
@@ -103,7 +107,7 @@ def test_everything_amiss_on_any_node_is_told_at_once(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_node_that_sees_other_files_is_named(tmp_path: Path) -> None:
+def test_names_the_node_with_other_files(tmp_path: Path) -> None:
     models = {name: small_model(tmp_path / name, name) for name in ("right", "other")}
     plan = plan_for(2)
     plan = msgspec.structs.replace(
@@ -128,27 +132,54 @@ def small_model(folder: Path, content: str) -> Path:
     return folder
 
 
-@as_root
-def test_a_slow_network_is_refused(tmp_path: Path) -> None:
-    with cable() as ends:
-        limit = "tc qdisc add dev wire root tbf rate 8mbit burst 32k latency 400ms"
-        if subprocess.run([*ends[0], *limit.split()], capture_output=True).returncode != 0:
-            pytest.skip("this kernel can't limit a link")
-        record = refused(plan_for(2, interface="wire"), tmp_path / "run", within=ends)
-    assert failed(record) == {("n1", "bandwidth")}
-    (bandwidth,) = checks_of(record.preflight[1], "bandwidth")
-    assert bandwidth.measured is not None and bandwidth.measured < 2
+def slow_proxy(port: int, delay_s: float) -> int:
+    """The port of a proxy to ``port`` of this machine that delays every packet."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while packet := source.recv(2**16):
+                time.sleep(delay_s)
+                target.sendall(packet)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with listener:
+            near, _ = listener.accept()
+        far = socket.create_connection(("127.0.0.1", port))
+        for ends in ((near, far), (far, near)):
+            threading.Thread(target=forward, args=ends, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listener.getsockname()[1])
 
 
-def test_an_interface_that_a_node_lacks_is_told(tmp_path: Path) -> None:
+def test_refuses_a_slow_network(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, absent=[1]) as head:
+        path = run_dir.rendezvous("77-0")
+        until(path.is_file)
+        meeting = json.loads(path.read_text())
+        meeting["address"]["port"] = slow_proxy(meeting["address"]["port"], 0.03)
+        path.write_text(json.dumps(meeting))
+        with Job(run_dir, 2, absent=[0]) as other:
+            assert head.wait() == {0: 3} and other.wait() == {1: 0}, head.output(0)
+    assert failed(head.record) == {("n1", "latency")}
+    (latency,) = checks_of(head.record.preflight[1], "latency")
+    assert latency.measured is not None and 60 <= latency.measured < 120
+
+
+def test_refuses_a_missing_interface(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, interface="ib7"), tmp_path / "run")
     with Job(run_dir, 2, absent=[1]) as job:
         assert job.wait() == {0: 3}
     failure = job.record.failure
-    assert failure is not None and failure.code == "interface" and "It has lo" in failure.message
+    assert failure is not None and failure.code == "interface"
+    assert "no IPv4 address on interface 'ib7'" in failure.message
+    assert "its interfaces: lo" in failure.message
 
 
-def test_a_node_that_is_not_done_in_time_says_what_it_was_at(
+def test_a_timed_out_node_reports_its_current_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = small_model(tmp_path / "model", "x")
@@ -157,9 +188,13 @@ def test_a_node_that_is_not_done_in_time_says_what_it_was_at(
     monkeypatch.setattr(preflight, "TIME_S", 0.5)
     run_dir = write_plan(plan_for(1), tmp_path / "run")
     with Nodes(plan_for(1), run_dir, Allocation()) as nodes:
-        found = preflight.look(nodes, folder, Progress(run_dir.progress))
+        found = preflight.check(nodes, folder, Progress(run_dir.progress))
     (check,) = found.nodes[0].checks
-    assert check.name == "time" and not check.ok and "reading the model" in check.text
+    assert (
+        check.name == "time"
+        and not check.ok
+        and "timed out after 0.5 s while reading the model" in check.text
+    )
 
 
 class OtherNode:
@@ -178,36 +213,34 @@ class OtherNode:
 
     def _connect(self, address: channel.Address) -> None:
         end = channel.connect(address, b"secret")
-        while True:
-            try:
-                request = end.receive(REQUEST)
-            except LostError:
-                return
-            time.sleep(self._late_s)
-            match request:
-                case GetClock():
-                    end.send(Clock(time_ns=time.time_ns() + int(self._ahead_s * 1e9)))
-                case TakeBurst():
-                    for _ in range(request.num_chunks):
-                        end.receive_bytes()
-                    end.send(Done())
-                case SendBurst():
-                    for _ in range(request.num_chunks):
-                        end.send_bytes(bytes(request.chunk_bytes))
+        with contextlib.suppress(LostError):
+            while isinstance(end.receive(REQUEST), GetState):
+                time.sleep(self._late_s)
+                end.send(State(time_ns=time.time_ns() + int(self._ahead_s * 1e9)))
+        end.close()
 
 
-def test_clocks_that_are_apart_and_a_slow_answer_are_measured() -> None:
-    measured = link.measure(OtherNode(ahead_s=-5, late_s=0.03).channel)
-    # The clock is read at the end of the wait, so half of it is added.
+def test_measures_clocks_and_latency_from_ordinary_requests() -> None:
+    node = RemoteNode("n1", "127.0.0.1", OtherNode(ahead_s=-5, late_s=0.03).channel)
+    measured = node.link(3)
+    # The node reads its clock at the end of the wait, so half of it is added.
     assert -5_100 < measured.clock_ahead_ms < -4_900
     assert measured.round_trip_ms >= 30
-    amiss = {check.name for check in preflight._of_link(measured) if not check.ok}
-    assert {"clock", "latency"} <= amiss
+    wrong = {check.name for check in preflight._of_link(measured) if not check.ok}
+    assert wrong == {"clock", "latency"}
+    node.begin_end(0)
+    node.await_end(5)
+
+
+def test_reads_records_with_a_bandwidth_check() -> None:
+    text = b'{"name":"bandwidth","ok":true,"text":"","measured":812.3,"unit":"MB/s"}'
+    check = msgspec.json.decode(text, type=PreflightCheck)
+    assert check == PreflightCheck("bandwidth", ok=True, text="", measured=812.3, unit="MB/s")
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with libcuda and NVML that pretend."""
+    """A folder with a fake libcuda and a fake NVML."""
     folder = tmp_path_factory.mktemp("driver")
     source = Path(__file__).parent / "fake_driver.c"
     library = folder / "libcuda.so.1"
@@ -222,7 +255,7 @@ def gpu_plan(num_gpus: int) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("faked", "amiss"),
+    ("faked", "wrong"),
     [
         ({"FAKE_GPUS": "24000,24000"}, {}),
         ({"FAKE_GPUS": "24000"}, {"gpus": "1 visible (NVIDIA A30), 2 used"}),
@@ -231,37 +264,41 @@ def gpu_plan(num_gpus: int) -> Plan:
         ({"FAKE_INIT": "999"}, {"gpus": "error 999"}),
         (
             {"FAKE_GPUS": "24000,9000"},
-            {"gpu_free": "000001: 9,000 of 24,576 MiB free; vLLM takes 22,610"},
+            {"gpu_free": "GPU-11111111-1111-1111-1111-111111111111: 9,000 of 24,576 MiB free"},
+        ),
+        (
+            {"FAKE_GPUS": "24000,9000"},
+            {"gpu_free": " MiB free; vLLM takes 22,610"},
         ),
         ({"FAKE_GPUS": "24000,24000", "FAKE_PID": "4711"}, {"gpu_free": "compute on it: 4711"}),
     ],
 )
-def test_a_gpu_node_that_is_unfit_is_refused(
-    tmp_path: Path, driver: Path, faked: dict[str, str], amiss: dict[str, str]
+def test_refuses_an_unfit_gpu_node(
+    tmp_path: Path, driver: Path, faked: dict[str, str], wrong: dict[str, str]
 ) -> None:
     run_dir = write_plan(
         msgspec.structs.replace(gpu_plan(2), mode=Mode.PREFLIGHT), tmp_path / "run"
     )
     env = {"LD_LIBRARY_PATH": str(driver), "CUDA_VISIBLE_DEVICES": "", **faked}
     with Job(run_dir, 1, env={0: env}) as job:
-        assert job.wait() == {0: 3 if amiss else 0}, job.said(0)
+        assert job.wait() == {0: 3 if wrong else 0}, job.output(0)
     record = job.record
-    assert {name for _, name in failed(record)} == set(amiss)
-    for name, text in amiss.items():
+    assert {name for _, name in failed(record)} == set(wrong)
+    for name, text in wrong.items():
         assert any(text in check.text for check in checks_of(record.preflight[0], name))
 
 
-def test_a_gpu_run_without_a_driver_never_falls_back_to_the_cpu(tmp_path: Path) -> None:
+def test_a_gpu_run_never_falls_back_to_the_cpu(tmp_path: Path) -> None:
     record = refused(gpu_plan(1), tmp_path / "run")
     assert failed(record) == {("n0", "gpus")}
     (check,) = checks_of(record.preflight[0], "gpus")
     assert "--nv" in check.text and "never falls back" in check.text
 
 
-def test_a_driver_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "LOOK_S", 0.01)
-    with pytest.raises(gpus.CudaError, match="did not answer"):
-        gpus.look()
+def test_gives_up_on_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "PROBE_S", 0.01)
+    with pytest.raises(cuda.CudaError, match=r"no answer from the NVIDIA driver within 0\.01 s"):
+        cuda.probe()
 
 
 @pytest.mark.parametrize(
@@ -274,14 +311,14 @@ def test_a_driver_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
         ((13, 0), "torch 2.13.0+cpu is built for the CPU. Use the CUDA image", False),
     ],
 )
-def test_a_driver_runs_what_is_built_for_its_major_version(
+def test_a_driver_runs_builds_of_its_major_version(
     runs: tuple[int, int], built_for: tuple[int, int] | str, ok: bool
 ) -> None:
-    check = node_check._driver(gpus.Cuda(version=runs, driver="580", gpus=()), built_for)
+    check = node_check._driver(cuda.Cuda(version=runs, driver="580", gpus=()), built_for)
     assert check.ok is ok
 
 
-def test_torchs_cuda_is_read_without_importing_it() -> None:
+def test_reads_torchs_cuda_without_importing_torch() -> None:
     # The environment of the tests has the CPU's torch.
     assert "is built for the CPU" in str(node_check._torch_cuda())
 
@@ -295,7 +332,9 @@ def test_torchs_cuda_is_read_without_importing_it() -> None:
         (("--gpu-memory-utilization",), 0.92),
     ],
 )
-def test_the_share_of_a_gpu_is_vllms(extra_args: tuple[str, ...], share: float) -> None:
+def test_the_needed_gpu_memory_follows_vllms_option(
+    extra_args: tuple[str, ...], share: float
+) -> None:
     assert utilization(extra_args) == share
 
 
@@ -303,26 +342,26 @@ def flip_a_byte_in_the_middle(weights: bytearray) -> None:
     weights[len(weights) // 2] ^= 1
 
 
-def cut_the_end(weights: bytearray) -> None:
+def truncate(weights: bytearray) -> None:
     del weights[-1:]
 
 
-@pytest.mark.parametrize("damage", [flip_a_byte_in_the_middle, cut_the_end])
+@pytest.mark.parametrize("damage", [flip_a_byte_in_the_middle, truncate])
 @pytest.mark.parametrize("large", [False, True])
-def test_a_fingerprint_tells_models_apart(
+def test_a_fingerprint_changes_with_a_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[bytearray], None],
     large: bool,
 ) -> None:
     monkeypatch.setenv("SUT_CACHE", str(tmp_path / "cache"))
-    if large:  # as if three mebibytes were too much to hash whole
+    if large:  # three mebibytes count as too large to hash whole
         monkeypatch.setattr(node_check, "WHOLE_HASH_BYTES", 2**20)
     folder = small_model(tmp_path / "model", "x")
     file = folder / "model.safetensors"
     file.write_bytes(bytes(3 * 2**20))
-    told, before = fingerprint(folder)
-    assert ("pieces" in told) is large and fingerprint(folder)[1] == before
+    how, before = fingerprint(folder)
+    assert ("pieces" in how) is large and fingerprint(folder)[1] == before
     weights = bytearray(file.read_bytes())
     damage(weights)
     file.write_bytes(weights)

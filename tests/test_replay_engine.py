@@ -1,6 +1,6 @@
-"""The replay engine over real sockets, as the dispatcher meets it.
+"""The replay engine over real sockets, as the dispatcher uses it.
 
-The binary is the installed one, or the one that SUT_REPLAY_ENGINE names.
+The binary is the installed one, or the one named by SUT_REPLAY_ENGINE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNTIMED = ("--max-num-seqs", "4", "--max-model-len", "1000", "--max-num-batched-
 
 
 class Output(msgspec.Struct, array_like=True):
-    """The head of vLLM's EngineCoreOutput."""
+    """The first fields of vLLM's EngineCoreOutput."""
 
     request_id: str
     tokens: list[int]
@@ -39,7 +39,7 @@ class Output(msgspec.Struct, array_like=True):
 
 
 class Frame(msgspec.Struct, array_like=True):
-    """The head of vLLM's EngineCoreOutputs."""
+    """The first fields of vLLM's EngineCoreOutputs."""
 
     engine_index: int
     outputs: list[Output]
@@ -48,7 +48,7 @@ class Frame(msgspec.Struct, array_like=True):
 
 
 class FrontEnd:
-    """The dispatcher's side of one replica's sockets, and the engine process on the other."""
+    """The dispatcher's sockets of one replica, and its engine process."""
 
     def __init__(self, binary: Path, *options: str) -> None:
         self.context = zmq.Context()
@@ -65,7 +65,7 @@ class FrontEnd:
         return socket
 
     def greet(self) -> dict[str, Any]:
-        """Answer the engine's HELLO; returns it."""
+        """Answer the engine's HELLO and return it."""
         identity, hello = self.handshake.recv_multipart()
         assert identity == IDENTITY
         addresses = {"inputs": [_address(self.input)], "outputs": [_address(self.output)]}
@@ -74,7 +74,7 @@ class FrontEnd:
         return _map(hello)
 
     def make_ready(self) -> dict[str, Any]:
-        """Do the whole handshake; returns the ready response."""
+        """Complete the handshake and return the ready response."""
         self.greet()
         identity, response = self.input.recv_multipart()
         assert identity == IDENTITY
@@ -97,7 +97,7 @@ class FrontEnd:
         return not self.output.poll(for_ms)
 
     def answer(self, number: int) -> tuple[list[int], int]:
-        """Read frames up to the end of one request; returns its tokens and finish_reason."""
+        """Read frames until one request ends; return its tokens and finish_reason."""
         tokens: list[int] = []
         while True:
             for output in self.frame().outputs:
@@ -143,7 +143,7 @@ def _map(data: bytes) -> dict[str, Any]:
 def binary() -> Path:
     named = os.environ.get("SUT_REPLAY_ENGINE")
     path = Path(named) if named else Path(sut.__file__).parent / "replay_engine"
-    assert path.is_file(), f"{path} does not exist: build it, or set SUT_REPLAY_ENGINE"
+    assert path.is_file(), f"{path} not found: run make build, or set SUT_REPLAY_ENGINE"
     return path
 
 
@@ -152,7 +152,7 @@ Start = Callable[..., FrontEnd]
 
 @pytest.fixture
 def start(binary: Path) -> Iterator[Start]:
-    """Starts an engine with these options and does the handshake."""
+    """Start an engine with these options and complete the handshake."""
     started: list[FrontEnd] = []
 
     def start(*options: str, ready: bool = True) -> FrontEnd:
@@ -166,7 +166,7 @@ def start(binary: Path) -> Iterator[Start]:
         front_end.close()
 
 
-def test_the_handshake_goes_as_vllms_does(start: Start) -> None:
+def test_the_handshake_is_vllms(start: Start) -> None:
     front_end = start(ready=False)
     assert front_end.greet() == {"status": "HELLO", "local": False, "headless": True}
     identity, response = front_end.input.recv_multipart()
@@ -179,7 +179,7 @@ def test_the_handshake_goes_as_vllms_does(start: Start) -> None:
     assert (identity, _map(message)["status"]) == (IDENTITY, "READY")
 
 
-def test_it_reports_the_version_it_is_told_to(start: Start) -> None:
+def test_it_reports_the_given_version(start: Start) -> None:
     assert start("--vllm-version", "0.31.9", ready=False).make_ready()["vllm_version"] == "0.31.9"
 
 
@@ -191,7 +191,7 @@ def test_the_answer_echoes_the_prompt(start: Start) -> None:
     )
 
 
-def test_a_request_may_bring_its_answer(start: Start) -> None:
+def test_a_request_may_contain_its_answer(start: Start) -> None:
     front_end = start()
     given = {"note": [1, 2], "answer": [9, 70_000, 9], "more": {"answer": [5]}}
     for most, answer in ((3, ([9, 70_000, 9], LENGTH)), (8, ([9, 70_000, 9], STOP))):
@@ -202,7 +202,7 @@ def test_a_request_may_bring_its_answer(start: Start) -> None:
     assert front_end.generate(2, [7, 8], max_tokens=1, extra_args={"answer": []}) == ([7], LENGTH)
 
 
-def test_the_answers_length_is_fixed_by_seed_and_prompt(start: Start) -> None:
+def test_seed_and_prompt_determine_an_answers_length(start: Start) -> None:
     prompts = [[n, n + 1] for n in range(40)]
 
     def lengths(seed: str) -> list[tuple[int, int]]:
@@ -220,12 +220,12 @@ def test_the_answers_length_is_fixed_by_seed_and_prompt(start: Start) -> None:
     assert all((reason == LENGTH) == (length == 9) for length, reason in first)
 
 
-def test_an_answer_ends_at_the_models_length(start: Start) -> None:
+def test_an_answer_ends_at_max_model_len(start: Start) -> None:
     tokens, reason = start().generate(1, [5] * 990, min_tokens=50, max_tokens=50)
     assert (len(tokens), reason) == (10, LENGTH)
 
 
-def test_a_request_that_cannot_run_ends_with_an_error(start: Start) -> None:
+def test_a_request_that_cannot_run_fails(start: Start) -> None:
     front_end = start()
     assert front_end.generate(1, []) == ([], ERROR)
     assert front_end.generate(2, [5] * 1000) == ([], ERROR)
@@ -243,11 +243,11 @@ def test_requests_share_steps_up_to_max_num_seqs(start: Start) -> None:
         sizes.append(len(frame.outputs))
         num_waiting.append(frame.scheduler_stats["num_waiting_reqs"])
     assert max(sizes) == 4
-    assert max(num_waiting[1:]) == 2  # requests that come during the first step wait for the next
+    assert max(num_waiting[1:]) == 2  # requests that arrive during a step wait for the next
     assert num_waiting[-1] == 0
 
 
-def test_a_long_prompt_is_prefilled_in_pieces_before_its_first_token(start: Start) -> None:
+def test_a_long_prompt_is_prefilled_in_pieces(start: Start) -> None:
     front_end = start()
     front_end.add(1, [5] * 150, max_tokens=1)
     frames = [front_end.frame() for _ in range(3)]
@@ -255,7 +255,7 @@ def test_a_long_prompt_is_prefilled_in_pieces_before_its_first_token(start: Star
     assert frames[1].scheduler_stats["kv_cache_usage"] == 128 / 4000
 
 
-def test_a_step_takes_the_time_the_model_says(start: Start) -> None:
+def test_a_step_takes_the_modelled_time(start: Start) -> None:
     front_end = start(
         *("--step-base-us", "800", "--step-per-sequence-us", "200"),
         *("--prefill-tokens-per-s", "1000"),
@@ -269,7 +269,7 @@ def test_a_step_takes_the_time_the_model_says(start: Start) -> None:
     assert 0.3408 <= time.monotonic() - sent < 0.5
 
 
-def test_a_request_that_comes_during_a_step_joins_the_next(start: Start) -> None:
+def test_a_request_joins_the_next_step(start: Start) -> None:
     front_end = start("--step-base-us", "100000")
     front_end.add(1, [1], min_tokens=3, max_tokens=3)
     time.sleep(0.03)
@@ -278,7 +278,7 @@ def test_a_request_that_comes_during_a_step_joins_the_next(start: Start) -> None
     assert ids == [[_id(1)], [_id(1), _id(2)], [_id(1), _id(2)], [_id(2)]]
 
 
-def test_an_aborted_request_leaves_at_once_and_without_a_word(start: Start) -> None:
+def test_an_aborted_request_gets_no_output(start: Start) -> None:
     front_end = start("--step-base-us", "30000")
     for number in range(5):
         front_end.add(number, [number], min_tokens=900, max_tokens=900)
@@ -295,27 +295,29 @@ def test_an_aborted_request_leaves_at_once_and_without_a_word(start: Start) -> N
 
 
 @pytest.mark.parametrize(
-    ("fault", "told", "code"), [("die@2", [], 1), ("dead@2", [DEAD], 1), ("dead@0", [DEAD], 1)]
+    ("fault", "frames", "code"), [("die@2", [], 1), ("dead@2", [DEAD], 1), ("dead@0", [DEAD], 1)]
 )
-def test_it_dies_when_told(start: Start, fault: str, told: list[bytes], code: int) -> None:
+def test_fault_die_or_dead_ends_it(
+    start: Start, fault: str, frames: list[bytes], code: int
+) -> None:
     front_end = start("--fault", fault)
     for number in range(int(fault[-1])):
         assert front_end.generate(number, [5], max_tokens=1) == ([5], LENGTH)
     if fault.endswith("@0"):
         front_end.add(0, [5])
     assert front_end.exit_code() == code
-    assert [front_end.output.recv() for _ in told] == told
+    assert [front_end.output.recv() for _ in frames] == frames
     assert front_end.is_silent()
 
 
-def test_it_dies_before_it_is_ready_when_told(start: Start) -> None:
+def test_fault_die_loading_ends_it_before_ready(start: Start) -> None:
     front_end = start("--fault", "die-loading", ready=False)
     front_end.greet()
     assert front_end.exit_code() == 1
     assert not front_end.input.poll(100)
 
 
-def test_it_is_never_ready_when_told(start: Start) -> None:
+def test_fault_never_ready_keeps_it_silent(start: Start) -> None:
     front_end = start("--fault", "never-ready", ready=False)
     front_end.greet()
     assert not front_end.input.poll(300)
@@ -324,7 +326,7 @@ def test_it_is_never_ready_when_told(start: Start) -> None:
     assert front_end.exit_code() == 0
 
 
-def test_it_stalls_when_told_but_still_ends(start: Start) -> None:
+def test_fault_stall_still_lets_it_end(start: Start) -> None:
     front_end = start("--fault", "stall@1")
     assert front_end.generate(1, [5], max_tokens=1) == ([5], LENGTH)
     front_end.add(2, [5])
@@ -333,13 +335,13 @@ def test_it_stalls_when_told_but_still_ends(start: Start) -> None:
     assert front_end.exit_code() == 0
 
 
-def test_one_request_fails_when_told(start: Start) -> None:
+def test_fault_error_fails_one_request(start: Start) -> None:
     front_end = start("--fault", "error@2")
     answers = [front_end.generate(n, [5], max_tokens=1) for n in range(3)]
     assert answers == [([5], LENGTH), ([], ERROR), ([5], LENGTH)]
 
 
-def test_it_sends_garbage_once_when_told(start: Start) -> None:
+def test_fault_garbage_sends_one_bad_frame(start: Start) -> None:
     front_end = start("--fault", "garbage@1")
     assert front_end.generate(1, [5], max_tokens=1) == ([5], LENGTH)
     with pytest.raises(msgspec.DecodeError):
@@ -347,7 +349,7 @@ def test_it_sends_garbage_once_when_told(start: Start) -> None:
     assert front_end.generate(2, [5], max_tokens=1) == ([5], LENGTH)
 
 
-def test_it_cuts_one_frame_short_when_told(start: Start) -> None:
+def test_fault_truncate_shortens_one_frame(start: Start) -> None:
     front_end = start("--fault", "truncate@1")
     assert front_end.generate(1, [5], max_tokens=1) == ([5], LENGTH)
     front_end.add(2, [5], max_tokens=1)
@@ -356,13 +358,13 @@ def test_it_cuts_one_frame_short_when_told(start: Start) -> None:
     assert front_end.generate(3, [5], max_tokens=1) == ([5], LENGTH)
 
 
-def test_it_answers_a_request_never_sent_when_told(start: Start) -> None:
+def test_fault_unknown_id_answers_another_request(start: Start) -> None:
     front_end = start("--fault", "unknown-id@1")
     assert front_end.generate(1, [5], max_tokens=1) == ([5], LENGTH)
     assert [output.request_id for output in front_end.frame().outputs] == ["f" * 16]
 
 
-def test_it_loses_its_connection_and_makes_another_when_told(start: Start) -> None:
+def test_fault_reset_output_reconnects(start: Start) -> None:
     front_end = start("--fault", "reset-output@1")
     events = front_end.output.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     assert front_end.generate(1, [5], max_tokens=1) == ([5], LENGTH)
@@ -370,7 +372,7 @@ def test_it_loses_its_connection_and_makes_another_when_told(start: Start) -> No
     assert front_end.generate(2, [5], max_tokens=1) == ([5], LENGTH)
 
 
-def test_it_becomes_slow_when_told(start: Start) -> None:
+def test_fault_slow_makes_steps_longer(start: Start) -> None:
     front_end = start("--step-base-us", "10000", "--fault", "slow@1:10")
 
     def seconds(number: int) -> float:
@@ -383,9 +385,7 @@ def test_it_becomes_slow_when_told(start: Start) -> None:
 
 
 @pytest.mark.parametrize("step_us", ["0", "50", "60000000"])
-def test_it_ends_when_the_front_end_goes_away_in_the_middle_of_work(
-    start: Start, step_us: str
-) -> None:
+def test_it_ends_when_the_front_end_disconnects(start: Start, step_us: str) -> None:
     front_end = start("--step-base-us", step_us, "--max-model-len", "1000000000")
     front_end.add(1, [5], min_tokens=900_000_000, max_tokens=900_000_000)
     time.sleep(0.1)
@@ -393,14 +393,14 @@ def test_it_ends_when_the_front_end_goes_away_in_the_middle_of_work(
     assert front_end.exit_code() == 0
 
 
-def test_it_ends_when_the_front_end_goes_away_before_it_is_greeted(start: Start) -> None:
+def test_it_ends_when_no_front_end_answers(start: Start) -> None:
     front_end = start(ready=False)
     front_end.handshake.recv_multipart()
     front_end.hang_up()
     assert front_end.exit_code() == 0
 
 
-def test_it_goes_on_when_only_the_handshake_socket_is_closed(start: Start) -> None:
+def test_it_continues_without_the_handshake_socket(start: Start) -> None:
     front_end = start()
     front_end.handshake.recv_multipart()
     front_end.handshake.close()
@@ -409,7 +409,7 @@ def test_it_goes_on_when_only_the_handshake_socket_is_closed(start: Start) -> No
 
 
 @pytest.mark.parametrize("step_us", ["0", "60000000"])
-def test_sigterm_ends_it_in_the_middle_of_work(start: Start, step_us: str) -> None:
+def test_sigterm_ends_it_during_a_step(start: Start, step_us: str) -> None:
     front_end = start("--step-base-us", step_us, "--max-model-len", "1000000000")
     front_end.add(1, [5], min_tokens=900_000_000, max_tokens=900_000_000)
     time.sleep(0.1)
@@ -428,16 +428,16 @@ def test_sigterm_ends_it_in_the_middle_of_work(start: Start, step_us: str) -> No
         (b"no", b""),
     ],
 )
-def test_what_is_not_a_request_kills_it_loudly(start: Start, kind: bytes, data: bytes) -> None:
+def test_an_invalid_request_ends_it_with_an_error(start: Start, kind: bytes, data: bytes) -> None:
     front_end = start()
     front_end.send(kind, data)
     assert front_end.output.recv() == DEAD
     assert front_end.exit_code() == 1
     assert front_end.engine.stderr is not None
-    assert " is " in front_end.engine.stderr.read().splitlines()[1]
+    assert "error: invalid " in front_end.engine.stderr.read().splitlines()[1]
 
 
-def test_an_id_in_use_kills_it_loudly(start: Start) -> None:
+def test_a_duplicate_id_is_an_error(start: Start) -> None:
     front_end = start("--step-base-us", "60000000")
     front_end.add(1, [5])
     front_end.add(1, [5])
@@ -448,26 +448,32 @@ def test_an_id_in_use_kills_it_loudly(start: Start) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-num-seqs", "0"], '--max-num-seqs is "0"; it must be an integer of at least 1'),
-        (["--max-num-seqs", "99"], "--max-num-batched-tokens must not be less"),
-        (["--step-base-us", "-1"], '--step-base-us is "-1"; it must be a number of at least 0'),
-        (["--seed", "1x"], '--seed is "1x"'),
+        (
+            ["--max-num-seqs", "0"],
+            "invalid value '0' for --max-num-seqs: expected an integer of at least 1",
+        ),
+        (["--max-num-seqs", "99"], "--max-num-batched-tokens must be at least --max-num-seqs"),
+        (
+            ["--step-base-us", "-1"],
+            "invalid value '-1' for --step-base-us: expected a number of at least 0",
+        ),
+        (["--seed", "1x"], "invalid value '1x' for --seed"),
         (["--sede", "1"], "unknown option --sede"),
-        (["--seed"], "--seed is unknown or has no value"),
-        (["--fault", "die"], 'unknown fault "die"; it is one of die@N'),
-        (["--fault", "error@0"], 'unknown fault "error@0"'),
+        (["--seed"], "option --seed is unknown or has no value"),
+        (["--fault", "die"], "unknown fault 'die': expected one of die@N"),
+        (["--fault", "error@0"], "unknown fault 'error@0'"),
         (["--fault", "slow@1"], "slow@N:FACTOR"),
-        (["--fault", "slow@1:nan"], 'unknown fault "slow@1:nan"'),
+        (["--fault", "slow@1:nan"], "unknown fault 'slow@1:nan'"),
     ],
 )
-def test_a_bad_option_is_named(binary: Path, options: list[str], message: str) -> None:
+def test_reports_an_invalid_option(binary: Path, options: list[str], message: str) -> None:
     argv = [str(binary), "--handshake", "tcp://127.0.0.1:1", *UNTIMED, *options]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     assert result.returncode == 2
     assert message in result.stderr.splitlines()[0]
 
 
-def test_vllms_own_classes_speak_with_it(start: Start) -> None:
+def test_vllms_own_classes_work_with_it(start: Start) -> None:
     v1 = pytest.importorskip("vllm.v1.engine")
     serial = pytest.importorskip("vllm.v1.serial_utils")
     sampling = pytest.importorskip("vllm.sampling_params")

@@ -1,4 +1,4 @@
-"""The report says the verdict first, then why, and calls nothing official that is not."""
+"""The report gives the verdict first, then the reasons, and calls nothing official that is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from loadgen_logs import make, smallest_valid, ten_queries
 from records import METERS, PLAN, accuracy, completed, failed, performance
 
-from sut.report.render import render, summary
+from sut.report.render import render
+from sut.report.summary import summary
 from sut.results.messaging import UNVERIFIED
 from sut.results.record import Failure, Record
 from sut.rundir import RunDir
@@ -24,14 +25,14 @@ def texts(record: Record) -> tuple[str, str]:
     return render(record), summary(record, RUN_DIR)
 
 
-def test_the_verdict_comes_first() -> None:
+def test_puts_the_verdict_first() -> None:
     for text in texts(completed(performance(ten_queries()))):
         assert text.splitlines()[0].lstrip("# ").startswith("INVALID")
     for text in texts(completed(performance(smallest_valid()))):
         assert text.splitlines()[0].lstrip("# ").startswith("VALID")
 
 
-def test_every_reason_is_given_and_ttft_is_not_blamed() -> None:
+def test_gives_every_reason_and_no_other_cause() -> None:
     record = completed(performance(ten_queries()))
     for text in texts(record):
         for reason in record.phases[0].verdict.reasons:
@@ -42,7 +43,7 @@ def test_every_reason_is_given_and_ttft_is_not_blamed() -> None:
     assert "TTFT" not in rest.split("## What to try next")[1].split("## Nodes")[0]
 
 
-def test_every_output_says_why_it_is_not_official() -> None:
+def test_explains_why_a_run_is_not_official() -> None:
     for record in (
         completed(performance(smallest_valid())),
         completed(performance(ten_queries())),
@@ -54,12 +55,12 @@ def test_every_output_says_why_it_is_not_official() -> None:
             assert UNVERIFIED in text
 
 
-def test_the_report_names_benchmark_scenario_and_round_beside_unverified() -> None:
+def test_names_benchmark_scenario_and_round_beside_unverified() -> None:
     text = render(completed(performance(smallest_valid())))
     assert "seeds of MLPerf Inference v6.1, smollm2-135m-news, Server: unverified." in text
 
 
-def test_the_summary_is_short_and_holds_what_people_look_for() -> None:
+def test_summary_is_short_and_has_the_key_figures() -> None:
     text = summary(completed(performance(ten_queries())), RUN_DIR)
     assert len(text.splitlines()) <= 12
     assert re.search(r"TTFT +p50 [\d.]+ ms +p99 [\d.]+ ms +limit 2,000 ms", text)
@@ -68,7 +69,7 @@ def test_the_summary_is_short_and_holds_what_people_look_for() -> None:
     assert str(RUN_DIR.report) in text
 
 
-def test_the_report_shows_each_replicas_work_and_where_it_ran_from() -> None:
+def test_shows_the_work_and_node_of_each_replica() -> None:
     record = completed(performance(ten_queries()))
     text = render(record)
     assert "| 1 | jw3 | 4 | 400 | 32 | 0.3 s | 40.0% | - |" in text
@@ -77,15 +78,15 @@ def test_the_report_shows_each_replicas_work_and_where_it_ran_from() -> None:
     assert record.environment.kernel in text
 
 
-def test_the_key_figures_stand_beside_their_limits() -> None:
+def test_shows_key_figures_beside_their_limits() -> None:
     text = render(completed(performance(ten_queries()), accuracy(29.0)))
     short = text.split("## In short")[1].split("\n## ")[0]
     assert re.search(r"\| TTFT, p99 \| [\d.]+ ms \| 2,000 ms \| yes \|", short)
-    assert re.search(r"\| measured for \| [\d.]+ s \| 600 s \| \*\*no\*\* \|", short)
+    assert re.search(r"\| duration \| [\d.]+ s \| 600 s \| \*\*no\*\* \|", short)
     assert "| accuracy, rouge1 | 29 | 29.7 | **no** |" in short
 
 
-def test_a_compliance_phase_is_shown_by_its_rules_and_not_by_its_speed() -> None:
+def test_shows_rules_but_no_speed_for_compliance() -> None:
     compliance = performance(smallest_valid(), name="compliance")
     text = render(completed(performance(smallest_valid()), compliance))
     assert "| compliance | VALID |  | yes |" in text
@@ -93,20 +94,20 @@ def test_a_compliance_phase_is_shown_by_its_rules_and_not_by_its_speed() -> None
     assert "`loadgen_errors`" in section and "tokens/s" not in section
 
 
-def test_what_could_not_be_judged_is_said() -> None:
+def test_lists_what_could_not_be_judged() -> None:
     phase = performance(smallest_valid())
     verdict = msgspec.structs.replace(phase.verdict, notes=("The answers' lengths: no log.",))
     text = render(completed(msgspec.structs.replace(phase, verdict=verdict)))
     assert "Not judged:\n\n- The answers' lengths: no log." in text
 
 
-def test_energy_is_shown_as_what_it_is() -> None:
+def test_labels_energy_as_not_mlperf_power() -> None:
     with_meters = render(completed(performance(smallest_valid(), telemetry=(METERS,))))
     section = with_meters.split("## Energy and clocks")[1].split("\n## ")[0]
     assert "This is not MLPerf Power" in section
     assert "| jw2 GPU 0 | 1,000 J | 150 W | 165 W | 1,400 MHz | 1,200 MHz | 64 °C |" in section
     assert "| jw2 CPU | 600 J | 60 W |" in section
-    assert "J a token" not in with_meters  # jw3 has no meter: what it took is not known
+    assert "J a token" not in with_meters  # jw3 has no meter: its energy is unknown
     assert "slowed by power in 25.0% of the readings" in with_meters
     assert "| jw2 | 1 | 6 | 96 | 48.1 | 50.3 | 48.1 | 50.3 | 12.0% | 22 GiB |" in with_meters
     both = (METERS, msgspec.structs.replace(METERS, node="jw3"))
@@ -118,14 +119,14 @@ def test_energy_is_shown_as_what_it_is() -> None:
     assert "no meter" in render(completed(performance(smallest_valid())))
 
 
-def test_accuracy_is_shown_beside_reference_and_gate() -> None:
+def test_shows_accuracy_beside_reference_and_gate() -> None:
     text = render(completed(accuracy(29.0)))
     assert "| rouge1 | 29 | 30 | at least 29.7 |" in text
     assert "Scored on 100 of 300 samples" in text
     assert "accuracy, accuracy_rouge1: rouge1 is 29; at least 29.7 needed." in text
 
 
-def test_a_failed_run_says_what_died_and_what_to_read() -> None:
+def test_failed_run_names_the_cause_and_the_log() -> None:
     text = summary(failed(DEATH), RUN_DIR, log_tail="Killed\nout of memory")
     assert text.startswith("FAILED")
     assert "engine_died: replica 1 ended with code 137" in text
@@ -135,14 +136,14 @@ def test_a_failed_run_says_what_died_and_what_to_read() -> None:
     assert "VALID" not in report and "engine_died" in report
 
 
-def test_offline_takes_ttft_from_the_dispatcher_and_says_so(tmp_path: Path) -> None:
+def test_offline_labels_ttft_as_the_dispatchers(tmp_path: Path) -> None:
     conf = {"target_qps": 200, "min_duration": 50, "min_query_count": 100}
     log_dir = make(tmp_path / "offline", scenario="Offline", user_conf=conf, tpot_ms=10)
     text = summary(completed(performance(log_dir)), RUN_DIR)
     assert re.search(r"TTFT +p50 48.1 ms +p99 50.3 ms \(by the dispatcher\)", text)
 
 
-def test_a_table_survives_any_message() -> None:
+def test_keeps_tables_intact_for_any_message() -> None:
     report = render(failed(Failure(code="x", message="a | b\n# c"), performance(ten_queries())))
     assert "\n# c" not in report
     for table in re.findall(r"(?:^\|.*\n)+", report, re.MULTILINE):
@@ -166,7 +167,7 @@ def test_a_table_survives_any_message() -> None:
         (-3.14159, "-3.14"),
     ],
 )
-def test_numbers_have_three_digits_and_thousands_apart(value: float | None, text: str) -> None:
+def test_formats_numbers_with_three_significant_digits(value: float | None, text: str) -> None:
     assert number(value) == text
 
 
@@ -177,3 +178,12 @@ def test_units_agree_with_their_number() -> None:
     assert against(600.018007743, 600, "s") == "600.02 s"
     assert against(13368.4, 13368, "ms") == "13,368.4 ms"
     assert against(100, 100, "ms") == "100 ms"
+
+
+def test_shows_a_failures_log_and_hint_apart() -> None:
+    message = "replica 1 ended with code 137; end of its log, r.log:\nKilled\nhint: free memory"
+    record = failed(Failure(code="engine_died", message=message, replica=1))
+    text = summary(record, RUN_DIR)
+    assert "\n            | Killed\n  hint      free memory\n" in text
+    report = render(record)
+    assert "r.log:\n\n    Killed\n\n**Hint**: free memory\n" in report

@@ -1,4 +1,4 @@
-"""report.html is one file with everything in it, and never costs a run its record."""
+"""report.html is one self-contained file, and never costs a run its record."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 from cli import environment, fast, latest, set_arguments, submit
 
-from sut.rundir import RunDir
+from sut.report import publish
+from sut.results import record
+from sut.rundir import RunDir, write_atomic
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """What a page holds, and whether every tag is closed in turn."""
+    """The content of a page. Asserts that every tag is closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ def page_of(run_dir: RunDir) -> tuple[str, Page]:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A VALID run of two replicas, of performance and accuracy."""
+    """A VALID run of every phase, on two replicas."""
     folder = tmp_path_factory.mktemp("run")
     sets = ["site.num_replicas=2", "scenarios.server.min_duration_ms=2000"]
     run = submit(folder, *fast(), "--mode", "all", *set_arguments(sets))
@@ -61,14 +63,14 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return RunDir(folder / "runs" / "latest")
 
 
-def test_the_page_holds_the_report_and_every_plot(run_dir: RunDir) -> None:
+def test_page_contains_the_report_and_every_plot(run_dir: RunDir) -> None:
     text, page = page_of(run_dir)
     titles = re.findall(r"<h3>(.*?)</h3>", text)
     assert titles == [
         "TTFT: distribution",
-        "TTFT against time",
+        "TTFT over time",
         "TPOT: distribution",
-        "TPOT against time",
+        "TPOT over time",
         "Throughput",
         "In flight",
         "Prompt length and TTFT",
@@ -84,7 +86,7 @@ def test_the_page_holds_the_report_and_every_plot(run_dir: RunDir) -> None:
         assert limit in page.text
 
 
-def test_the_page_needs_nothing_from_anywhere(run_dir: RunDir) -> None:
+def test_page_is_self_contained(run_dir: RunDir) -> None:
     text, page = page_of(run_dir)
     without_names = re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"', "", text)
     assert not re.findall(r"(?:https?:)?//[a-z]", without_names)
@@ -93,7 +95,7 @@ def test_the_page_needs_nothing_from_anywhere(run_dir: RunDir) -> None:
     assert len(text) < 500_000
 
 
-def test_the_page_takes_its_colours_from_light_dark_or_paper(run_dir: RunDir) -> None:
+def test_page_has_colours_for_light_dark_and_print(run_dir: RunDir) -> None:
     text, page = page_of(run_dir)
     assert "prefers-color-scheme: dark" in text and "@media print" in text
     assert 'name="viewport"' in text
@@ -101,40 +103,40 @@ def test_the_page_takes_its_colours_from_light_dark_or_paper(run_dir: RunDir) ->
     assert not re.findall(r"(?:fill|stroke): #", figures)
     used = set(re.findall(r"var\((--[\w-]+)\)", text))
     assert used <= set(re.findall(r"(--[\w-]+):", text))
-    # A figure's clip paths and markers are named by what they are: equal names are equal things.
+    # matplotlib names clip paths and markers by their content: equal names are equal things.
     of_sections = [name for name in page.ids if name.isdecimal()]
     assert len(of_sections) == len(set(of_sections)) > 5
 
 
-def test_a_run_that_failed_has_a_page_of_what_it_did(tmp_path: Path) -> None:
+def test_failed_run_has_a_page_of_its_samples(tmp_path: Path) -> None:
     faults = set_arguments(['engine.replay.faults=["error@150"]'])
     assert submit(tmp_path, *fast(), *faults).returncode == 3
     text, page = page_of(RunDir(tmp_path / "runs/latest"))
     assert page.text.index("FAILED") < page.text.index("request_failed")
-    assert "Performance: not finished" in page.text and "is no result" in page.text
+    assert "Performance: not finished" in page.text and "are not a result" in page.text
     assert "TTFT: distribution" in re.findall(r"<h3>(.*?)</h3>", text)
     assert "logs/replica-0.log" in page.text
 
 
-def test_a_run_that_never_served_has_a_page(tmp_path: Path) -> None:
+def test_run_that_never_served_has_a_page(tmp_path: Path) -> None:
     submit(tmp_path, *fast(), *set_arguments(['engine.replay.faults=["die-loading"]']))
     _, page = page_of(RunDir(tmp_path / "runs/latest"))
     assert "engine_died" in page.text and "svg" not in page.tags
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "reported"),
     [
         ("raise RuntimeError('no fonts')", "RuntimeError.*no fonts"),
-        ("import os; os.abort()", "report.html could not be drawn"),
-        (  # a signal that is meant for the run's step
+        ("import os; os.abort()", r"report\.html not written .*exit code -6"),
+        (  # a signal for the step of the run
             "import os, signal; os.kill(os.getpid(), signal.SIGTERM); raise OSError('after it')",
             "OSError.*after it",
         ),
     ],
 )
-def test_a_bug_in_plotting_leaves_the_record_and_the_report_and_says_so(
-    tmp_path: Path, broken: str, told: str
+def test_plotting_bug_costs_neither_record_nor_report(
+    tmp_path: Path, broken: str, reported: str
 ) -> None:
     package = tmp_path / "broken" / "matplotlib"
     package.mkdir(parents=True)
@@ -145,21 +147,21 @@ def test_a_bug_in_plotting_leaves_the_record_and_the_report_and_says_so(
     assert run.returncode == 0 and "\nVALID" in run.stdout
     assert latest(tmp_path).verdict == "VALID"
     report = (tmp_path / "runs/latest/report.md").read_text()
-    assert report.startswith("# VALID") and re.search(told, report)
+    assert report.startswith("# VALID") and re.search(reported, report)
     assert "python -m sut.report" in report
 
 
-def write_again(*paths: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+def write_again(folder: Path, *, only_html: bool = False) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sut.report", *map(str, paths)],
-        env=environment(**changes),
+        [sys.executable, "-m", "sut.report", *["--only-html"] * only_html, str(folder)],
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=60,
     )
 
 
-def test_a_report_is_written_again_from_what_the_run_left(run_dir: RunDir) -> None:
+def test_writes_a_report_again_from_the_runs_files(run_dir: RunDir) -> None:
     before = run_dir.report.read_text(), run_dir.report_html.read_text()
     run_dir.report.unlink()
     run_dir.report_html.unlink()
@@ -168,11 +170,28 @@ def test_a_report_is_written_again_from_what_the_run_left(run_dir: RunDir) -> No
     assert (run_dir.report.read_text(), run_dir.report_html.read_text()) == before
 
 
-def test_a_damaged_file_is_named_and_costs_only_its_plots(run_dir: RunDir) -> None:
+def test_publishes_report_md_once(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that draws the page does not write it."""
+    before = run_dir.report.read_text()
+    run_dir.report.unlink()
+    assert write_again(run_dir.root, only_html=True).returncode == 0
+    assert not run_dir.report.exists()
+    written: list[Path] = []
+
+    def write(path: Path, text: str) -> None:
+        written.append(path)
+        write_atomic(path, text)
+
+    monkeypatch.setattr(publish, "write_atomic", write)
+    assert publish.publish(record.read(run_dir.root), run_dir) is None
+    assert written == [run_dir.report] and run_dir.report.read_text() == before
+
+
+def test_damaged_file_is_named_and_costs_only_plots(run_dir: RunDir) -> None:
     path = run_dir.samples("performance")
     whole = path.read_text()
     try:
-        path.write_text(whole[: len(whole) // 2])
+        path.write_text(whole[: whole.rindex(",", 0, len(whole) // 2)])
         assert write_again(run_dir.root).returncode == 0
         text, page = page_of(run_dir)
         assert "samples.csv" in page.text and "damaged" in page.text
@@ -181,7 +200,7 @@ def test_a_damaged_file_is_named_and_costs_only_its_plots(run_dir: RunDir) -> No
         path.write_text(whole)
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
     refused = write_again(tmp_path)
     assert refused.returncode == 2 and "record.json" in refused.stderr
     assert "Traceback" not in refused.stderr

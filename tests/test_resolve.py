@@ -45,7 +45,7 @@ def launch_of(replica: int, part: int = 0) -> process.Launch:
     return process.Launch(replica=replica, part=part, handshake=handshake, host="10.0.0.2")
 
 
-def test_the_official_preset_of_an_official_benchmark_is_official(tmp_path: Path) -> None:
+def test_official_preset_of_official_benchmark_is_official(tmp_path: Path) -> None:
     plan = llama(tmp_path)
     assert plan.official and plan.not_official_because == ()
     # Everything but the load is mlperf.conf's.
@@ -60,7 +60,7 @@ def test_the_official_preset_of_an_official_benchmark_is_official(tmp_path: Path
         "scenarios.server.target_qps=3",
     ],
 )
-def test_what_a_submitter_may_choose_stays_official(tmp_path: Path, change: str) -> None:
+def test_a_submitters_choices_stay_official(tmp_path: Path, change: str) -> None:
     assert llama(tmp_path, sets=(change,)).official
 
 
@@ -76,12 +76,12 @@ def test_what_a_submitter_may_choose_stays_official(tmp_path: Path, change: str)
         'engine.extra_args=["--enable-prefix-caching"]',
     ],
 )
-def test_a_change_of_what_is_measured_is_not_official(tmp_path: Path, change: str) -> None:
+def test_changing_what_is_measured_is_not_official(tmp_path: Path, change: str) -> None:
     plan = llama(tmp_path, sets=(change,))
     assert not plan.official and plan.not_official_because
 
 
-def test_a_copy_of_an_official_benchmark_is_not_official(tmp_path: Path) -> None:
+def test_a_copied_official_benchmark_is_not_official(tmp_path: Path) -> None:
     copy = tmp_path / "llama3.1-8b.yaml"
     copy.write_text((ROOT / "configs/benchmarks/llama3.1-8b.yaml").read_text())
     assert not llama(tmp_path, benchmark=str(copy)).official
@@ -97,19 +97,19 @@ def test_interactive_is_server_under_its_own_model_name(tmp_path: Path) -> None:
     assert (plan.scenario.loadgen, plan.loadgen_name) == ("Server", "llama3_1-8b-interactive")
 
 
-def test_a_digest_is_that_of_the_plan(tmp_path: Path) -> None:
+def test_equal_plans_have_equal_digests(tmp_path: Path) -> None:
     plan = llama(tmp_path)
     same = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
     assert same == plan and same.digest() == plan.digest()
     assert llama(tmp_path, sets=("engine.max_num_seqs=32",)).digest() != plan.digest()
 
 
-def test_replicas_on_cpus_share_the_cores_and_none_twice() -> None:
+def test_cpu_replicas_get_disjoint_cores() -> None:
     plan = plan_of("smollm2-135m-news", sets=("site.num_replicas=2",), usable_cpus=(3, 4, 5, 6, 7))
     assert [replica.parts[0].cpus for replica in plan.replicas] == [(3, 4), (5, 6)]
 
 
-def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
+def test_gpu_replicas_get_disjoint_visible_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
@@ -121,7 +121,7 @@ def test_replicas_on_gpus_get_their_own_by_what_the_command_sees(
     assert plan.device is Device.CUDA and visible == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
 
 
-def test_a_cpu_engine_is_bound_to_its_cores_and_claims_only_its_memory() -> None:
+def test_a_cpu_engine_is_bound_to_its_cores() -> None:
     plan = plan_of("smollm2-135m-news", sets=("site.cpu.cpus=[1]", "site.env={X: y}"))
     added = process.environment(plan, launch_of(0))
     assert added["VLLM_CPU_OMP_THREADS_BIND"] == "1"
@@ -130,7 +130,7 @@ def test_a_cpu_engine_is_bound_to_its_cores_and_claims_only_its_memory() -> None
     assert added["X"] == "y" and "CUDA_VISIBLE_DEVICES" not in added
 
 
-def test_a_vllm_engine_is_headless_without_prefix_caching(tmp_path: Path) -> None:
+def test_vllm_is_headless_and_without_prefix_caching(tmp_path: Path) -> None:
     plan = llama(tmp_path, sets=('engine.extra_args=["--quantization", "fp8"]',))
     folder = Path("/models/with space/llama")
     argv = process.argv(plan, launch_of(0), folder)
@@ -143,23 +143,23 @@ def test_a_vllm_engine_is_headless_without_prefix_caching(tmp_path: Path) -> Non
     assert argv[-2:] == ["--quantization", "fp8"]
 
 
-def test_everything_that_stands_in_the_way_is_told_at_once(tmp_path: Path) -> None:
+def test_reports_every_obstacle_at_once(tmp_path: Path) -> None:
     sets = ("engine.max_model_len=100", "generation.min_tokens=1000")
     with pytest.raises(InputError) as error:
         plan_of("llama3.1-8b", Scenario.SINGLE_STREAM, sets=sets)
     text = str(error.value)
     for part in (
         "no scenario singlestream",
-        "where the model 'Llama-3.1-8B-Instruct' is",
-        "where the data set 'cnn_eval.json' is",
-        "min_tokens 1000 is more than",
+        "no path for the model 'Llama-3.1-8B-Instruct'",
+        "no path for the data set 'cnn_eval.json'",
+        "min_tokens 1000 exceeds",
         "max_model_len 100 is less than",
     ):
         assert part in text
 
 
-def test_synthetic_data_have_no_references_to_answer_with() -> None:
-    with pytest.raises(InputError, match="a synthetic dataset has none"):
+def test_synthetic_data_has_no_references() -> None:
+    with pytest.raises(InputError, match="a synthetic data set has no references"):
         plan_of("replay", sets=("engine.replay.answers=references",))
 
 
@@ -168,13 +168,13 @@ def test_numbers_reach_loadgen_in_full() -> None:
     assert "replay.Server.target_qps = 0.1234567890123\n" in plan.user_conf()
 
 
-def test_a_sites_rate_is_of_one_replica_and_gives_way_to_the_command_line() -> None:
+def test_a_sites_load_counts_per_replica() -> None:
     one = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2")
     both = plan_of("smollm2-135m-news", site="devcluster", nodes="all")
     assert one.loadgen_settings.target_qps == 2 and both.loadgen_settings.target_qps == 4
     change = "scenarios.server.target_qps=9"
-    told = plan_of("smollm2-135m-news", site="devcluster", nodes="all", sets=(change,))
-    assert told.loadgen_settings.target_qps == 9
+    given = plan_of("smollm2-135m-news", site="devcluster", nodes="all", sets=(change,))
+    assert given.loadgen_settings.target_qps == 9
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_sites_rate_is_of_one_replica_and_gives_way_to_the_command_line() -> N
         ),
     ],
 )
-def test_what_can_not_work_on_two_nodes_is_refused_with_what_does(
+def test_refuses_what_fails_on_two_nodes(
     benchmark: str, changes: tuple[str, ...], text: str
 ) -> None:
     with pytest.raises(InputError, match=text):
@@ -196,6 +196,6 @@ def test_what_can_not_work_on_two_nodes_is_refused_with_what_does(
 
 
 @pytest.mark.parametrize("key", ["scenarios.server.target_qps ", "presets.smoke.server.target_qps"])
-def test_a_load_that_is_given_comes_before_the_sites(key: str) -> None:
+def test_a_set_load_overrides_the_sites(key: str) -> None:
     plan = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2", sets=(f"{key}=5",))
     assert plan.loadgen_settings.target_qps == 5

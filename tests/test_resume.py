@@ -1,4 +1,4 @@
-"""The wall limit, and runs that go on where an earlier attempt ended."""
+"""The wall limit, and runs that continue where an earlier attempt ended."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sut.rundir import RunDir
 SLOW = ("scenarios.server.target_qps=200",)
 
 
-def test_near_the_wall_limit_a_run_keeps_what_it_measured(tmp_path: Path) -> None:
+def test_keeps_measurements_near_the_wall_limit(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2, *LONG), tmp_path / "run")
     with Job(run_dir, 2) as job:
         job.until_measuring()
-        # Slurm tells every process of the step, and sometimes twice.
+        # Slurm signals every process of the step, sometimes twice.
         for _ in range(2):
             for pid in (job.engine_of(0), job.engine_of(1), job.nodes[1].pid, job.nodes[0].pid):
                 os.kill(pid, signal.SIGUSR2)
@@ -39,7 +39,7 @@ def test_near_the_wall_limit_a_run_keeps_what_it_measured(tmp_path: Path) -> Non
     assert job.processes() == []
 
 
-def test_a_wall_limit_that_is_near_while_engines_load_truncates_too(tmp_path: Path) -> None:
+def test_truncates_a_run_whose_engines_still_load(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(1, "engine.replay.faults=[never-ready]"), tmp_path / "run")
     with Job(run_dir, 1) as job:
         until(lambda: any("waiting for replica" in line.step for line in job.lines()))
@@ -48,7 +48,7 @@ def test_a_wall_limit_that_is_near_while_engines_load_truncates_too(tmp_path: Pa
     assert job.record.status == "truncated" and job.record.interrupted is None
 
 
-def test_a_requeued_run_goes_on_with_the_phase_that_was_cut_off(tmp_path: Path) -> None:
+def test_a_requeued_run_repeats_the_interrupted_phase(tmp_path: Path) -> None:
     plan = plan_for(2, *SLOW, mode=Mode.ALL)
     run_dir = write_plan(plan, tmp_path / "run")
     with Job(run_dir, 2) as job:
@@ -58,7 +58,7 @@ def test_a_requeued_run_goes_on_with_the_phase_that_was_cut_off(tmp_path: Path) 
     (measured,) = job.record.phases
     before = run_dir.replica_log(0).read_text()
     with Job(run_dir, 2, attempt=1) as again:
-        assert again.wait() == {0: 0, 1: 0}, again.said(0)
+        assert again.wait() == {0: 0, 1: 0}, again.output(0)
     record = again.record
     assert record.verdict == "VALID"
     assert [phase.name for phase in record.phases] == ["performance", "accuracy", "compliance"]
@@ -77,7 +77,7 @@ def test_a_requeued_run_goes_on_with_the_phase_that_was_cut_off(tmp_path: Path) 
     assert "## Attempts" in run_dir.report.read_text()
 
 
-def test_an_attempt_that_was_killed_outright_is_known_to_the_next(tmp_path: Path) -> None:
+def test_an_attempt_finds_a_killed_earlier_one(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(1), tmp_path / "run")
     long = write_plan(plan_for(1, *LONG), tmp_path / "long")
     with Job(long, 1) as job:
@@ -87,15 +87,15 @@ def test_an_attempt_that_was_killed_outright_is_known_to_the_next(tmp_path: Path
     for left in ("attempts.json", "loadgen", "logs"):
         (long.root / left).rename(run_dir.root / left)
     with Job(run_dir, 1, attempt=1) as again:
-        assert again.wait() == {0: 0}, again.said(0)
+        assert again.wait() == {0: 0}, again.output(0)
     first, second = again.record.attempts
     assert (first.status, first.ended_utc) == (None, None)
     assert (second.status, second.restart) == ("completed", 1)
     assert (run_dir.loadgen("performance.interrupted-1")).is_dir()
-    assert "without a word" in run_dir.report.read_text()
+    assert "no exit recorded (killed, or power loss)" in run_dir.report.read_text()
 
 
-def test_a_complete_run_is_refused_on_every_node(tmp_path: Path) -> None:
+def test_every_node_refuses_a_complete_run(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 2) as job:
         assert job.wait() == {0: 0, 1: 0}
@@ -103,35 +103,35 @@ def test_a_complete_run_is_refused_on_every_node(tmp_path: Path) -> None:
     with Job(run_dir, 2, attempt=1) as again:
         assert again.wait() == {0: 2, 1: 2}
     for index in (0, 1):
-        assert f"python -m sut.submit --again {run_dir}" in again.said(index)
+        assert f"python -m sut.submit --again {run_dir}" in again.output(index)
     assert run_dir.record.read_bytes() == kept
 
 
-def test_a_run_whose_plan_was_changed_is_refused(tmp_path: Path) -> None:
+def test_refuses_to_continue_with_a_changed_plan(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(1, "engine.replay.faults=[die@20]"), tmp_path / "run")
     with Job(run_dir, 1) as job:
         assert job.wait() == {0: 3}
     write_plan(plan_for(1), run_dir.root)
     with Job(run_dir, 1) as again:
         assert again.wait() == {0: 2}
-    assert "its plan was changed" in again.said(0)
+    assert "its plan was changed" in again.output(0)
 
 
-def test_a_run_that_lacks_only_its_last_word_starts_no_engine(tmp_path: Path) -> None:
+def test_starts_no_engine_after_the_last_phase(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 2) as job:
         assert job.wait() == {0: 0, 1: 0}
     job_record = job.record
     _as_if_killed_after_the_last_phase(run_dir)
     with Job(run_dir, 2, attempt=1) as again:
-        assert again.wait() == {0: 0, 1: 0}, again.said(0)
+        assert again.wait() == {0: 0, 1: 0}, again.output(0)
     assert again.record.verdict == "VALID"
     assert "load" not in [step.name for step in again.record.timings]
     assert again.record.hashes == job_record.hashes and again.record.hashes.data
     assert again.record.preflight == job_record.preflight != ()
 
 
-def test_phases_that_are_done_are_not_joined_by_those_of_another_image(tmp_path: Path) -> None:
+def test_refuses_to_mix_phases_of_two_images(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(1, *SLOW, mode=Mode.ALL), tmp_path / "run")
     with Job(run_dir, 1, env={0: {"SUT_IMAGE_SHA256": "a" * 64}}) as job:
         job.until_measuring("accuracy")
@@ -141,9 +141,9 @@ def test_phases_that_are_done_are_not_joined_by_those_of_another_image(tmp_path:
         assert again.wait() == {0: 3}
     failure = again.record.failure
     assert failure is not None and failure.code == "changed"
-    assert "the image's sha256 was aaaaaaaaaaaa and is bbbbbbbbbbbb" in failure.message
+    assert "image_sha256: aaaaaaaaaaaa -> bbbbbbbbbbbb" in failure.message
     with Job(run_dir, 1, attempt=2, env={0: {"SUT_IMAGE_SHA256": "a" * 64}}) as right:
-        assert right.wait() == {0: 0}, right.said(0)
+        assert right.wait() == {0: 0}, right.output(0)
     assert right.record.environment.image_sha256 == "a" * 64
 
 

@@ -1,4 +1,4 @@
-"""Every completed sample is in samples.csv, once, with its times, also when the phase failed."""
+"""samples.csv contains every completed sample once, with its times, even if the phase failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read(path: Path) -> sample_log.SampleLog:
     return log
 
 
-def test_what_the_dispatcher_kept_is_read_back_to_the_microsecond(tmp_path: Path) -> None:
+def test_reads_the_dispatchers_samples_to_the_microsecond(tmp_path: Path) -> None:
     with served(20, 2) as dispatcher:
         dispatcher.generate([3, 4], 0, 30.0)
         dispatcher.reset_stats()
@@ -41,7 +41,7 @@ def test_what_the_dispatcher_kept_is_read_back_to_the_microsecond(tmp_path: Path
     assert list(log.completed_ms) == sorted(log.completed_ms)
 
 
-def test_a_run_leaves_one_row_a_sample(tmp_path: Path) -> None:
+def test_a_run_writes_one_row_a_sample(tmp_path: Path) -> None:
     submit(tmp_path, *fast(), "--mode", "all", "--set", "site.num_replicas=2")
     for phase in latest(tmp_path).phases:
         log = read(RunDir(tmp_path / "runs/latest").samples(phase.name))
@@ -52,7 +52,7 @@ def test_a_run_leaves_one_row_a_sample(tmp_path: Path) -> None:
         assert sum(log.output_tokens) == phase.dispatcher.output_tokens
 
 
-def test_a_phase_that_failed_leaves_what_was_complete(tmp_path: Path) -> None:
+def test_a_failed_phase_keeps_its_completed_samples(tmp_path: Path) -> None:
     faults = set_arguments(['engine.replay.faults=["error@100"]'])
     assert submit(tmp_path, *fast(), *faults).returncode == 3
     log = read(RunDir(tmp_path / "runs/latest").samples("performance"))
@@ -63,25 +63,25 @@ def test_a_phase_that_failed_leaves_what_was_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "its first line is not"),
-        ("a,b\n1,2\n", "its first line is not"),
+        ("", "the first line is not"),
+        ("a,b\n1,2\n", "the first line is not"),
         (sample_log.HEADER + "\n0,0,3,8,0.1,0.2,0.3\n", ":2: damaged"),
         (sample_log.HEADER + "\n0,0,3,8,0.1,0.2,0.3,x\n", ":2: damaged"),
         (sample_log.HEADER + "\n0,0,3,8.5,0.1,0.2,0.3,0.4\n", ":2: damaged"),
     ],
 )
-def test_a_file_that_is_not_whole_is_refused(text: str, words: str, tmp_path: Path) -> None:
+def test_refuses_a_damaged_file(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "samples.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=words):
         sample_log.read(path)
 
 
-def test_no_file_is_no_log(tmp_path: Path) -> None:
+def test_a_missing_file_is_no_log(tmp_path: Path) -> None:
     assert sample_log.read(tmp_path / "samples.csv") is None
 
 
-def test_an_answer_of_one_token_has_no_time_per_token(tmp_path: Path) -> None:
+def test_a_single_token_has_no_tpot(tmp_path: Path) -> None:
     path = tmp_path / "samples.csv"
     path.write_text(sample_log.HEADER + "\n0,0,3,1,1,2,5,5\n1,0,3,5,1,2,5,25\n")
     log = read(path)

@@ -1,4 +1,4 @@
-"""What Slurm and Apptainer are told, to the letter, with paths that are hard to quote."""
+"""The exact command lines of Slurm and Apptainer, with paths that are hard to quote."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETS = (
 
 @pytest.fixture
 def with_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """submitit takes a machine for a cluster that has a program of this name."""
+    """submitit detects a cluster by a program of this name."""
     (tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -56,12 +56,12 @@ def sbatch_text(run_dir: RunDir) -> str:
 
 
 @pytest.mark.usefixtures("with_srun")
-def test_the_batch_script_is_the_golden_one() -> None:
+def test_the_batch_script_is_the_golden_file() -> None:
     assert sbatch_text(RunDir(HARD)) == (GOLDEN / "distributed.sbatch").read_text()
 
 
 @pytest.mark.usefixtures("with_srun")
-def test_a_shell_reads_the_hard_paths_back_from_the_batch_script() -> None:
+def test_a_shell_reads_back_the_quoted_paths() -> None:
     run_dir = RunDir(HARD)
     text = sbatch_text(run_dir)
     command = next(line for line in text.splitlines() if line.startswith("srun "))
@@ -69,7 +69,7 @@ def test_a_shell_reads_the_hard_paths_back_from_the_batch_script() -> None:
     assert f"--comment={run_dir}" in " ".join(shlex.split(text, comments=False))
 
 
-def test_the_container_sees_what_is_bound_and_nothing_else() -> None:
+def test_the_container_binds_only_what_is_needed() -> None:
     argv = container.argv(
         plan(),
         Path(HARD),
@@ -92,7 +92,7 @@ def test_the_container_sees_what_is_bound_and_nothing_else() -> None:
     ]
 
 
-def test_a_gpu_run_gets_the_drivers_libraries_and_its_model_to_read(tmp_path: Path) -> None:
+def test_a_gpu_run_binds_its_model_read_only(tmp_path: Path) -> None:
     jw = plan_of(
         "llama3.1-8b", site="jw", nodes="jw2", sets=('site.models."Llama-3.1-8B-Instruct"=/m',)
     )
@@ -101,7 +101,7 @@ def test_a_gpu_run_gets_the_drivers_libraries_and_its_model_to_read(tmp_path: Pa
     assert "type=bind,source=/m,destination=/m,ro" in argv
 
 
-def test_the_containers_environment_is_slurms_facts_and_the_caches() -> None:
+def test_the_container_gets_slurms_variables_and_caches() -> None:
     host = {
         "SLURM_JOB_ID": "7",
         "SLURM_NODEID": "1",
@@ -118,14 +118,14 @@ def test_the_containers_environment_is_slurms_facts_and_the_caches() -> None:
     assert not any("LD_PRELOAD" in name for name in inside)
 
 
-def test_srun_starts_one_task_on_every_node() -> None:
+def test_srun_starts_one_task_per_node() -> None:
     command = batch.srun(RunDir(HARD), 2)
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert command[-4:] == ["-u", "-m", "sut.job", HARD] and sys.executable in command
 
 
 @pytest.mark.parametrize("script", sorted((GOLDEN.parent.parent / "slurm").glob("*.sh")))
-def test_a_batch_script_is_a_header_and_one_command(script: Path) -> None:
+def test_batch_scripts_are_a_header_and_a_command(script: Path) -> None:
     lines = script.read_text().splitlines()
     code = [line for line in lines if line and not line.startswith("#")]
     assert len(lines) <= 30

@@ -22,7 +22,7 @@ llama3_1-8b.Offline.target_qps = 100
 llama3_1-8b.SingleStream.target_latency = 1
 """
 
-# In a process of its own: LoadGen must not be loaded twice into one.
+# In its own process: LoadGen must not be loaded twice into one.
 WHEEL = """
 import json, sys
 import mlperf_loadgen as lg
@@ -62,7 +62,7 @@ def through_the_wheel(user_conf: Path, scenario: str, log_dir: Path) -> list[int
 
 
 def through_the_core(user_conf: Path, scenario: str, log_dir: Path) -> list[int]:
-    """The order stands in the accuracy log, which an audit file makes LoadGen write."""
+    """The order is in the accuracy log, which LoadGen writes because of the audit file."""
     log_dir.mkdir()
     audit = log_dir / "audit.conf"
     audit.write_text("*.*.accuracy_log_sampling_target = 100000000\n")
@@ -86,14 +86,12 @@ def through_the_core(user_conf: Path, scenario: str, log_dir: Path) -> list[int]
 
 
 @pytest.mark.parametrize("scenario", ["Server", "Offline", "SingleStream"])
-def test_core_and_wheel_issue_the_same_samples_in_the_same_order(
-    scenario: str, tmp_path: Path
-) -> None:
+def test_core_and_wheel_issue_the_same_samples(scenario: str, tmp_path: Path) -> None:
     user_conf = tmp_path / "user.conf"
     user_conf.write_text(USER_CONF.format(scenario=scenario))
     core = through_the_core(user_conf, scenario, tmp_path / "core")
     wheel = through_the_wheel(user_conf, scenario, tmp_path / "wheel")
-    # SingleStream goes on until its time is over, so only its length depends on the system.
+    # SingleStream continues until its time ends, so only its length depends on the system.
     length = min(len(core), len(wheel)) if scenario == "SingleStream" else len(wheel)
     assert length >= 700
     assert core[:length] == wheel[:length]

@@ -1,4 +1,4 @@
-"""The site is found by the cluster the command is typed on."""
+"""The default site is that of the cluster on which the command runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ DEV = Site(name="dev", nodes=JW.nodes, slurm=SiteSlurm(cluster="devcluster"))
 SITES = {"jw": JW, "dev": DEV, "local": Site(name="local")}
 
 
-def test_a_cluster_is_known_by_its_name_before_its_nodes() -> None:
+def test_matches_a_clusters_name_before_its_nodes() -> None:
     assert default_site.matching(SITES, "devcluster", {"jw2", "jw3"}) == ["dev"]
     assert default_site.matching(SITES, "elsewhere", {"jw2", "jw3", "jw4"}) == ["jw"]
     assert default_site.matching(SITES, "elsewhere", {"jw2"}) == []
     assert default_site.matching({**SITES, "two": JW}, "", {"jw2", "jw3"}) == ["jw", "two"]
 
 
-def test_without_slurm_it_is_this_machine_and_a_variable_names_another(
+def test_is_this_machine_without_slurm_or_sut_site(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -30,15 +30,18 @@ def test_without_slurm_it_is_this_machine_and_a_variable_names_another(
     assert default_site.default() == "jw"
 
 
-def test_a_cluster_that_no_site_describes_is_told_what_to_do(
+def test_refuses_a_cluster_without_a_site(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(default_site.slurm, "is_here", lambda: True)
     monkeypatch.setattr(default_site.slurm, "cluster_name", lambda: "")
     monkeypatch.setattr(default_site.slurm, "node_names", lambda: {"gpu01"})
-    with pytest.raises(InputError, match=r"template\.yaml"):
+    with pytest.raises(
+        InputError,
+        match=r"no site matches this Slurm cluster\nhint: cp configs/sites/template\.yaml",
+    ):
         default_site.default()
 
 
-def test_the_sites_we_ship_are_found_by_name() -> None:
+def test_finds_the_shipped_sites() -> None:
     assert {"local", "jw", "devcluster", "template"} <= set(config.sites())

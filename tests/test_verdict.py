@@ -1,5 +1,5 @@
-"""The verdict names every rule that is not met, blames no other, and is never milder
-than LoadGen's."""
+"""The verdict names every rule that is not met and no other, and is never milder than
+LoadGen's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from records import PLAN, accuracy, completed, performance
 
 from sut.errors import InputError
 from sut.plan.benchmark import Accuracy, Gate
-from sut.results import mllog, record, rules
+from sut.results import mllog, record
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.judge import Verdict, judge_accuracy, judge_performance, overall, with_check
 from sut.results.measures import measure
@@ -41,7 +41,7 @@ def check(verdict: Verdict, code: str) -> Check:
 # Ten queries: what people try first.
 
 
-def test_ten_fast_queries_are_invalid_for_being_ten() -> None:
+def test_ten_fast_queries_are_invalid_because_few() -> None:
     verdict = judge(ten_queries())
     assert verdict.verdict == verdict.loadgen_validity == "INVALID"
     assert codes(verdict.reasons) == {
@@ -53,7 +53,7 @@ def test_ten_fast_queries_are_invalid_for_being_ten() -> None:
     assert "Max query count reached" in check(verdict, "loadgen_errors").text
 
 
-def test_ten_fast_queries_are_not_blamed_on_their_latency() -> None:
+def test_ten_fast_queries_are_not_blamed_on_latency() -> None:
     verdict = judge(ten_queries())
     ttft, tpot = check(verdict, "ttft_p99"), check(verdict, "tpot_p99")
     assert ttft.met and ttft.limit == 2000 and ttft.measured == pytest.approx(50, abs=20)
@@ -62,7 +62,7 @@ def test_ten_fast_queries_are_not_blamed_on_their_latency() -> None:
     assert "TTFT" not in blamed and "TPOT" not in blamed
 
 
-def test_ten_fast_queries_are_told_how_many_more() -> None:
+def test_ten_fast_queries_need_449_more() -> None:
     reason = check(judge(ten_queries()), "early_stopping")
     assert (reason.measured, reason.limit) == (10, 459)
     assert "449 more queries" in reason.text
@@ -97,7 +97,7 @@ def test_the_smallest_valid_run_is_valid() -> None:
         ({"tpot_ms": 20.0}, {"tpot_latency": 10}, "tpot_p99"),
     ],
 )
-def test_a_latency_over_its_limit_is_named_and_no_other(
+def test_names_only_the_latency_over_its_limit(
     slow: dict[str, float], conf: dict[str, int], reason: str, tmp_path: Path
 ) -> None:
     verdict = judge(make(tmp_path / "slow", user_conf=SMALLEST_VALID | conf, **slow))
@@ -107,7 +107,7 @@ def test_a_latency_over_its_limit_is_named_and_no_other(
     assert broken.measured > broken.limit == 10
 
 
-def test_both_latencies_over_their_limits_are_both_named(tmp_path: Path) -> None:
+def test_names_both_latencies_over_their_limits(tmp_path: Path) -> None:
     conf = SMALLEST_VALID | {"ttft_latency": 10, "tpot_latency": 10}
     verdict = judge(make(tmp_path / "slow", user_conf=conf, ttft_ms=40, tpot_ms=20))
     assert codes(verdict.reasons) == {"ttft_p99", "tpot_p99", "early_stopping"}
@@ -127,7 +127,7 @@ def test_a_few_slow_queries_fail_early_stopping_alone(
     assert reason.limit == 1001
 
 
-def test_a_run_too_short_fails_duration_alone(tmp_path: Path) -> None:
+def test_a_short_run_fails_duration_alone(tmp_path: Path) -> None:
     conf = {"target_qps": 1, "min_duration": 5000, "min_query_count": 100}
     verdict = judge(make(tmp_path / "short", scenario="Offline", user_conf=conf))
     (reason,) = verdict.reasons
@@ -135,7 +135,7 @@ def test_a_run_too_short_fails_duration_alone(tmp_path: Path) -> None:
     assert reason.measured is not None and 0 < reason.measured < 5
 
 
-def test_an_error_loadgen_forgives_makes_a_run_invalid(tmp_path: Path) -> None:
+def test_an_error_loadgen_ignores_makes_a_run_invalid(tmp_path: Path) -> None:
     folder = make(tmp_path / "lie", user_conf=SMALLEST_VALID, report_tokens=1)
     verdict = judge(folder)
     assert verdict.loadgen_validity == "VALID" and verdict.verdict == "INVALID"
@@ -150,7 +150,7 @@ def test_an_error_loadgen_forgives_makes_a_run_invalid(tmp_path: Path) -> None:
         ({"replica_samples": (500, 0)}, "idle_replicas"),
     ],
 )
-def test_what_loadgen_can_not_see_makes_a_run_invalid(counted: dict[str, Any], reason: str) -> None:
+def test_failures_outside_loadgen_make_a_run_invalid(counted: dict[str, Any], reason: str) -> None:
     verdict = judge(smallest_valid(), **counted)
     assert verdict.loadgen_validity == "VALID" and verdict.verdict == "INVALID"
     assert codes(verdict.reasons) == {reason}
@@ -170,7 +170,7 @@ def test_what_loadgen_can_not_see_makes_a_run_invalid(counted: dict[str, Any], r
         ("num_errors", 1, "loadgen_errors"),
     ],
 )
-def test_one_bad_value_in_a_valid_log_is_enough(
+def test_one_bad_value_makes_a_log_invalid(
     key: str, value: object, reason: str, tmp_path: Path
 ) -> None:
     text = (smallest_valid() / mllog.FILE_NAME).read_text()
@@ -180,11 +180,20 @@ def test_one_bad_value_in_a_valid_log_is_enough(
     assert reason in codes(verdict.reasons)
 
 
-def test_a_value_just_over_its_limit_does_not_read_as_the_limit(tmp_path: Path) -> None:
+def test_a_value_slightly_over_its_limit_looks_different(tmp_path: Path) -> None:
     text = (smallest_valid() / mllog.FILE_NAME).read_text()
     key = "result_first_token_99.00_percentile_latency_ns"
     (tmp_path / mllog.FILE_NAME).write_text(with_value(key, 2_000_000_001)(text))
     assert "2,000.000001 ms; the limit is 2,000 ms" in check(judge(tmp_path), "ttft_p99").text
+
+
+def test_a_value_at_its_limit_is_met(tmp_path: Path) -> None:
+    text = (smallest_valid() / mllog.FILE_NAME).read_text()
+    key = "result_first_token_99.00_percentile_latency_ns"
+    (tmp_path / mllog.FILE_NAME).write_text(with_value(key, 2_000_000_000)(text))
+    found = check(judge(tmp_path), "ttft_p99")
+    assert found.met
+    assert found.text == ("TTFT p99 was 2,000 ms; the limit is 2,000 ms (exactly at the limit).")
 
 
 # The other scenarios.
@@ -225,16 +234,16 @@ def test_single_stream_needs_64_queries(tmp_path: Path) -> None:
     assert check(verdict, "early_stopping").limit == 64
 
 
-def test_interactive_is_held_to_its_own_limits(tmp_path: Path) -> None:
+def test_interactive_has_its_own_limits(tmp_path: Path) -> None:
     folder = make(tmp_path / "log", model="llama3_1-8b-interactive", user_conf=SMALLEST_VALID)
     verdict = judge(folder)
     assert check(verdict, "ttft_p99").limit == 500
     assert check(verdict, "tpot_p99").limit == 30
 
 
-def test_a_server_log_without_token_latencies_says_so(tmp_path: Path) -> None:
+def test_reports_a_server_log_without_token_latencies(tmp_path: Path) -> None:
     folder = make(tmp_path / "dot", model="llama3.1-8b", user_conf=SMALLEST_VALID)
-    assert "no TTFT and TPOT" in check(judge(folder), "latency_p99").text
+    assert "no TTFT or TPOT" in check(judge(folder), "latency_p99").text
 
 
 def test_an_accuracy_log_has_no_performance_verdict(tmp_path: Path) -> None:
@@ -246,7 +255,7 @@ def test_an_accuracy_log_has_no_performance_verdict(tmp_path: Path) -> None:
 # Numbers.
 
 
-def test_keys_that_mislead_are_not_among_the_metrics() -> None:
+def test_misnamed_keys_are_not_among_the_metrics() -> None:
     log = mllog.read(smallest_valid())
     metrics = judge_performance(log).metrics
     assert "result_token_throughput" in log.values
@@ -272,7 +281,7 @@ def test_keys_that_mislead_are_not_among_the_metrics() -> None:
         (300, 0.9, 3407),
     ],
 )
-def test_early_stopping_asks_for_as_many_as_loadgen(
+def test_early_stopping_needs_as_many_as_loadgen(
     num_over: int, percentile: float, total: int
 ) -> None:
     assert queries_needed(num_over, percentile) == total
@@ -303,14 +312,14 @@ GATES = Accuracy(
         ({"gen_len": 8e6}, 1000, {"accuracy_rouge1"}),
     ],
 )
-def test_every_gate_is_held(scores: dict[str, float], num_scored: int, reasons: set[str]) -> None:
+def test_every_gate_must_pass(scores: dict[str, float], num_scored: int, reasons: set[str]) -> None:
     verdict = judge_accuracy(scores, GATES, num_scored=num_scored, num_samples=1000)
     assert codes(verdict.reasons) == reasons
     assert verdict.verdict == ("INVALID" if reasons else "VALID")
     assert verdict.loadgen_validity is None
 
 
-def test_accuracy_without_a_reference_is_not_passed() -> None:
+def test_accuracy_without_a_reference_is_invalid() -> None:
     assert judge_accuracy({"rouge1": 99.0}, None, num_scored=1, num_samples=1).verdict == "INVALID"
 
 
@@ -338,12 +347,12 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     printed = json.loads(capsys.readouterr().out)
     verdict = msgspec.convert(printed, Verdict)
     assert msgspec.structs.replace(verdict, notes=()) == judge(ten_queries())
-    assert "does not tell of failed samples" in verdict.notes[0]
+    assert "does not contain failed samples" in verdict.notes[0]
     assert printed["verdict"] == "INVALID"
     assert {"code", "text", "measured", "limit"} <= printed["reasons"][0].keys()
 
 
-def test_the_command_says_why_a_run_is_not_official(
+def test_the_command_prints_why_a_run_is_unofficial(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = RunDir(tmp_path)
@@ -373,7 +382,7 @@ def measured(*, issued: int = 500, idle: bool = False, idle_node: bool = False) 
     work = [msgspec.structs.replace(r, samples=0 if idle else 250) for r in phase.replicas]
     verdict = phase.verdict
     if idle_node:
-        verdict = with_check(verdict, rules.check("idle_nodes", False, "No replica uses node jw3."))
+        verdict = with_check(verdict, Check("idle_nodes", False, "No replica uses node jw3."))
     return msgspec.structs.replace(phase, dispatcher=stats, replicas=tuple(work), verdict=verdict)
 
 
@@ -387,7 +396,7 @@ def measured(*, issued: int = 500, idle: bool = False, idle_node: bool = False) 
         ([measured(), accuracy(20.0)], {"accuracy_rouge1", "whole_data_set"}),
     ],
 )
-def test_the_command_knows_of_a_run_what_loadgen_does_not(
+def test_the_command_uses_the_runs_own_counts(
     phases: list[PhaseRecord],
     reasons: set[str],
     tmp_path: Path,
@@ -403,9 +412,7 @@ def test_the_command_knows_of_a_run_what_loadgen_does_not(
     assert all(reason.text in out for reason in printed.reasons)
 
 
-def test_a_run_that_failed_has_no_verdict_but_its_logs_have(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_run_has_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failure = Failure(code="engine_died", message="replica 0 died.", replica=0)
     run_dir = run_with(tmp_path, measured(), status="failed", verdict=None, failure=failure)
     assert print_verdict([str(run_dir)]) == 2

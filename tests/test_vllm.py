@@ -1,4 +1,4 @@
-"""The same path with real vLLM engines and the embedded model, on the CPU."""
+"""Runs with real vLLM engines and the embedded model, on the CPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 BENCHMARK = "smollm2-135m-news"
 NUM_ARTICLES = 50
-# Fewer queries than a VALID run needs: what is tested here is the path.
+# Fewer queries than a VALID run needs.
 FEW = [
     f"scenarios.{scenario}.{key}"
     for scenario in ("interactive", "offline", "singlestream")
@@ -61,7 +61,7 @@ def expected(
 
 @pytest.fixture(scope="module")
 def serving(
-    expected: list[list[int]],  # first: it needs the cores
+    expected: list[list[int]],  # computed first: it needs the cores
     plan: Plan,
     model_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -78,7 +78,7 @@ def serving(
         yield served
 
 
-def test_greedy_tokens_equal_those_of_vllm_itself(
+def test_greedy_tokens_equal_vllms_own(
     serving: Serving, expected: list[list[int]], plan: Plan
 ) -> None:
     assert plan.engine.dtype == "float32"
@@ -105,13 +105,11 @@ def test_every_scenario_runs_without_a_loadgen_error(
     assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
 
 
-def test_the_layout_that_is_pinned_is_vllms_own() -> None:
+def test_the_pinned_layout_is_vllms_own() -> None:
     assert wire.layout(EngineKind.VLLM) == wire.PINNED_LAYOUT
 
 
-def test_a_request_carries_the_models_stop_ids_and_our_settings(
-    plan: Plan, model_path: Path
-) -> None:
+def test_a_request_has_stop_ids_and_our_settings(plan: Plan, model_path: Path) -> None:
     ((request, id_offset),) = wire.encode(plan, [[11, 12, 13]], model_path)
     assert request[id_offset : id_offset + 16] == wire.PLACEHOLDER_ID.encode()
     fields = msgspec.msgpack.decode(request)
@@ -125,7 +123,7 @@ def test_a_request_carries_the_models_stop_ids_and_our_settings(
     assert settings["_eos_token_id"] == eos and eos in settings["_all_stop_token_ids"]
 
 
-def test_a_server_run_of_a_real_model_is_valid(tmp_path: Path) -> None:
+def test_a_server_run_with_a_model_is_valid(tmp_path: Path) -> None:
     run = submit(tmp_path, "--scenario", "server", timeout_s=500)
     assert run.returncode == 0, run.stdout + run.stderr
     record = latest(tmp_path)
@@ -135,7 +133,7 @@ def test_a_server_run_of_a_real_model_is_valid(tmp_path: Path) -> None:
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
 
 
-def test_a_killed_vllm_engine_core_ends_the_run_and_nothing_hangs(tmp_path: Path) -> None:
+def test_a_killed_engine_core_ends_the_run(tmp_path: Path) -> None:
     run = subprocess.Popen(
         [sys.executable, "-m", "sut.submit", "--scenario", "server"],
         cwd=tmp_path,
@@ -157,7 +155,7 @@ def test_a_killed_vllm_engine_core_ends_the_run_and_nothing_hangs(tmp_path: Path
 
 
 def _core_at_work(cwd: Path) -> int:
-    """The engine core's process id, once it answers queries."""
+    """The engine core's process id, after it has answered a query."""
     deadline = time.monotonic() + 300
     progress = cwd / "runs" / "latest" / "progress.jsonl"
     while not (progress.is_file() and '"completed":' in progress.read_text()):

@@ -1,4 +1,4 @@
-"""Watching a run: pending, running or over, and never in its way."""
+"""Watching a run that is pending, running or finished, without affecting it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def until(true: object, timeout_s: float = 30) -> None:
     assert callable(true)
     deadline = time.monotonic() + timeout_s
     while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, f"not true after {timeout_s} s"
         time.sleep(0.05)
 
 
@@ -62,7 +62,7 @@ def a_phase_runs(run: Path) -> bool:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Path]:
-    """The folder of a run with two replicas that has 20 s of LoadGen to do."""
+    """The folder of a run of 20 s of LoadGen on two replicas."""
     arguments = [*fast(), "--mode", "all", "--set", "site.num_replicas=2", *TWENTY_SECONDS]
     assert submit(tmp_path, *arguments, "--no-wait").returncode == 0
     run = (tmp_path / "runs" / "latest").resolve()
@@ -75,7 +75,7 @@ def running(tmp_path: Path) -> Iterator[Path]:
     until(lambda: (run / "report.md").is_file())
 
 
-def test_a_running_run_tells_of_every_phase_and_replica(running: Path) -> None:
+def test_reports_every_phase_and_replica_of_a_run(running: Path) -> None:
     until(lambda: look(running.parent.parent)["phases"][0]["elapsed_s"] > 2)
     state = look(running.parent.parent)
     assert state["state"] == "running" and state["step"] == "performance"
@@ -93,7 +93,7 @@ def test_a_running_run_tells_of_every_phase_and_replica(running: Path) -> None:
         assert replica["samples"] > 0 and replica["prompt_tokens_per_s"] > 0
 
 
-def test_one_frame_fits_a_terminal_and_names_what_people_look_for(running: Path) -> None:
+def test_one_frame_fits_80_columns(running: Path) -> None:
     shown = watch(running.parent.parent, "--once", COLUMNS="80")
     assert shown.returncode == 0 and str(running) in shown.stdout.replace("\n", "")
     for words in ("VALID so far", "in flight", "queued", "TTFT p99", "limit 500 ms", "TPOT p99"):
@@ -103,7 +103,7 @@ def test_one_frame_fits_a_terminal_and_names_what_people_look_for(running: Path)
     assert len(rows) == 2 and max(map(len, shown.stdout.splitlines())) <= 80
 
 
-def test_watchers_that_come_and_go_leave_the_run_and_its_files_alone(running: Path) -> None:
+def test_watchers_do_not_affect_the_run(running: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in unchanging(running)}
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         watcher = subprocess.Popen(
@@ -122,11 +122,11 @@ def test_watchers_that_come_and_go_leave_the_run_and_its_files_alone(running: Pa
 
 
 def unchanging(run: Path) -> list[Path]:
-    """What a run that goes on does not touch."""
+    """Files that a running run does not touch."""
     return [run, run / "plan.json", run / "user.conf", run / "slurm", run / "logs", run / "loadgen"]
 
 
-def test_a_run_is_watched_to_its_end_and_its_result_is_shown(tmp_path: Path) -> None:
+def test_shows_the_result_when_the_run_finishes(tmp_path: Path) -> None:
     assert submit(tmp_path, *fast(), "--no-wait").returncode == 0
     shown = watch(tmp_path, "latest")
     assert shown.returncode == 0, shown.stderr
@@ -136,25 +136,25 @@ def test_a_run_is_watched_to_its_end_and_its_result_is_shown(tmp_path: Path) -> 
     assert state["phases"][0]["state"] == "done" and state["phases"][0]["verdict"] == "VALID"
 
 
-def test_an_invalid_run_that_is_over_says_why_and_gives_its_exit_code(tmp_path: Path) -> None:
+def test_finished_invalid_run_shows_reasons_and_exit_code(tmp_path: Path) -> None:
     submit(tmp_path, "--config", "replay", "--preset", "quick")
     shown = watch(tmp_path, "latest")
     assert shown.returncode == 1 and "early_stopping" in shown.stdout
     frame = watch(tmp_path, "latest", "--once")
-    assert frame.returncode == 0 and "over: INVALID" in frame.stdout
+    assert frame.returncode == 0 and "finished: INVALID" in frame.stdout
 
 
-def test_a_run_whose_process_was_killed_ended_without_a_record(running: Path) -> None:
+def test_killed_run_ended_without_a_record(running: Path) -> None:
     first = msgspec.json.decode((running / "progress.jsonl").read_text().splitlines()[0], type=Line)
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     until(lambda: look(running.parent.parent)["state"] == "lost")
     shown = watch(running.parent.parent)
     assert shown.returncode == 3 and "ended without a record" in shown.stdout
-    write_atomic(running / "report.md", "")  # what the fixture waits for
+    write_atomic(running / "report.md", "")  # the fixture waits for it
 
 
-def test_on_a_terminal_the_frame_is_redrawn_in_place(running: Path) -> None:
+def test_redraws_the_frame_on_a_terminal(running: Path) -> None:
     terminal, ours = pty.openpty()
     watcher = subprocess.Popen(
         [sys.executable, "-m", "sut.watch"],
@@ -173,36 +173,34 @@ def test_on_a_terminal_the_frame_is_redrawn_in_place(running: Path) -> None:
             shown += chunk
     assert watcher.wait(20) == 0
     text = shown.decode()
-    assert "\x1b[2K" in text and "detached; the run goes on" in text
+    assert "\x1b[2K" in text and "detached; the run continues" in text
 
 
-# Slurm's commands are faked where a process begins; everything above is real.
+# Slurm's commands are faked at the process boundary; everything above is real.
 
 
 @pytest.fixture
 def queued(tmp_path: Path) -> RunDir:
-    """A run of two nodes that was submitted as job 4711."""
+    """A run of two nodes, submitted as job 4711."""
     run = newrun.create(plan_of("replay", site="devcluster", nodes="all"), tmp_path / "runs")
     (run.slurm / "4711_submitted.pkl").touch()
     return run
 
 
-def slurm_says(folder: Path, squeue: str = "", sacct: str = "") -> dict[str, str]:
+def slurm_prints(folder: Path, squeue: str = "", sacct: str = "") -> dict[str, str]:
     """An environment in which squeue and sacct print these lines."""
-    for name, said in (("squeue", squeue), ("sacct", sacct)):
+    for name, printed in (("squeue", squeue), ("sacct", sacct)):
         program = folder / "bin" / name
         program.parent.mkdir(exist_ok=True)
-        answer = f"cat <<'end'\n{said}\nend\n" if said else "exit 1\n"
+        answer = f"cat <<'end'\n{printed}\nend\n" if printed else "exit 1\n"
         program.write_text(f"#!/bin/sh\n{answer}")
         program.chmod(0o755)
     return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 
 
-def test_a_pending_job_says_why_since_when_and_when_it_may_start(
-    queued: RunDir, tmp_path: Path
-) -> None:
-    said = f"PENDING|Resources|2026-11-24T10:00:00|2026-11-24T12:00:00||{queued}"
-    env = slurm_says(tmp_path, squeue=said)
+def test_pending_job_shows_reason_and_expected_start(queued: RunDir, tmp_path: Path) -> None:
+    printed = f"PENDING|Resources|2026-11-24T10:00:00|2026-11-24T12:00:00||{queued}"
+    env = slurm_prints(tmp_path, squeue=printed)
     state = look(tmp_path, "4711", **env)
     assert state["run"] == str(queued) and state["state"] == "pending"
     assert [phase["state"] for phase in state["phases"]] == ["waiting"] * len(state["phases"])
@@ -211,30 +209,26 @@ def test_a_pending_job_says_why_since_when_and_when_it_may_start(
     assert "expected to start at 2026-11-24T12:00:00" in shown
 
 
-def test_a_requeued_job_is_pending_again_and_its_new_attempt_begins_anew(
-    queued: RunDir, tmp_path: Path
-) -> None:
+def test_requeued_job_starts_again_from_zero(queued: RunDir, tmp_path: Path) -> None:
     attempt = [
         Line(t_s=0.0, step="starting", pid=1, host="jw2"),
         Line(t_s=9.0, step="performance", phase="performance", completed=90, elapsed_s=8.0),
     ]
     append(queued, *attempt)
-    env = slurm_says(tmp_path, squeue=f"RUNNING|None|||jw[2-3]|{queued}")
+    env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw[2-3]|{queued}")
     assert look(tmp_path, "4711", **env)["phases"][0]["completed"] == 90
-    env = slurm_says(tmp_path, squeue=f"PENDING|BeginTime|||jw[2-3]|{queued}")
+    env = slurm_prints(tmp_path, squeue=f"PENDING|BeginTime|||jw[2-3]|{queued}")
     assert look(tmp_path, "4711", **env)["state"] == "pending"
     append(queued, attempt[0])
-    env = slurm_says(tmp_path, squeue=f"RUNNING|None|||jw[2-3]|{queued}")
+    env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw[2-3]|{queued}")
     state = look(tmp_path, "4711", **env)
     assert state["state"] == "starting" and state["phases"][0]["state"] == "waiting"
 
 
-def test_a_job_that_ended_without_a_record_is_lost_and_slurms_word_is_told(
-    queued: RunDir, tmp_path: Path
-) -> None:
+def test_job_without_a_record_is_lost(queued: RunDir, tmp_path: Path) -> None:
     append(queued, Line(t_s=0.0, step="starting", pid=1, host="jw2"))
-    said = f"NODE_FAIL|2026-11-24T10:00:00|2026-11-24T10:01:00|jw[2-3]|{queued}"
-    env = slurm_says(tmp_path, sacct=said)
+    printed = f"NODE_FAIL|2026-11-24T10:00:00|2026-11-24T10:01:00|jw[2-3]|{queued}"
+    env = slurm_prints(tmp_path, sacct=printed)
     assert look(tmp_path, "4711", **env)["state"] == "lost"
     shown = watch(tmp_path, "4711", "--once", **env).stdout
     assert "ended without a record: job 4711 on jw[2-3] is NODE_FAIL" in shown
@@ -245,44 +239,44 @@ def append(run: RunDir, *lines: Line) -> None:
         file.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
 
 
-def test_a_job_is_found_by_its_comment_its_link_or_its_files(
+def test_finds_a_job_by_comment_link_or_files(
     queued: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
-    env = slurm_says(tmp_path, squeue=f"RUNNING|None|||jw2|{queued}")
+    env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw2|{queued}")
     monkeypatch.setenv("PATH", env["PATH"])
     assert runs.find("4711", elsewhere).root == queued.root
-    slurm_says(tmp_path)
+    slurm_prints(tmp_path)
     assert runs.find("4711", queued.root.parent).root == queued.root
     (queued.root.parent / ".job-99").symlink_to(queued.root.name)
     assert runs.find("99", queued.root.parent).root == queued.root
-    with pytest.raises(InputError, match="no run of job 4711 is known"):
+    with pytest.raises(InputError, match="no run of job 4711 found"):
         runs.find("4711", elsewhere)
 
 
-def test_a_run_that_is_not_there_is_told_with_what_to_type_next(tmp_path: Path) -> None:
+def test_missing_run_gives_the_next_command(tmp_path: Path) -> None:
     shown = watch(tmp_path, "nothing")
     assert shown.returncode == 2 and "no such run" in shown.stderr
     assert "python -m sut.history" in shown.stderr and "Traceback" not in shown.stderr
 
 
-def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
+def test_reports_a_damaged_plan(tmp_path: Path) -> None:
     run = newrun.create(plan_of("replay"), tmp_path / "runs")
     run.plan.write_text("{")
     shown = watch(tmp_path)
-    assert shown.returncode == 2 and f"{run.plan}: not a plan" in shown.stderr
+    assert shown.returncode == 2 and f"{run.plan} is not a plan" in shown.stderr
 
 
-def test_a_line_that_is_not_ours_is_passed_over(queued: RunDir, tmp_path: Path) -> None:
+def test_skips_an_invalid_line_of_progress(queued: RunDir, tmp_path: Path) -> None:
     append(queued, Line(t_s=0.0, step="starting", pid=1, host="jw2"))
     with queued.progress.open("ab") as file:
         file.write(b'{"t_s": 1.0, "st\n\xff\xfe\n')
     append(queued, Line(t_s=2.0, step="loading"))
-    env = slurm_says(tmp_path, squeue=f"RUNNING|None|||jw2|{queued}")
+    env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw2|{queued}")
     assert look(tmp_path, "4711", **env)["step"] == "loading"
 
 
-def test_a_run_copied_elsewhere_is_read_there(tmp_path: Path) -> None:
+def test_reads_a_run_copied_elsewhere(tmp_path: Path) -> None:
     submit(tmp_path, *fast())
     shutil.copytree((tmp_path / "runs" / "latest").resolve(), tmp_path / "copy")
     assert look(tmp_path, str(tmp_path / "copy"))["verdict"] == latest(tmp_path).verdict

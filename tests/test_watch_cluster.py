@@ -1,4 +1,4 @@
-"""Watching a job of a real Slurm, by its id alone, from the login node."""
+"""Watching a job of a real Slurm by its id, from the login node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli import fast, set_arguments
 from cluster.cluster import Cluster
 
 
-def test_a_job_is_watched_by_its_id_while_it_is_pending_running_and_over(cluster: Cluster) -> None:
+def test_watches_a_job_from_pending_to_finished(cluster: Cluster) -> None:
     cluster.wait_until_idle()
     options = [*fast(), *set_arguments(["scenarios.server.min_duration_ms=15000"])]
     command = f"python -m sut.submit --nodes all --begin now+1hour {' '.join(options)}"

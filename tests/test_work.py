@@ -1,4 +1,4 @@
-"""Each node's and each replica's work is counted from what the run wrote."""
+"""The work of each node and each replica is counted from the run's files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def samples(rows: list[tuple[int, int, float, float, float]]) -> SampleLog:
     )
 
 
-def test_the_replicas_of_a_node_are_counted_together() -> None:
+def test_adds_up_the_replicas_of_a_node() -> None:
     replicas = [replica(0, "jw2", 0.25), replica(1, "jw2", 0.75), replica(2, "jw3", None)]
     log = samples(
         [(0, 5, 0, 10, 50), (1, 11, 0, 20, 120), (2, 1, 100, 400, 400), (0, 3, 0, 5, 2000)]
@@ -57,20 +57,20 @@ def test_the_replicas_of_a_node_are_counted_together() -> None:
     assert (jw2.kv_cache_usage_max, jw3.kv_cache_usage_max) == (0.75, None)
 
 
-def test_a_replica_over_two_nodes_is_the_work_of_both_together() -> None:
+def test_a_replica_on_two_nodes_counts_for_both() -> None:
     both = msgspec.structs.replace(replica(0, "jw2", None), nodes=("jw2", "jw3"))
     (together,) = work.of_nodes([both], samples([(0, 5, 0, 10, 50)]))
     assert (together.node, together.replicas, together.output_tokens) == ("jw2+jw3", 1, 5)
 
 
-def test_a_node_that_did_nothing_is_there_with_nothing() -> None:
+def test_an_idle_node_has_zero_work() -> None:
     idle = work.of_nodes(
         [replica(0, "jw2", None), replica(1, "jw3", None)], samples([(0, 2, 0, 1, 2)])
     )[1]
     assert (idle.node, idle.samples, idle.tokens_per_s, idle.ttft_ms) == ("jw3", 0, 0, None)
 
 
-def test_quantiles_are_those_of_the_dispatcher() -> None:
+def test_quantiles_equal_the_dispatchers() -> None:
     of_ms = work.quantiles(n / 1e6 for n in range(1000))
     assert of_ms == work.quantiles_of_ns(
         {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999, "max": 999}
@@ -92,7 +92,7 @@ def test_quantiles_are_those_of_the_dispatcher() -> None:
         ),
     ],
 )
-def test_progress_is_that_of_the_last_attempt_at_the_phase(
+def test_progress_comes_from_the_phases_last_attempt(
     text: str, completed: list[int], tmp_path: Path
 ) -> None:
     path = tmp_path / "progress.jsonl"
@@ -100,7 +100,7 @@ def test_progress_is_that_of_the_last_attempt_at_the_phase(
     assert [line.completed for line in work.lines_of(path, "p")] == completed
 
 
-def test_no_progress_is_no_line(tmp_path: Path) -> None:
+def test_a_missing_progress_file_has_no_lines(tmp_path: Path) -> None:
     assert work.lines_of(tmp_path / "progress.jsonl", "p") == []
 
 

@@ -1,7 +1,7 @@
-"""Token ids by vLLM's own ``LLM.generate``, one prompt at a time: what ours must equal.
+"""Reference token ids by vLLM's own ``LLM.generate``, one prompt at a time.
 
-Making them takes minutes. They are kept in the user's cache folder, under a name that is a hash of
-all that they are made from: this file, the packages, the machine's instructions, model and prompts.
+Generating them takes minutes, so they are kept in the user's cache folder. The file's name is the
+hash of its inputs: this file, the packages, the CPU's instruction set, model and prompts.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LAUNCH = Launch(replica=0, part=0, handshake=Address("127.0.0.1", 0), host="127.
 
 
 def answers(plan: Plan, model_path: Path, num_samples: int, folder: Path) -> list[list[int]]:
-    """Those of a plan's first samples; ``folder`` is for what is written on the way."""
+    """The answers to a plan's first samples; ``folder`` is for temporary files."""
     (folder / "plan.json").write_bytes(msgspec.json.encode(plan))
     prompts = dataset.load(plan, model_path).prompts[:num_samples]
     kept = cache_dir() / "vllms-answers" / f"{_key(plan, model_path, prompts)}.json"
     if not kept.is_file():
-        # A process of its own, as it needs the cores that an engine of ours would hold.
+        # In its own process, because it needs the cores that our engine would use.
         arguments = [folder / "plan.json", model_path, num_samples, folder / "answers.json"]
         run = subprocess.run(
             [sys.executable, __file__, *map(str, arguments)],

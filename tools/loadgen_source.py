@@ -1,10 +1,10 @@
-"""Print the folder of LoadGen's sources, fetching them on first use.
+"""Print the folder of LoadGen's sources, downloaded on first use.
 
-Usage: loadgen_source.py [--sdist FOLDER]. With a folder, only the file they come in is put there.
+Usage: loadgen_source.py [--sdist FOLDER]. With a folder, only copy the sdist there.
 
-The sources are those of the pinned PyPI sdist, unmodified, hash checked, kept under the
-user's cache folder and never in the repository. Where PyPI can't be reached, set
-SUT_LOADGEN_SDIST to a copy of the file.
+The sources are those of the pinned PyPI sdist, unmodified and with a checked hash. They are kept in
+the user's cache folder, never in the repository. Without a network, set SUT_LOADGEN_SDIST to a copy
+of the sdist.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
             unpack(checked(find_sdist(Path(temporary))), Path(temporary))
             try:
                 (Path(temporary) / SDIST.removesuffix(".tar.gz")).rename(target)
-            except OSError:  # another build was first
+            except OSError:  # another build was faster
                 if not target.is_dir():
                     raise
     print(target)
@@ -46,15 +46,15 @@ def find_sdist(folder: Path) -> Path:
     given = os.environ.get("SUT_LOADGEN_SDIST")
     if given:
         return Path(given)
-    # pip knows the index this machine uses.
+    # pip uses the package index that this machine is configured with.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
     command += [f"mlcommons_loadgen=={VERSION}"]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(
-            f"{run.stderr.strip()}\nerror: LoadGen's sources ({SDIST}) can't be fetched from PyPI; "
-            "fetch the file elsewhere and set SUT_LOADGEN_SDIST to its path"
+            f"{run.stderr.strip()}\nerror: pip could not download LoadGen's sources ({SDIST})\n"
+            f"hint: download the file elsewhere, then: export SUT_LOADGEN_SDIST=/path/to/{SDIST}"
         )
     return folder / SDIST
 
@@ -65,13 +65,13 @@ def checked(sdist: Path) -> Path:
     except OSError as error:
         sys.exit(f"error: {sdist}: {error.strerror}")
     if digest != SHA256:
-        sys.exit(f"error: {sdist} has sha256 {digest}; LoadGen {VERSION} has {SHA256}")
+        sys.exit(f"error: wrong sha256 ({sdist}): {digest}; LoadGen {VERSION} has {SHA256}")
     return sdist
 
 
 def unpack(sdist: Path, folder: Path) -> None:
     with tarfile.open(sdist) as archive:
-        # The data filter came with Python 3.11.4; Debian 12 has 3.11.2. The file's hash is known.
+        # The data filter needs Python 3.11.4 and Debian 12 has 3.11.2. The file's hash is checked.
         if hasattr(tarfile, "data_filter"):
             archive.extraction_filter = tarfile.data_filter
         archive.extractall(folder)

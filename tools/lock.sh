@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Usage: tools/lock.sh [--upgrade]
 #
-# Resolves pyproject.toml's extras into requirements/*.lock: exact versions with hashes. Versions
-# already locked are kept where they still fit, unless --upgrade is given. Reads metadata only.
+# Resolves pyproject.toml's extras into requirements/*.lock: exact versions with hashes. Without
+# --upgrade it keeps locked versions that satisfy the requirements. Reads only metadata.
 #
 # uv does not read pip's settings: behind a mirror, set UV_DEFAULT_INDEX.
-# requirements/torch-cpu.lock is written by hand: see there.
+# requirements/torch-cpu.lock is written by hand; see its comment.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,10 +27,10 @@ compile cpu 3.11 "$@" --constraint requirements/build.lock --excludes requiremen
   --extra cpu pyproject.toml requirements/torch-cpu.in
 compile test 3.11 "$@" --constraint requirements/build.lock --constraint requirements/cpu.lock \
   --group test
-# Outside of containers, on login and compute nodes: Debian 13.
+# For login and compute nodes, outside containers: Debian 13.
 compile host 3.13 "$@" pyproject.toml
 # The Python of vLLM's own image.
 compile cuda 3.12 "$@" --extra cuda pyproject.toml
-# What is put into that image where it lacks it; vLLM itself is not.
+# The packages to add to that image where it lacks them; never vLLM itself.
 compile cuda-image 3.12 "$@" --constraint requirements/cuda.lock \
   --excludes requirements/cuda-image.exclude --extra run pyproject.toml requirements/cuda-image.in

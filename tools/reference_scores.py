@@ -1,8 +1,8 @@
-"""Score the embedded benchmark with transformers alone: what its accuracy gates stand on.
+"""Score the embedded benchmark with transformers: the reference of its accuracy gates.
 
-Usage: python tools/reference_scores.py  (some minutes; writes REFERENCE below)
+Usage: python tools/reference_scores.py  (takes minutes; writes configs/reference/BENCHMARK.json)
 
-The same model folder, prompts, generation settings and scoring as a run's, but the model runs in
+Model folder, prompts, generation settings and scoring are those of a run, but the model runs in
 float32 in transformers, one article at a time: no vLLM, no dispatcher, no LoadGen. Copy the scores
 into the benchmark's ``accuracy:``; the gates are 0.99 of ROUGE and 0.9 to 1.1 of gen_len.
 """
@@ -40,7 +40,7 @@ def main() -> None:
     answers = generate(
         path, samples.prompts, plan.generation.min_tokens, plan.generation.max_tokens
     )
-    wheels.add_nltk_data(wheels.nltk_data())
+    wheels.use_nltk_data()
     result = {
         "scores": accuracy.score(accuracy.decode(answers, path), samples.references),
         "num_samples": len(answers),

@@ -1,11 +1,11 @@
-"""Make what a submission is rehearsed with where the model and MLCommons' data can't be had.
+"""Rehearse a submission without the model and without MLCommons' data.
 
-Usage: python tools/rehearsal.py FOLDER  (docs/submission.md tells what to run then)
+Usage: python tools/rehearsal.py FOLDER  (next steps: docs/submission.md)
 
-FOLDER gets as many made-up articles as the data set of llama3.1-8b has, a benchmark with that one's
-settings whose replay engine answers with the references, and a site. The references are as long as
-the answers MLPerf's gates expect, so a run passes the gates at full length under official settings.
-No file of it is MLPerf's and no number of it a model's: every file says so.
+Writes into FOLDER as many generated articles as the data set of llama3.1-8b has, a benchmark with
+the settings of llama3.1-8b whose replay engine answers with the references, and a site. The
+references have the length that MLPerf's gates expect, so a run passes the gates under official
+settings. Every file is marked as a rehearsal.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from sut.rundir import write_atomic
 
 OFFICIAL = "llama3.1-8b"
 NOTE = (
-    "Rehearsal only: made-up articles, the replay engine in place of a model. Not an MLPerf result."
+    "Rehearsal only: generated articles, a replay engine instead of a model. Not an MLPerf result."
 )
-# What a site says of its system: docs/submission.md.
+# Fields of a system that a site describes: docs/submission.md.
 NOT_MEASURED = (
     "system_name",
     "host_memory_configuration",
@@ -42,7 +42,7 @@ NOT_MEASURED = (
 SEED = 2026
 VOCABULARY = 2_000  # words
 SENTENCE = (8, 14)  # words
-FILLER = (6, 12)  # sentences of an article beside its reference's
+FILLER = (6, 12)  # sentences of an article in addition to its reference
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def make(folder: Path, num_articles: int | None = None) -> None:
-    """Write the files. ``num_articles`` is for runs that are cut short."""
+    """Write the files. ``num_articles`` is for short runs."""
     document = read(config.shipped("benchmarks", OFFICIAL))
     num = document["dataset"]["num_samples"]
     characters = document["accuracy"]["reference"]["gen_len"] / num
@@ -68,7 +68,7 @@ def make(folder: Path, num_articles: int | None = None) -> None:
 
 
 def words() -> list[str]:
-    """Words that are one token each to the embedded model, with the space before them."""
+    """Words that are one token of the embedded model, including the space before them."""
     content = json.loads((model.embedded() / "tokenizer.json").read_bytes())
     found = [
         token[1:]
@@ -82,8 +82,8 @@ def words() -> list[str]:
 def make_articles(
     vocabulary: list[str], num: int, reference_characters: float
 ) -> list[dict[str, str]]:
-    """``num`` samples in the form of MLCommons' cnn_eval.json. References have
-    ``reference_characters`` each in the mean."""
+    """``num`` samples in the form of MLCommons' cnn_eval.json. The mean length of their references
+    is ``reference_characters``."""
     source = random.Random(SEED)
     return [_article(source, vocabulary, index, reference_characters) for index in range(num)]
 
@@ -92,14 +92,14 @@ def _article(
     source: random.Random, vocabulary: list[str], index: int, characters: float
 ) -> dict[str, str]:
     reference = [_sentence(source, vocabulary)]
-    # The last sentence is half too much in the mean, so it is left out as often as not.
+    # The last sentence exceeds the length by half of itself on average: leave out every other one.
     while sum(map(len, reference)) + len(reference) + source.uniform(0, 100) < characters:
         reference.append(_sentence(source, vocabulary))
     text = reference + [_sentence(source, vocabulary) for _ in range(source.randint(*FILLER))]
     source.shuffle(text)
     return {
         "instruction": NOTE,
-        "input": f"Article {index}, made up for a rehearsal. {' '.join(text)}",
+        "input": f"Article {index}, generated for a rehearsal. {' '.join(text)}",
         "output": " ".join(reference),
     }
 
@@ -110,7 +110,7 @@ def _sentence(source: random.Random, vocabulary: list[str]) -> str:
 
 
 def benchmark(official: dict[str, Any], data_sha256: str) -> dict[str, Any]:
-    """The official benchmark's document with what can't be had replaced."""
+    """The official benchmark's document with model and data set replaced."""
     return official | {
         "name": f"{OFFICIAL}-rehearsal",
         "description": NOTE,
@@ -134,8 +134,8 @@ def benchmark(official: dict[str, Any], data_sha256: str) -> dict[str, Any]:
                 "step_per_sequence_us": 0,
             },
         },
-        # About 38 answers/s can be had. Offline takes two passes of the data, Server one; each
-        # lasts more than the 600 s of mlperf.conf.
+        # The engine gives about 38 answers/s. Offline takes two passes of the data, Server one;
+        # each lasts more than the 600 s of mlperf.conf.
         "scenarios": {"server": {"target_qps": 21.5}, "offline": {"target_qps": 36}},
         "presets": {},
     }

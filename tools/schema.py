@@ -1,6 +1,6 @@
 """The JSON Schemas in ``configs/schema``, generated from the structs: ``python -m tools.schema``.
 
-Editors use them, and so does whoever reads a record with another program.
+Editors and other programs that read configs and records use them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KINDS = {"benchmark": Benchmark, "site": Site, "campaign": Campaign, "record": R
 
 
 def text(name: str) -> str:
-    """The schema of ``name`` as it stands in its file."""
+    """The content of a schema's file."""
     schema = msgspec.json.encode(msgspec.json.schema(KINDS[name]))
     return msgspec.json.format(schema, indent=2).decode() + "\n"
 

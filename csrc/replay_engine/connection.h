@@ -9,10 +9,10 @@
 
 namespace replay {
 
-// A connecting socket with a watch on its connection. Calls throw sut::SocketError; none waits.
+// A connecting socket and a monitor of its connection. Calls throw sut::SocketError; none blocks.
 class Connection {
  public:
-  // The peer is taken for lost when it closes the connection, or is silent for 30 s.
+  // The peer counts as lost when it closes the connection or is silent for 30 s.
   Connection(const sut::Context& context, int type, const std::string& endpoint,
              std::string_view identity = {})
       : socket_(context, type), disconnect_(context, socket_) {
@@ -23,7 +23,7 @@ class Connection {
     socket_.connect(endpoint);
   }
 
-  // What was sent may still leave for so long after this is destroyed.
+  // How long sent frames may still leave after this is destroyed.
   void set_linger(std::chrono::milliseconds linger) {
     socket_.set(ZMQ_LINGER, static_cast<int>(linger.count()));
   }

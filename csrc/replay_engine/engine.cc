@@ -7,23 +7,27 @@
 #include <string_view>
 #include <utility>
 
+#include "../clock.h"
+#include "../protocol.h"
 #include "request_decoder.h"
 
 namespace replay {
 namespace {
 
-constexpr std::string_view kEngineDead = "ENGINE_CORE_DEAD";
+using sut::now_ns;
+using sut::protocol::kAbortRequest;
+using sut::protocol::kAddRequest;
+using sut::protocol::kEngineCoreDead;
+
 constexpr std::string_view kGarbage = "\xc1\xc1\xc1\xc1 not msgpack";  // msgpack never uses c1
 constexpr std::string_view kUnknownId = "ffffffffffffffff";
-constexpr char kAdd = 0;
-constexpr char kAbort = 1;
 constexpr std::chrono::milliseconds kFlushLimit{4000};
 
-// A step begins at the modelled end of the one before it, not when this process got the CPU, so
-// that wake-up delays don't add up; but a delay past this is the machine's, and is not made up for.
+// A step begins at the modelled end of the previous one, not when this process gets the CPU, so
+// wake-up delays do not accumulate. A delay above this limit is not made up for.
 constexpr std::int64_t kMaxCatchUpNs = 1'000'000;
-// How often an engine whose steps take no time looks for signals and a lost front-end.
-constexpr std::int64_t kLookAroundNs = 1'000'000;
+// How often an engine whose steps take no time checks for signals and a lost front-end.
+constexpr std::int64_t kCheckIntervalNs = 1'000'000;
 
 }  // namespace
 
@@ -37,7 +41,7 @@ int Engine::run() {
   std::optional<int> exit_code = load();
   if (!exit_code) exit_code = serve();
   std::fprintf(stderr, "replay_engine: %s; %llu requests, %llu completed, %llu tokens\n",
-               *exit_code == 0 ? front_end_.reason() : "dies",
+               *exit_code == 0 ? front_end_.reason() : "failed",
                static_cast<unsigned long long>(num_requests_),
                static_cast<unsigned long long>(num_completed_),
                static_cast<unsigned long long>(num_tokens_));
@@ -45,7 +49,7 @@ int Engine::run() {
 }
 
 std::optional<int> Engine::load() {
-  const std::optional<Addresses> addresses = front_end_.say_hello();
+  const std::optional<Addresses> addresses = front_end_.send_hello();
   if (!addresses) return 0;
   if (faults_.take(FaultKind::kDieLoading)) return 1;
   if (faults_.take(FaultKind::kNeverReady)) {
@@ -61,25 +65,25 @@ int Engine::serve() {
   try {
     return run_steps();
   } catch (const std::invalid_argument& error) {
-    std::fprintf(stderr, "replay_engine: %s\n", error.what());
-    front_end_.send(kEngineDead);
+    std::fprintf(stderr, "replay_engine: error: %s\n", error.what());
+    front_end_.send(kEngineCoreDead);
     front_end_.flush_on_exit(kFlushLimit);
     return 1;
   }
 }
 
 int Engine::run_steps() {
-  std::int64_t look_around_at = 0;
+  std::int64_t next_check_ns = 0;
   for (;;) {
     receive_requests();
-    if (const auto exit_code = commit_due_faults()) return *exit_code;
+    if (const auto exit_code = inject_due_faults()) return *exit_code;
     std::int64_t now = now_ns();
     if (!in_step_ && !stalled_ && scheduler_.has_work()) start_step(now);
     if (in_step_ && now >= step_end_ns_) {
       finish_step();
-      if (const auto exit_code = commit_due_faults()) return *exit_code;
-      if (now < look_around_at) continue;
-      look_around_at = now + kLookAroundNs;
+      if (const auto exit_code = inject_due_faults()) return *exit_code;
+      if (now < next_check_ns) continue;
+      next_check_ns = now + kCheckIntervalNs;
       if (!front_end_.wait(FrontEnd::kNotAtAll)) return 0;
     } else if (!front_end_.wait(in_step_ ? step_end_ns_ : FrontEnd::kForever)) {
       return 0;
@@ -91,17 +95,17 @@ void Engine::receive_requests() {
   while (front_end_.receive(frame_)) {
     const std::span<const char> bytes = frame_.bytes();
     const char type = bytes.size() == 1 ? bytes.front() : '\xff';
-    if (!frame_.has_more() || (type != kAdd && type != kAbort)) {
-      throw std::invalid_argument("a message is neither an ADD nor an ABORT request");
+    if (!frame_.has_more() || (type != kAddRequest && type != kAbortRequest)) {
+      throw std::invalid_argument("invalid message: expected an ADD or an ABORT request");
     }
-    front_end_.receive(frame_);  // ZeroMQ delivers a message's frames all at once
+    front_end_.receive(frame_);  // ZeroMQ delivers all frames of a message at once
     accept(type);
     while (frame_.has_more()) front_end_.receive(frame_);
   }
 }
 
 void Engine::accept(char type) {
-  if (type == kAbort) {
+  if (type == kAbortRequest) {
     for (const std::string& id : decode_abort(frame_.bytes())) scheduler_.abort(id);
     return;
   }
@@ -134,7 +138,7 @@ void Engine::finish_step() {
   back_to_back_ = scheduler_.has_work();
 }
 
-std::optional<int> Engine::commit_due_faults() {
+std::optional<int> Engine::inject_due_faults() {
   if (num_requests_ == 0) return std::nullopt;
   const auto due = [this](FaultKind kind) { return faults_.take(kind, num_completed_); };
   if (due(FaultKind::kGarbage)) front_end_.send(kGarbage);
@@ -148,7 +152,7 @@ std::optional<int> Engine::commit_due_faults() {
   if (due(FaultKind::kResetOutput)) front_end_.reset_output();
   stalled_ |= due(FaultKind::kStall);
   const bool dead = due(FaultKind::kDead);
-  if (dead) front_end_.send(kEngineDead);
+  if (dead) front_end_.send(kEngineCoreDead);
   if (!dead && !due(FaultKind::kDie)) return std::nullopt;
   front_end_.flush_on_exit(kFlushLimit);
   return 1;

@@ -12,25 +12,25 @@
 
 namespace replay {
 
-// An engine core as a front-end sees one: the protocol around the Scheduler, in real time, and
-// the faults.
+// An engine core as a front-end sees it: the protocol around the Scheduler, in real time, with
+// faults.
 class Engine {
  public:
   explicit Engine(const Options& options);
 
-  // Serve until the front-end goes away or a stop signal comes, and return 0; or until a fault or
-  // a request that is not one ends it, and return 1. Throws ZmqError, std::runtime_error.
+  // Serve until the front-end disconnects or a stop signal arrives, and return 0; or until a fault
+  // or an invalid request, and return 1. Throws sut::SocketError, std::runtime_error.
   int run();
 
  private:
-  std::optional<int> load();  // an exit code, or none when requests may come
+  std::optional<int> load();  // an exit code, or none once ready for requests
   int serve();
   int run_steps();
   void receive_requests();
   void accept(char type);
   void start_step(std::int64_t now);
   void finish_step();
-  std::optional<int> commit_due_faults();
+  std::optional<int> inject_due_faults();
 
   const Options options_;
   FaultPlan faults_;

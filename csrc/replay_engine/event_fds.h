@@ -12,14 +12,7 @@
 
 namespace replay {
 
-// Nanoseconds on the monotonic clock.
-inline std::int64_t now_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
-
-// Owns a file descriptor to be polled.
+// Owns a file descriptor that is polled.
 class EventFd {
  public:
   ~EventFd() { ::close(fd_); }
@@ -36,8 +29,8 @@ class EventFd {
   int fd_;
 };
 
-// Readable once SIGTERM or SIGINT has come. Make it before any thread starts: they are blocked
-// in this thread and in those it starts.
+// Readable once SIGTERM or SIGINT has arrived. Create it before any thread starts: it blocks the
+// signals in this thread and in those started later.
 class StopSignal : public EventFd {
  public:
   StopSignal() : EventFd(open(), "signalfd") {}
@@ -53,12 +46,12 @@ class StopSignal : public EventFd {
   }
 };
 
-// Readable from a moment on. Microseconds count here, and a poll's timeout is in milliseconds.
+// Readable from a set time on. Has a nanosecond resolution; a poll's timeout has milliseconds.
 class Alarm : public EventFd {
  public:
   Alarm() : EventFd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd") {}
 
-  // Setting it again makes it unreadable until the new moment.
+  // `at_ns` is on the clock of now_ns(). Unreadable until then, even if it was readable.
   void set(std::int64_t at_ns) {
     itimerspec when{};
     when.it_value.tv_sec = at_ns / 1'000'000'000;

@@ -38,7 +38,7 @@ bool parse_whole(std::string_view text, Number& number) {
 }
 
 std::invalid_argument bad_fault(std::string_view spec) {
-  std::string message = "unknown fault \"" + std::string(spec) + "\"; it is one of";
+  std::string message = "unknown fault '" + std::string(spec) + "': expected one of";
   for (const Form& form : kForms) {
     message.append(" ").append(form.name);
     message += form.has_number ? (form.has_factor ? "@N:FACTOR" : "@N") : "";

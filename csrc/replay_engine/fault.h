@@ -6,7 +6,7 @@
 
 namespace replay {
 
-// README.md says what each one does.
+// See README.md.
 enum class FaultKind {
   kDie,
   kDead,
@@ -25,7 +25,7 @@ enum class FaultKind {
 struct Fault {
   FaultKind kind{};
   std::uint64_t at = 0;  // completed requests; for kError the request's number, from 1
-  double factor = 1;     // kSlow only
+  double factor = 1;     // only for kSlow
   bool taken = false;
 };
 
@@ -40,7 +40,7 @@ class FaultPlan {
   // True once per fault of this kind: at the first call with `count` at or past its number.
   bool take(FaultKind kind, std::uint64_t count = 0);
 
-  // By what a step's duration is multiplied after `num_completed` requests.
+  // The factor of a step's duration after `num_completed` requests.
   double step_factor(std::uint64_t num_completed) const;
 
  private:

@@ -5,14 +5,18 @@
 #include <stdexcept>
 #include <thread>
 
+#include "../clock.h"
+
 namespace replay {
 namespace {
+
+using sut::now_ns;
 
 constexpr std::int64_t kHandshakeTimeoutNs = 300'000'000'000;
 constexpr std::chrono::milliseconds kHandshakeLinger{5000};
 constexpr std::chrono::milliseconds kReconnectInterval{100};  // libzmq's
 
-// Indexes of poll_items_. Those past the last are of sockets whose peer may be lost.
+// Indexes of poll_items_. From kFirstLoss on, monitors of connections.
 enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstLoss };
 
 }  // namespace
@@ -22,13 +26,13 @@ FrontEnd::FrontEnd(const std::string& handshake_address) {
   poll_on(*handshake_, std::array{handshake_->lost()});
 }
 
-std::optional<Addresses> FrontEnd::say_hello() {
+std::optional<Addresses> FrontEnd::send_hello() {
   handshake_->send(hello_message());
   const std::int64_t deadline_ns = now_ns() + kHandshakeTimeoutNs;
   sut::Frame reply;
   while (!receive(reply)) {
     if (now_ns() >= deadline_ns) {
-      throw std::runtime_error("no front-end has answered at the handshake address for 300 s");
+      throw std::runtime_error("no front-end answered at the handshake address for 300 s");
     }
     if (!wait(deadline_ns)) return std::nullopt;
   }
@@ -75,11 +79,11 @@ bool FrontEnd::wait(std::int64_t until_ns) {
   }
   const auto happened = [](const zmq_pollitem_t& item) { return item.revents != 0; };
   if (happened(poll_items_[kStopSignal])) {
-    reason_ = "told to stop";
+    reason_ = "received a stop signal";
     return false;
   }
   if (std::any_of(poll_items_.begin() + kFirstLoss, poll_items_.end(), happened)) {
-    reason_ = "the front-end has gone away";
+    reason_ = "front-end disconnected";
     return false;
   }
   return true;

@@ -15,7 +15,7 @@
 
 namespace replay {
 
-// The engine's end of its connection to the front-end: the sockets, and the one place that waits.
+// The engine's end of its connection to the front-end: the sockets, and the only blocking call.
 class FrontEnd {
  public:
   static constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
@@ -23,29 +23,29 @@ class FrontEnd {
 
   explicit FrontEnd(const std::string& handshake_address);
 
-  // Report for duty and return the front-end's addresses; none when it is over meanwhile. Blocks
-  // for five minutes at most, as vLLM does, and then throws std::runtime_error.
-  std::optional<Addresses> say_hello();
+  // Send HELLO and return the front-end's addresses; none if wait() returned false. Blocks for at
+  // most five minutes, as vLLM does, and then throws std::runtime_error.
+  std::optional<Addresses> send_hello();
 
-  // Open the input and output sockets and end the handshake: requests may come from now on.
+  // Open the input and output sockets and finish the handshake; then requests arrive.
   void become_ready(const Addresses& addresses, std::span<const char> ready_response);
 
-  // One frame from the front-end; false if there is none.
+  // Receive one frame from the front-end; false if there is none.
   bool receive(sut::Frame& frame) { return source_->receive(frame); }
 
-  // One frame to the front-end. Copied, never blocks. Requires become_ready().
+  // Send one frame to the front-end. Copies it, never blocks. Requires become_ready().
   void send(std::span<const char> frame) { output_->send(frame); }
 
-  // Lose the connection for requests or outputs, and what is on its way, and make it anew, as ZeroMQ
-  // does after a TCP reset.
+  // Lose the connection for requests or outputs with the frames in transit, and reconnect, as
+  // ZeroMQ does after a TCP reset.
   void reset_input();
   void reset_output();
 
-  // Block until there is a frame to receive, or the moment `until_ns` of the monotonic clock. False
-  // when it is over: the front-end has gone away, or a stop signal has come.
+  // Block until there is a frame to receive, or until `until_ns` on the clock of now_ns(). False
+  // if the front-end has disconnected or a stop signal has arrived.
   bool wait(std::int64_t until_ns);
 
-  // Let what was sent leave before the process does, for at most `limit`.
+  // Let sent frames leave before the process exits, for at most `limit`.
   void flush_on_exit(std::chrono::milliseconds limit) { output_->set_linger(limit); }
 
   // Why wait() returned false.
@@ -65,7 +65,7 @@ class FrontEnd {
   std::optional<Connection> input_;
   std::optional<Connection> output_;
   Addresses addresses_;
-  Connection* source_ = nullptr;  // the socket that is read: handshake_, then input_
+  Connection* source_ = nullptr;  // the socket to read: handshake_, then input_
   std::vector<zmq_pollitem_t> poll_items_;
   const char* reason_ = "";
 };

@@ -3,8 +3,12 @@
 #include <msgpack.hpp>
 #include <stdexcept>
 
+#include "../protocol.h"
+
 namespace replay {
 namespace {
+
+using namespace sut::protocol;
 
 constexpr std::uint32_t kBlockSize = 16;  // tokens per KV block, vLLM's default
 
@@ -14,7 +18,7 @@ std::string status_message(std::string_view status) {
   msgpack::sbuffer buffer;
   Packer packer(buffer);
   packer.pack_map(3);
-  packer.pack("status").pack(status).pack("local").pack(false).pack("headless").pack(true);
+  packer.pack(kStatus).pack(status).pack("local").pack(false).pack("headless").pack(true);
   return {buffer.data(), buffer.size()};
 }
 
@@ -26,22 +30,22 @@ const msgpack::object& member(const msgpack::object& map, std::string_view key) 
       }
     }
   }
-  throw std::invalid_argument("the front-end's reply to HELLO has no " + std::string(key));
+  throw std::invalid_argument("front-end's reply to HELLO has no key '" + std::string(key) + "'");
 }
 
 std::string only_address(const msgpack::object& list) {
   const auto addresses = list.as<std::vector<std::string>>();
   if (addresses.size() != 1) {
-    throw std::invalid_argument("the front-end must have one input and one output address");
+    throw std::invalid_argument("front-end's reply to HELLO must have one address of each kind");
   }
   return addresses.front();
 }
 
 }  // namespace
 
-std::string hello_message() { return status_message("HELLO"); }
+std::string hello_message() { return status_message(kHello); }
 
-std::string ready_message() { return status_message("READY"); }
+std::string ready_message() { return status_message(kReady); }
 
 std::string ready_response(const Limits& limits, std::string_view vllm_version) {
   msgpack::sbuffer buffer;
@@ -72,13 +76,13 @@ std::string ready_response(const Limits& limits, std::string_view vllm_version) 
 Addresses decode_addresses(std::span<const char> reply) {
   try {
     const msgpack::object_handle handle = msgpack::unpack(reply.data(), reply.size());
-    const msgpack::object& addresses = member(handle.get(), "addresses");
-    return {.input = only_address(member(addresses, "inputs")),
-            .output = only_address(member(addresses, "outputs"))};
+    const msgpack::object& addresses = member(handle.get(), kAddresses);
+    return {.input = only_address(member(addresses, kInputs)),
+            .output = only_address(member(addresses, kOutputs))};
   } catch (const msgpack::type_error&) {
-    throw std::invalid_argument("the front-end's addresses are not lists of strings");
+    throw std::invalid_argument("front-end's addresses are not lists of strings");
   } catch (const msgpack::unpack_error&) {
-    throw std::invalid_argument("the front-end's reply to HELLO is not msgpack");
+    throw std::invalid_argument("front-end's reply to HELLO is not msgpack");
   }
 }
 

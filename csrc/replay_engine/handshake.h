@@ -8,7 +8,7 @@
 
 namespace replay {
 
-// Where a front-end's sockets are.
+// The endpoints of a front-end's sockets.
 struct Addresses {
   std::string input;
   std::string output;
@@ -17,14 +17,14 @@ struct Addresses {
 // The engine's identity on the handshake and input sockets: index 0, two bytes little-endian.
 inline constexpr std::string_view kIdentity{"\0\0", 2};
 
-// The messages of vLLM's start-up handshake (vllm/v1/engine/core.py), as msgpack.
+// The engine's handshake messages, as msgpack.
 std::string hello_message();
 std::string ready_message();
 
-// EngineCoreReadyResponse: the first message on the input socket.
+// EngineCoreReadyResponse, the first message on the input socket.
 std::string ready_response(const Limits& limits, std::string_view vllm_version);
 
-// The front-end's reply to HELLO. Throws std::invalid_argument if it names no addresses.
+// Reads the front-end's reply to HELLO. Throws std::invalid_argument.
 Addresses decode_addresses(std::span<const char> reply);
 
 }  // namespace replay

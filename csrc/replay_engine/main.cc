@@ -17,13 +17,13 @@ int main(int argc, char** argv) {
   try {
     options = replay::parse_options(arguments);
   } catch (const std::invalid_argument& error) {
-    std::fprintf(stderr, "replay_engine: %s\n%s", error.what(), replay::usage().data());
+    std::fprintf(stderr, "replay_engine: error: %s\n%s", error.what(), replay::usage().data());
     return 2;
   }
   try {
     return replay::Engine(options).run();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "replay_engine: %s\n", error.what());
+    std::fprintf(stderr, "replay_engine: error: %s\n", error.what());
     return 1;
   }
 }

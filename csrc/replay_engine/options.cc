@@ -3,13 +3,14 @@
 #include <charconv>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 namespace replay {
 namespace {
 
 [[noreturn]] void reject(std::string_view option, std::string_view value, std::string_view wanted) {
-  throw std::invalid_argument(std::string(option) + " is \"" + std::string(value) +
-                              "\"; it must be " + std::string(wanted));
+  throw std::invalid_argument("invalid value '" + std::string(value) + "' for " +
+                              std::string(option) + ": expected " + std::string(wanted));
 }
 
 template <typename Integer>
@@ -32,14 +33,17 @@ double parse_amount(std::string_view option, std::string_view value) {
 }
 
 void check(const Options& options) {
-  if (options.handshake_address.empty()) throw std::invalid_argument("--handshake is missing");
-  if (options.limits.max_num_seqs == 0) throw std::invalid_argument("--max-num-seqs is missing");
-  if (options.limits.max_model_len == 0) throw std::invalid_argument("--max-model-len is missing");
-  if (options.limits.max_num_batched_tokens == 0) {
-    throw std::invalid_argument("--max-num-batched-tokens is missing");
+  const Limits& limits = options.limits;
+  const std::pair<const char*, bool> required[] = {
+      {"--handshake", !options.handshake_address.empty()},
+      {"--max-num-seqs", limits.max_num_seqs > 0},
+      {"--max-model-len", limits.max_model_len > 0},
+      {"--max-num-batched-tokens", limits.max_num_batched_tokens > 0}};
+  for (const auto& [name, is_set] : required) {
+    if (!is_set) throw std::invalid_argument(std::string("missing option ") + name);
   }
-  if (options.limits.max_num_batched_tokens < options.limits.max_num_seqs) {
-    throw std::invalid_argument("--max-num-batched-tokens must not be less than --max-num-seqs");
+  if (limits.max_num_batched_tokens < limits.max_num_seqs) {
+    throw std::invalid_argument("--max-num-batched-tokens must be at least --max-num-seqs");
   }
 }
 
@@ -47,15 +51,15 @@ void check(const Options& options) {
 
 std::string_view usage() {
   return "usage: replay_engine --handshake tcp://HOST:PORT\n"
-         "  --max-num-seqs N            sequences that run at once\n"
-         "  --max-model-len N           prompt and answer together, in tokens\n"
-         "  --max-num-batched-tokens N  tokens computed in one step\n"
-         "  --prefill-tokens-per-s F    speed of prefill; 0 (the default): takes no time\n"
-         "  --step-base-us F            time of any step, default 0\n"
-         "  --step-per-sequence-us F    time added per sequence that decodes, default 0\n"
-         "  --seed N                    fixes the length of every answer, default 0\n"
-         "  --vllm-version V            the version it reports, default 0.32.0\n"
-         "  --fault SPEC                misbehave on command; may be repeated, see README.md\n";
+         "  --max-num-seqs N            maximum number of running sequences\n"
+         "  --max-model-len N           maximum length of prompt and answer together, in tokens\n"
+         "  --max-num-batched-tokens N  maximum number of tokens computed in one step\n"
+         "  --prefill-tokens-per-s F    speed of prefill; 0 (default): takes no time\n"
+         "  --step-base-us F            duration of every step (default: 0)\n"
+         "  --step-per-sequence-us F    added duration per decoding sequence (default: 0)\n"
+         "  --seed N                    seed of the answer lengths (default: 0)\n"
+         "  --vllm-version V            reported version (default: 0.32.0)\n"
+         "  --fault SPEC                inject a fault; may be repeated; see README.md\n";
 }
 
 Options parse_options(const std::vector<std::string_view>& arguments) {
@@ -63,7 +67,7 @@ Options parse_options(const std::vector<std::string_view>& arguments) {
   for (std::size_t i = 0; i < arguments.size(); i += 2) {
     const std::string_view option = arguments[i];
     if (i + 1 == arguments.size()) {
-      throw std::invalid_argument(std::string(option) + " is unknown or has no value");
+      throw std::invalid_argument("option " + std::string(option) + " is unknown or has no value");
     }
     const std::string_view value = arguments[i + 1];
     if (option == "--handshake") {

@@ -21,8 +21,7 @@ struct Options {
 // The program's usage, one line per option.
 std::string_view usage();
 
-// Reads the arguments after the program's name. Throws std::invalid_argument that names the
-// option and what is wrong with it.
+// Reads the arguments after the program's name. Throws std::invalid_argument.
 Options parse_options(const std::vector<std::string_view>& arguments);
 
 }  // namespace replay

@@ -3,12 +3,13 @@
 #include <bit>
 #include <string_view>
 
+#include "../protocol.h"
+
 namespace replay {
 namespace {
 
-// vLLM encodes its positional structs whole, defaults included (vllm/v1/engine/__init__.py).
-constexpr std::uint32_t kNumOutputsFields = 9;
-constexpr std::uint32_t kNumOutputFields = 18;
+using namespace sut::protocol;
+
 constexpr std::uint32_t kNumStatsFields = 18;
 constexpr char kNil = '\xc0';
 
@@ -20,7 +21,7 @@ void pack_string(Packer& packer, std::string_view text) {
   packer.pack_str_body(text.data(), size);
 }
 
-// msgpack::packer would make an integer of a whole number; vLLM does not.
+// msgpack::packer encodes a whole number as an integer; vLLM does not.
 void pack_float64(msgpack::sbuffer& buffer, double value) {
   auto bits = std::bit_cast<std::uint64_t>(value);
   char bytes[9] = {'\xcb'};
@@ -41,17 +42,18 @@ void pack_default(Packer& packer, msgpack::sbuffer& buffer, std::string_view key
 
 }  // namespace
 
+// vLLM encodes its positional structs completely, defaults included.
 std::span<const char> OutputEncoder::encode(std::span<const Output> outputs,
                                             const SchedulerStats& stats, double timestamp_s) {
   buffer_.clear();
   Packer packer(buffer_);
   packer.pack_array(kNumOutputsFields);
-  packer.pack_uint32(0);  // engine_index
+  packer.pack_uint32(0);  // kEngineIndex
   packer.pack_array(static_cast<std::uint32_t>(outputs.size()));
   for (const Output& output : outputs) pack(output);
   pack(stats);
   pack_float64(buffer_, timestamp_s);
-  pack_nils(buffer_, 5);
+  pack_nils(buffer_, kNumOutputsFields - kTimestamp - 1);
   return {buffer_.data(), buffer_.size()};
 }
 
@@ -62,20 +64,21 @@ void OutputEncoder::pack(const Output& output) {
   const bool has_token = output.finish_reason != FinishReason::kError;
   packer.pack_array(has_token ? 1 : 0);
   if (has_token) packer.pack_uint32(output.token);
-  pack_nils(buffer_, 3);
+  pack_nils(buffer_, kFinishReason - kNewTokenIds - 1);
   if (output.finish_reason == FinishReason::kNone) {
     pack_nils(buffer_, 1);
   } else {
     packer.pack_int8(static_cast<std::int8_t>(output.finish_reason));
   }
-  pack_nils(buffer_, 5);
+  pack_nils(buffer_, kPrefillStats - kFinishReason - 1);
   if (output.is_first) {
     pack_prefill_stats(output.num_prompt_tokens);
   } else {
     pack_nils(buffer_, 1);
   }
-  constexpr char kTail[] = {kNil, 0, kNil, kNil, kNil, kNil};  // 0: num_nans_in_logits
-  buffer_.write(kTail, sizeof kTail);
+  pack_nils(buffer_, kNumNansInLogits - kPrefillStats - 1);
+  packer.pack_uint32(0);
+  pack_nils(buffer_, kNumOutputFields - kNumNansInLogits - 1);
 }
 
 void OutputEncoder::pack_prefill_stats(std::uint32_t num_prompt_tokens) {
@@ -97,15 +100,15 @@ void OutputEncoder::pack(const SchedulerStats& stats) {
   constexpr char kEmptyArray = '\x90';
   Packer packer(buffer_);
   packer.pack_map(kNumStatsFields);
-  pack_string(packer, "num_running_reqs");
+  pack_string(packer, kNumRunningReqs);
   packer.pack_uint32(stats.num_running);
-  pack_string(packer, "num_waiting_reqs");
+  pack_string(packer, kNumWaitingReqs);
   packer.pack_uint32(stats.num_waiting);
   pack_default(packer, buffer_, "num_skipped_waiting_reqs", 0);
   pack_default(packer, buffer_, "num_kv_fetch_reqs_by_stage", kEmptyMap);
   pack_default(packer, buffer_, "step_counter", 0);
   pack_default(packer, buffer_, "current_wave", 0);
-  pack_string(packer, "kv_cache_usage");
+  pack_string(packer, kKvCacheUsage);
   pack_float64(buffer_, stats.kv_cache_usage);
   pack_default(packer, buffer_, "iteration_details", kNil);
   pack_string(packer, "prefix_cache_stats");

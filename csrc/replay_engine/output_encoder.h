@@ -7,11 +7,11 @@
 
 namespace replay {
 
-// Writes vLLM's EngineCoreOutputs, byte for byte as vLLM's own encoder does. The buffer is kept
-// between frames, so once it has grown encoding allocates nothing.
+// Writes vLLM's EngineCoreOutputs, byte for byte as vLLM's own encoder does. The buffer is reused,
+// so encoding allocates nothing once it has grown.
 class OutputEncoder {
  public:
-  // `timestamp_s` is on the monotonic clock, as vLLM's. The result is valid until the next call.
+  // `timestamp_s` is on the monotonic clock, as in vLLM. The result is valid until the next call.
   std::span<const char> encode(std::span<const Output> outputs, const SchedulerStats& stats,
                                double timestamp_s);
 

@@ -6,16 +6,15 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "../protocol.h"
+
 namespace replay {
 namespace {
 
-// Positions in EngineCoreRequest (vllm/v1/engine/__init__.py).
-constexpr int kRequestId = 0;
-constexpr int kPromptTokenIds = 1;
-constexpr int kSamplingParams = 3;
+using namespace sut::protocol;
 
-// Picks a Request out of the msgpack as it is parsed: a prompt is thousands of integers, and no
-// object is made for any of them.
+// Reads a Request during the parse: a prompt is thousands of integers, and an object for each
+// would be slow.
 class RequestVisitor : public msgpack::null_visitor {
  public:
   RequestVisitor(Request& request, std::size_t frame_size)
@@ -53,7 +52,7 @@ class RequestVisitor : public msgpack::null_visitor {
     return true;
   }
   bool visit_nil() {
-    if (in_sampling_params() && !in_key_ && key_ == "max_tokens") request_.max_tokens.reset();
+    if (in_sampling_params() && !in_key_ && key_ == kMaxTokens) request_.max_tokens.reset();
     return true;
   }
   bool visit_positive_integer(std::uint64_t value) {
@@ -64,9 +63,9 @@ class RequestVisitor : public msgpack::null_visitor {
       request_.prompt.push_back(number);
     } else if (in_answer()) {
       request_.answer.push_back(number);
-    } else if (key_ == "min_tokens") {
+    } else if (key_ == kMinTokens) {
       request_.min_tokens = number;
-    } else if (key_ == "max_tokens") {
+    } else if (key_ == kMaxTokens) {
       request_.max_tokens = number;
     }
     return true;
@@ -77,20 +76,20 @@ class RequestVisitor : public msgpack::null_visitor {
   bool in_prompt() const { return depth_ == 2 && field_ == kPromptTokenIds; }
   bool in_sampling_params() const { return depth_ == 2 && field_ == kSamplingParams; }
   bool in_extra_args() const {
-    return depth_ == 3 && field_ == kSamplingParams && key_ == "extra_args";
+    return depth_ == 3 && field_ == kSamplingParams && key_ == kExtraArgs;
   }
   bool in_answer() const {
-    return depth_ == 4 && field_ == kSamplingParams && key_ == "extra_args" &&
+    return depth_ == 4 && field_ == kSamplingParams && key_ == kExtraArgs &&
            extra_key_ == "answer";
   }
 
   Request& request_;
   const std::size_t frame_size_;
-  int depth_ = 0;   // of the container the parser is in; the request's own array is 1
-  int field_ = -1;  // of the request's array
+  int depth_ = 0;              // number of open containers; 1 is the request's array
+  std::uint32_t field_ = ~0u;  // position in the request's array
   bool in_key_ = false;
-  std::string_view key_;        // of the sampling params; points into the frame
-  std::string_view extra_key_;  // of their extra_args
+  std::string_view key_;        // in the sampling parameters; points into the frame
+  std::string_view extra_key_;  // in their extra_args
 };
 
 }  // namespace
@@ -104,8 +103,8 @@ Request decode_add(std::span<const char> frame) {
   } catch (const msgpack::unpack_error&) {
   }
   if (!parsed || !visitor.has_id()) {
-    throw std::invalid_argument("an ADD frame of " + std::to_string(frame.size()) +
-                                " bytes is not an EngineCoreRequest");
+    throw std::invalid_argument("invalid ADD request (" + std::to_string(frame.size()) +
+                                " bytes): expected an EngineCoreRequest");
   }
   return request;
 }
@@ -114,8 +113,8 @@ std::vector<std::string> decode_abort(std::span<const char> frame) {
   try {
     return msgpack::unpack(frame.data(), frame.size()).get().as<std::vector<std::string>>();
   } catch (const std::exception&) {
-    throw std::invalid_argument("an ABORT frame of " + std::to_string(frame.size()) +
-                                " bytes is not a list of request ids");
+    throw std::invalid_argument("invalid ABORT request (" + std::to_string(frame.size()) +
+                                " bytes): expected a list of request ids");
   }
 }
 

@@ -8,14 +8,12 @@
 
 namespace replay {
 
-// Both read the data frame of a request as vLLM's front-ends encode it, and throw
-// std::invalid_argument on anything else.
+// Both read the data frame of a request (protocol.h) and throw std::invalid_argument on anything
+// else.
 
-// An ADD: the msgpack array of an EngineCoreRequest. Fields that are not needed are skipped. A
-// request without prompt_token_ids has an empty prompt.
+// Fields that are not needed are skipped. A request without prompt_token_ids has an empty prompt.
 Request decode_add(std::span<const char> frame);
 
-// An ABORT: the msgpack array of request ids.
 std::vector<std::string> decode_abort(std::span<const char> frame);
 
 }  // namespace replay

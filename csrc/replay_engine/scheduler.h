@@ -8,27 +8,27 @@
 #include <unordered_map>
 #include <vector>
 
+#include "../protocol.h"
 #include "request.h"
 #include "service_model.h"
 
 namespace replay {
 
-// vLLM's limits, by its names. Requires max_num_batched_tokens >= max_num_seqs >= 1.
+// vLLM's limits, with vLLM's names. Requires max_num_batched_tokens >= max_num_seqs >= 1.
 struct Limits {
   std::uint32_t max_num_seqs = 0;
   std::uint32_t max_model_len = 0;
   std::uint32_t max_num_batched_tokens = 0;
 
-  // The KV cache holds every sequence at its longest, so nothing is ever preempted.
+  // The KV cache has room for every sequence at its maximum length, so none is preempted.
   std::uint64_t kv_cache_size_tokens() const {
     return std::uint64_t{max_num_seqs} * max_model_len;
   }
 };
 
-// vLLM's FinishReason; kNone while the request goes on.
-enum class FinishReason : std::int8_t { kNone = -1, kStop = 0, kLength = 1, kError = 3 };
+using sut::protocol::FinishReason;
 
-// What one step gave one request. `request_id` is valid until the next call of begin_step().
+// The result of one step for one request. `request_id` is valid until the next call of begin_step().
 struct Output {
   std::string_view request_id;
   std::uint32_t token = 0;  // none if finish_reason is kError
@@ -53,8 +53,9 @@ struct SchedulerStats {
 // (one to decode, or the next piece of their prompt), then waiting ones are admitted, first come
 // first served, while a sequence slot and token budget are left.
 //
-// It has no clock: begin_step() says how long the step takes, and the caller waits, or moves a
-// virtual clock on, before end_step(). Requests may come and go at any time. One thread only.
+// It has no clock: begin_step() returns how long the step takes, and the caller waits, or advances
+// a virtual clock, before end_step(). Requests may be added and aborted at any time. Used by one
+// thread.
 class Scheduler {
  public:
   Scheduler(const Limits& limits, const ServiceModel& model);
@@ -65,16 +66,16 @@ class Scheduler {
   // max_model_len, ends with kError. Throws std::invalid_argument if the id is in use.
   void add(Request request);
 
-  // Forget a request, without an output; one that is unknown or has ended is ignored. During a
-  // step it takes effect at the step's end, before outputs are made, as in vLLM.
+  // Drop a request without an output; an unknown or finished one is ignored. During a step it
+  // takes effect at the step's end, before the outputs, as in vLLM.
   void abort(std::string_view request_id);
 
   bool has_work() const { return !running_.empty() || !waiting_.empty(); }
 
-  // Choose the work of the next step. Requires has_work() and no step under way.
+  // Choose the work of the next step. Requires has_work() and no step in progress.
   Step begin_step();
 
-  // What the step gave. Valid until the next begin_step(). Requires a step under way.
+  // The step's outputs, valid until the next begin_step(). Requires a step in progress.
   std::span<const Output> end_step();
 
   SchedulerStats stats() const;
@@ -85,7 +86,7 @@ class Scheduler {
     std::uint32_t num_prompt_left = 0;
     std::uint32_t num_output = 0;
     std::uint32_t length = 0;  // of the answer
-    bool capped = false;       // the answer is as long as it may be
+    bool capped = false;       // length is the maximum
     std::uint32_t num_scheduled = 0;
     std::uint32_t num_cached = 0;  // tokens in the KV cache
     std::size_t next = 0;          // index in the prompt or the given answer of the next token

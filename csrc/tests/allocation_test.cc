@@ -1,5 +1,5 @@
-// A token event allocates nothing: decoding, finding the sample, keeping the token, counting it.
-// A frame of any number of events costs one allocation, msgpack's own stack.
+// A token event allocates nothing: decoding, finding the sample, storing the token, counting it.
+// A frame of any number of events costs one allocation, msgpack's stack.
 #include <cstdlib>
 #include <msgpack.hpp>
 #include <new>
@@ -28,10 +28,9 @@ namespace {
 constexpr std::size_t kNumSequences = 64;
 constexpr std::size_t kNumTokens = 100;
 
-const sut::WireLayout kLayout{
-    1, 2, 0, 1, 5, "num_running_reqs", "num_waiting_reqs", "kv_cache_usage"};
+const sut::WireLayout kLayout;
 
-// One step of an engine: one new token for every sequence, and its scheduler's statistics.
+// The frame of one step: one new token for every sequence, and the scheduler's statistics.
 msgpack::sbuffer step_frame(const std::vector<sut::RequestId>& ids) {
   msgpack::sbuffer buffer;
   msgpack::packer<msgpack::sbuffer> p(buffer);

@@ -1,4 +1,4 @@
-// The dispatcher with engines that fail, and with strangers on its ports.
+// The dispatcher with engines that fail, and with other programs on its ports.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -12,7 +12,9 @@
 
 namespace {
 
-void a_fault_is_a_failure_with_its_reason(const std::string& fault, const std::string& code) {
+constexpr std::string_view kHello = "\x81\xa6status\xa5HELLO";
+
+void a_fault_is_reported_with_its_code(const std::string& fault, const std::string& code) {
   sut::Dispatcher::Options options = kOptions;
   if (code == "stall") options.stall_deadline_s = 1.0;
   System system(1, options, {"--fault", fault});
@@ -39,7 +41,7 @@ void a_fault_is_a_failure_with_its_reason(const std::string& fault, const std::s
   CHECK(threw);
 }
 
-void a_sample_over_its_deadline_is_a_failure() {
+void a_sample_past_its_deadline_is_a_failure() {
   sut::Dispatcher::Options options = kOptions;
   options.sample_deadline_s = 0.5;
   System system(1, options, {"--step-base-us", "300000"});
@@ -50,7 +52,7 @@ void a_sample_over_its_deadline_is_a_failure() {
   CHECK(system.dispatcher->failure()->code == "sample_deadline");
 }
 
-void a_killed_engine_is_noticed() {
+void a_killed_engine_is_reported() {
   System system(2);
   StrictSink sink(*system.dispatcher);
   sink.expected = 100'000;
@@ -74,12 +76,12 @@ void ask_for_a_page(const std::string& endpoint) {
   close(fd);
 }
 
-// Where the dispatcher has an engine connect to, as it tells anyone who asks.
+// The input and output endpoints in the dispatcher's reply to HELLO.
 std::vector<std::string> endpoints_of_engine(const std::string& handshake) {
   const sut::Context context;
   sut::Socket asking(context, ZMQ_DEALER);
   asking.connect(handshake);
-  sut::Frame hello(std::string_view("\x81\xa6status\xa5HELLO"));
+  sut::Frame hello(kHello);
   CHECK(asking.send(hello, false));
   zmq_pollitem_t item = asking.readable();
   CHECK(zmq_poll(&item, 1, 20'000) == 1);
@@ -95,7 +97,7 @@ std::vector<std::string> endpoints_of_engine(const std::string& handshake) {
   return endpoints;
 }
 
-// As an engine of another run would, on a port that was that run's before.
+// Like an engine of an earlier run on the same port.
 void connect_and_leave(const std::string& endpoint, int type) {
   const sut::Context context;
   sut::Socket events(context, ZMQ_PAIR);
@@ -105,10 +107,10 @@ void connect_and_leave(const std::string& endpoint, int type) {
   stranger.connect(endpoint);
   zmq_pollitem_t item = events.readable();
   CHECK(zmq_poll(&item, 1, 20'000) == 1);
-  zmq_socket_monitor(stranger.handle(), nullptr, 0);  // before its reader goes
+  zmq_socket_monitor(stranger.handle(), nullptr, 0);  // before its reader closes
 }
 
-void strangers_on_the_ports_do_no_harm() {
+void other_programs_on_the_ports_do_no_harm() {
   System system(1);
   CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
   const std::string handshake = system.links->handshake_endpoint(0);
@@ -117,14 +119,14 @@ void strangers_on_the_ports_do_no_harm() {
   for (const std::string& endpoint : endpoints) ask_for_a_page(endpoint);
   connect_and_leave(endpoints[0], ZMQ_DEALER);
   connect_and_leave(endpoints[1], ZMQ_PUSH);
-  for (int i = 0; i < 10; ++i) {  // longer than a lost connection is waited on
+  for (int i = 0; i < 10; ++i) {  // longer than the wait after a lost connection
     CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   CHECK(!system.dispatcher->failure());
 }
 
-void a_lost_input_is_noticed_with_nothing_to_send() {
+void a_lost_input_is_reported_while_idle() {
   System system(1, {"--fault", "reset-input@3"});
   StrictSink sink(*system.dispatcher);
   sink.expected = 9;  // one more than there are
@@ -134,7 +136,7 @@ void a_lost_input_is_noticed_with_nothing_to_send() {
   CHECK(failure && failure->code == "connection_lost");
 }
 
-// Holds the I/O thread at its first call, while an engine goes on and its frames wait.
+// Blocks the I/O thread at the first token, while the engine continues and its frames queue up.
 class SlowSink final : public sut::ResponseSink {
  public:
   void on_first_token(std::uintptr_t, std::span<const std::int32_t>) override {
@@ -143,7 +145,7 @@ class SlowSink final : public sut::ResponseSink {
   void on_complete(std::uintptr_t, std::span<const std::int32_t>) override {}
 };
 
-void what_comes_behind_a_loss_is_only_heard_for_its_reason(const std::string& fault,
+void frames_after_a_loss_only_give_its_reason(const std::string& fault,
                                                            const std::string& code) {
   System system(1, {"--fault", fault});
   SlowSink sink;
@@ -154,8 +156,8 @@ void what_comes_behind_a_loss_is_only_heard_for_its_reason(const std::string& fa
   CHECK(system.dispatcher->stats().completed == 0);
 }
 
-// An engine whose end of a connection was reset comes back while ours still stands.
-void outputs_by_a_second_connection_are_not_taken() {
+// An engine whose end of a connection was reset reconnects while our end is still open.
+void outputs_on_a_second_connection_are_refused() {
   System system(1);
   CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
   const sut::Context context;
@@ -173,15 +175,15 @@ bool wait_for(const sut::ReplicaLink& link, sut::ReplicaLink::Item item) {
   return zmq_poll(&items, 1, 20'000) == 1;
 }
 
-// The system gives a closed connection's number to the next one.
-void a_strangers_connection_is_not_taken_for_the_engines() {
+// The system reuses a closed connection's file descriptor.
+void another_programs_connection_is_not_the_engines() {
   const sut::Context context;
   sut::ReplicaLink link(context, "127.0.0.1");
   auto asking = std::async(std::launch::async, endpoints_of_engine, link.handshake_endpoint());
   CHECK(wait_for(link, sut::ReplicaLink::kHandshake));
   link.serve_handshake();
   const std::vector<std::string> endpoints = asking.get();
-  sut::Socket engine(context, ZMQ_DEALER);  // before the stranger: it takes numbers of its own
+  sut::Socket engine(context, ZMQ_DEALER);  // first, since it takes file descriptors too
   ask_for_a_page(endpoints[0]);
   CHECK(wait_for(link, sut::ReplicaLink::kInputLost));
   engine.connect(endpoints[0]);
@@ -192,7 +194,7 @@ void a_strangers_connection_is_not_taken_for_the_engines() {
   CHECK(!link.take_input_lost());
 }
 
-void a_hello_that_claims_four_billion_values_does_no_harm() {
+void a_hello_claiming_billions_of_values_is_harmless() {
   System system(1);
   const sut::Context context;
   sut::Socket stranger(context, ZMQ_DEALER);
@@ -202,7 +204,7 @@ void a_hello_that_claims_four_billion_values_does_no_harm() {
     CHECK(stranger.send(frame, false));
   };
   send("\xdd\xff\xff\xff\xff");  // an array of 2^32 - 1
-  send("\x81\xa6status\xa5HELLO");  // read after it, so its answer tells that both were
+  send(kHello);  // read second, so its answer shows that both were read
   zmq_pollitem_t item = stranger.readable();
   CHECK(zmq_poll(&item, 1, 20'000) == 1);
   CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
@@ -214,22 +216,22 @@ void a_hello_that_claims_four_billion_values_does_no_harm() {
 int main(int argc, char** argv) {
   CHECK(argc == 2);
   replay_engine_path = argv[1];
-  a_fault_is_a_failure_with_its_reason("die@3", "connection_lost");
-  a_fault_is_a_failure_with_its_reason("dead@3", "engine_dead");
-  a_fault_is_a_failure_with_its_reason("stall@3", "stall");
-  a_fault_is_a_failure_with_its_reason("error@3", "request_failed");
-  a_fault_is_a_failure_with_its_reason("garbage@3", "protocol_error");
-  a_fault_is_a_failure_with_its_reason("truncate@3", "protocol_error");
-  a_fault_is_a_failure_with_its_reason("unknown-id@3", "protocol_error");
-  a_fault_is_a_failure_with_its_reason("reset-input@3", "connection_lost");
-  a_fault_is_a_failure_with_its_reason("reset-output@3", "connection_lost");
-  a_lost_input_is_noticed_with_nothing_to_send();
-  what_comes_behind_a_loss_is_only_heard_for_its_reason("dead@1", "engine_dead");
-  what_comes_behind_a_loss_is_only_heard_for_its_reason("reset-output@1", "connection_lost");
-  outputs_by_a_second_connection_are_not_taken();
-  a_strangers_connection_is_not_taken_for_the_engines();
-  a_sample_over_its_deadline_is_a_failure();
-  a_killed_engine_is_noticed();
-  strangers_on_the_ports_do_no_harm();
-  a_hello_that_claims_four_billion_values_does_no_harm();
+  a_fault_is_reported_with_its_code("die@3", "connection_lost");
+  a_fault_is_reported_with_its_code("dead@3", "engine_dead");
+  a_fault_is_reported_with_its_code("stall@3", "stall");
+  a_fault_is_reported_with_its_code("error@3", "request_failed");
+  a_fault_is_reported_with_its_code("garbage@3", "protocol_error");
+  a_fault_is_reported_with_its_code("truncate@3", "protocol_error");
+  a_fault_is_reported_with_its_code("unknown-id@3", "protocol_error");
+  a_fault_is_reported_with_its_code("reset-input@3", "connection_lost");
+  a_fault_is_reported_with_its_code("reset-output@3", "connection_lost");
+  a_lost_input_is_reported_while_idle();
+  frames_after_a_loss_only_give_its_reason("dead@1", "engine_dead");
+  frames_after_a_loss_only_give_its_reason("reset-output@1", "connection_lost");
+  outputs_on_a_second_connection_are_refused();
+  another_programs_connection_is_not_the_engines();
+  a_sample_past_its_deadline_is_a_failure();
+  a_killed_engine_is_reported();
+  other_programs_on_the_ports_do_no_harm();
+  a_hello_claiming_billions_of_values_is_harmless();
 }

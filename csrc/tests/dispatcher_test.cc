@@ -1,4 +1,4 @@
-// The dispatcher with real replay engines: answers, spreading, counting, shutdown.
+// The dispatcher with real replay engines: answers, balance, counts, shutdown.
 #include "../dispatcher.h"
 
 #include <algorithm>
@@ -44,9 +44,9 @@ void replicas_share_the_work_and_counts_agree() {
   CHECK(fresh.issued == 0 && fresh.completed == 0 && fresh.ttft_ns.empty());
 }
 
-void every_completed_sample_is_kept_with_its_times() {
+void every_completed_sample_is_recorded_with_its_times() {
   System system(2);
-  sut::generate(*system.dispatcher, {7}, 0, 60);  // forgotten by reset_stats()
+  sut::generate(*system.dispatcher, {7}, 0, 60);  // dropped by reset_stats()
   system.dispatcher->reset_stats();
   StrictSink sink(*system.dispatcher);
   sink.expected = 200;
@@ -91,7 +91,7 @@ void a_pinned_sample_goes_to_its_replica() {
   CHECK(s.replicas[0].completed == 0 && s.replicas[1].completed == 3);
 }
 
-void a_sample_that_waits_for_its_replica_holds_up_no_other() {
+void a_sample_waiting_for_its_replica_blocks_none() {
   System system(2);
   StrictSink sink(*system.dispatcher);
   sink.expected = 3;
@@ -123,7 +123,7 @@ void a_light_load_reaches_every_replica() {
   for (const auto& replica : system.dispatcher->stats().replicas) CHECK(replica.completed == 2);
 }
 
-void closing_in_the_middle_ends_everything() {
+void closing_while_samples_run_stops_everything() {
   System system(2);
   StrictSink sink(*system.dispatcher);
   sink.expected = 1'000'000;
@@ -132,7 +132,6 @@ void closing_in_the_middle_ends_everything() {
   for (int i = 0; i < 2; ++i)
     threads.emplace_back([&, i] {
       while (!stop) {
-        // Ids are the sink's own: each thread has its half.
         if (i == 0) system.dispatcher->stats();
         if (i == 1) system.dispatcher->failure();
       }
@@ -177,11 +176,11 @@ int main(int argc, char** argv) {
   replay_engine_path = argv[1];
   every_sample_gets_its_own_answer();
   replicas_share_the_work_and_counts_agree();
-  every_completed_sample_is_kept_with_its_times();
+  every_completed_sample_is_recorded_with_its_times();
   a_pinned_sample_goes_to_its_replica();
-  a_sample_that_waits_for_its_replica_holds_up_no_other();
+  a_sample_waiting_for_its_replica_blocks_none();
   the_clock_stops_with_the_dispatcher();
   a_light_load_reaches_every_replica();
-  closing_in_the_middle_ends_everything();
+  closing_while_samples_run_stops_everything();
   bad_arguments_are_refused();
 }

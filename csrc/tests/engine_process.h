@@ -7,20 +7,20 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <msgpack.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "../dispatcher.h"
 #include "check.h"
+#include "request.h"
 
 extern char** environ;
 
-// The path of the replay engine, given to every test program that needs one.
+// The path of the replay engine, an argument of every test program that needs one.
 inline std::string replay_engine_path;
 
-// A replay engine as a child process; killed, if it still runs, when this goes.
+// A replay engine as a child process, killed by the destructor.
 class EngineProcess {
  public:
   EngineProcess(const std::string& handshake, const std::vector<std::string>& more = {}) {
@@ -49,12 +49,9 @@ class EngineProcess {
   pid_t pid_ = 0;
 };
 
-inline const sut::WireLayout kLayout{
-    1, 2, 0, 1, 5, "num_running_reqs", "num_waiting_reqs", "kv_cache_usage"};
-
 inline constexpr std::size_t kMaxTokens = 12;
 
-// The prompt of sample i; the replay engine answers with its head, again and again.
+// The prompt of sample i. The replay engine's answer repeats it.
 inline std::vector<int> prompt_of(std::size_t i) {
   std::vector<int> prompt;
   for (std::size_t n = 0; n < 3 + i % 5; ++n) prompt.push_back(static_cast<int>(100 * i + n));
@@ -64,21 +61,8 @@ inline std::vector<int> prompt_of(std::size_t i) {
 inline std::shared_ptr<sut::SampleStore> make_store(std::size_t num_samples) {
   auto store = std::make_shared<sut::SampleStore>();
   for (std::size_t i = 0; i < num_samples; ++i) {
-    msgpack::sbuffer buffer;
-    msgpack::packer<msgpack::sbuffer> p(buffer);
-    p.pack_array(9);
-    p.pack(std::string(sut::kRequestIdLength, '0'));
-    p.pack(prompt_of(i));
-    p.pack_nil();
-    p.pack_map(2);
-    p.pack("min_tokens");
-    p.pack(kMaxTokens);
-    p.pack("max_tokens");
-    p.pack(kMaxTokens);
-    p.pack_nil();
-    p.pack(0.0);
-    for (int n = 0; n < 3; ++n) p.pack_nil();
-    store->add({buffer.data(), buffer.size()}, 2, static_cast<std::uint32_t>(prompt_of(i).size()));
+    const std::vector<int> prompt = prompt_of(i);
+    store->add(encode_request(prompt, kMaxTokens), 2, static_cast<std::uint32_t>(prompt.size()));
   }
   store->seal();
   return store;
@@ -96,7 +80,8 @@ struct System {
     for (int i = 0; i < num_replicas; ++i)
       engines.push_back(
           std::make_unique<EngineProcess>(links->handshake_endpoint(i), engine_options));
-    dispatcher = std::make_shared<sut::Dispatcher>(links, make_store(100), kLayout, options);
+    dispatcher = std::make_shared<sut::Dispatcher>(links, make_store(100), sut::WireLayout{},
+                                                   options);
     CHECK(dispatcher->wait_ready(60));
     for (int i = 0; i < num_replicas; ++i) dispatcher->set_credit(i, 10);
   }

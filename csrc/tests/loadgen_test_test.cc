@@ -1,5 +1,5 @@
-// LoadGen's real StartTest over the dispatcher: it ends by itself, several times in one process;
-// and when an engine dies in the middle, wait() returns and the logs are on disk.
+// LoadGen's real StartTest with the dispatcher: it completes several times in one process, and
+// when an engine dies during a test, wait() returns and the logs are on disk.
 #include "../loadgen_test.h"
 
 #include <filesystem>
@@ -30,7 +30,7 @@ sut::LoadGenTest::Options options_in(const fs::path& folder, const std::string& 
           "replay", "numbers"};
 }
 
-void every_scenario_ends_by_itself(const fs::path& folder) {
+void every_scenario_completes(const fs::path& folder) {
   using Mode = sut::LoadGenTest::Mode;
   System system(2);
   for (const char* scenario : {"Server", "Offline", "SingleStream"})
@@ -74,7 +74,7 @@ void a_dead_engine_ends_the_wait(const fs::path& folder) {
   CHECK(!read(folder / "dead" / "mlperf_log_detail.txt").empty());
 }
 
-void a_test_that_can_write_no_logs_fails(const fs::path& folder) {
+void a_test_without_a_log_folder_fails(const fs::path& folder) {
   System system(1);
   auto options = options_in(folder / "none", "Server", sut::LoadGenTest::Mode::kPerformance);
   options.log_dir = folder / "none" / "missing";
@@ -85,9 +85,9 @@ void a_test_that_can_write_no_logs_fails(const fs::path& folder) {
   CHECK(system.dispatcher->failure()->code == "loadgen_error");
 }
 
-// Such a test leaves LoadGen unfit for another.
+// For a test after which LoadGen can run no other.
 template <typename Test>
-void in_a_process_of_its_own(Test test) {
+void in_a_child_process(Test test) {
   const pid_t child = fork();
   CHECK(child >= 0);
   if (child == 0) {
@@ -105,11 +105,11 @@ int main(int argc, char** argv) {
   replay_engine_path = argv[1];
   char name[] = "/tmp/loadgen_test.XXXXXX";
   const fs::path folder = mkdtemp(name);
-  in_a_process_of_its_own([&] { a_test_that_can_write_no_logs_fails(folder); });
-  every_scenario_ends_by_itself(folder);
+  in_a_child_process([&] { a_test_without_a_log_folder_fails(folder); });
+  every_scenario_completes(folder);
   an_unreadable_user_conf_is_refused(folder);
   a_dead_engine_ends_the_wait(folder);
   fs::remove_all(folder);
   std::fflush(nullptr);
-  _exit(0);  // LoadGen's thread is left in its test
+  _exit(0);  // LoadGen's thread is still inside its test
 }

@@ -45,14 +45,14 @@ std::string run_step(Scheduler& scheduler, Step* step = nullptr) {
   return text;
 }
 
-void a_step_takes_its_base_its_sequences_and_its_prefill() {
+void a_step_takes_its_base_sequences_and_prefill() {
   CHECK(kModel.step_ns(0, 0) == 100'000);
   CHECK(kModel.step_ns(3, 0) == 130'000);
   CHECK(kModel.step_ns(3, 50) == 180'000);
   CHECK(ServiceModel{}.step_ns(1000, 1000) == 0);
 }
 
-void answer_lengths_are_fixed_and_spread_over_their_range() {
+void answer_lengths_are_repeatable_and_uniform() {
   std::map<std::uint32_t, int> histogram;
   int num_changed = 0;
   ServiceModel other = kModel;
@@ -71,7 +71,7 @@ void answer_lengths_are_fixed_and_spread_over_their_range() {
   CHECK(kModel.answer_length({}, 1, kMost) >= 1);
 }
 
-void prefill_is_cut_to_the_token_budget_and_decodes_come_first() {
+void prefill_gets_the_token_budget_left_by_decodes() {
   Scheduler scheduler(kLimits, kModel);
   scheduler.add(request("a", {1, 2, 3}, 3));
   Step step;
@@ -89,7 +89,7 @@ void prefill_is_cut_to_the_token_budget_and_decodes_come_first() {
   CHECK(scheduler.stats().kv_cache_usage == 0);
 }
 
-void waiting_requests_are_admitted_in_order_as_slots_come_free() {
+void waiting_requests_are_admitted_in_order() {
   Scheduler scheduler(kLimits, kModel);
   scheduler.add(request("a", {1}, 2));
   scheduler.add(request("b", {1}, 1));
@@ -102,7 +102,7 @@ void waiting_requests_are_admitted_in_order_as_slots_come_free() {
   CHECK(run_step(scheduler) == "d!");
 }
 
-void an_abort_during_a_step_takes_the_output_with_it() {
+void an_abort_during_a_step_drops_its_output() {
   Scheduler scheduler(kLimits, kModel);
   for (const char* id : {"a", "b", "c"}) scheduler.add(request(id, {1}, 5));
   scheduler.begin_step();
@@ -118,19 +118,19 @@ void an_abort_during_a_step_takes_the_output_with_it() {
   CHECK(run_step(scheduler) == "a!");
 }
 
-void an_id_serves_one_request_at_a_time() {
+void an_id_is_used_by_one_request() {
   Scheduler scheduler(kLimits, kModel);
   scheduler.add(request("a", {1}, 1));
   try {
     scheduler.add(request("a", {1}, 1));
-    CHECK(false && "a second request of the same id was taken");
+    CHECK(false && "accepted a second request with the same id");
   } catch (const std::invalid_argument&) {
   }
   CHECK(run_step(scheduler) == "a!");
   scheduler.add(request("a", {1}, 1));
 }
 
-void outputs_say_why_an_answer_ended() {
+void outputs_have_the_reason_an_answer_ended() {
   Scheduler scheduler(kLimits, ServiceModel{});
   int num_stopped = 0;
   for (std::uint32_t token = 0; token < 100; ++token) {
@@ -151,8 +151,7 @@ void outputs_say_why_an_answer_ended() {
   CHECK(num_stopped > 50 && num_stopped < 100);
 }
 
-// A closed loop of 20 requests over 2 slots: every request ends, the books balance, and the
-// virtual time is what the steps add up to.
+// A closed loop of 20 requests over 2 slots: every request ends and the KV cache is empty.
 void a_run_in_virtual_time_is_repeatable() {
   const auto run = [] {
     Scheduler scheduler(kLimits, kModel);
@@ -178,7 +177,7 @@ void a_run_in_virtual_time_is_repeatable() {
   CHECK(run() == run());
 }
 
-void faults_are_read_and_come_due_once() {
+void faults_are_parsed_and_happen_once() {
   replay::FaultPlan faults({replay::parse_fault("die@3"), replay::parse_fault("slow@2:2.5")});
   CHECK(!faults.take(replay::FaultKind::kDie, 2));
   CHECK(faults.take(replay::FaultKind::kDie, 4));
@@ -189,7 +188,7 @@ void faults_are_read_and_come_due_once() {
                           "die-loading@1", "error@0", "explode@1"}) {
     try {
       replay::parse_fault(bad);
-      CHECK(false && "a bad fault was taken");
+      CHECK(false && "accepted an invalid fault");
     } catch (const std::invalid_argument&) {
     }
   }
@@ -198,14 +197,14 @@ void faults_are_read_and_come_due_once() {
 }  // namespace
 
 int main() {
-  a_step_takes_its_base_its_sequences_and_its_prefill();
-  answer_lengths_are_fixed_and_spread_over_their_range();
-  prefill_is_cut_to_the_token_budget_and_decodes_come_first();
-  waiting_requests_are_admitted_in_order_as_slots_come_free();
-  an_abort_during_a_step_takes_the_output_with_it();
-  an_id_serves_one_request_at_a_time();
-  outputs_say_why_an_answer_ended();
+  a_step_takes_its_base_sequences_and_prefill();
+  answer_lengths_are_repeatable_and_uniform();
+  prefill_gets_the_token_budget_left_by_decodes();
+  waiting_requests_are_admitted_in_order();
+  an_abort_during_a_step_drops_its_output();
+  an_id_is_used_by_one_request();
+  outputs_have_the_reason_an_answer_ended();
   a_run_in_virtual_time_is_repeatable();
-  faults_are_read_and_come_due_once();
+  faults_are_parsed_and_happen_once();
   std::puts("replay_scheduler_test: passed");
 }

@@ -1,4 +1,4 @@
-// Quantiles are exact, and a log can be read while it is appended to.
+// Quantiles are exact, and a log is readable while it is appended to.
 #include "../stats.h"
 
 #include <algorithm>
@@ -22,7 +22,7 @@ void quantiles_are_those_of_the_sorted_values() {
   for (const auto& [name, value] : sut::quantiles_of({7})) CHECK(value == 7);
 }
 
-void what_is_read_while_appending_is_a_whole_prefix() {
+void a_concurrent_reader_sees_a_complete_prefix() {
   struct Value {
     std::int64_t number;
     std::int64_t negative;
@@ -48,7 +48,7 @@ void what_is_read_while_appending_is_a_whole_prefix() {
   CHECK(log.size() == 0);
 }
 
-void busy_time_is_the_time_with_work() {
+void busy_time_is_time_with_samples_in_flight() {
   sut::ReplicaStats stats;
   stats.admit(100, 10);
   stats.admit(150, 20);
@@ -63,6 +63,6 @@ void busy_time_is_the_time_with_work() {
 
 int main() {
   quantiles_are_those_of_the_sorted_values();
-  what_is_read_while_appending_is_a_whole_prefix();
-  busy_time_is_the_time_with_work();
+  a_concurrent_reader_sees_a_complete_prefix();
+  busy_time_is_time_with_samples_in_flight();
 }

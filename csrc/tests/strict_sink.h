@@ -9,7 +9,7 @@
 #include "check.h"
 #include "engine_process.h"
 
-// Checks the sink's contract: one thread, first token before completion, each at most once.
+// Checks the sink's contract: one thread, the first token before the completion, each once.
 class StrictSink final : public sut::ResponseSink {
  public:
   explicit StrictSink(sut::Dispatcher& dispatcher) : dispatcher_(dispatcher) {}

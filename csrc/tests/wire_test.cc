@@ -1,4 +1,4 @@
-// Frames of vLLM's shape are read; anything else is refused with a reason and never a crash.
+// Frames in vLLM's format are read; anything else is refused with a reason, without a crash.
 #include "../wire.h"
 
 #include <msgpack.hpp>
@@ -10,8 +10,7 @@ namespace {
 
 using Packer = msgpack::packer<msgpack::sbuffer>;
 
-const sut::WireLayout kLayout{1, 2, 0, 1, 5, "num_running_reqs", "num_waiting_reqs",
-                              "kv_cache_usage"};
+const sut::WireLayout kLayout;
 
 std::string text_of(sut::RequestId id) {
   std::string text(sut::kRequestIdLength, '\0');
@@ -41,7 +40,7 @@ msgpack::sbuffer good_frame() {
   p.pack(12);
   p.pack("prefix_cache_stats");
   p.pack_map(1);
-  p.pack("num_running_reqs");  // a nested key of the same name must not be taken
+  p.pack("num_running_reqs");  // a nested key of the same name is ignored
   p.pack(99);
   p.pack("kv_cache_usage");
   p.pack(0.25);
@@ -81,7 +80,7 @@ void reads_outputs_tokens_and_scheduler_stats() {
   }
 }
 
-void refuses_what_is_not_ours() {
+void refuses_invalid_outputs() {
   CHECK(!error_of([](Packer& p) { p.pack(5); }).empty());
   CHECK(!error_of([](Packer& p) { p.pack_map(0); }).empty());
   const auto output = [](auto fill) {
@@ -140,7 +139,7 @@ void refuses_what_is_not_ours() {
   CHECK(!ended([](Packer& p) { p.pack_map(0); }, none).empty());
 }
 
-void refuses_every_cut_and_survives_every_damage() {
+void refuses_truncated_and_damaged_frames() {
   const msgpack::sbuffer frame = good_frame();
   sut::Outputs out;
   for (std::size_t size = 0; size < frame.size(); ++size)
@@ -157,7 +156,7 @@ void refuses_every_cut_and_survives_every_damage() {
   CHECK(!sut::decode_outputs(deep, kLayout, out).empty());
 }
 
-void ids_come_back() {
+void request_ids_round_trip() {
   for (const sut::RequestId id : {sut::RequestId{0, 1}, {0xffffffff, 0}, {123456789, 987654321}}) {
     const auto back = sut::read_request_id(text_of(id));
     CHECK(back && back->slot == id.slot && back->use == id.use);
@@ -168,8 +167,8 @@ void ids_come_back() {
 }  // namespace
 
 int main() {
-  ids_come_back();
+  request_ids_round_trip();
   reads_outputs_tokens_and_scheduler_stats();
-  refuses_what_is_not_ours();
-  refuses_every_cut_and_survives_every_damage();
+  refuses_invalid_outputs();
+  refuses_truncated_and_damaged_frames();
 }

@@ -1,1 +1,1 @@
-"""Slurm and Apptainer: every command line of theirs is written here."""
+"""Slurm and Apptainer: every command line of theirs, and the host side of a run."""

@@ -1,7 +1,7 @@
-"""The allocation: what Slurm says of the job that this process is part of.
+"""The allocation: the Slurm job that this process belongs to.
 
-Inside a container Slurm's commands are missing, so ``sut.job`` expands the node list on the host
-and hands everything on in these variables.
+A container has no Slurm commands. :mod:`sut.cluster.host` therefore expands the node list on the
+host and forwards these variables.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from sut.units import quantity
 from sut.values import Struct
 
 NODES = "SUT_NODES"  # the job's nodes, in the order of SLURM_NODEID, with commas
-IMAGE_SHA256 = "SUT_IMAGE_SHA256"  # of the image this process runs in
-HANDED_ON = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_NODEID", NODES, IMAGE_SHA256)
+IMAGE_SHA256 = "SUT_IMAGE_SHA256"  # of the image that this process runs in
+FORWARDED = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_NODEID", NODES, IMAGE_SHA256)
 
 
 class Allocation(Struct, frozen=True, kw_only=True):
-    """``job_id`` is empty outside of Slurm; ``attempt`` counts how often Slurm requeued the job;
-    ``node`` is this node's place in ``nodes``, which are names."""
+    """``job_id`` is empty outside of a job; ``attempt`` is Slurm's restart count; ``node`` is the
+    index of this node in ``nodes``, which are names."""
 
     job_id: str = ""
     attempt: int = 0
@@ -31,12 +31,12 @@ class Allocation(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """A word for this attempt of this job, which no other attempt has."""
+        """An identifier of this attempt, unique among jobs and attempts."""
         return f"{self.job_id or os.getpid()}-{self.attempt}"
 
 
 def of_process(environment: Mapping[str, str] = os.environ) -> Allocation:
-    """The allocation that ``environment`` tells of."""
+    """The allocation that ``environment`` describes."""
     names = environment.get(NODES, "")
     return Allocation(
         job_id=environment.get("SLURM_JOB_ID", ""),
@@ -48,12 +48,11 @@ def of_process(environment: Mapping[str, str] = os.environ) -> Allocation:
 
 
 def check(plan: Plan, here: Allocation) -> None:
-    """Raise InputError unless the job has the nodes of the plan: no fewer, no others, and in the
-    plan's order."""
+    """Raise InputError unless the job has exactly the nodes of the plan, in the plan's order."""
     if plan.slurm is not None and not here.job_id:
         raise InputError(
-            f"the plan is for nodes of site {plan.site} and this is no Slurm job. "
-            "Submit it: sbatch slurm/multi.sh RUN_DIR"
+            f"this process is not in a Slurm job, which the plan for site {plan.site} requires",
+            hint="sbatch slurm/multi.sh RUN_DIR",
         )
     wanted = [node.name for node in plan.nodes]
     if len(wanted) == len(here.nodes) and (
@@ -63,19 +62,21 @@ def check(plan: Plan, here: Allocation) -> None:
         return
     if plan.slurm is None and len(wanted) == 1:
         raise InputError(
-            f"site {plan.site} is one machine and job {here.job_id} has {len(here.nodes)} nodes. "
-            "Take a job of one node, or a site that has these: --site"
+            f"site {plan.site} is a single machine, but job {here.job_id} has "
+            f"{quantity(len(here.nodes), 'nodes')}",
+            hint="request one node (sbatch --nodes=1), or choose a site with nodes: --site NAME",
         )
     if sorted(wanted) == sorted(here.nodes):
         raise InputError(
-            f"Slurm numbers the job's nodes {', '.join(here.nodes)} and site {plan.site} lists "
-            f"them {', '.join(wanted)}. Put them in Slurm's order in the site's file and submit "
-            "anew"
+            f"site {plan.site} lists its nodes in another order than Slurm: {', '.join(wanted)}, "
+            f"not {', '.join(here.nodes)}",
+            hint="reorder nodes: in the site's file, then submit again",
         )
     named = ",".join(filter(None, wanted))
     raise InputError(
         f"the plan is for {quantity(len(wanted), 'nodes')} "
-        f"({', '.join(name or 'any' for name in wanted)}) and job {here.job_id} has "
-        f"{len(here.nodes)} ({', '.join(here.nodes)}). Ask for those: "
-        f"sbatch --nodes={len(wanted)}{named and f' --nodelist={named}'}"
+        f"({', '.join(name or 'any' for name in wanted)}), but job {here.job_id} has "
+        f"{len(here.nodes)} ({', '.join(here.nodes)})",
+        hint=f"sbatch --nodes={len(wanted)}{named and f' --nodelist={named}'} "
+        "slurm/multi.sh RUN_DIR",
     )

@@ -1,7 +1,7 @@
-"""How a command is run in the image: the one place that knows Apptainer. Pure.
+"""The Apptainer command line: the only module that knows Apptainer. Pure.
 
-The container sees nothing of the host but what is bound: its /tmp, home and environment are its
-own, and so are its processes: when the first of them ends, the kernel ends the others.
+The container sees only what is bound. It has its own /tmp, home, environment and processes; when
+its first process ends, the kernel ends the others.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sut.inputs import cache
 from sut.plan.plan import Plan
 from sut.plan.site import Container, Device
 
-# Of the host's environment, what a run needs beside sut.allocation's.
-HANDED_ON = (
-    *allocation.HANDED_ON,
+# Variables of the host that a run needs in addition to those of its allocation.
+FORWARDED = (
+    *allocation.FORWARDED,
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
     "COLUMNS",
@@ -30,9 +30,9 @@ PYTHON = "python3"  # the image's
 def argv(
     plan: Plan, run_dir: Path, image: Path, scratch: Path, command: Sequence[str]
 ) -> list[str]:
-    """The command line that runs ``command`` in ``image``, a SIF, for a run.
+    """The command line that runs ``command`` of a run in ``image``, a SIF.
 
-    ``scratch`` is an empty folder of this node's, for the container's /tmp and home.
+    ``scratch`` is an empty folder on this node, for the container's /tmp and home.
     """
     assert plan.container is not None
     words = ["apptainer", "--silent", "exec", "--containall", "--workdir", str(scratch)]
@@ -45,22 +45,22 @@ def argv(
 
 
 def run_command(run_dir: Path) -> list[str]:
-    """What runs inside."""
+    """The command of a run inside the container."""
     return [PYTHON, "-m", "sut.run", str(run_dir)]
 
 
 def binds(plan: Plan, container: Container, run_dir: Path) -> list[tuple[str, bool]]:
-    """The host's paths that are seen inside, each at its own place, and whether to write there."""
+    """The host's paths to bind at the same place inside, and whether they are writable."""
     readable = [plan.model.path, plan.dataset.path, *container.binds]
     writable = [str(run_dir), str(cache.cache_of(plan)), "/dev/shm"]
     return [(path, False) for path in readable if path] + [(path, True) for path in writable]
 
 
 def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str]:
-    """What the ``apptainer`` process needs in its environment for the container to have it."""
-    kept = {name: host[name] for name in HANDED_ON if name in host}
+    """Variables for the ``apptainer`` process that give the container its environment."""
+    kept = {name: host[name] for name in FORWARDED if name in host}
     folder = cache.cache_of(plan)
-    compiled = folder / "compiled" / node  # not every shared file system can lock
+    compiled = folder / "compiled" / node  # per node: some shared file systems cannot lock
     inside = {
         **kept,
         cache.CACHE_VARIABLE: str(folder),
@@ -75,7 +75,7 @@ def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str
 
 
 def _mount(path: str, writable: bool) -> str:
-    """A bind in the form of ``--mount``: fields of CSV, so any path will do."""
+    """A bind in the form of ``--mount``: CSV, so that any path is possible."""
     line = io.StringIO()
     fields = ["type=bind", f"source={path}", f"destination={path}"]
     csv.writer(line, lineterminator="").writerow(fields if writable else [*fields, "ro"])

@@ -1,4 +1,4 @@
-"""The host side of a run: starts ``sut.run`` on one node, in a container or not, and waits."""
+"""The host side of a run on one node: start ``sut.run``, in a container or not, and wait for it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sut.cluster import allocation, container, image, slurm
-from sut.cluster.allocation import Allocation
 from sut.command import command
 from sut.errors import InputError
 from sut.inputs import cache
 from sut.plan.plan import Plan, load_plan
+from sut.plan.site import Container
 from sut.rundir import RunDir
 
 
 def launch(run_dir: str) -> None:
-    """What submitit pickles and runs in its job; leaves with the exit code of :func:`run_node`.
+    """The function that submitit calls in its job. Exits with the code of :func:`run_node`.
 
-    submitit's own handler of SIGUSR2 would requeue the job at the wall limit, in the middle of
-    everything; it gives way to ours.
+    submitit's own handler of SIGUSR2 would requeue the job at the wall limit; :func:`wait` replaces
+    it.
     """
     code = command(run_node)(RunDir(run_dir))
     if code != 0:
@@ -31,35 +31,39 @@ def launch(run_dir: str) -> None:
 
 
 def run_node(run_dir: RunDir) -> int:
-    """This node's part of a run, to its end. Returns its exit code. Raises SutError."""
+    """Run this node's part of a run to its end. Returns its exit code. Raises SutError."""
     plan = load_plan(run_dir.plan)
-    environment = {**os.environ, **slurm.handed_on(os.environ)}
+    environment = {**os.environ, **slurm.forwarded_env(os.environ)}
     here = allocation.of_process(environment)
     allocation.check(plan, here)
-    return _run(plan, run_dir, here, environment)
+    if plan.container is not None:
+        node = here.nodes[here.node]
+        return _run_in_container(plan, plan.container, run_dir, node, environment)
+    argv = [sys.executable, "-m", "sut.run", str(run_dir)]
+    return wait(argv, {**environment, cache.CACHE_VARIABLE: str(cache.cache_of(plan))})
 
 
-def _run(plan: Plan, run_dir: RunDir, here: Allocation, environment: Mapping[str, str]) -> int:
-    cache_folder = cache.cache_of(plan)
-    if plan.container is None:
-        argv = [sys.executable, "-m", "sut.run", str(run_dir)]
-        return wait(argv, {**environment, cache.CACHE_VARIABLE: str(cache_folder)})
-    source = Path(plan.container.image)
+def _run_in_container(
+    plan: Plan, wanted: Container, run_dir: RunDir, node: str, environment: Mapping[str, str]
+) -> int:
+    source = Path(wanted.image)
     sha256 = image.sha256_of(source)
-    staged = image.staged(source, sha256, plan.container.node_cache)
-    environment = {**environment, allocation.IMAGE_SHA256: sha256}
-    cache_folder.mkdir(parents=True, exist_ok=True)
+    staged = image.staged(source, sha256, wanted.node_cache)
+    cache.cache_of(plan).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
         inside = container.run_command(run_dir.root)
         argv = container.argv(plan, run_dir.root, staged, Path(scratch), inside)
-        added = container.environment(plan, environment, here.nodes[here.node])
-        return wait(argv, {**environment, **added})
+        host = {**environment, allocation.IMAGE_SHA256: sha256}
+        return wait(argv, {**host, **container.environment(plan, host, node)})
 
 
 def wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run it to its end. Slurm signals every process of a step: the run has handlers of its own,
-    and what stands between, this process and Apptainer's, must not die of it. A program that is
-    started with a signal ignored goes on ignoring it. Ctrl-C reaches the run from the terminal."""
+    """Run a command to its end. Returns its exit code, as a shell reports it.
+
+    Slurm signals every process of a step. The run has its own handlers; this process and Apptainer
+    must survive the signal, and a program that is started with a signal ignored keeps ignoring it.
+    The terminal sends Ctrl-C to the run.
+    """
     for each in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -67,7 +71,6 @@ def wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         code = subprocess.call(command, env=dict(environment))
     except OSError as error:
-        raise InputError(
-            f"{command[0]} can't be started on {os.uname().nodename}: {error.strerror}"
-        ) from None
+        node = os.uname().nodename
+        raise InputError(f"cannot start {command[0]} on {node}: {error.strerror}") from None
     return code if code >= 0 else 128 - code

@@ -1,4 +1,4 @@
-"""The image file on a node: its hash, and its copy on the node's own disk."""
+"""The image file on a node: its hash, and its copy on the node's local disk."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from sut.inputs import hashes
 
 
 def sha256_of(image: Path) -> str:
-    """sha256 of a SIF, kept by its size and time. Raises InputError where there is none."""
+    """sha256 of a SIF, cached by its size and time. Raises InputError if it cannot be read."""
     try:
         return hashes.kept([image], lambda: hashes.sha256_of(image))
     except OSError as error:
         raise InputError(
-            f"{image}: {error.strerror} on {os.uname().nodename}. Build the image with "
-            "containers/build.sh (docs/images.md), or name another: --set site.container.image=..."
+            f"cannot read the image on {os.uname().nodename}: {image}: {error.strerror}",
+            hint="build it with containers/build.sh (docs/images.md), or choose another: "
+            "--set site.container.image=FILE",
         ) from None
 
 
 def staged(image: Path, sha256: str, node_cache: str) -> Path:
-    """The image in ``node_cache``, copied there on first use; itself where that is empty."""
+    """The image's copy in ``node_cache``, made on first use; the image if ``node_cache`` is empty.
+
+    Raises InputError if the copy fails.
+    """
     if not node_cache:
         return image
     copy = Path(node_cache) / f"{sha256}.sif"
@@ -43,7 +47,9 @@ def staged(image: Path, sha256: str, node_cache: str) -> Path:
                 raise
     except OSError as error:
         raise InputError(
-            f"{error.filename or copy}: {error.strerror} on {os.uname().nodename}. "
-            "container.node_cache must be a writable folder with room for the image"
+            f"cannot copy the image to {error.filename or copy} on {os.uname().nodename}: "
+            f"{error.strerror}",
+            hint="set container.node_cache in the site's file to a writable folder with room for "
+            'the image, or --set site.container.node_cache=""',
         ) from None
     return copy

@@ -1,4 +1,4 @@
-"""Finds runs: by folder, by name under a site's run root, or by the Slurm job that runs them."""
+"""Find a run by its folder, by its name under a run root, or by its Slurm job."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ _FILE_OF_JOB = re.compile(r"(\d+(?:_\d+)?)_(?:submission\.sh|submitted\.pkl|\d+_
 
 
 def find(name: str, root: Path) -> RunDir:
-    """The run called ``name``: its folder, its name under ``root``, or a Slurm job's id.
-
-    Raises InputError where there is none.
-    """
+    """The run ``name``: a folder, a name under ``root``, or a Slurm job id. Raises InputError."""
     for folder in (Path(name).expanduser(), root / name):
         if RunDir(folder).plan.is_file():
             return RunDir(folder)
@@ -27,23 +24,23 @@ def find(name: str, root: Path) -> RunDir:
         if run is not None:
             return run
         raise InputError(
-            f"no run of job {name} is known: neither to Slurm nor under {root}. "
-            "Give the run's folder, or where runs are kept: --site or --root"
+            f"no run of job {name} found, neither in Slurm nor under {root}",
+            hint="give the run's folder, or the run root: --site NAME or --root FOLDER",
         )
     raise InputError(
-        f"{name}: no such run, here or under {root}. "
-        f"python -m sut.history --root {root} lists the runs that are there"
+        f"{name}: no such run, in this folder or under {root}",
+        hint=f"list runs with: python -m sut.history --root {root}",
     )
 
 
 def job_link(root: Path, job_id: str) -> Path:
-    """Where a batch script's job keeps a link to its run."""
+    """The link from a batch script's job to its run."""
     return root / f"{_JOB_LINK}{job_id}"
 
 
 def of_job(job_id: str, root: Path) -> RunDir | None:
-    """The run a job was submitted for: by the job's comment, else by the files that batch scripts
-    and submitit keep under ``root``, newest run first."""
+    """The run of a job: from the job's comment, else from the files of batch scripts and submitit
+    under ``root``, newest run first."""
     job = slurm.job_state(job_id)
     if job is not None and job.comment and RunDir(job.comment).plan.is_file():
         return RunDir(job.comment)
@@ -57,8 +54,8 @@ def of_job(job_id: str, root: Path) -> RunDir | None:
 
 
 def job_of(run: RunDir) -> str | None:
-    """The newest job that was started for a run, by the same files; on a machine without Slurm
-    that is a process. None where none is known."""
+    """The newest job of a run, from the same files; without Slurm, a process id. None if there is
+    none."""
     found: list[tuple[float, str]] = []
     try:
         for path in run.slurm.iterdir():

@@ -1,4 +1,4 @@
-"""A plan as submitit's parameters: the one place that knows sbatch's options. Pure."""
+"""A plan as submitit's parameters: the only module that knows sbatch's options. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sut.values import Struct
 
 
 class Submission(Struct, frozen=True, kw_only=True):
-    """When a job may start, by sbatch's words. It is not part of what the run is."""
+    """When a job may start, by sbatch's names. Not part of the plan."""
 
     begin: str = ""  # e.g. 02:00, now+1hour
     dependency: str = ""  # e.g. singleton, afterany:123
 
 
 def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str, Any]:
-    """What ``submitit.SlurmExecutor.update_parameters`` takes for a run."""
+    """The arguments of ``submitit.SlurmExecutor.update_parameters`` for a run."""
     asked = plan.slurm
     assert asked is not None
     given = {
@@ -44,7 +44,7 @@ def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str,
         **{name: value for name, value in given.items() if value},
         "wckey": None,
         "setup": _setup(asked, run_dir),
-        # One task that fails ends the others at once.
+        # A failed task ends the others at once.
         "srun_args": ["--kill-on-bad-exit=1"],
         "additional_parameters": _additional(asked, submission),
     }
@@ -55,8 +55,8 @@ def job_name(plan: Plan) -> str:
 
 
 def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
-    """Lines before srun: what is done at the script's end, and the cores, for which srun does not
-    look at SLURM_CPUS_PER_TASK since Slurm 22.05."""
+    """Lines before srun: the requeue at the script's end, and the cores (since Slurm 22.05 srun
+    ignores SLURM_CPUS_PER_TASK)."""
     last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
     lines = [f"trap {shlex.quote(last)} EXIT"]
     if asked.cpus_per_task:
@@ -67,8 +67,8 @@ def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
 def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:
     options: dict[str, Any] = {
         "requeue": True,
-        "open-mode": "append",  # a requeued job keeps what it said before
-        # submitit takes whole GB; 0 is all of a node's memory, which exclusive alone is not.
+        "open-mode": "append",  # a requeued job keeps its earlier output
+        # submitit takes whole GB only. 0 is all of a node's memory; exclusive alone is not.
         "mem": f"{asked.memory_gib}G" if asked.memory_gib else "0",
     }
     if submission.begin:

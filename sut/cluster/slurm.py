@@ -1,6 +1,6 @@
-"""What Slurm is asked and told: the one place that runs its commands.
+"""Slurm's commands: the only module that runs them.
 
-Numbers and times are Slurm's own text where nothing computes with them.
+Numbers and times that nothing computes with are Slurm's own text.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from sut.cluster import allocation
 from sut.errors import SutError
 from sut.values import Struct
 
-# What a job can be in and still run, or run again.
+# States of a job that runs or can still run.
 ALIVE = frozenset(
     {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING"}
     | {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SIGNALING", "STAGE_OUT"}
 )
-# What a job can be in before its first start, or its next.
+# States of a job before its first or its next start.
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
 
 
 class JobState(Struct, frozen=True, kw_only=True):
-    """A job as Slurm sees it. ``reason`` is why it waits; ``since`` and ``start`` are Slurm's
-    local times, of its submission and its (expected) start; empty where not known."""
+    """A job in Slurm's words. ``reason`` is why it waits; ``since`` and ``start`` are the local
+    times of its submission and its (expected) start. Unknown fields are empty."""
 
     job_id: str
-    state: str  # Slurm's word, e.g. PENDING
+    state: str  # e.g. PENDING
     reason: str = ""
     since: str = ""
     start: str = ""
@@ -44,7 +44,7 @@ def is_here() -> bool:
 
 
 def cluster_name() -> str:
-    """The cluster's name; empty where Slurm does not answer."""
+    """The cluster's name; empty if Slurm does not answer."""
     for line in _output(["scontrol", "show", "config"]).splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "ClusterName":
@@ -53,15 +53,15 @@ def cluster_name() -> str:
 
 
 def node_names() -> set[str]:
-    """Every node of the cluster; empty where Slurm does not answer."""
+    """Every node of the cluster; empty if Slurm does not answer."""
     return set(_output(["sinfo", "--noheader", "--Node", "--format=%N"]).split())
 
 
 def job_state(job_id: str) -> JobState | None:
-    """The job, from the queue or, once it has left it, from the accounts; None when Slurm knows
-    no such job, or does not answer."""
+    """The job from the queue, or from accounting once it has left the queue; None if Slurm does
+    not know it or does not answer."""
     fields = "%T|%r|%V|%S|%N|%k"
-    # slurmctld knows a job for minutes after its end, and its comment, which accounts may not keep.
+    # slurmctld keeps a finished job for minutes, with its comment, which accounting may lack.
     squeue = ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", f"--format={fields}"]
     for line in _output(squeue).splitlines():
         state, reason, since, start, nodes, comment = line.split("|", 5)
@@ -89,30 +89,32 @@ def job_state(job_id: str) -> JobState | None:
     return None
 
 
-def handed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """What :mod:`sut.cluster.allocation` reads, for a process of a job; empty outside of one.
-
-    Raises SutError where Slurm can't expand its own list of nodes.
-    """
+def forwarded_env(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that :mod:`sut.cluster.allocation` reads and Slurm does not set; empty outside
+    of a job. Raises SutError if Slurm cannot expand its list of nodes."""
     node_list = environment.get("SLURM_JOB_NODELIST", "")
     if not node_list or allocation.NODES in environment:
         return {}
     names = _output(["scontrol", "show", "hostnames", node_list]).split()
     if not names:
-        raise SutError(f"scontrol can't expand SLURM_JOB_NODELIST={node_list}", code="slurm")
+        raise SutError(
+            f"scontrol cannot expand SLURM_JOB_NODELIST={node_list}",
+            hint="check that slurmctld answers: scontrol ping",
+            code="slurm",
+        )
     return {allocation.NODES: ",".join(names)}
 
 
 def set_comment(job_id: str, comment: str) -> None:
-    """Write the job's comment, by which its files are found. Only a help: it may fail."""
+    """Set the job's comment, which leads to its files. A failure is ignored."""
     _output(["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"])
 
 
 def requeue(job_id: str) -> None:
-    """Put the job back into the queue; its processes are ended. Raises SutError."""
+    """End the job's processes and return it to the queue. Raises SutError."""
     done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True)
     if done.returncode != 0:
-        raise SutError(f"scontrol requeue {job_id}: {done.stderr.strip()}", code="slurm")
+        raise SutError(f"scontrol requeue {job_id} failed: {done.stderr.strip()}", code="slurm")
 
 
 def _known(text: str) -> str:
@@ -120,7 +122,7 @@ def _known(text: str) -> str:
 
 
 def _output(command: Sequence[str]) -> str:
-    """What a command prints; empty where it can't be run, fails or does not end."""
+    """A command's output; empty if it cannot start, fails or times out."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

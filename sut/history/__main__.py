@@ -1,4 +1,4 @@
-"""``python -m sut.history``: the runs of a site, listed, filtered, or as an HTML page."""
+"""``python -m sut.history``: list the runs of a site, or write them as an HTML page."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from typing import Any
 
 import msgspec
 
-from sut.command import command
+from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
-from sut.history import page
 from sut.history.index import Index
 from sut.history.row import Row
-from sut.launch.options import run_root, shared
+from sut.launch.options import add, run_root, shared
+from sut.report.table import table, to_text
 from sut.results.messaging import UNVERIFIED
 from sut.rundir import write_atomic
 from sut.units import number
 
 LIMIT = 30
 PAGE = "index.html"
+HEAD = (
+    *("verdict", "benchmark", "scenario", "preset", "nodes"),
+    *("tokens/s", "TTFT p99", "TPOT p99", "run", ""),
+)
 _AGO = re.compile(r"(\d+)([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
@@ -43,38 +47,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sut.history",
-        description="List runs by their records, newest first.",
+        description="List runs, newest first.",
         parents=[shared("site", "root")],
     )
-    parser.add_argument("--benchmark", metavar="NAME")
-    parser.add_argument("--scenario", type=str.lower, metavar="NAME")
+    parser.add_argument("--benchmark", metavar="NAME", help="runs of this benchmark")
+    parser.add_argument("--scenario", type=str.lower, metavar="NAME", help="e.g. server")
     parser.add_argument(
         "--verdict",
         type=str.upper,
         metavar="WORD",
         help="VALID, INVALID, FAILED, TRUNCATED, UNFINISHED or UNREADABLE",
     )
-    parser.add_argument("--preset", type=str.lower, metavar="NAME")
-    parser.add_argument("--node", metavar="NAME", help="on which a replica ran")
-    parser.add_argument("--plan", metavar="DIGEST", help="runs of one plan; its first digits do")
+    parser.add_argument("--preset", type=str.lower, metavar="NAME", help="e.g. quick")
+    parser.add_argument("--node", metavar="NAME", help="runs with a replica on this node")
     parser.add_argument(
-        "--since", metavar="TIME", help="2026-11-24, 2026-11-24T02:00 (UTC), 12h, 7d or 4w"
+        "--plan", metavar="DIGEST", help="runs of one plan; the first digits are enough"
     )
     parser.add_argument(
-        "--limit", type=int, default=LIMIT, metavar="N", help="0: all (default: %(default)s)"
+        "--since", metavar="TIME", help="e.g. 2026-11-24, 2026-11-24T02:00 (UTC), 12h, 7d or 4w"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=LIMIT,
+        metavar="N",
+        help="at most N runs; 0 for all (default: %(default)s)",
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON")
+    add(form, "json")
     form.add_argument(
-        "--html", action="store_true", help=f"write {PAGE} into the run root, with all that fit"
+        "--html", action="store_true", help=f"write {PAGE} with all matching runs into the run root"
     )
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def condition(options: argparse.Namespace) -> tuple[str, list[Any]]:
-    """An SQL condition and its values. Raises InputError for a time that is none."""
+    """An SQL condition and its values. Raises InputError for an invalid time."""
     wanted = {
         "benchmark = ?": options.benchmark,
         "scenario = ?": options.scenario,
@@ -89,7 +99,7 @@ def condition(options: argparse.Namespace) -> tuple[str, list[Any]]:
 
 
 def since(text: str, now: datetime) -> str:
-    """A time as records write it, from ``2026-11-24``, ``2026-11-24T02:00`` or ``7d``."""
+    """``2026-11-24``, ``2026-11-24T02:00`` or ``7d`` as a time in a record's form."""
     if ago := _AGO.fullmatch(text):
         then = now - timedelta(hours=int(ago[1]) * _HOURS[ago[2]])
     else:
@@ -97,32 +107,23 @@ def since(text: str, now: datetime) -> str:
             then = datetime.fromisoformat(text)
         except ValueError:
             raise InputError(
-                f"--since {text}: give a date, a time or an age: 2026-11-24, 2026-11-24T02:00, 7d"
+                f"--since {text}: not a date, time or age",
+                hint="use e.g. --since 2026-11-24, --since 2026-11-24T02:00 or --since 7d",
             ) from None
         then = then.replace(tzinfo=UTC) if then.tzinfo is None else then.astimezone(UTC)
     return then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def listing(rows: Sequence[Row], num_indexed: int, without_record: Sequence[str]) -> str:
-    """The rows as a table for a terminal, and what is not in it."""
-    head = ("verdict", "benchmark", "scenario", "preset", "nodes", "tokens/s", "TTFT p99")
-    cells = [(*head, "TPOT p99", "run", ""), *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            text.rjust(width) if 5 <= place <= 7 else text.ljust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    """The rows as a table for a terminal, and how many runs it leaves out."""
     notes = [f"{number(len(rows))} of {number(num_indexed)} runs with a record. {UNVERIFIED}"]
     if without_record:
-        some = ", ".join(without_record[-3:])
+        some = ", ".join(without_record[-3:]) + ", ..." * (len(without_record) > 3)
         notes.append(
-            f"{number(len(without_record))} without a record, pending, running or killed: {some}"
-            + (", ..." if len(without_record) > 3 else "")
+            f"{number(len(without_record))} without a record (pending, running or killed): {some}"
         )
-    return "\n".join([*(lines if rows else []), *notes])
+    shown = [to_text(table(HEAD, [_cells(row) for row in rows], right=range(5, 8)))]
+    return "\n".join([*(shown if rows else []), *notes])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -141,10 +142,12 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _write_page(root: Path, rows: Sequence[Row]) -> Path:
+    from sut.history import page  # here: lists need no Markdown
+
     try:
         write_atomic(root / PAGE, page.render(root, rows, datetime.now(UTC)))
     except OSError as error:
-        raise InputError(f"{root / PAGE}: {error.strerror}") from None
+        raise InputError(f"page not written ({root / PAGE}): {error.strerror}") from None
     return root / PAGE
 
 

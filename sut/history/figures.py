@@ -1,4 +1,4 @@
-"""The figures that a run is judged by, read from its record."""
+"""The figures of a run that comparisons show, read from its record."""
 
 from __future__ import annotations
 
@@ -6,51 +6,54 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sut.history.noise import RATE, Statistic
 from sut.plan.benchmark import Scenario
+from sut.plan.plan import Mode
+from sut.report.summary import latencies
 from sut.results.measures import Measures, measure
-from sut.results.record import Record
+from sut.results.record import PhaseRecord, Record
 
 
 class Figure(NamedTuple):
-    """A figure of a run. ``better`` is -1 where less of it is, 0 where neither is;
-    ``statistic`` is the same of its samples, None where they do not tell."""
+    """``better`` is 1 if more is better, -1 if less is, 0 if neither."""
 
     name: str
     unit: str
     better: int
     read: Callable[[Record], float | None]
-    statistic: Statistic | None = None
 
 
-_SERVER = (
-    Figure("TTFT p50", "ms", -1, lambda r: _measures(r).ttft_ms.p50, Statistic("ttft", 0.5)),
-    Figure("TTFT p99", "ms", -1, lambda r: _measures(r).ttft_ms.p99, Statistic("ttft", 0.99)),
-    Figure("TPOT p50", "ms", -1, lambda r: _measures(r).tpot_ms.p50, Statistic("tpot", 0.5)),
-    Figure("TPOT p99", "ms", -1, lambda r: _measures(r).tpot_ms.p99, Statistic("tpot", 0.99)),
-)
-_P50, _P90 = Statistic("latency", 0.5), Statistic("latency", 0.9)
-_SINGLE_STREAM = (
-    Figure("latency p50", "ms", -1, lambda r: _measures(r).latency_ms.p50, _P50),
-    Figure("latency p90", "ms", -1, lambda r: _measures(r).latency_ms.p90, _P90),
-)
-_TOKENS = Figure("throughput", "tokens/s", 1, lambda r: _measures(r).tokens_per_s, RATE)
+def performance(record: Record) -> PhaseRecord | None:
+    """The performance phase, if it finished."""
+    return next((phase for phase in record.phases if phase.name == Mode.PERFORMANCE), None)
 
 
 def figures(record: Record) -> list[Figure]:
-    """What a run is judged by, in its scenario, and its accuracy scores."""
+    """What a run is judged by in its scenario, and its accuracy scores."""
     scores = [Figure(name, "", 0, functools.partial(_score, name)) for name in _scores(record)]
     match record.plan.scenario:
         case Scenario.OFFLINE:
-            return [_TOKENS, *scores]
+            return [TOKENS, *scores]
         case Scenario.SINGLE_STREAM:
-            return [*_SINGLE_STREAM, _TOKENS, *scores]
+            return [_latency("latency", "p50"), _latency("latency", "p90"), TOKENS, *scores]
         case Scenario.SERVER | Scenario.INTERACTIVE:
-            return [*_SERVER, _TOKENS, *scores]
+            return [*TOKEN_LATENCIES, TOKENS, *scores]
+
+
+def _latency(name: str, quantile: str) -> Figure:
+    """LoadGen's, or the dispatcher's if LoadGen has none."""
+    place = ("p50", "p90", "p99").index(quantile)
+
+    def read(record: Record) -> float | None:
+        phase = performance(record)
+        rows = latencies(phase, measure(phase.loadgen)) if phase else ()
+        return next((row.quantiles[place] for row in rows if row.name.split()[0] == name), None)
+
+    return Figure(f"{name} {quantile}", "ms", -1, read)
 
 
 def _measures(record: Record) -> Measures:
-    return measure(next((p.loadgen for p in record.phases if p.name == "performance"), {}))
+    phase = performance(record)
+    return measure(phase.loadgen if phase else {})
 
 
 def _scores(record: Record) -> dict[str, float]:
@@ -59,3 +62,8 @@ def _scores(record: Record) -> dict[str, float]:
 
 def _score(name: str, record: Record) -> float | None:
     return _scores(record).get(name)
+
+
+TOKEN_LATENCIES = tuple(_latency(name, p) for name in ("TTFT", "TPOT") for p in ("p50", "p99"))
+TOKENS = Figure("throughput", "tokens/s", 1, lambda record: _measures(record).tokens_per_s)
+SAMPLES = Figure("samples", "samples/s", 1, lambda record: _measures(record).samples_per_s)

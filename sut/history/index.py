@@ -1,8 +1,8 @@
-"""The index of a run root: one SQLite file, made of the records by whoever reads.
+"""The index of a run root: one SQLite file, built from the records by each reader.
 
-The records are the truth. The file can be deleted at any time, one that is damaged is thrown away,
-and a job never touches it. SQLite works on a copy in memory; the file is read and replaced as a
-whole, so no lock is needed, no reader sees half of it, and killing one leaves the file as it was.
+The records are the data. The file can be deleted at any time, a damaged one is discarded, and jobs
+never use it. SQLite works on a copy in memory. The file is read and replaced as a whole, so it
+needs no lock, and a killed reader leaves it unchanged.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sut.history.row import Row, read_row
 from sut.rundir import RunDir, write_atomic
 
 FILE_NAME = ".history.sqlite"
-VERSION = 1  # of the table; a file of another version is thrown away
-MAX_DEPTH = 3  # folders of runs in folders of runs
-STALE_S = 60.0  # age at which a reader that died can't be writing its file any more
+VERSION = 1  # of the table; a file of another version is discarded
+MAX_DEPTH = 3  # levels of folders that are searched for runs
+STALE_S = 60.0  # a temporary file this old belongs to a dead reader
 
 
 COLUMNS = tuple(field.name for field in msgspec.structs.fields(Row))
@@ -34,10 +34,10 @@ SCHEMA = f"CREATE TABLE runs ({', '.join(COLUMNS)}, PRIMARY KEY (path)) WITHOUT 
 
 
 class Index:
-    """The records under ``root``, found and read as far as they have changed."""
+    """The records under ``root``. Opening it reads those that changed."""
 
     def __init__(self, root: Path) -> None:
-        """Raises InputError where ``root`` holds no runs but is one, or can't be read."""
+        """Raises InputError if ``root`` is a run itself, or is not readable."""
         self.root = root
         self._database = _load(root / FILE_NAME)
         found, self.without_record = _scan(root)
@@ -53,7 +53,7 @@ class Index:
         self.close()
 
     def rows(self, where: str = "", values: Sequence[Any] = (), limit: int = 0) -> list[Row]:
-        """The rows for which ``where``, an SQL condition, holds, newest first; ``limit`` 0: all."""
+        """Rows that match ``where``, an SQL condition, newest first. ``limit`` 0: all."""
         query = f"SELECT {', '.join(COLUMNS)} FROM runs"
         query += f" WHERE {where}" * bool(where) + " ORDER BY created_utc DESC, path DESC"
         query += f" LIMIT {limit}" * bool(limit)
@@ -63,7 +63,7 @@ class Index:
         return int(self._database.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def _refresh(self, found: dict[str, os.stat_result]) -> None:
-        """Bring the table up to what was found, and the file up to the table."""
+        """Update the table from the records found, and the file from the table."""
         known = {
             path: (mtime_ns, size)
             for path, mtime_ns, size in self._database.execute(
@@ -89,7 +89,7 @@ class Index:
 
 
 def _load(path: Path) -> sqlite3.Connection:
-    """The file's table in memory; an empty table where the file is missing or not whole."""
+    """The file's table in memory; an empty table if the file is missing or damaged."""
     memory = sqlite3.connect(":memory:")
     try:
         if path.is_file():
@@ -99,7 +99,7 @@ def _load(path: Path) -> sqlite3.Connection:
             _check(memory)
             return memory
     except (sqlite3.Error, OSError, ValueError):
-        memory.close()  # whatever is wrong with it, the records have it all
+        memory.close()  # the records have all of it
         memory = sqlite3.connect(":memory:")
     memory.execute(SCHEMA)
     memory.execute(f"PRAGMA user_version = {VERSION}")
@@ -107,19 +107,19 @@ def _load(path: Path) -> sqlite3.Connection:
 
 
 def _check(database: sqlite3.Connection) -> None:
-    """Raises sqlite3.Error or ValueError for what is not a whole index."""
+    """Raise sqlite3.Error or ValueError for an incomplete or damaged index."""
     if database.execute("PRAGMA user_version").fetchone() != (VERSION,):
-        raise sqlite3.DatabaseError("of another version")
+        raise sqlite3.DatabaseError("another version")
     if database.execute("SELECT sql FROM sqlite_master").fetchall() != [(SCHEMA,)]:
-        raise sqlite3.DatabaseError("not this table")
+        raise sqlite3.DatabaseError("another table")
     if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
-        raise sqlite3.DatabaseError("damaged")
+        raise sqlite3.DatabaseError("damaged page")
     if database.execute("PRAGMA application_id").fetchone() != (_checksum(database),):
-        raise sqlite3.DatabaseError("its rows are not what was written")
+        raise sqlite3.DatabaseError("damaged value")
 
 
 def _checksum(database: sqlite3.Connection) -> int:
-    """Of every row: SQLite sees a damaged page, not a damaged value."""
+    """Of every row: SQLite detects a damaged page, not a damaged value."""
     total = 0
     for row in database.execute(f"SELECT {', '.join(COLUMNS)} FROM runs ORDER BY path"):
         total = zlib.crc32(repr(row).encode(errors="replace"), total)
@@ -127,7 +127,7 @@ def _checksum(database: sqlite3.Connection) -> int:
 
 
 def _save(database: sqlite3.Connection, path: Path) -> None:
-    """Replace the file. Where that can't be done the index lives as long as this process."""
+    """Replace the file. If it is not writable, the index lasts as long as this process."""
     database.execute(f"PRAGMA application_id = {_checksum(database)}")
     with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / FILE_NAME
@@ -138,16 +138,19 @@ def _save(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """What readers left that were killed while they wrote."""
+    """Remove temporary files of readers killed while writing."""
     for leftover in path.parent.glob(f".{path.name}.*"):
         if time.time() - leftover.stat().st_mtime > STALE_S:
             leftover.unlink(missing_ok=True)
 
 
 def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
-    """Records by their folder under ``root``, and the folders of runs that have none."""
+    """Records by their folder under ``root``, and the folders of runs without a record."""
     if RunDir(root).plan.is_file():
-        raise InputError(f"{root}: this is one run. Give the folder that holds runs")
+        raise InputError(
+            f"{root}: this is one run, not a folder of runs",
+            hint=f"give the folder that contains it: --root {root.parent}",
+        )
     records: dict[str, os.stat_result] = {}
     without = []
     try:
@@ -158,8 +161,8 @@ def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
                 records[folder] = stat
     except OSError as error:
         raise InputError(
-            f"{error.filename or root}: {error.strerror}. "
-            "Say where runs are kept: --site NAME or --root DIR"
+            f"runs not readable ({error.filename or root}): {error.strerror}",
+            hint="give the folder that contains the runs: --site NAME or --root DIR",
         ) from None
     return records, sorted(without)
 
@@ -167,7 +170,7 @@ def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
 def _runs_under(
     folder: Path | str, name: str, depth: int
 ) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Each run's folder and its record's status, None for a run without one. Symlinks, such as
+    """Each run's folder and its record's stat; None if it has no record. Symlinks, such as
     ``latest``, and hidden folders are not followed."""
     with os.scandir(folder) as entries:
         folders = [
@@ -183,7 +186,7 @@ def _runs_under(
             if os.path.exists(f"{path}/plan.json"):
                 yield below, None
             elif depth > 1:
-                with contextlib.suppress(OSError):  # removed meanwhile, or not ours to read
+                with contextlib.suppress(OSError):  # removed since, or not readable
                     yield from _runs_under(path, below, depth - 1)
 
 

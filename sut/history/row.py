@@ -1,4 +1,4 @@
-"""A record as one row of a list: read quickly, and from whatever version wrote it."""
+"""A record as one row of a list: decoded in part, so quickly and from any schema version."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sut.results.record import INTERIM
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One record, as much of it as lists show. ``path`` is the run's folder under the root.
+    """What lists show of one record. ``path`` is the run's folder under the root.
 
-    ``verdict`` is VALID or INVALID; FAILED, TRUNCATED or another status in capitals where the run
-    has no verdict; UNFINISHED where it has phases to do, or was killed in one; UNREADABLE where
-    the file is no record, ``why`` then saying what is wrong.
-    Latencies and rates are those of the performance test; None where it has none.
+    ``verdict`` is VALID or INVALID; FAILED, TRUNCATED or another status in capitals if the run has
+    no verdict; UNFINISHED if phases remain or it was killed in one; UNREADABLE if the file is not
+    a record: ``why`` is then the cause. Latencies and rates are from the performance test; None if
+    it has none.
     """
 
     path: str
@@ -28,7 +28,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str = ""
     created_utc: str = ""
     verdict: str = "UNREADABLE"
-    why: str = ""  # codes of the rules not met, or of the failure
+    why: str = ""  # codes of the failed checks, or of the failure
     exit_code: int | None = None
     benchmark: str = ""
     scenario: str = ""
@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     latency_p90_ms: float | None = None
 
 
-# A record, as much of it as a row needs: read whatever wrote it, and quickly.
+# The fields of a record that a row needs; unknown fields are ignored.
 
 
 class _Failure(msgspec.Struct):
@@ -105,15 +105,15 @@ def _word(record: _Record) -> str:
 
 
 def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
-    """The row of the record at ``path``. A file that is no record has a row, too: it is then
-    read again only when it changes."""
+    """The row of the record at ``path``. An unreadable file has a row too, so that it is read
+    again only after a change."""
     row = Row(path=path, mtime_ns=stat.st_mtime_ns, size=stat.st_size, run_id=path)
     try:
         record = _decoder.decode((root / path / "record.json").read_bytes())
     except (OSError, msgspec.MsgspecError) as error:
         return msgspec.structs.replace(row, why=str(error))
     plan = record.plan
-    looks = plan.mode == Mode.PREFLIGHT
+    preflight = plan.mode == Mode.PREFLIGHT
     reasons = [reason.code for phase in record.phases for reason in phase.verdict.reasons]
     performance = next((p.loadgen for p in record.phases if p.name == "performance"), {})
     measures = measure(performance)
@@ -126,9 +126,9 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         why=record.failure.code if record.failure else ", ".join(dict.fromkeys(reasons)),
         exit_code=record.exit_code,
         benchmark=plan.benchmark,
-        scenario="preflight" if looks else plan.scenario,
+        scenario="preflight" if preflight else plan.scenario,
         mode=plan.mode,
-        preset="" if looks else plan.preset,
+        preset="" if preflight else plan.preset,
         official=plan.official,
         site=plan.site,
         nodes=",".join(sorted(nodes - {""})),

@@ -1,1 +1,1 @@
-"""Model, data set and cache: what a run reads."""
+"""The inputs of a run: model, data set and cache."""

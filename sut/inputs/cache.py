@@ -1,4 +1,4 @@
-"""The cache folder: where a run keeps what is made once."""
+"""The cache folder: models, tokenized data and compiled kernels, shared by all runs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQU
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for this project; it may not exist yet."""
+    """The user's cache folder for this project. It may not exist."""
     if given := os.environ.get(CACHE_VARIABLE):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlperf-sut"
 
 
 def cache_of(plan: Plan) -> Path:
-    """The folder where a run keeps what is made once: models, tokenized data, compiled kernels."""
+    """The cache folder of a run: the plan's, else the user's."""
     return Path(plan.cache) if plan.cache else cache_dir()
 
 
 class building:  # noqa: N801 (a context manager, used as a verb)
-    """A new folder that becomes ``target`` when the block ends well, whole or not at all.
+    """A new folder that becomes ``target`` if the block raises nothing. Atomic.
 
-    Two processes may build the same target: the first to end wins, the other's is dropped.
-    Raises SutError where the cache folder can't be written.
+    Two processes may build the same target: the first to finish wins, the other's is deleted.
+    Raises SutError if the cache folder is not writable.
     """
 
     def __init__(self, target: Path) -> None:
@@ -63,7 +63,7 @@ class building:  # noqa: N801 (a context manager, used as a verb)
 
 def _unwritable(error: OSError, target: Path) -> SutError:
     return SutError(
-        f"{error.filename or target}: {error.strerror}. The cache folder must be writable and have "
-        "room; XDG_CACHE_HOME moves it.",
+        f"cannot write to the cache folder: {error.filename or target}: {error.strerror}",
+        hint="make it writable and free some space, or set XDG_CACHE_HOME to another folder",
         code="cache",
     )

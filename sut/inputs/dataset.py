@@ -1,7 +1,7 @@
-"""The samples of a run: token ids in, reference texts beside them.
+"""The samples of a run: prompts as token ids, and reference texts.
 
-Tokenizing is done once and kept under the cache folder, by the hash of everything it
-depends on; a second load reads that file and imports no tokenizer.
+Tokenized data is cached under the hash of everything it depends on. A second load reads that file
+and imports no tokenizer.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from sut.inputs.cache import cache_dir
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind, ReplayAnswers
 from sut.plan.plan import Plan
 from sut.rundir import write_atomic
+from sut.units import quantity
 
-CACHE_VERSION = 1  # raise it when the same inputs are to give other samples
+CACHE_VERSION = 1  # increment when the same inputs must give other samples
 SYNTHETIC_VOCABULARY = 32_000
 SYNTHETIC_SEED = 2026
+_CNN_HINT = "use MLCommons' cnn_eval.json"
 
 
 class Samples(msgspec.Struct, frozen=True):
     """A data set, by sample index."""
 
-    prompts: list[list[int]]  # token ids, BOS included where the data set wants it
-    references: list[str]  # what the answers are scored against; empty for synthetic data
-    sha256: str  # of the data file; of the token ids where there is none
+    prompts: list[list[int]]  # token ids, with BOS if the data set asks for it
+    references: list[str]  # for scoring; empty for synthetic data
+    sha256: str  # of the data file, or of synthetic token ids
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An article and the summary its answer is scored against."""
+    """An article and its reference summary."""
 
     text: str
     reference: str
@@ -44,33 +46,29 @@ class Item(msgspec.Struct, frozen=True):
 
 def load(plan: Plan, model_path: Path | None) -> Samples:
     """The first ``num_samples`` samples of the plan's data set, tokenized for the model in
-    ``model_path`` (not needed by synthetic data).
+    ``model_path``, which synthetic data does not need.
 
-    Raises InputError for data that can't be read, aren't what the plan says or don't fit
-    the engine, and SutError where embedded data can't be fetched.
+    Raises InputError for data that is unreadable, differs from the plan or does not fit the engine,
+    SutError if embedded data cannot be fetched.
     """
     dataset = plan.dataset
     if dataset.kind is DatasetKind.SYNTHETIC:
         samples = synthetic(dataset)
     else:
-        if model_path is None:
-            raise InputError(
-                f"data set {dataset.name} needs a tokenizer, and this run has no model. "
-                "Use synthetic data, or a benchmark with a model."
-            )
-        path = _file(dataset)
+        assert model_path is not None, "only synthetic data needs no tokenizer"
+        path = Path(dataset.path) if dataset.path else wheels.news_articles()
         samples = _tokenized(dataset, path, _read(path), model_path)
     _check_fit(plan, samples)
     return samples
 
 
 def replay_answers(plan: Plan, samples: Samples, model_path: Path | None) -> list[list[int]]:
-    """The references as token ids, where the plan's replay engine is to answer with them; else
-    nothing. Raises InputError for one that is longer than an answer may be."""
+    """The references as token ids if the plan's replay engine answers with them, else nothing.
+    Raises InputError if one is longer than an answer may be."""
     engine = plan.engine
     if engine.kind is EngineKind.VLLM or engine.replay.answers is ReplayAnswers.ECHO:
         return []
-    assert model_path is not None, "only synthetic data do without a tokenizer, and they echo"
+    assert model_path is not None, "the replay engine echoes synthetic data"
     encode = _Encoder(model_path / "tokenizer.json", None)
     answers = [encode(reference) for reference in samples.references]
     most = plan.generation.max_tokens
@@ -78,20 +76,16 @@ def replay_answers(plan: Plan, samples: Samples, model_path: Path | None) -> lis
     if long:
         raise InputError(
             f"data set {plan.dataset.name}: {len(long)} references (sample {long[0]} first) are "
-            f"longer than generation.max_tokens {most}, so the replay engine can't answer with "
-            "them. Raise it, or set engine.replay.answers to echo."
+            f"longer than generation.max_tokens {most}, the replay engine's longest answer",
+            hint=f"--set generation.max_tokens={max(map(len, answers))}, or "
+            "--set engine.replay.answers=echo",
         )
     return answers
 
 
 def synthetic(dataset: Dataset) -> Samples:
-    """Token ids from a fixed seed; lengths uniform between the two bounds, both included."""
+    """Token ids from a fixed seed; lengths uniform between the bounds, inclusive."""
     shortest, longest = dataset.min_prompt_tokens, dataset.max_prompt_tokens
-    if not 1 <= shortest <= longest:
-        raise InputError(
-            f"data set {dataset.name}: prompts of {shortest} to {longest} tokens can't be made. "
-            "Set 1 <= dataset.min_prompt_tokens <= dataset.max_prompt_tokens."
-        )
     source = random.Random(SYNTHETIC_SEED)
     digest = hashlib.sha256()
     prompts = []
@@ -103,15 +97,17 @@ def synthetic(dataset: Dataset) -> Samples:
 
 
 def read_news(path: Path, data: bytes) -> list[Item]:
-    """One article a line; its first sentence, by nltk's punkt, is the reference."""
+    """One article per line. Its first sentence, by nltk's punkt, is the reference."""
     from nltk.tokenize.punkt import PunktTokenizer
 
-    wheels.add_nltk_data(wheels.nltk_data())
+    wheels.use_nltk_data()
     punkt = PunktTokenizer("english")
     try:
         lines = data.decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text: {error}. Fetch the file again.") from None
+        raise InputError(
+            f"{path}: not UTF-8: {error}", hint="delete the file; the next run fetches it again"
+        ) from None
     items = []
     for line in lines:
         article = line.strip()
@@ -126,11 +122,11 @@ def read_cnn_eval(path: Path, data: bytes) -> list[Item]:
         entries = json.loads(data)
     except ValueError as error:
         raise InputError(
-            f"{path}: malformed or cut: {error}. Fetch the file again, as MLCommons' "
-            "download script for this benchmark makes it."
+            f"{path}: invalid or truncated JSON: {error}",
+            hint="download it again with MLCommons' script for this benchmark",
         ) from None
     if not isinstance(entries, list):
-        raise InputError(f"{path}: not a list of samples. Give MLCommons' cnn_eval.json.")
+        raise InputError(f"{path}: expected a list of samples", hint=_CNN_HINT)
     return [_cnn_item(path, index, entry) for index, entry in enumerate(entries)]
 
 
@@ -140,23 +136,10 @@ def _cnn_item(path: Path, index: int, entry: object) -> Item:
             return Item(text, reference)
         case dict():
             wrong = next(k for k in ("input", "output") if not isinstance(entry.get(k), str))
-            what = "is not a text" if wrong in entry else "is missing"
-            raise InputError(
-                f"{path}: item {index}: {wrong} {what}. Give MLCommons' cnn_eval.json."
-            )
+            problem = "not a string" if wrong in entry else "missing"
+            raise InputError(f"{path}: item {index}: {wrong} is {problem}", hint=_CNN_HINT)
         case _:
-            raise InputError(f"{path}: item {index} is not an object. Give MLCommons' file.")
-
-
-def _file(dataset: Dataset) -> Path:
-    if dataset.path:
-        return Path(dataset.path).expanduser()
-    if dataset.kind is DatasetKind.NEWS:
-        return wheels.news_articles()
-    raise InputError(
-        f"data set {dataset.name} has no path. Give it in the site file, under datasets: "
-        f"{dataset.name}, or with --set dataset.path=FILE."
-    )
+            raise InputError(f"{path}: item {index}: expected an object", hint=_CNN_HINT)
 
 
 def _read(path: Path) -> bytes:
@@ -164,8 +147,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"{path}: can't be read: {error.strerror}. Correct the data set's path in the site "
-            "file, or put the file there."
+            f"cannot read {path}: {error.strerror}",
+            hint="copy the file there, or correct its path in the site's file",
         ) from None
 
 
@@ -173,8 +156,8 @@ def _tokenized(dataset: Dataset, path: Path, data: bytes, model_path: Path) -> S
     sha256 = hashlib.sha256(data).hexdigest()
     if dataset.sha256 and sha256 != dataset.sha256:
         raise InputError(
-            f"{path}: has sha256 {sha256}, and data set {dataset.name} has {dataset.sha256}. "
-            "Fetch the file again, or take dataset.sha256 out to run unofficially with this one."
+            f"{path} is not data set {dataset.name}: its sha256 is {sha256}, not {dataset.sha256}",
+            hint="""download it again, or run it unofficially: --set 'dataset.sha256=""'""",
         )
     tokenizer_file = model_path / "tokenizer.json"
     bos = _bos(model_path) if dataset.bos else None
@@ -205,44 +188,49 @@ def _items(dataset: Dataset, path: Path, data: bytes) -> list[Item]:
     items = read_news(path, data) if dataset.kind is DatasetKind.NEWS else read_cnn_eval(path, data)
     if len(items) < dataset.num_samples:
         raise InputError(
-            f"{path}: holds {len(items)} samples, and data set {dataset.name} has "
-            f"{dataset.num_samples}. Fetch the file again, or set dataset.num_samples lower to run "
-            "unofficially with what there is."
+            f"{path}: contains {quantity(len(items), 'samples')}; data set {dataset.name} has "
+            f"{dataset.num_samples}",
+            hint="download it again, or run it unofficially: "
+            f"--set dataset.num_samples={len(items)}",
         )
     items = items[: dataset.num_samples]
     for what in ("text", "reference"):
         empty = [i for i, item in enumerate(items) if not getattr(item, what).strip()]
         if empty:
             raise InputError(
-                f"{path}: the {what} of {len(empty)} of its samples is empty, of sample "
-                f"{empty[0]} (from 0) first. A run needs an article and a summary for each; mend "
-                "the file or fetch it again."
+                f"{path}: empty {what} in {quantity(len(empty), 'samples')}, the first at index "
+                f"{empty[0]}",
+                hint="download the file again",
             )
     return items
 
 
 def _bos(model_path: Path) -> int:
-    """The id that config.json names as ``bos_token_id``."""
+    """``bos_token_id`` of config.json."""
     file = model_path / "config.json"
     try:
         bos = json.loads(_read(file)).get("bos_token_id")
     except (ValueError, AttributeError):
         bos = None
     if not isinstance(bos, int):
-        raise InputError(f"{file}: names no bos_token_id, and the data set wants one (dataset.bos)")
+        raise InputError(
+            f"{file}: no bos_token_id, which dataset.bos requires", hint="--set dataset.bos=false"
+        )
     return bos
 
 
 class _Encoder:
-    """Text to token ids, by the model's tokenizer and nothing that a chat template adds."""
+    """Text to token ids with the model's tokenizer, without a chat template."""
 
     def __init__(self, tokenizer_file: Path, bos: int | None) -> None:
         from tokenizers import Tokenizer
 
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        except Exception as error:  # the library raises Exception itself
-            raise InputError(f"{tokenizer_file}: not a tokenizer: {error}") from None
+        except Exception as error:  # the library raises plain Exception
+            raise InputError(
+                f"invalid tokenizer {tokenizer_file}: {error}", hint="download the model again"
+            ) from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._bos = [] if bos is None else [bos]
@@ -258,30 +246,32 @@ class _Encoder:
 
 
 def _prompt(dataset: Dataset, path: Path, index: int, text: str, encode: _Encoder) -> list[int]:
-    """The token ids of a sample's prompt; its article is cut where the prompt is too long."""
+    """The token ids of a sample's prompt. The article of a prompt that is too long is truncated."""
     ids = encode(dataset.prompt.replace("{input}", text))
     while dataset.max_prompt_tokens and len(ids) > dataset.max_prompt_tokens:
         text = encode.cut(text, len(ids) - dataset.max_prompt_tokens)
         if not text:
             raise InputError(
                 f"{path}: sample {index}: dataset.max_prompt_tokens {dataset.max_prompt_tokens} "
-                "leaves no room for the article beside dataset.prompt"
+                "leaves no room for the article in dataset.prompt"
             )
         ids = encode(dataset.prompt.replace("{input}", text))
     return ids
 
 
 def _check_fit(plan: Plan, samples: Samples) -> None:
-    """Every prompt and its answer must fit the engine: vLLM would refuse or cut it."""
+    """Raise InputError unless every prompt and its answer fit the engine: vLLM would refuse or
+    truncate them."""
     room = plan.engine.max_model_len - plan.generation.max_tokens
     long = [i for i, prompt in enumerate(samples.prompts) if len(prompt) > room]
     if long:
         longest = max(len(samples.prompts[i]) for i in long)
         raise InputError(
-            f"data set {plan.dataset.name}: {len(long)} prompts (sample {long[0]} first) are "
-            f"longer than {room} tokens, what engine.max_model_len {plan.engine.max_model_len} "
-            f"leaves beside answers of {plan.generation.max_tokens}. The longest has {longest}: "
-            f"--set engine.max_model_len={longest + plan.generation.max_tokens}"
+            f"data set {plan.dataset.name}: {len(long)} prompts (sample {long[0]} first) are too "
+            f"long: the longest has {longest} tokens, and engine.max_model_len "
+            f"{plan.engine.max_model_len} minus generation.max_tokens {plan.generation.max_tokens} "
+            f"leaves {room}",
+            hint=f"--set engine.max_model_len={longest + plan.generation.max_tokens}",
         )
 
 
@@ -293,5 +283,5 @@ def _read_cache(path: Path) -> Samples | None:
 
 
 def _write_cache(path: Path, samples: Samples) -> None:
-    with contextlib.suppress(OSError):  # only slower the next time
+    with contextlib.suppress(OSError):  # without the cache it is only slower
         write_atomic(path, msgspec.msgpack.encode(samples))

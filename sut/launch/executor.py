@@ -1,4 +1,4 @@
-"""Hands a run to submitit: to Slurm, or to a process of this machine."""
+"""Submits a run through submitit: to Slurm, or to a process on this machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from sut.errors import InputError, SutError
 from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.rundir import RunDir
+from sut.units import quantity
 
-FOREVER_MIN = 60 * 24 * 365  # submitit's local executor ends a job after two minutes unless told
-ASK_SLURM_S = 2.0  # between two questions about one job
+FOREVER_MIN = 60 * 24 * 365  # by default, submitit's local executor ends a job after two minutes
+ASK_SLURM_S = 2.0  # between two queries of one job
 
 
 class Submitted(Protocol):
-    """A run that was handed over. ``log`` is what its first node says."""
+    """A submitted run. ``log`` is the output of its first node."""
 
     job_id: str
     log: Path
@@ -31,15 +32,16 @@ class Submitted(Protocol):
 
 
 def check(plan: Plan, submission: Submission) -> None:
-    """Raise InputError where this machine can't submit the plan so."""
+    """Raise InputError if this machine cannot submit the plan."""
     if plan.slurm is None and submission != Submission():
         raise InputError(
-            f"--begin and --dependency are Slurm's, and site {plan.site} has none. Leave them out"
+            f"--begin and --dependency need a Slurm site; site {plan.site} is a single machine",
+            hint="leave out --begin and --dependency",
         )
     if plan.slurm is not None and not slurm.is_here():
         raise InputError(
-            f"site {plan.site} is a Slurm cluster and this machine has no sbatch. "
-            "Type the command on its login node"
+            f"site {plan.site} is a Slurm cluster, but sbatch was not found on this machine",
+            hint="run the command on the cluster's login node, or use --site local",
         )
     if plan.slurm is None and plan.device is Device.CUDA:
         _check_gpus(_visible_gpus(), sum(node.gpus for node in plan.nodes))
@@ -74,7 +76,7 @@ class _SlurmJob:
         return state is not None and not state.alive
 
     def _ask(self) -> slurm.JobState | None:
-        """Slurm's last answer: where it does not answer, nothing has changed."""
+        """Slurm's last answer; an unanswered query changes nothing."""
         if time.monotonic() - self._asked >= ASK_SLURM_S:
             self._state = slurm.job_state(self.job_id) or self._state
             self._asked = time.monotonic()
@@ -89,19 +91,21 @@ def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
     executor.update_parameters(
         timeout_min=FOREVER_MIN,
         stderr_to_stdout=True,
-        # The job is not the terminal's: it outlives it, holds none of its pipes, and a Ctrl-C
-        # there reaches only who follows.
+        # The job outlives the terminal: it keeps no pipe of it open and ignores its Ctrl-C,
+        # which ends only the follower.
         setup=["trap '' INT HUP", f"exec </dev/null >>{log} 2>&1"],
         **_gpus(plan),
     )
     try:
         return executor.submit(host.launch, str(run_dir))
     except OSError as error:
-        raise SutError(f"{error.filename or run_dir}: {error.strerror}", code="submit") from None
+        raise SutError(
+            f"cannot start the run ({error.filename or run_dir}): {error.strerror}", code="submit"
+        ) from None
 
 
 def _gpus(plan: Plan) -> dict[str, Any]:
-    """submitit hides every GPU from a local job that asks for none."""
+    """submitit hides every GPU from a local job that requests none."""
     if plan.device is not Device.CUDA:
         return {}
     asked: dict[str, Any] = {"gpus_per_node": sum(node.gpus for node in plan.nodes)}
@@ -113,18 +117,19 @@ def _gpus(plan: Plan) -> dict[str, Any]:
 def _check_gpus(visible: list[str], count: int) -> None:
     if not all(gpu.isdigit() for gpu in visible):
         raise InputError(
-            f"CUDA_VISIBLE_DEVICES is {','.join(visible)}: name the GPUs by their numbers, as "
-            "nvidia-smi lists them"
+            f"CUDA_VISIBLE_DEVICES is not a list of GPU numbers: {','.join(visible)}",
+            hint="export CUDA_VISIBLE_DEVICES=0,1 (numbers as in nvidia-smi)",
         )
     if visible and len(visible) < count:
         raise InputError(
-            f"{count} GPUs are needed and CUDA_VISIBLE_DEVICES shows {len(visible)}. Show more, or "
-            "ask for fewer: --set site.num_replicas=..."
+            f"the run needs {quantity(count, 'GPUs')}, but CUDA_VISIBLE_DEVICES lists "
+            f"{len(visible)}",
+            hint="unset CUDA_VISIBLE_DEVICES, or run fewer replicas: --set site.num_replicas=1",
         )
 
 
 def _visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES says; empty where it is not set."""
+    """The GPUs in CUDA_VISIBLE_DEVICES; empty if it is not set."""
     return [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
 
 
@@ -138,17 +143,17 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
         with _own_environment():
             return executor.submit(host.launch, str(run_dir))
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise SutError(
-            f"Slurm did not take the job: {said}\nWhat it was asked is in {run_dir.slurm}; the "
-            "options come from the site's file, under slurm:",
+            f"Slurm refused the job ({run_dir.slurm}): {reason}",
+            hint=f"correct slurm: in the file of site {plan.site}",
             code="submit",
         ) from None
 
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """Inside, nothing of this shell's Slurm settings, or of a job it is in, reaches a new job."""
+    """Hide the Slurm settings of this shell, and of a job it runs in, from a new job."""
     kept = dict(os.environ)
     for name in kept:
         if name.startswith(("SBATCH_", "SRUN_")) or (

@@ -1,16 +1,22 @@
-"""Options that several commands share, and where runs are kept."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from sut.command import Parser
+
+DEFAULT_BENCHMARK = "smollm2-135m-news"
 
 _SHARED: dict[str, dict[str, Any]] = {
     "config": {
         "metavar": "NAME|FILE",
         "help": "benchmark or campaign: a name in configs/ or a YAML file "
-        "(default: smollm2-135m-news)",
+        f"(default: {DEFAULT_BENCHMARK})",
     },
     "site": {
         "metavar": "NAME|FILE",
@@ -20,8 +26,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "root": {"type": Path, "metavar": "DIR", "help": "folder that contains the runs"},
     "nodes": {
         "metavar": "N|NAMES|all",
-        "help": "nodes of the site: a number, comma-separated names, or all (default: one). One "
-        "LoadGen drives a replica on every GPU of them",
+        "help": "nodes of the site: a number, names separated by commas, or all (default: one); "
+        "one LoadGen drives a replica on every GPU",
     },
     "set": {
         "action": "append",
@@ -32,20 +38,33 @@ _SHARED: dict[str, dict[str, Any]] = {
     "json": {"action": "store_true", "help": "print JSON"},
 }
 
+_KINDS = {"config": ("benchmarks", "campaigns"), "site": ("sites",)}  # what a shell completes
+
 
 def shared(*names: str) -> argparse.ArgumentParser:
-    """A parent parser with the options called ``names``; of --site and --root only one may be
-    given."""
-    parent = argparse.ArgumentParser(add_help=False)
+    """A parent parser with these options; --site and --root exclude each other."""
+    parent = Parser(add_help=False)
     where = parent.add_mutually_exclusive_group() if "root" in names else parent
     for name in names:
-        group = where if name in ("site", "root") else parent
-        group.add_argument(f"--{name}", **_SHARED[name])
+        add(where if name in ("site", "root") else parent, name)
     return parent
 
 
+def add(group: argparse._ActionsContainer, name: str, **changes: Any) -> None:
+    """Add one shared option, changed where a command differs, e.g. in its default."""
+    option: Any = group.add_argument(f"--{name}", **{**_SHARED[name], **changes})
+    if name in _KINDS:
+        option.completer = functools.partial(_complete, _KINDS[name])  # read by argcomplete
+
+
+def _complete(kinds: Sequence[str], prefix: str, **_: object) -> list[str]:
+    from sut.plan import config
+
+    return [name for kind in kinds for name in config.names(kind) if name.startswith(prefix)]
+
+
 def run_root(arguments: argparse.Namespace) -> Path:
-    """The folder that holds the runs, which need not exist. Raises InputError."""
+    """The folder that contains the runs; it need not exist. Raises InputError."""
     if arguments.root is not None:
         return Path(arguments.root).expanduser().absolute()
     # Imported here: the YAML checks take longer to import than to run.

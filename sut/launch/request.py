@@ -9,7 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from sut.launch import default_site, options
+from sut.command import Parser
+from sut.launch import default_site
+from sut.launch.options import DEFAULT_BENCHMARK, shared
 from sut.plan import config, fit
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode, Plan
@@ -18,9 +20,9 @@ from sut.values import Struct
 
 
 class RunRequest(Struct, frozen=True, kw_only=True):
-    """One run, as it is asked for. ``site`` may be empty: the one this machine belongs to."""
+    """One run, as the user asks for it. An empty ``site`` means the default one."""
 
-    benchmark: str = "smollm2-135m-news"
+    benchmark: str = DEFAULT_BENCHMARK
     site: str = ""
     nodes: str = ""
     scenario: Scenario = Scenario.SERVER
@@ -30,56 +32,57 @@ class RunRequest(Struct, frozen=True, kw_only=True):
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sut.submit",
-        description="Run MLPerf Inference's LoadGen against vLLM and judge what comes out.",
-        epilog="exit codes: 0 VALID, 1 INVALID or a gate failed, 2 bad input, 3 the run failed",
-        parents=[options.shared("config", "site", "nodes", "set")],
+        description="Run LoadGen against vLLM and judge the result.",
+        epilog="exit codes: 0 VALID, 1 INVALID or an accuracy gate failed, 2 bad input, 3 the run "
+        "failed",
+        parents=[shared("config", "site", "nodes", "set")],
     )
-    unsaid = RunRequest()
+    defaults = RunRequest()
     for name, kind, default, text in (
-        ("scenario", Scenario, unsaid.scenario, "the load that is offered"),
+        ("scenario", Scenario, defaults.scenario, "LoadGen's scenario"),
+        ("mode", Mode, defaults.mode, "which tests to run; all: each that applies"),
         (
-            "mode",
-            Mode,
-            unsaid.mode,
-            "what is measured; all: each that applies, on one engine start",
+            "preset",
+            Preset,
+            defaults.preset,
+            "quick: ten samples, INVALID; smoke: the least that can be VALID; official: "
+            "mlperf.conf's settings",
         ),
-        ("preset", Preset, unsaid.preset, "quick: ten samples; smoke: the least that is VALID"),
     ):
         parser.add_argument(
             f"--{name}",
             type=str.lower,
-            # A look at the nodes alone is sut.doctor's.
-            choices=[each.value for each in kind if each is not Mode.PREFLIGHT],
+            choices=[each.value for each in kind if each is not Mode.PREFLIGHT],  # sut.doctor's
             help=f"{text} (default: {default})",
         )
     parser.add_argument(
-        "--again", metavar="RUN_DIR", help="the plan of this run once more; says what has changed"
+        "--again", metavar="RUN_DIR", help="run the plan of this run again; print what has changed"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
     parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="follow the run to its end, or return at once (default: return, on a Slurm cluster; "
-        "follow, elsewhere)",
+        help="follow the run to its end, or return at once (default: follow, but return on a "
+        "Slurm cluster)",
     )
     parser.add_argument(
-        "--begin", default="", metavar="TIME", help="not before, as sbatch takes it: 02:00"
+        "--begin", default="", metavar="TIME", help="earliest start, as in sbatch: 02:00"
     )
     parser.add_argument(
         "--dependency",
         default="",
         metavar="WHAT",
-        help="as sbatch takes it: singleton, afterany:JOBID",
+        help="as in sbatch: singleton, afterany:JOBID",
     )
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def request_of(arguments: argparse.Namespace) -> RunRequest:
-    """What the options ask for, and what holds where they don't say."""
-    said = {
+    """The options that were given, and the defaults of the others."""
+    given = {
         "benchmark": arguments.config,
         "site": arguments.site,
         "nodes": arguments.nodes,
@@ -88,11 +91,11 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "preset": arguments.preset,
         "sets": arguments.set,
     }
-    return msgspec.convert({k: v for k, v in said.items() if v is not None}, RunRequest)
+    return msgspec.convert({k: v for k, v in given.items() if v is not None}, RunRequest)
 
 
 def make_plan(request: RunRequest) -> tuple[Plan, Path]:
-    """The plan, and the folder its run goes into. Raises InputError."""
+    """The plan, and the folder for its run directory. Raises InputError."""
     where = request.site or default_site.default()
     benchmark, site = config.load(request.benchmark, where, request.sets)
     model = site.models.get(benchmark.model.name, "")

@@ -1,20 +1,22 @@
-"""What a run ran on: hardware, system, packages and the state of the checkout.
+"""What a run ran on: hardware, operating system, packages and the state of the checkout.
 
-Nothing here fails: what can't be found out is None.
+Nothing here raises: a value that cannot be found out is None.
 """
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from sut.machine import nvml
 from sut.values import Struct
 
 PACKAGES = (
@@ -30,9 +32,9 @@ PACKAGES = (
     "rouge-score",
     "nltk",
 )
-IMAGE_LABELS = "/.singularity.d/labels.json"
+IMAGE_LABELS = Path("/.singularity.d/labels.json")
+COMMAND_S = 10  # a program or a driver that takes longer is given up
 _REVISION = re.compile("([0-9a-f]{40,64})(-dirty)?")
-_GPU_FIELDS = ("name", "uuid", "memory.total", "driver_version")
 
 
 class Gpu(Struct, frozen=True, kw_only=True):
@@ -42,7 +44,7 @@ class Gpu(Struct, frozen=True, kw_only=True):
 
 
 class Git(Struct, frozen=True, kw_only=True):
-    """The checkout the package runs from; ``dirty`` when files differ from the commit."""
+    """The checkout that the package runs from. ``dirty``: files differ from the commit."""
 
     commit: str
     dirty: bool
@@ -54,35 +56,38 @@ class Environment(Struct, frozen=True, kw_only=True):
     num_sockets: int | None
     num_cores: int | None  # physical
     num_cpus: int | None  # logical, of the machine
-    num_usable_cpus: int | None  # logical, that this process may run on
+    num_usable_cpus: int | None  # logical, that this process may use
     memory_gib: float | None
     gpus: tuple[Gpu, ...]
     gpu_driver: str | None
     os: str | None
     kernel: str
     python: str
-    loadgen: str | None  # the version linked into the core
-    packages: dict[str, str]  # those that are installed
+    loadgen: str | None  # version linked into sut._core
+    packages: dict[str, str]  # versions of those that are installed
     git: Git | None
     container: str | None  # the Apptainer image
     image_sha256: str | None = None  # of that image's file
 
 
 def collect(image_sha256: str | None = None) -> Environment:
-    """Look at this machine and this process."""
-    sockets, cores = _topology(_read("/proc/cpuinfo"))
+    """The environment of this machine and this process."""
+    import psutil  # the login node reads records and has no psutil
+
+    cpu = lscpu(_output(["lscpu", "--json"]) or "")
+    sockets = cpu.get("Socket(s):", "")
     gpus, driver = _gpus()
     return Environment(
         hostname=platform.node(),
-        cpu_model=_field(_read("/proc/cpuinfo"), "model name") or platform.processor() or None,
-        num_sockets=sockets,
-        num_cores=cores,
-        num_cpus=os.cpu_count(),
+        cpu_model=cpu.get("Model name:") or platform.processor() or None,
+        num_sockets=int(sockets) if sockets.isdecimal() else None,
+        num_cores=psutil.cpu_count(logical=False),
+        num_cpus=psutil.cpu_count(),
         num_usable_cpus=len(os.sched_getaffinity(0)),
-        memory_gib=_memory_gib(_field(_read("/proc/meminfo"), "MemTotal")),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
         gpus=gpus,
         gpu_driver=driver,
-        os=_os_name(_read("/etc/os-release")),
+        os=_os_name(),
         kernel=platform.release(),
         python=platform.python_version(),
         loadgen=_loadgen_version(),
@@ -91,6 +96,58 @@ def collect(image_sha256: str | None = None) -> Environment:
         container=os.environ.get("APPTAINER_CONTAINER") or None,
         image_sha256=image_sha256,
     )
+
+
+def lscpu(text: str) -> dict[str, str]:
+    """The fields of ``lscpu --json``; newer versions nest them. Empty for anything else."""
+    try:
+        return dict(_fields(json.loads(text)["lscpu"]))
+    except (ValueError, LookupError, TypeError):
+        return {}
+
+
+def _fields(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for entry in entries:
+        yield entry["field"], str(entry["data"] or "")
+        yield from _fields(entry.get("children", ()))
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], str | None]:
+    """Every GPU that NVML lists, and the driver's version. Read on a thread: a driver may hang."""
+    found: list[tuple[tuple[Gpu, ...], str | None]] = []
+    thread = threading.Thread(target=lambda: found.append(_read_gpus()), daemon=True)
+    thread.start()
+    thread.join(COMMAND_S)
+    return found[0] if found else ((), None)
+
+
+def _read_gpus() -> tuple[tuple[Gpu, ...], str | None]:
+    with nvml.opened() as found:
+        return tuple(_gpu(each) for each in found.gpus), found.driver if found.gpus else None
+
+
+def _gpu(gpu: nvml.Gpu) -> Gpu:
+    memory = gpu.query("MemoryInfo")
+    return Gpu(
+        name=str(gpu.query("Name")),
+        uuid=str(gpu.query("UUID")),
+        memory_mib=memory and memory.total // 2**20,
+    )
+
+
+def _os_name() -> str | None:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"] or None
+    except OSError:
+        return None
+
+
+def _loadgen_version() -> str | None:
+    try:
+        from sut import _core
+    except ImportError:
+        return None
+    return _core.LOADGEN_VERSION
 
 
 def _versions(names: Sequence[str]) -> dict[str, str]:
@@ -103,36 +160,15 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
     return versions
 
 
-def _loadgen_version() -> str | None:
-    try:
-        from sut import _core
-    except ImportError:
-        return None
-    return _core.LOADGEN_VERSION
-
-
-def _gpus() -> tuple[tuple[Gpu, ...], str | None]:
-    query = ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
-    return parse_gpus(_output(query) or "")
-
-
-def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
-    """The GPUs and their driver in nvidia-smi's CSV answer; a field may be ``[N/A]``."""
-    rows = [row for row in csv.reader(text.splitlines(), skipinitialspace=True) if row]
-    whole = [row for row in rows if len(row) == len(_GPU_FIELDS)]
-    gpus = tuple(
-        Gpu(name=name, uuid=uuid, memory_mib=int(memory) if memory.isdecimal() else None)
-        for name, uuid, memory, _ in whole
-    )
-    return gpus, whole[0][3] if whole else None
-
-
 def git() -> Git | None:
-    """The checkout that this package's own folder is, or the one that the image was built from; an
-    installed package inside some other repository says nothing about this one."""
+    """The commit of the checkout that contains this package, or of the one that its image was
+    built from. A package installed inside some other repository has none."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return git_of_image(_read(IMAGE_LABELS))
+        try:
+            return git_of_image(IMAGE_LABELS.read_text(errors="replace"))
+        except OSError:
+            return None
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
     status = _output(["git", "-C", str(root), "status", "--porcelain"])
     if commit is None or status is None:
@@ -141,7 +177,7 @@ def git() -> Git | None:
 
 
 def git_of_image(labels: str) -> Git | None:
-    """What the labels of an Apptainer image, as JSON, tell of its source."""
+    """The source of an Apptainer image by its labels, a JSON object."""
     try:
         revision = json.loads(labels)["org.opencontainers.image.revision"]
     except (ValueError, LookupError, TypeError):
@@ -150,51 +186,17 @@ def git_of_image(labels: str) -> Git | None:
     return Git(commit=found[1], dirty=bool(found[2])) if found else None
 
 
-def _topology(cpuinfo: str) -> tuple[int | None, int | None]:
-    """Sockets and physical cores; None where the kernel does not tell (inside some VMs)."""
-    sockets, cores = set(), set()
-    socket = ""
-    for line in cpuinfo.splitlines():
-        key, _, value = (part.strip() for part in line.partition(":"))
-        if key == "physical id":
-            socket = value
-            sockets.add(socket)
-        elif key == "core id":
-            cores.add((socket, value))
-    return len(sockets) or None, len(cores) or None
-
-
-def _memory_gib(total: str | None) -> float | None:
-    kib, _, unit = (total or "").partition(" ")
-    return round(int(kib) / 2**20, 1) if kib.isdecimal() and unit == "kB" else None
-
-
-def _os_name(os_release: str) -> str | None:
-    for line in os_release.splitlines():
-        key, _, value = line.partition("=")
-        if key == "PRETTY_NAME":
-            return value.strip('"') or None
-    return None
-
-
-def _field(text: str, name: str) -> str | None:
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip() or None
-    return None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
 def _output(command: Sequence[str]) -> str | None:
+    """The program's output in English; None where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

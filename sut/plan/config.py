@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -20,9 +21,11 @@ from sut.plan.plan import Mode
 from sut.plan.site import Site
 from sut.values import Struct
 
+_T = TypeVar("_T", bound=Struct)
+
 
 class CampaignRun(Struct, frozen=True, kw_only=True):
-    """One place of a campaign: some nodes, under one LoadGen."""
+    """The nodes of one run of a campaign, under one LoadGen."""
 
     name: str
     nodes: str  # as --nodes takes it
@@ -30,7 +33,7 @@ class CampaignRun(Struct, frozen=True, kw_only=True):
 
 
 class Campaign(Struct, frozen=True, kw_only=True):
-    """Runs that are to be compared: every run in every scenario."""
+    """Runs to compare: each of ``runs`` in each of ``scenarios``."""
 
     name: str
     description: str = ""
@@ -47,98 +50,82 @@ class Campaign(Struct, frozen=True, kw_only=True):
 
 
 def load_campaign(name: str) -> Campaign | None:
-    """The campaign of this name, or in this file; None where it is no campaign.
-
-    Raises InputError for one with mistakes.
-    """
+    """The campaign by name or file; None for a benchmark. Raises InputError that lists every
+    error in it."""
     if not _is_path(name) and (name in _known("benchmarks") or name not in _known("campaigns")):
         return None
     path = find("campaigns", name)
-    document = read(path)
-    if "runs" not in document and _is_path(name):
-        return None  # a benchmark's file
-    if mistakes := check(document, Campaign, path):
-        raise InputError("\n".join(mistakes))
-    return convert(document, Campaign)
+    if _is_path(name) and "runs" not in read(path):
+        return None
+    return _read(path, Campaign)
 
 
 def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark, Site]:
     """The benchmark and the site by name or file, changed by ``sets`` (``engine.dtype=float32``,
-    ``site.run_root=/x``). Raises InputError that lists every mistake in both."""
+    ``site.run_root=/x``). Raises InputError that lists every error in both."""
     benchmark_file, site_file = find("benchmarks", benchmark), find("sites", site)
     benchmark_document, site_document = read(benchmark_file), read(site_file)
     for change in sets:
         apply(change, benchmark_document, site_document)
-    mistakes = _as_typed(check(benchmark_document, Benchmark, benchmark_file), "", sets)
-    mistakes += _as_typed(check(site_document, Site, site_file), "site.", sets)
-    if mistakes:
-        raise InputError("\n".join(mistakes))
+    errors = check(benchmark_document, Benchmark, benchmark_file, sets)
+    errors += check(site_document, Site, site_file, sets, "site")
+    errors.raise_all()
     loaded = convert(benchmark_document, Benchmark)
     if benchmark_file.resolve().parent not in _own_folders("benchmarks"):
         loaded = msgspec.structs.replace(loaded, official=False)  # a copy may differ
-    return loaded, _with_whole_paths(convert(site_document, Site))
+    return loaded, _with_absolute_paths(convert(site_document, Site))
 
 
-def _as_typed(mistakes: Sequence[str], prefix: str, sets: Sequence[str]) -> list[str]:
-    """A mistake of a key that the command line sets, where the keys of this document have the
-    prefix, is the command line's and not the file's."""
-    typed = {change.partition("=")[0].strip(): change for change in sets}
-
-    def told(mistake: str) -> str:
-        for key, change in typed.items():
-            _, found, text = mistake.partition(f": {key.removeprefix(prefix)}: ")
-            if found and key.startswith(prefix):
-                return f"--set {change}: {text}"
-        return mistake
-
-    return [told(mistake) for mistake in mistakes]
+def load_site(name: str) -> Site:
+    """The site by name or file. Raises InputError that lists every error in it."""
+    return _with_absolute_paths(_read(find("sites", name), Site))
 
 
-def _with_whole_paths(site: Site) -> Site:
-    """The same site, its paths without ``~`` and absolute: they are read on other machines and
+def sites() -> dict[str, Site]:
+    """Every site under ``configs/`` that has no errors, by name."""
+    found = {}
+    for path in _known("sites").values():
+        with contextlib.suppress(InputError):
+            found[path.stem] = _with_absolute_paths(_read(path, Site))
+    return found
+
+
+def names(kind: str) -> list[str]:
+    """The names of all ``benchmarks``, ``campaigns`` or ``sites`` under ``configs/``."""
+    return sorted(_known(kind))
+
+
+def _read(path: Path, kind: type[_T]) -> _T:
+    document = read(path)
+    check(document, kind, path).raise_all()
+    return convert(document, kind)
+
+
+def _with_absolute_paths(site: Site) -> Site:
+    """The same site with absolute paths and without ``~``: other machines read them, and they are
     bound into containers."""
 
-    def whole(path: str) -> str:
+    def absolute(path: str) -> str:
         return str(Path(path).expanduser().absolute()) if path else ""
 
     container = site.container and msgspec.structs.replace(
         site.container,
-        image=whole(site.container.image),
-        binds=tuple(map(whole, site.container.binds)),
-        node_cache=whole(site.container.node_cache),
+        image=absolute(site.container.image),
+        binds=tuple(map(absolute, site.container.binds)),
+        node_cache=absolute(site.container.node_cache),
     )
     return msgspec.structs.replace(
         site,
-        run_root=whole(site.run_root),
-        cache=whole(site.cache),
-        models={name: whole(path) for name, path in site.models.items()},
-        datasets={name: whole(path) for name, path in site.datasets.items()},
+        run_root=absolute(site.run_root),
+        cache=absolute(site.cache),
+        models={name: absolute(path) for name, path in site.models.items()},
+        datasets={name: absolute(path) for name, path in site.datasets.items()},
         container=container,
     )
 
 
-def load_site(name: str) -> Site:
-    """The site by name or file. Raises InputError that lists every mistake in it."""
-    file = find("sites", name)
-    document = read(file)
-    if mistakes := check(document, Site, file):
-        raise InputError("\n".join(mistakes))
-    return _with_whole_paths(convert(document, Site))
-
-
-def sites() -> dict[str, Site]:
-    """Every site that has a name here and is without mistakes."""
-    found = {}
-    for path in _known("sites").values():
-        with contextlib.suppress(InputError):
-            document = read(path)
-            if not check(document, Site, path):
-                found[path.stem] = _with_whole_paths(convert(document, Site))
-    return found
-
-
 def find(kind: str, name: str) -> Path:
-    """The file of a benchmark, a site or a campaign: a path as it is, a name under ``configs/``."""
+    """The file of a benchmark, a site or a campaign, by path or by its name under ``configs/``."""
     if _is_path(name):
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file")
@@ -147,17 +134,16 @@ def find(kind: str, name: str) -> Path:
     if name not in known:
         # --config takes both.
         campaigns = _known("campaigns") if kind == "benchmarks" else {}
-        also = f", and campaigns {', '.join(sorted(campaigns))}" if campaigns else ""
-        near = nearest(name, [*known, *campaigns])
+        also = f"; campaigns: {', '.join(sorted(campaigns))}" if campaigns else ""
         raise InputError(
-            f"no {kind.removesuffix('s')} is called '{name}'{near}. "
-            f"There are {', '.join(sorted(known)) or 'none'}{also}; or give a .yaml file."
+            f"unknown {kind.removesuffix('s')} '{name}'{nearest(name, [*known, *campaigns])}",
+            hint=f"give a .yaml file, or one of these {kind}: {', '.join(sorted(known))}{also}",
         )
     return known[name]
 
 
 def shipped(kind: str, name: str) -> Path:
-    """Our own file of this name, whatever lies under the current folder."""
+    """The file of this name that comes with this project, never one under the current folder."""
     found = (folder / f"{name}.yaml" for folder in _own_folders(kind))
     return next(path for path in found if path.is_file())
 
@@ -167,7 +153,7 @@ def _is_path(name: str) -> bool:
 
 
 def _known(kind: str) -> dict[str, Path]:
-    """Files by name; one under the current folder comes before one of ours."""
+    """Files by name; those under the current folder have precedence over the shipped ones."""
     return {path.stem: path for folder in reversed(_folders(kind)) for path in _files(folder)}
 
 
@@ -176,7 +162,7 @@ def _folders(kind: str) -> list[Path]:
 
 
 def _own_folders(kind: str) -> list[Path]:
-    """Beside the package (a checkout), and inside it (installed)."""
+    """Next to the package (in a checkout), and inside it (installed)."""
     package = Path(__file__).resolve().parent.parent
     return [root / "configs" / kind for root in (package.parent, package)]
 

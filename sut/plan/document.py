@@ -1,4 +1,4 @@
-"""A YAML document: read, changed by ``--set``, and checked with every mistake at once."""
+"""A YAML document: read, changed by ``--set``, checked against the schema of its struct."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import jsonschema
 import msgspec
 import yaml
 
-from sut.errors import InputError
+from sut.errors import Errors, InputError
 from sut.values import Struct
 
 Document = dict[str, Any]
 
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
+_BOUNDS = {"exclusiveMinimum": "greater than", "minimum": "at least", "maximum": "at most"}
 _T = TypeVar("_T", bound=Struct)
 
 
@@ -27,50 +28,55 @@ def read(path: Path) -> Document:
     try:
         document = yaml.load(path.read_text(), _Loader)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}:{line}: invalid YAML: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise InputError(f"{path}: holds no keys")
+        raise InputError(f"{path}: expected a YAML mapping")
     return document
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, where a key that stands twice is an error."""
+    """The safe subset of YAML; keys must be unique strings."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag != "tag:yaml.org,2002:str" and key_node.value != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value} is no word: quote it", key_node.start_mark
-                )
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key_node.value}' stands twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str" and key.value != "<<":
+                raise _invalid_key(key, f"key {key.value} is not a string; quote it")
+            if key.value in seen:
+                raise _invalid_key(key, f"duplicate key '{key.value}'")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+def _invalid_key(key: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+
+
 def apply(change: str, benchmark: Document, site: Document) -> None:
-    """Carry out one ``--set key=value`` on the documents. The value is read as YAML."""
+    """Apply one ``--set key=value`` to the documents. The value is YAML. Raises InputError."""
     path, equals, text = change.partition("=")
-    keys = [quoted or plain for quoted, plain in _KEYS.findall(path.strip())]
-    if not equals or not keys or not _PATH.fullmatch(path.strip()):
+    keys = keys_of(change)
+    if not equals or not _PATH.fullmatch(path.strip()):
         raise InputError(
-            f"--set {change}: give key=value, e.g. engine.max_num_seqs=16; a key with a dot in it "
-            'in quotes: site.models."a.b"=/path'
+            f"--set {change}: expected key=value",
+            hint="--set engine.max_num_seqs=16; quote a key that contains a dot: "
+            """--set 'site.models."a.b"=/path'""",
         )
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise InputError(f"--set {change}: the value is not YAML") from None
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise InputError(f"--set {change}: the value is invalid YAML: {problem}") from None
     document = benchmark
     if keys[0] == "site" and len(keys) > 1:
         document, keys = site, keys[1:]
     if keys[0] == "scenarios" and len(keys) == 3:
-        # Said on the command line, so it holds whatever the preset says.
+        # The command line has precedence over the preset.
         presets = benchmark.get("presets")
         for preset in presets.values() if isinstance(presets, dict) else ():
             if isinstance(preset, dict) and isinstance(preset.get(keys[1]), dict):
@@ -82,56 +88,85 @@ def apply(change: str, benchmark: Document, site: Document) -> None:
     document[keys[-1]] = value
 
 
-def check(document: Document, kind: type[Struct], file: Path) -> list[str]:
-    """Every mistake in a document, one line each: file, line, key, what is wrong."""
+def keys_of(change: str) -> list[str]:
+    """The keys of a ``--set key=value``, outermost first."""
+    path = change.partition("=")[0].strip()
+    return [quoted or plain for quoted, plain in _KEYS.findall(path)]
+
+
+def check(
+    document: Document, kind: type[Struct], file: Path, changes: Sequence[str] = (), root: str = ""
+) -> Errors:
+    """Every error in a document that was read from ``file`` and changed by ``changes``, each with
+    its location: the file and line, or the ``--set`` option that set the key.
+
+    ``root`` is the first key of those ``changes`` that apply to this document.
+    """
     validator = jsonschema.Draft202012Validator(msgspec.json.schema(kind))
-    root = yaml.compose(file.read_text(), yaml.SafeLoader) if file.is_file() else None
-    mistakes = []
+    tree = yaml.compose(file.read_text(), yaml.SafeLoader) if file.is_file() else None
+    errors = set()
     for error in validator.iter_errors(document):
-        for path, text in _explain(error):
-            key = ".".join(map(str, path))
-            mistakes.append(f"{file}:{_line(root, path)}: {key + ': ' if key else ''}{text}")
-    return sorted(mistakes)
+        for path, problem in _explain(error):
+            full = [root, *path] if root else path
+            line = _line(tree, path)
+            where = _change_of(full, changes) or f"{file}:{line}" + _key(path)
+            errors.add((line, f"{where}: {problem}"))
+    return Errors(InputError(text) for _, text in sorted(errors))
+
+
+def _change_of(path: Sequence[str | int], changes: Sequence[str]) -> str:
+    """The ``--set`` option that set the value at ``path``, and the key in it; empty if none did."""
+    for change in changes:
+        keys = keys_of(change)
+        if path[: len(keys)] == keys:
+            return f"--set {change}{_key(path[len(keys) :])}"
+    return ""
+
+
+def _key(path: Sequence[str | int]) -> str:
+    return f": {'.'.join(map(str, path))}" if path else ""
 
 
 def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int], str]]:
-    """What a schema error means to who wrote the file."""
+    """The keys and the problem of each error behind a schema error."""
     path = list(error.absolute_path)
-    value: Any = error.validator_value  # what the schema says
+    value: Any = error.validator_value  # from the schema
     schema: Any = error.schema
-    if error.validator == "anyOf" and error.context:
-        # "this or nothing": say what is wrong with this.
-        branches = [e for e in error.context if e.validator_value != "null"]
-        for inner in branches:
-            yield from _explain(inner)
-    elif error.validator == "additionalProperties":
-        known = schema.get("properties", {})
-        instance: Any = error.instance
-        for key in sorted(set(instance) - set(known)):
-            yield [*path, key], f"unknown key{nearest(key, known)}"
-    elif error.validator == "required":
-        instance = error.instance
-        missing = [key for key in value if key not in instance]
-        yield path, f"misses {', '.join(missing)}"
-    elif error.validator == "enum":
-        near = nearest(str(error.instance), value)
-        yield path, f"'{error.instance}' is not one of {', '.join(map(str, value))}{near}"
-    elif error.validator == "pattern":
-        yield path, f"'{error.instance}' does not fit {value}"
-    elif error.validator == "type":
-        yield path, f"{error.instance!r} is not of type {value}"
-    else:
-        yield path, error.message
+    instance: Any = error.instance
+    match error.validator:
+        case "anyOf" if error.context:
+            # "a value or null": explain what is wrong with the value.
+            for inner in error.context:
+                if inner.validator_value != "null":
+                    yield from _explain(inner)
+        case "additionalProperties":
+            known = schema.get("properties", {})
+            for key in sorted(set(instance) - set(known)):
+                yield [*path, key], f"unknown key{nearest(key, known)}"
+        case "required":
+            missing = [key for key in value if key not in instance]
+            yield path, f"missing required keys: {', '.join(missing)}"
+        case "enum":
+            near = nearest(str(instance), value)
+            yield path, f"'{instance}' is not one of {', '.join(map(str, value))}{near}"
+        case "pattern":
+            yield path, f"'{instance}' does not match {value}"
+        case "type":
+            yield path, f"{instance!r} is not of type {value}"
+        case "exclusiveMinimum" | "minimum" | "maximum":
+            yield path, f"{instance} is not {_BOUNDS[str(error.validator)]} {value}"
+        case _:
+            yield path, error.message
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` where something known is near, else nothing."""
+    """`` (did you mean 'x'?)`` if ``word`` resembles a known one, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int:
-    """The line of the deepest part of ``path`` that stands in the file."""
+    """The line of the deepest part of ``path`` that is in the file."""
     line, node = 1, root
     for key in path:
         if isinstance(node, yaml.MappingNode):
@@ -149,8 +184,8 @@ def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int:
 
 
 def convert(document: Document, kind: type[_T]) -> _T:
-    """The value that a checked document holds. Raises InputError."""
+    """The value of a checked document. Raises InputError."""
     try:
         return msgspec.convert(document, kind)
-    except msgspec.ValidationError as error:  # what the schema can't say
+    except msgspec.ValidationError as error:  # what a JSON Schema cannot express
         raise InputError(f"{document.get('name', kind.__name__)}: {error}") from None

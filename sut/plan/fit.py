@@ -1,6 +1,6 @@
 """Whether a run fits: its model into the GPUs' memory, its time into the wall limit. Pure.
 
-Everything here is an estimate made before anything starts; LoadGen and vLLM have the last word.
+Everything here is estimated before a run starts; LoadGen and vLLM decide.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sut.errors import Errors
 from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
 from sut.plan.plan import Mode
 from sut.plan.site import Device, Site, SiteNode
+from sut.units import quantity
 from sut.values import Struct
 
-GPU_MEMORY_UTILIZATION = 0.92  # vLLM's own share of a GPU
+GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory
 GIB = 2**30
-SLACK = 1.3  # measured time over predicted time
+SLACK = 1.3  # wall time over predicted time
 
-# mlperf.conf's, for what a plan leaves to it.
+# mlperf.conf's values, for settings that a plan leaves out.
 OFFICIAL_DURATION_S = 600.0
 OFFLINE_MARGIN = 1.1
 OFFICIAL_SINGLE_STREAM_QUERIES = 5_000
@@ -28,7 +30,7 @@ COMPLIANCE_QUERIES = 100  # TEST06's
 
 
 class ModelSize(Struct, frozen=True, kw_only=True):
-    """What of a model decides whether it fits."""
+    """What decides whether a model fits."""
 
     weights_gib: float
     kv_bytes_per_token: int
@@ -37,7 +39,7 @@ class ModelSize(Struct, frozen=True, kw_only=True):
 
 
 def model_size(path: Path) -> ModelSize | None:
-    """Read from a model folder in Hugging Face's layout; None where it can't be."""
+    """The size of a model folder in Hugging Face's layout; None if it cannot be read."""
     try:
         config = json.loads((path / "config.json").read_bytes())
         weights = sum(file.stat().st_size for file in path.glob("*.safetensors"))
@@ -48,7 +50,7 @@ def model_size(path: Path) -> ModelSize | None:
         return None
     if weights == 0:
         return None
-    two_bytes = 2  # a value of the KV cache, in 16 bits
+    two_bytes = 2  # each value of the KV cache has 16 bits
     return ModelSize(
         weights_gib=weights / GIB,
         kv_bytes_per_token=2 * layers * kv_heads * head_dim * two_bytes,
@@ -58,7 +60,7 @@ def model_size(path: Path) -> ModelSize | None:
 
 
 def utilization(extra_args: Sequence[str]) -> float:
-    """The share of a GPU's memory that vLLM will take, given what is passed to it."""
+    """The share of a GPU's memory that vLLM takes with these arguments."""
     words = [word for arg in extra_args for word in arg.split("=", 1)]
     with contextlib.suppress(ValueError, IndexError):
         return float(words[words.index("--gpu-memory-utilization") + 1])
@@ -66,19 +68,20 @@ def utilization(extra_args: Sequence[str]) -> float:
 
 
 def check_model(
-    size: ModelSize, engine: Engine, site: Site, nodes: Iterable[SiteNode], mistakes: list[str]
+    size: ModelSize, engine: Engine, site: Site, nodes: Iterable[SiteNode], errors: Errors
 ) -> None:
-    """Add to ``mistakes`` why the model can't be run as the engine says on these nodes."""
+    """Add to ``errors`` what prevents this engine from running the model on these nodes."""
     tp, pp = engine.tensor_parallel_size, engine.pipeline_parallel_size
     if size.num_heads % tp != 0:
         fitting = [n for n in range(1, size.num_heads + 1) if size.num_heads % n == 0]
-        mistakes.append(
+        errors.add(
             f"engine.tensor_parallel_size {tp} does not divide the model's {size.num_heads} "
-            f"attention heads. These do: {', '.join(map(str, fitting))}"
+            "attention heads",
+            hint=f"--set engine.tensor_parallel_size=N with N in {', '.join(map(str, fitting))}",
         )
     if pp > size.num_layers:
-        mistakes.append(
-            f"engine.pipeline_parallel_size {pp} is more than the model's {size.num_layers} layers"
+        errors.add(
+            f"engine.pipeline_parallel_size {pp} exceeds the model's {size.num_layers} layers"
         )
     if site.device is not Device.CUDA:
         return
@@ -89,12 +92,13 @@ def check_model(
         needed = (size.weights_gib + kv_gib) / ranks
         if node.gpu_memory_gib and needed > usable:
             least = math.ceil((size.weights_gib + kv_gib) / usable)
-            mistakes.append(
-                f"the model needs {needed:.1f} GiB of each GPU ({size.weights_gib:.1f} GiB of "
-                f"weights and {kv_gib:.1f} GiB of KV cache for one sequence of "
-                f"{engine.max_model_len} tokens, over {ranks}) and vLLM uses {usable:.1f} of "
-                f"{node.gpu_memory_gib:g} GiB on {node.name or 'a node'}. It would fit on {least} "
-                f"GPUs: --set engine.tensor_parallel_size={_next_power_of_two(least)}"
+            errors.add(
+                f"the model does not fit on {node.name or 'a node'}: it needs {needed:.1f} GiB per "
+                f"GPU ({size.weights_gib:.1f} GiB of weights and {kv_gib:.1f} GiB of KV cache for "
+                f"a sequence of {engine.max_model_len} tokens, on {quantity(ranks, 'GPUs')}), and "
+                f"vLLM uses {usable:.1f} of {node.gpu_memory_gib:g} GiB",
+                hint=f"use at least {quantity(least, 'GPUs')}: "
+                f"--set engine.tensor_parallel_size={_next_power_of_two(least)}",
             )
             return
 
@@ -106,7 +110,7 @@ def _next_power_of_two(number: int) -> int:
 def measured_s(
     scenario: Scenario, phases: Sequence[Mode], settings: ScenarioSettings, num_samples: int
 ) -> float:
-    """How long LoadGen's tests of a run will take, in seconds, when the load is kept up with."""
+    """The predicted duration of a run's LoadGen tests, in seconds, at the target load."""
     return sum(_phase_s(scenario, phase, settings, num_samples) for phase in phases)
 
 
@@ -130,7 +134,9 @@ def _phase_s(
     if scenario is Scenario.OFFLINE:
         queries = max(least, OFFLINE_MARGIN * duration_s * qps)
     elif settings.min_query_count is None and not one_at_a_time:
-        queries = num_samples * math.ceil(queries / num_samples)  # whole passes of the data set
+        queries = num_samples * math.ceil(
+            queries / num_samples
+        )  # LoadGen issues whole passes of the data set
     if settings.max_query_count:
         queries = min(queries, settings.max_query_count)
     if settings.max_duration_ms:
@@ -138,8 +144,8 @@ def _phase_s(
     return queries / qps
 
 
-def time_min(site: Site, run_s: float, mistakes: list[str]) -> int:
-    """The wall limit to ask for, in minutes. Adds to ``mistakes`` when the site can't give it."""
+def time_min(site: Site, run_s: float, errors: Errors) -> int:
+    """The wall limit of the job in minutes. Adds to ``errors`` if it exceeds the site's limit."""
     slurm = site.slurm
     assert slurm is not None
     needed = math.ceil(
@@ -151,10 +157,10 @@ def time_min(site: Site, run_s: float, mistakes: list[str]) -> int:
         return asked
     key = "slurm.max_time_min" if limit == slurm.max_time_min else "slurm.time_min"
     room = (limit - slurm.load_min) * 60 - site.timeouts.warmup_s - slurm.signal_delay_s
-    fits = "nothing" if room <= 0 else f"{room / SLACK / 60:,.0f} minutes of measuring"
-    mistakes.append(
-        f"the run needs about {needed:,} minutes ({run_s / 60:,.0f} of measuring) and site "
-        f"{site.name} gives {limit:,} ({key}). {fits.capitalize()} would fit. A higher target_qps, "
-        f"another preset or --set site.{key}={needed} changes that"
+    errors.add(
+        f"the run needs about {needed:,} minutes ({run_s / 60:,.0f} of them measuring), but site "
+        f"{site.name} has a limit of {limit:,} (site.{key}), enough for "
+        f"{max(0.0, room / SLACK / 60):,.0f} minutes of measuring",
+        hint=f"raise target_qps, choose a smaller --preset, or --set site.{key}={needed}",
     )
     return limit

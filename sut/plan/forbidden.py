@@ -9,7 +9,7 @@ _SPECULATION = ("--spec", "-sc")
 
 
 def forbidden(arguments: Sequence[str]) -> list[str]:
-    """Those of vLLM's arguments that MLPerf's rules forbid."""
+    """The arguments of vLLM that MLPerf's rules forbid."""
     return [*prefix_caching(arguments), *speculation(arguments)]
 
 
@@ -22,5 +22,5 @@ def speculation(arguments: Sequence[str]) -> list[str]:
 
 
 def _matching(arguments: Sequence[str], prefixes: tuple[str, ...]) -> list[str]:
-    # vLLM takes underscores for dashes.
+    # vLLM accepts underscores in place of dashes.
     return [arg for arg in arguments if arg.replace("_", "-").startswith(prefixes)]

@@ -1,8 +1,8 @@
-"""Placement: which nodes a run uses, and which of their cores and GPUs each replica gets. Pure.
+"""Placement: which nodes a run uses, and which cores and GPUs of them each replica gets. Pure.
 
-Every node gives the same number of *places*, a place being what one rank of an engine runs on:
-a GPU, or on the CPU a share of the node's cores. A replica needs tensor parallel size x pipeline
-parallel size of them. It stays on one node where it fits, and else takes several nodes whole.
+Every node has the same number of *places*. A place is what one rank of an engine runs on: a GPU,
+or on the CPU a share of the node's cores. A replica needs tensor parallel size x pipeline parallel
+size places. It is on one node if it fits there; otherwise it takes several whole nodes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
+
+from sut.errors import Errors
 from sut.plan.benchmark import Engine, EngineKind
 from sut.plan.document import nearest
 from sut.plan.plan import Node, Part, Replica
@@ -18,31 +21,32 @@ from sut.units import quantity
 from sut.values import Struct
 
 LOCALHOST = "localhost"
+_RANKS = "tensor_parallel_size x pipeline_parallel_size"
 
 
 class Placement(Struct, frozen=True, kw_only=True):
     nodes: tuple[Node, ...] = ()
     replicas: tuple[Replica, ...] = ()
-    site_nodes: tuple[SiteNode, ...] = ()  # what the site says of each node
+    site_nodes: tuple[SiteNode, ...] = ()  # the site's entry of each node
 
 
 def place(
-    engine: Engine, site: Site, nodes: str, usable_cpus: Sequence[int], mistakes: list[str]
+    engine: Engine, site: Site, nodes: str, usable_cpus: Sequence[int], errors: Errors
 ) -> Placement:
-    """Where the replicas of a run go. What stands in the way is added to ``mistakes``.
+    """The nodes of a run and the replicas on them; empty after adding to ``errors``.
 
-    ``nodes`` is a number of nodes, names with commas, ``all``, or empty for one.
-    ``usable_cpus`` are this machine's, for a site that is this machine.
+    ``nodes`` is a number of nodes, names separated by commas, ``all``, or empty for one.
+    ``usable_cpus`` are this machine's, for a site without Slurm.
     """
-    before = len(mistakes)
-    chosen = _choose(site, nodes, mistakes)
-    if len(mistakes) > before:
+    before = len(errors)
+    chosen = _choose(site, nodes, errors)
+    if len(errors) > before:
         return Placement()
     size = engine.tensor_parallel_size * engine.pipeline_parallel_size
-    num_places = _places_a_node(site, chosen, size, mistakes)
-    num_replicas = _num_replicas(site, chosen, size, num_places, mistakes)
-    cpus = [_cpus(engine, site, node, num_places, usable_cpus, mistakes) for node in chosen]
-    if len(mistakes) > before:
+    num_places = _places_per_node(site, chosen, size, errors)
+    num_replicas = _num_replicas(site, chosen, size, num_places, errors)
+    cpus = [_cpus(engine, site, node, num_places, usable_cpus, errors) for node in chosen]
+    if len(errors) > before:
         return Placement()
     cuda = site.device is Device.CUDA
     return Placement(
@@ -58,60 +62,55 @@ def place(
     )
 
 
-def _choose(site: Site, nodes: str, mistakes: list[str]) -> list[SiteNode]:
-    """The nodes of the site that are meant. A node without a name is any."""
+def _choose(site: Site, nodes: str, errors: Errors) -> list[SiteNode]:
+    """The nodes of the site that ``nodes`` selects. A node without a name is any node."""
     if site.slurm is None:
         if nodes not in ("", "1", "all", LOCALHOST):
-            mistakes.append(
-                f"site {site.name} is one machine without Slurm, so --nodes {nodes} can't be had. "
-                "Name a site with nodes: --site"
+            errors.add(
+                f"--nodes {nodes} needs a Slurm site; site {site.name} is a single machine",
+                hint="choose a site that has nodes: --site NAME",
             )
         return [SiteNode(name=LOCALHOST)]
     known = {node.name: node for node in site.nodes}
     if not known:
-        mistakes.append(f"site {site.name} has slurm: and no nodes:. Name its nodes")
+        errors.add(
+            f"site {site.name} has slurm: but no nodes:",
+            hint="list the cluster's nodes under nodes: in the site's file",
+        )
         return []
     if nodes == "all":
         return list(site.nodes)
     if nodes == "" or nodes.isdecimal():
         number = int(nodes or 1)
         if not 0 < number <= len(known):
-            mistakes.append(f"--nodes {nodes}: site {site.name} has {len(known)} nodes")
+            errors.add(
+                f"--nodes {nodes}: site {site.name} has {quantity(len(known), 'nodes')}",
+                hint=f"choose 1 to {len(known)}: --nodes {len(known)}",
+            )
             return []
         return _any_nodes(site, number)
     names = [name for name in nodes.split(",") if name]
     for name in names:
         if name not in known:
-            mistakes.append(
-                f"--nodes {nodes}: site {site.name} has no node '{name}'{nearest(name, known)}. "
-                f"It has {', '.join(known)}"
+            errors.add(
+                f"--nodes {nodes}: site {site.name} has no node '{name}'{nearest(name, known)}",
+                hint=f"choose from: {', '.join(known)}",
             )
     if len(set(names)) < len(names):
-        mistakes.append(f"--nodes {nodes}: names a node twice")
-    # In the site's order, which should be Slurm's own: it numbers a job's nodes by their names.
+        errors.add(f"--nodes {nodes}: duplicate node")
+    # In the site's order, which must be Slurm's own: Slurm numbers the nodes of a job by name.
     return [node for node in site.nodes if node.name in names]
 
 
 def _any_nodes(site: Site, number: int) -> list[SiteNode]:
-    """``number`` nodes; which ones is left to Slurm where they are alike."""
-    first = site.nodes[0]
-    nameless = [_without_name(node) for node in site.nodes]
+    """``number`` nodes, without names if all are alike: Slurm then chooses."""
+    nameless = [msgspec.structs.replace(node, name="") for node in site.nodes]
     if number == len(nameless) or any(node != nameless[0] for node in nameless):
         return list(site.nodes[:number])
-    return [_without_name(first)] * number
+    return nameless[:number]
 
 
-def _without_name(node: SiteNode) -> SiteNode:
-    return SiteNode(
-        name="",
-        gpus=node.gpus,
-        gpu_memory_gib=node.gpu_memory_gib,
-        cpus=node.cpus,
-        memory_gib=node.memory_gib,
-    )
-
-
-def _places_a_node(site: Site, chosen: Sequence[SiteNode], size: int, mistakes: list[str]) -> int:
+def _places_per_node(site: Site, chosen: Sequence[SiteNode], size: int, errors: Errors) -> int:
     if site.device is Device.CPU:
         num_replicas = site.num_replicas or max(1, len(chosen) // size)
         return math.ceil(num_replicas * size / len(chosen))
@@ -119,47 +118,49 @@ def _places_a_node(site: Site, chosen: Sequence[SiteNode], size: int, mistakes: 
         return (site.num_replicas or 1) * size
     counts = {node.gpus for node in chosen}
     if len(counts) > 1 or 0 in counts:
-        each = ", ".join(f"{node.name} {node.gpus}" for node in chosen)
-        mistakes.append(
-            f"site {site.name}: the nodes of a run need the same number of GPUs, and they have: "
-            f"{each}. Choose others with --nodes"
+        each = ", ".join(f"{node.name or 'any'}: {node.gpus}" for node in chosen)
+        errors.add(
+            f"site {site.name}: the nodes of a run need the same number of GPUs, at least one "
+            f"({each})",
+            hint="choose nodes with equal GPUs: --nodes NAME,NAME",
         )
     return max(counts)
 
 
 def _num_replicas(
-    site: Site, chosen: Sequence[SiteNode], size: int, num_places: int, mistakes: list[str]
+    site: Site, chosen: Sequence[SiteNode], size: int, num_places: int, errors: Errors
 ) -> int:
-    """How many replicas there are: what the site says, or as many as fit."""
+    """The site's number of replicas, or as many as fit."""
     what = "GPUs" if site.device is Device.CUDA else "places"
     total = len(chosen) * num_places
     fits = total // size
+    problem, hint = "", ""
     if num_places > 0 and size > num_places and size % num_places != 0:
-        mistakes.append(
-            f"a replica of {size} ranks (tensor_parallel_size x pipeline_parallel_size) can't be "
-            f"spread evenly over nodes of {num_places} {what}"
+        problem = (
+            f"a replica of {size} ranks ({_RANKS}) does not divide evenly over nodes of "
+            f"{num_places} {what}"
         )
+        hint = f"use a multiple of {num_places} ranks: --set engine.tensor_parallel_size=N"
     elif fits == 0:
-        mistakes.append(
-            f"a replica needs {size} {what} (tensor_parallel_size x pipeline_parallel_size) and "
-            f"{quantity(len(chosen), 'nodes')} of {num_places} give {total}. "
-            f"Take more nodes: --nodes {math.ceil(size / max(1, num_places))}"
+        problem = (
+            f"a replica needs {size} {what} ({_RANKS}), but the run has {total} on "
+            f"{quantity(len(chosen), 'nodes')}"
         )
+        hint = f"use more nodes: --nodes {math.ceil(size / max(1, num_places))}"
     elif site.num_replicas is not None and site.num_replicas > fits:
-        mistakes.append(
-            f"site.num_replicas is {site.num_replicas}; {total} {what} hold {fits} replicas of "
-            f"{size} each"
+        problem = (
+            f"site.num_replicas is {site.num_replicas}, but {total} {what} are enough for {fits} "
+            f"replicas of {size}"
         )
+        hint = f"--set site.num_replicas={fits}"
     elif site.num_replicas is None and total % size != 0:
-        mistakes.append(
-            f"replicas of {size} ranks (tensor_parallel_size x pipeline_parallel_size) leave "
-            f"{total % size} of {total} {what} idle. If that is meant: "
-            f"--set site.num_replicas={fits}"
-        )
+        problem = f"replicas of {size} ranks ({_RANKS}) leave {total % size} of {total} {what} idle"
+        hint = f"to accept that: --set site.num_replicas={fits}"
     elif size < num_places and num_places % size != 0:
-        mistakes.append(
-            f"replicas of {size} ranks do not divide a node's {num_places} {what} evenly"
-        )
+        problem = f"replicas of {size} ranks do not divide the {num_places} {what} of a node evenly"
+        hint = f"use a divisor of {num_places}: --set engine.tensor_parallel_size=N"
+    if problem:
+        errors.add(problem, hint=hint)
     return site.num_replicas or fits
 
 
@@ -169,26 +170,32 @@ def _cpus(
     node: SiteNode,
     num_places: int,
     usable_cpus: Sequence[int],
-    mistakes: list[str],
+    errors: Errors,
 ) -> tuple[int, ...]:
-    """The cores that a node's engines share; empty for all of them, or where none is needed."""
+    """The cores that a node's engines share; empty for all of them, or for engines without any."""
     if engine.kind is EngineKind.REPLAY or site.device is Device.CUDA:
         return ()
     local = site.slurm is None
     cpus = node.cpus or site.cpu.cpus or (tuple(usable_cpus) if local else ())
     where = f"site {site.name}" if local else f"site {site.name}, node {node.name or 'any'}"
+    key = "cpu.cpus" if local else "cpus"
     if local and (unusable := sorted(set(cpus) - set(usable_cpus))):
-        mistakes.append(
-            f"{where}: cpu.cpus names {_list(unusable)}; this machine lets us use "
-            f"{_list(usable_cpus)}"
+        errors.add(
+            f"{where}: cpu.cpus lists cores that this process cannot use: {_list(unusable)}",
+            hint=f"usable cores: {_list(usable_cpus)}",
         )
     if len(set(cpus)) < len(cpus):
-        mistakes.append(f"{where}: cpus names a core twice")
+        errors.add(f"{where}: duplicate core in {key}")
     if not cpus and num_places > 1:
-        mistakes.append(f"{where}: {num_places} engines share it, so its cpus must be listed")
+        errors.add(
+            f"{where}: {num_places} engines share the node, but its cores are not listed",
+            hint="list them in the site's file: nodes: [{name: NODE, cpus: [0, 1]}]",
+        )
     elif cpus and len(cpus) < num_places:
-        mistakes.append(
-            f"{where}: {num_places} replicas need a core each, and there are {len(cpus)}"
+        errors.add(
+            f"{where}: {num_places} replicas need at least one core each; "
+            f"{quantity(len(cpus), 'cores')} available",
+            hint=f"--set site.num_replicas={len(cpus)}",
         )
     return cpus
 
@@ -196,7 +203,8 @@ def _cpus(
 def _parts(
     first: int, size: int, num_places: int, cpus: Sequence[tuple[int, ...]], cuda: bool
 ) -> tuple[Part, ...]:
-    """The places ``first`` to ``first + size``, counted through all nodes, node by node."""
+    """The parts of a replica on the places from ``first`` to ``first + size``, which are counted
+    over all nodes."""
     parts = []
     while size > 0:
         node, place = divmod(first, num_places)

@@ -1,10 +1,10 @@
 """The plan: everything one run needs, resolved and checked, as frozen values.
 
-Two inputs make it, a :class:`sut.plan.benchmark.Benchmark` (what is measured) and a
-:class:`sut.plan.site.Site` (where); :func:`sut.plan.resolve.resolve` is the only maker. The plan is
-written to ``RUN_DIR/plan.json``, and every later process reads that file and nothing else.
+Only :func:`sut.plan.resolve.resolve` creates one, from a :class:`sut.plan.benchmark.Benchmark`
+(what is measured) and a :class:`sut.plan.site.Site` (where). It is written to
+``RUN_DIR/plan.json``; every later process reads that file and no config.
 
-Units stand in names: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
+Names carry units: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
 """
 
 from __future__ import annotations
@@ -40,47 +40,47 @@ class Mode(enum.StrEnum):
     ACCURACY = "accuracy"
     COMPLIANCE = "compliance"
     ALL = "all"
-    PREFLIGHT = "preflight"  # the nodes are looked at and nothing is measured
+    PREFLIGHT = "preflight"  # checks the nodes, measures nothing
 
 
 class Node(Struct, frozen=True, kw_only=True):
-    """One machine of a run. Its place in ``Plan.nodes`` is its SLURM_NODEID."""
+    """One machine of a run. Its index in ``Plan.nodes`` is its SLURM_NODEID."""
 
-    name: str = ""  # empty: whichever node Slurm gives
+    name: str = ""  # empty: any node that Slurm chooses
     cpus: tuple[NonNegativeInt, ...] = ()  # cores its engines may use; empty: all of the job's
-    gpus: NonNegativeInt = 0  # how many of its GPUs the run asks for
+    gpus: NonNegativeInt = 0  # number of GPUs the run asks for
 
 
 class Part(Struct, frozen=True, kw_only=True):
     """The ranks of one replica on one node."""
 
-    node: NonNegativeInt  # its place in Plan.nodes
+    node: NonNegativeInt  # its index in Plan.nodes
     cpus: tuple[int, ...] = ()  # CPU device: cores it is bound to; empty: all
-    gpus: tuple[int, ...] = ()  # CUDA device: positions among the GPUs that are visible
+    gpus: tuple[int, ...] = ()  # CUDA device: indices of visible GPUs
 
 
 class Replica(Struct, frozen=True, kw_only=True):
-    """One vLLM engine: a whole model copy, on one node or spread evenly over several."""
+    """One engine: a whole copy of the model, on one node or spread evenly over several."""
 
     index: int
     parts: tuple[Part, ...]  # the first has rank 0 and the engine core
 
 
 class Slurm(Struct, frozen=True, kw_only=True):
-    """What is asked of Slurm for a run, by sbatch's words. Empty or 0: not asked for."""
+    """The sbatch options of a run, by sbatch's names. Empty or 0: left out."""
 
     partition: str = ""
     account: str = ""
     qos: str = ""
     constraint: str = ""
-    gres: str = ""  # of each node, e.g. gpu:a30:1
+    gres: str = ""  # per node, e.g. gpu:a30:1
     cpus_per_task: NonNegativeInt = 0  # a task is a node
-    memory_gib: NonNegativeInt = 0  # of each node; 0: all it has
+    memory_gib: NonNegativeInt = 0  # per node; 0: all of it
     exclusive: bool = False
     time_min: PositiveInt
-    signal_delay_s: PositiveInt  # how long before the wall limit the run is told
-    max_requeues: NonNegativeInt  # after a node was lost
-    sbatch: dict[str, str] = {}  # further options
+    signal_delay_s: PositiveInt  # time before the wall limit at which the run gets a signal
+    max_requeues: NonNegativeInt  # after lost nodes
+    sbatch: dict[str, str] = {}  # additional options
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -92,9 +92,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     scenario: Scenario
     mode: Mode
     preset: Preset
-    official: bool  # nothing lowered: official data, model, limits, durations and seeds
+    official: bool  # official data, model, limits, durations and seeds
     not_official_because: tuple[str, ...]
-    round: str  # the MLPerf round whose seeds LoadGen carries, e.g. v6.1
+    round: str  # the MLPerf round of LoadGen's seeds, e.g. v6.1
     model: Model
     dataset: Dataset
     generation: Generation
@@ -103,35 +103,35 @@ class Plan(Struct, frozen=True, kw_only=True):
     cpu: CpuDevice
     nodes: tuple[Node, ...]
     replicas: tuple[Replica, ...]
-    host: str  # address of this machine for a run on it alone
-    interface: str = ""  # network interface that a run's nodes reach each other on
-    slurm: Slurm | None = None  # None: a run on this machine, without Slurm
-    container: Container | None = None  # None: the Python that submits also runs
-    cache: str = ""  # folder for what is made once: models, tokenized data; empty: the user's
-    loadgen_name: str  # the model key given to LoadGen
-    loadgen_settings: ScenarioSettings  # preset laid over scenario
+    host: str  # this machine's address, for a run without Slurm
+    interface: str = ""  # network interface between the run's nodes
+    slurm: Slurm | None = None  # None: a run on this machine
+    container: Container | None = None  # None: the submitting Python runs it
+    cache: str = ""  # folder for models and tokenized data; empty: the user's
+    loadgen_name: str  # LoadGen's model key
+    loadgen_settings: ScenarioSettings  # the scenario's, overridden by the preset's
     accuracy: Accuracy | None
-    compliance: Compliance | None = None  # None: no compliance test applies
+    compliance: Compliance | None = None  # None: the benchmark has no compliance test
     timeouts: Timeouts
     env: dict[str, str] = {}  # added to the engines' environment
 
     @property
     def phases(self) -> tuple[Mode, ...]:
-        """The LoadGen tests of the run, in the order they run on one engine start."""
+        """The LoadGen tests of the run, in order."""
         return phases(self.mode, self.compliance)
 
     @property
     def uses_model(self) -> bool:
-        """Whether a model folder is needed: for its weights, or for its tokenizer alone."""
+        """Whether the run needs a model folder, for its weights or its tokenizer."""
         return uses_model(self.engine, self.dataset)
 
-    def ranks_a_part(self, replica: int) -> int:
-        """How many ranks each part of a replica has."""
+    def ranks_per_part(self, replica: int) -> int:
+        """The number of ranks in each part of a replica."""
         size = self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size
         return size // len(self.replicas[replica].parts)
 
     def digest(self) -> str:
-        """sha256 of the plan's canonical JSON: equal digests, equal runs."""
+        """sha256 of the plan's canonical JSON; equal plans have equal digests."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
     def user_conf(self) -> str:
@@ -161,7 +161,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def phases(mode: Mode, compliance: Compliance | None) -> tuple[Mode, ...]:
-    """The LoadGen tests of a mode, in the order they run; all is all that apply."""
+    """The LoadGen tests of a mode, in order."""
     match mode:
         case Mode.ALL:
             tests = (Mode.PERFORMANCE, Mode.ACCURACY)
@@ -177,7 +177,7 @@ def uses_model(engine: Engine, dataset: Dataset) -> bool:
 
 
 def _number(value: float) -> str:
-    """A number LoadGen's parser reads back exactly: integers without a point, floats in full."""
+    """Integers without a decimal point, floats in full: LoadGen's parser reads them exactly."""
     value = int(value) if float(value).is_integer() else value
     return repr(value)
 
@@ -188,13 +188,13 @@ def load_plan(path: Path) -> Plan:
         return msgspec.json.decode(path.read_bytes(), type=Plan)
     except FileNotFoundError:
         raise InputError(
-            f"{path.parent} holds no {path.name}. Give a run directory; python -m sut.submit "
-            "makes them"
+            f"{path.parent} is not a run directory: it has no {path.name}",
+            hint="python -m sut.submit creates run directories",
         ) from None
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
     except msgspec.MsgspecError as error:
         raise InputError(
-            f"{path}: not a plan of this version: {error}. Submit it anew from its benchmark "
-            "and site"
+            f"{path} is not a plan of this version: {error}",
+            hint="submit the benchmark again: python -m sut.submit --config NAME --site NAME",
         ) from None

@@ -1,4 +1,4 @@
-"""From a benchmark and a site to a plan. Pure: all it knows comes in as values."""
+"""From a benchmark and a site to a plan. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sut.errors import InputError
+from sut.errors import Errors
 from sut.plan import fit
 from sut.plan.benchmark import (
     Benchmark,
@@ -38,36 +38,27 @@ def resolve(
 ) -> Plan:
     """The plan of one run.
 
-    ``nodes`` says which of the site's: a number, names, ``all``; empty is one. ``model_size`` is
-    None where the model can't be read here: then nothing is said about its size. ``sets`` are the
-    changes already made to the two inputs, for the plan to tell. Raises InputError that lists
-    everything that stands in the way.
+    ``nodes`` selects nodes of the site: a number, names, ``all``; empty for one. ``model_size`` is
+    None if the model cannot be read on this machine; its size is then not checked. ``sets`` are the
+    changes already applied to the two inputs. Raises InputError that lists every error.
     """
-    mistakes: list[str] = []
-    settings = _settings(benchmark, scenario, preset, mistakes)
+    errors = Errors()
+    settings = _settings(benchmark, scenario, preset, errors)
     loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
-    model_path = _model_path(benchmark, site, mistakes)
-    dataset_path = _dataset_path(benchmark, site, mistakes)
-    placed = place(benchmark.engine, site, nodes, usable_cpus, mistakes)
-    settings = _at_the_sites_rate(
+    model_path = _model_path(benchmark, site, errors)
+    dataset_path = _dataset_path(benchmark, site, errors)
+    placed = place(benchmark.engine, site, nodes, usable_cpus, errors)
+    settings = _with_site_load(
         settings, benchmark, site, scenario, preset, len(placed.replicas), sets
     )
-    _check_lengths(benchmark, mistakes)
-    _check_settings(scenario, settings, mistakes)
-    _check_eager_pipeline(benchmark, site, mistakes)
-    if len(placed.nodes) > 1 and not site.interface:
-        mistakes.append(
-            f"site {site.name} does not say on which network its nodes reach each other: "
-            "--set site.interface=eth0, by its name on the nodes (ip -brief address)"
-        )
-    _check_compliance(benchmark, mode, mistakes)
+    _check_lengths(benchmark, errors)
+    _check_combination(benchmark, site, scenario, mode, settings, len(placed.nodes), errors)
     if model_size is not None and benchmark.engine.kind is EngineKind.VLLM:
-        fit.check_model(model_size, benchmark.engine, site, placed.site_nodes, mistakes)
+        fit.check_model(model_size, benchmark.engine, site, placed.site_nodes, errors)
     tests = phases(mode, benchmark.compliance)
     run_s = fit.measured_s(scenario, tests, settings, benchmark.dataset.num_samples)
-    slurm = _slurm(site, placed, run_s, mistakes)
-    if mistakes:
-        raise InputError("\n".join(mistakes))
+    slurm = _slurm(site, placed, run_s, errors)
+    errors.raise_all()
     because = _not_official_because(benchmark, preset, sets)
     return Plan(
         benchmark=benchmark.name,
@@ -101,24 +92,29 @@ def resolve(
 
 
 def _settings(
-    benchmark: Benchmark, scenario: Scenario, preset: Preset, mistakes: list[str]
+    benchmark: Benchmark, scenario: Scenario, preset: Preset, errors: Errors
 ) -> ScenarioSettings:
-    """The scenario's settings with the preset's laid over them."""
+    """The scenario's settings, overridden by the preset's."""
     base = benchmark.scenarios.of(scenario)
     if base is None:
-        known = ", ".join(benchmark.scenarios.known())
-        mistakes.append(f"benchmark {benchmark.name} has no scenario {scenario}; it has {known}")
+        errors.add(
+            f"benchmark {benchmark.name} has no scenario {scenario}",
+            hint=f"choose one of: {', '.join(benchmark.scenarios.known())} (--scenario)",
+        )
         return ScenarioSettings(target_qps=1.0)
     over = benchmark.presets.of(preset).of(scenario)
     if over is None:
         known = ", ".join(p for p in Preset if benchmark.presets.of(p).of(scenario) is not None)
-        mistakes.append(
-            f"benchmark {benchmark.name} has no preset {preset} for {scenario}; it has {known}"
+        errors.add(
+            f"benchmark {benchmark.name} has no preset {preset} for scenario {scenario}",
+            hint=f"choose one of: {known} (--preset)",
         )
-    return lay_over(base, over or ScenarioSettings())
+        return base
+    given = {k: v for k, v in msgspec.structs.asdict(over).items() if v not in (None, "")}
+    return msgspec.structs.replace(base, **given)
 
 
-def _at_the_sites_rate(
+def _with_site_load(
     settings: ScenarioSettings,
     benchmark: Benchmark,
     site: Site,
@@ -127,7 +123,7 @@ def _at_the_sites_rate(
     num_replicas: int,
     sets: Sequence[str],
 ) -> ScenarioSettings:
-    """The settings with the load that the site's replicas keep up with, unless one was set."""
+    """The settings with the site's load for this many replicas, unless ``sets`` has a load."""
     rate = site.target_qps.get(benchmark.name, {}).get(scenario)
     changed = {change.partition("=")[0].strip() for change in sets}
     given = {f"{of}.{scenario}.target_qps" for of in ("scenarios", f"presets.{preset}")}
@@ -136,41 +132,35 @@ def _at_the_sites_rate(
     return msgspec.structs.replace(settings, target_qps=rate * max(1, num_replicas))
 
 
-def lay_over(base: ScenarioSettings, over: ScenarioSettings) -> ScenarioSettings:
-    """``base`` with every setting that ``over`` gives."""
-    given = {k: v for k, v in msgspec.structs.asdict(over).items() if v not in (None, "")}
-    return msgspec.structs.replace(base, **given)
-
-
-def _model_path(benchmark: Benchmark, site: Site, mistakes: list[str]) -> str:
+def _model_path(benchmark: Benchmark, site: Site, errors: Errors) -> str:
     model = benchmark.model
     if model.embedded or not uses_model(benchmark.engine, benchmark.dataset):
         return ""
-    return _site_path("model", model.name, site.models, "models", site, mistakes)
+    return _site_path("model", model.name, site.models, "models", site, errors)
 
 
-def _dataset_path(benchmark: Benchmark, site: Site, mistakes: list[str]) -> str:
+def _dataset_path(benchmark: Benchmark, site: Site, errors: Errors) -> str:
     dataset = benchmark.dataset
     if dataset.kind is not DatasetKind.CNN_EVAL:
         return ""
-    return _site_path("data set", dataset.name, site.datasets, "datasets", site, mistakes)
+    return _site_path("data set", dataset.name, site.datasets, "datasets", site, errors)
 
 
 def _site_path(
-    what: str, name: str, paths: dict[str, str], key: str, site: Site, mistakes: list[str]
+    what: str, name: str, paths: dict[str, str], key: str, site: Site, errors: Errors
 ) -> str:
     if name not in paths:
-        mistakes.append(
-            f"site {site.name} does not say where the {what} '{name}' is{nearest(name, paths)}. "
-            f"Put '{name}: /path' under {key}: in the site's file and give it with --site"
+        errors.add(
+            f"site {site.name} has no path for the {what} '{name}'{nearest(name, paths)}",
+            hint=f"""--set 'site.{key}."{name}"=/path', or add it to {key}: in the site's file""",
         )
     return paths.get(name, "")
 
 
-def _slurm(site: Site, placed: Placement, run_s: float, mistakes: list[str]) -> Slurm | None:
-    """What is asked of Slurm for a run of ``run_s`` measured seconds."""
+def _slurm(site: Site, placed: Placement, run_s: float, errors: Errors) -> Slurm | None:
+    """The Slurm options of a run that measures for ``run_s`` seconds."""
     asked = site.slurm
-    if asked is None or not placed.nodes:  # why there are none is said already
+    if asked is None or not placed.nodes:  # an error is already recorded
         return None
     num_gpus = placed.nodes[0].gpus
     return Slurm(
@@ -182,61 +172,74 @@ def _slurm(site: Site, placed: Placement, run_s: float, mistakes: list[str]) -> 
         cpus_per_task=asked.cpus_per_task,
         memory_gib=asked.memory_gib,
         exclusive=asked.exclusive,
-        time_min=fit.time_min(site, run_s, mistakes),
+        time_min=fit.time_min(site, run_s, errors),
         signal_delay_s=asked.signal_delay_s,
         max_requeues=asked.max_requeues,
         sbatch=asked.sbatch,
     )
 
 
-def _check_lengths(benchmark: Benchmark, mistakes: list[str]) -> None:
+def _check_lengths(benchmark: Benchmark, errors: Errors) -> None:
     dataset, generation, engine = benchmark.dataset, benchmark.generation, benchmark.engine
     if generation.min_tokens > generation.max_tokens:
-        mistakes.append(
-            f"generation.min_tokens {generation.min_tokens} is more than "
-            f"max_tokens {generation.max_tokens}"
+        errors.add(
+            f"generation.min_tokens {generation.min_tokens} exceeds generation.max_tokens "
+            f"{generation.max_tokens}"
         )
     if dataset.kind is DatasetKind.SYNTHETIC and not (
         0 < dataset.min_prompt_tokens <= dataset.max_prompt_tokens
     ):
-        mistakes.append("a synthetic dataset needs 0 < min_prompt_tokens <= max_prompt_tokens")
+        errors.add(
+            "synthetic prompts need 0 < min_prompt_tokens <= max_prompt_tokens: dataset has "
+            f"{dataset.min_prompt_tokens} and {dataset.max_prompt_tokens}"
+        )
     references = engine.replay.answers is ReplayAnswers.REFERENCES
     if engine.kind is EngineKind.REPLAY and references and dataset.kind is DatasetKind.SYNTHETIC:
-        mistakes.append(
-            "engine.replay.answers is references, and a synthetic dataset has none: set it to echo"
+        errors.add(
+            "engine.replay.answers is references, but a synthetic data set has no references",
+            hint="--set engine.replay.answers=echo",
         )
     longest = dataset.max_prompt_tokens + generation.max_tokens
     if longest > engine.max_model_len:
-        mistakes.append(
-            f"engine.max_model_len {engine.max_model_len} is less than {longest}: prompts of "
-            f"{dataset.max_prompt_tokens} tokens and answers of {generation.max_tokens}"
+        errors.add(
+            f"engine.max_model_len {engine.max_model_len} is less than {longest}: prompts of up to "
+            f"{dataset.max_prompt_tokens} tokens plus answers of up to {generation.max_tokens}",
+            hint=f"--set engine.max_model_len={longest}",
         )
 
 
-def _check_settings(scenario: Scenario, s: ScenarioSettings, mistakes: list[str]) -> None:
-    if scenario is not Scenario.SINGLE_STREAM and s.target_qps is None:
-        mistakes.append(
-            f"scenario {scenario} needs a target_qps: --set scenarios.{scenario}.target_qps=1"
+def _check_combination(
+    benchmark: Benchmark,
+    site: Site,
+    scenario: Scenario,
+    mode: Mode,
+    settings: ScenarioSettings,
+    num_nodes: int,
+    errors: Errors,
+) -> None:
+    if scenario is not Scenario.SINGLE_STREAM and settings.target_qps is None:
+        errors.add(
+            f"scenario {scenario} has no target_qps",
+            hint=f"--set scenarios.{scenario}.target_qps=1",
         )
-
-
-def _check_eager_pipeline(benchmark: Benchmark, site: Site, mistakes: list[str]) -> None:
-    engine = benchmark.engine
-    cpu = engine.kind is EngineKind.VLLM and site.device is Device.CPU
-    if cpu and engine.pipeline_parallel_size > 1 and engine.enforce_eager:
-        # Its engine core dies of the first request.
-        mistakes.append(
-            "vLLM's pipeline parallelism on CPUs does not work with engine.enforce_eager: "
-            "--set engine.enforce_eager=false "
-            """--set 'engine.extra_args=["-cc.mode=2", "-cc.backend=eager"]'"""
-        )
-
-
-def _check_compliance(benchmark: Benchmark, mode: Mode, mistakes: list[str]) -> None:
     if mode is Mode.COMPLIANCE and benchmark.compliance is None:
-        mistakes.append(
-            f"no compliance test applies to benchmark {benchmark.name}: it has no compliance:. "
-            "Choose another --mode"
+        errors.add(
+            f"--mode {mode}: benchmark {benchmark.name} has no compliance test",
+            hint="choose --mode performance, accuracy or all",
+        )
+    if num_nodes > 1 and not site.interface:
+        errors.add(
+            f"site {site.name} has no interface, and a run on several nodes needs one",
+            hint="--set site.interface=eth0 (to list a node's interfaces: ip -brief address)",
+        )
+    engine = benchmark.engine
+    on_cpu = engine.kind is EngineKind.VLLM and site.device is Device.CPU
+    if on_cpu and engine.pipeline_parallel_size > 1 and engine.enforce_eager:
+        # vLLM's engine core dies on the first request.
+        errors.add(
+            "vLLM's pipeline parallelism on CPUs does not work with engine.enforce_eager",
+            hint="--set engine.enforce_eager=false "
+            """--set 'engine.extra_args=["-cc.mode=2", "-cc.backend=eager"]'""",
         )
 
 
@@ -260,7 +263,7 @@ def _not_official_because(
 
 
 def _free_to_choose(change: str) -> bool:
-    """Whether a submitter may set it: where a run is, how its engines are set up, the load."""
+    """Whether MLPerf lets a submitter set it: the site, the engines, the load."""
     key = change.partition("=")[0]
     sizes_the_run = key.endswith(".target_qps") or key == "scenarios.singlestream.target_latency_ms"
     return key.startswith(("site.", "engine.")) or sizes_the_run

@@ -1,6 +1,6 @@
-"""A site: where runs run. The second of the two inputs of a plan; :mod:`sut.plan.config` reads it.
+"""A site: where a run runs. One of the two inputs of a plan; read by :mod:`sut.plan.config`.
 
-Units stand in names: ``_s``, ``_min``, ``_gib``; counts are ``num_`` or ``max_``.
+Names carry units: ``_s``, ``_min``, ``_gib``; counts are ``num_`` or ``max_``.
 """
 
 from __future__ import annotations
@@ -20,61 +20,61 @@ class Device(enum.StrEnum):
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """Deadlines. Every wait in a run has one."""
+    """The deadlines of a run. Every wait has one."""
 
-    join_s: PositiveFloat = 300.0  # every node of a run must have found the others
-    ready_s: PositiveFloat = 600.0  # an engine must be ready to serve
+    join_s: PositiveFloat = 300.0  # until all nodes have connected
+    ready_s: PositiveFloat = 600.0  # until an engine is ready
     warmup_s: PositiveFloat = 120.0
-    sample_s: PositiveFloat = 300.0  # from admission to a replica to its last token
-    stall_s: PositiveFloat = 60.0  # a replica with work in flight must say something
+    sample_s: PositiveFloat = 300.0  # of a sample, from admission to a replica to its last token
+    stall_s: PositiveFloat = 60.0  # without output from a replica that has work in flight
 
 
 class Container(Struct, frozen=True, kw_only=True):
-    """The Apptainer image a run is packaged in."""
+    """The Apptainer image that a run uses."""
 
     image: str  # the SIF, on the shared file system
-    binds: tuple[str, ...] = ()  # host folders and files, at the same place inside
-    node_cache: str = ""  # folder on each node that the image is copied into first; empty: none
+    binds: tuple[str, ...] = ()  # host folders and files, bound read-only at the same path
+    node_cache: str = ""  # folder on each node for a copy of the image; empty: no copy
 
 
 class CpuDevice(Struct, frozen=True, kw_only=True):
     kv_cache_gib: PositiveInt = 2  # per replica; vLLM takes whole GiB
-    cpus: tuple[int, ...] = ()  # empty: every core this process may use
+    cpus: tuple[int, ...] = ()  # empty: all that this process may use
 
 
 class SiteNode(Struct, frozen=True, kw_only=True):
-    """One node of a cluster, and what of it runs may use."""
+    """One node of a cluster, and its resources for runs."""
 
     name: str
     gpus: NonNegativeInt = 0
-    gpu_memory_gib: NonNegativeFloat = 0  # of each GPU; 0: not known, so not checked
-    cpus: tuple[NonNegativeInt, ...] = ()  # CPU device: cores for the engines; empty: all
-    memory_gib: NonNegativeFloat = 0  # CPU device; 0: not known, so not checked
+    gpu_memory_gib: NonNegativeFloat = 0  # per GPU; 0: unknown and not checked
+    cpus: tuple[NonNegativeInt, ...] = ()  # CPU device: cores for engines; empty: all
+    memory_gib: NonNegativeFloat = 0  # CPU device; not checked
 
 
 class SiteSlurm(Struct, frozen=True, kw_only=True):
-    """How the cluster's Slurm is asked, by sbatch's words. Empty or 0: not asked for."""
+    """The sbatch options of a site, by sbatch's names. Empty or 0: left out."""
 
-    cluster: str = ""  # its ClusterName; empty: the cluster is known by its nodes
+    cluster: str = ""  # ClusterName; empty: the cluster is identified by its nodes
     partition: str = ""
     account: str = ""
     qos: str = ""
     constraint: str = ""
-    gres: str = ""  # a node's GPUs without their number, e.g. gpu:a30
+    gres: str = ""  # of a node, without the count, e.g. gpu:a30
     cpus_per_task: NonNegativeInt = 0  # a task is a node
-    memory_gib: NonNegativeInt = 0  # of each node; 0: all it has
+    memory_gib: NonNegativeInt = 0  # per node; 0: all of it
     exclusive: bool = False
-    time_min: NonNegativeInt = 0  # wall limit; 0: predicted from the run
-    max_time_min: PositiveInt = 24 * 60  # the longest that may be asked for
-    load_min: PositiveInt = 10  # to load a model and warm up, for that prediction
+    time_min: NonNegativeInt = 0  # wall limit; 0: predicted
+    max_time_min: PositiveInt = 24 * 60  # the longest wall limit allowed
+    load_min: PositiveInt = 10  # predicted time to load a model and warm up
     signal_delay_s: PositiveInt = 120
     max_requeues: NonNegativeInt = 2
-    sbatch: dict[str, str] = {}  # further options, e.g. {reservation: mlperf}
+    sbatch: dict[str, str] = {}  # additional options, e.g. {reservation: mlperf}
 
 
 class SystemDescription(Struct, frozen=True, kw_only=True):
-    """What a site says of its system, by MLCommons' names. Those that runs measure are only for
-    where they can't: a machine that does not tell how many cores it has."""
+    """The system description of a submission, by MLCommons' names. Values that a run measures are
+    only used if a run could not measure them."""
 
     status: Literal["", "available", "preview", "rdi"] = ""
     system_name: str = ""
@@ -109,21 +109,21 @@ class SystemDescription(Struct, frozen=True, kw_only=True):
 
 
 class Site(Struct, frozen=True, kw_only=True):
-    """Where it runs. Relative paths are taken from the folder the command is typed in.
+    """Where a run runs. Relative paths start at the current folder.
 
-    Without ``slurm`` it is the machine the command is typed on, and ``nodes`` is empty.
+    A site without ``slurm`` is this machine; its ``nodes`` is empty.
     """
 
     name: str
     description: str = ""
     device: Device = Device.CPU
-    host: str = "127.0.0.1"  # address the dispatcher listens on for its engines
+    host: str = "127.0.0.1"  # address that the dispatcher listens on
     run_root: str = "runs"
-    num_replicas: PositiveInt | None = None  # None: one on this machine, or as many as fit
-    target_qps: dict[str, dict[Scenario, PositiveFloat]] = {}  # what one replica here keeps up
-    # with, by benchmark; a run's load is that times its replicas. Else the benchmark's own
+    num_replicas: PositiveInt | None = None  # None: one on this machine, else as many as fit
+    target_qps: dict[str, dict[Scenario, PositiveFloat]] = {}  # load of one replica, by
+    # benchmark; a run's load is this times its replicas. Absent: the benchmark's own
     nodes: tuple[SiteNode, ...] = ()
-    interface: str = ""  # network interface the nodes reach each other on, e.g. eth0
+    interface: str = ""  # network interface between the nodes, e.g. eth0
     slurm: SiteSlurm | None = None
     container: Container | None = None
     cache: str = ""  # writable folder for models and tokenized data; empty: the user's cache
@@ -132,4 +132,4 @@ class Site(Struct, frozen=True, kw_only=True):
     cpu: CpuDevice = CpuDevice()
     timeouts: Timeouts = Timeouts()
     env: dict[str, str] = {}  # added to the engines' environment
-    system: SystemDescription = SystemDescription()  # for a submission: what runs can't measure
+    system: SystemDescription = SystemDescription()  # for a submission: what runs cannot measure

@@ -1,1 +1,1 @@
-"""A record as text, page and plots."""
+"""A record as text, HTML page and plots."""

@@ -1,4 +1,4 @@
-"""Bars in parts, as SVG made by hand: for pages of a login node, which has no matplotlib."""
+"""Stacked bars as handwritten SVG: the login node, which writes these pages, has no matplotlib."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ NUM_COLORS = 8
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
-    """``parts`` are names and lengths."""
-
     label: str
-    parts: tuple[tuple[str, float], ...]
+    parts: tuple[tuple[str, float], ...]  # names and lengths
 
 
 def figure(title: str, caption: str, unit: str, rows: Sequence[Bar]) -> Figure | None:
-    """The rows, one under the other and to one scale; a part's name decides its colour. None
-    where there is nothing to draw."""
+    """One bar a row, all to one scale. Parts of one name have one colour. None without lengths."""
     longest = max((_length(row) for row in rows), default=0.0)
     if longest <= 0:
         return None
@@ -32,8 +29,8 @@ def figure(title: str, caption: str, unit: str, rows: Sequence[Bar]) -> Figure |
     drawn = []
     for n, row in enumerate(rows):
         top, x = n * ROW, 0.0
-        words = html.escape(f"{row.label}: {quantity(_length(row), unit)}")
-        drawn.append(f'<text x="0" y="{top + 13}" style="fill: var(--text)">{words}</text>')
+        label = html.escape(f"{row.label}: {quantity(_length(row), unit)}")
+        drawn.append(f'<text x="0" y="{top + 13}" style="fill: var(--text)">{label}</text>')
         for name, length in row.parts:
             wide = WIDTH * length / longest
             drawn.append(

@@ -1,7 +1,8 @@
-"""What a run left of a phase beside its record: its samples, its progress, its nodes' meters."""
+"""The files of a phase beside the record: its samples, its progress, its nodes' meters."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from sut.rundir import RunDir
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one phase; empty where there is none. ``problem`` says what could not be read."""
+    """Of one phase; empty where a file is missing. ``problem`` is why a file could not be read."""
 
     samples: SampleLog | None = None
     lines: list[Line] = []
@@ -25,7 +26,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(record: Record, run_dir: RunDir) -> dict[str, Evidence]:
-    """The evidence of every phase that was begun, by its name."""
+    """The evidence of every phase that started, by the phase's name."""
     readings = {path.stem: telemetry.read(path) for path in run_dir.telemetry_files()}
     phases = [phase for phase in record.plan.phases if run_dir.loadgen(phase).is_dir()]
     return {phase: _of_phase(run_dir, phase, readings) for phase in phases}
@@ -46,3 +47,38 @@ def _samples(path: Path) -> tuple[SampleLog | None, str | None]:
         return sample_log.read(path), None
     except InputError as error:
         return None, str(error)
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plots of a phase need: its evidence, limits and replicas."""
+
+    evidence: Evidence
+    limits: Mapping[str, float]  # ms, by TTFT and TPOT
+    nodes: Mapping[int, str]  # by replica
+    max_num_seqs: int | None = None  # samples that an engine runs at once
+
+    def name(self, replica: int) -> str:
+        """A replica, with its node if there are several nodes."""
+        node = self.nodes.get(replica, "")
+        return f"replica {replica}" + (f" ({node})" if len(set(self.nodes.values())) > 1 else "")
+
+
+def subject_of(record: Record, name: str, evidence: Evidence) -> Subject:
+    """The phase ``name`` of a run. An unfinished phase has the limits of the plan."""
+    plan, settings = record.plan, record.plan.loadgen_settings
+    phase = next((phase for phase in record.phases if phase.name == name), None)
+    replicas = (
+        phase.replicas if phase else record.interrupted.replicas if record.interrupted else ()
+    )
+    limits: dict[str, float | None]
+    if phase is None:
+        limits = {"TTFT": settings.ttft_latency_ms, "TPOT": settings.tpot_latency_ms}
+    else:
+        checks = {check.code: check.limit for check in phase.verdict.checks}
+        limits = {"TTFT": checks.get("ttft_p99"), "TPOT": checks.get("tpot_p99")}
+    return Subject(
+        evidence=evidence,
+        limits={name: limit for name, limit in limits.items() if limit is not None},
+        nodes={replica.index: replica.group for replica in replicas},
+        max_num_seqs=plan.engine.max_num_seqs,
+    )

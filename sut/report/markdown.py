@@ -1,18 +1,21 @@
-"""Markdown as reports use it, and the same as HTML."""
+"""Markdown for reports, and its conversion to HTML."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from markdown_it import MarkdownIt
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; nothing when there are no rows."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
+) -> str:
+    """A table; empty without rows. Columns in ``right``, by index, are right-aligned."""
     if not rows:
         return ""
-    cells = [head, ["---"] * len(head), *([_cell(text) for text in row] for row in rows)]
+    rule = ["---:" if place in right else "---" for place in range(len(head))]
+    cells = [head, rule, *([_cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
@@ -29,9 +32,13 @@ def or_dash(value: object) -> str:
     return "-" if value is None else str(value)
 
 
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
 def to_html(text: str) -> str:
-    """HTML of Markdown. Tags in the text are shown, not obeyed; a wide table scrolls by itself,
-    and cells of prose are of class ``text``."""
+    """Convert Markdown. Tags in the text are escaped, a wide table scrolls in a box of its own, and
+    cells with long text have the class ``text``."""
     html: str = _PARSER.render(text)
     html = re.sub(r"<td>(?=[^\n]{40})", '<td class="text">', html)
     html = html.replace("<table>", '<div class="wide"><table>')

@@ -1,4 +1,4 @@
-"""One HTML page of Markdown and figures, self-contained: for any screen and for paper."""
+"""HTML pages in one file, for any screen and for print: a frame, and reports as sections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sut.report import markdown
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing in a figure. ``color`` is CSS; ``mark`` is solid, dashed, dotted or dot."""
+    """An entry of a figure's legend. ``color`` is CSS; ``mark`` is solid, dashed, dotted or dot."""
 
     label: str
     color: str
@@ -20,7 +20,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """``svg`` is an ``<svg>`` element; ``caption`` says in a sentence what it shows."""
+    """``svg`` is an ``<svg>`` element; ``caption`` is one sentence."""
 
     title: str
     caption: str
@@ -29,7 +29,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a report. The first of a report has the page's title as its own."""
+    """A part of a report. The title of the first section is the title of the page."""
 
     title: str
     text: str  # Markdown
@@ -39,13 +39,13 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 def to_markdown(sections: Sequence[Section]) -> str:
     """The sections without their figures."""
     parts = []
-    for level, section in zip(_levels(), sections, strict=False):
-        parts += [f"{level} {markdown.inline(section.title)}", section.text]
+    for n, section in enumerate(sections):
+        parts += [f"{'##' if n else '#'} {markdown.inline(section.title)}", section.text]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def to_html(sections: Sequence[Section], tone: str) -> str:
-    """A whole page. ``tone`` is ``good``, ``bad`` or ``neutral``: the colour of its title."""
+    """The sections as a page. ``tone``, the title's colour, is ``good``, ``bad`` or ``neutral``."""
     first, *others = sections
     links = "".join(f'<a href="#{n}">{html.escape(s.title)}</a>' for n, s in enumerate(others))
     body = [
@@ -61,7 +61,17 @@ def to_html(sections: Sequence[Section], tone: str) -> str:
             _figures(section.figures),
             "</section>",
         ]
-    return _PAGE.format(title=html.escape(first.title), style=_STYLE, body="\n".join(body))
+    return frame(first.title, "\n".join(body))
+
+
+def frame(title: str, body: str, *, style: str = "", script: str = "") -> str:
+    """A self-contained page. ``body`` is HTML; ``style`` is CSS after the shared rules."""
+    return _PAGE.format(
+        title=html.escape(title),
+        style=_STYLE + style,
+        body=body,
+        script=f"<script>\n{script}</script>\n" if script else "",
+    )
 
 
 def _figures(figures: Sequence[Figure]) -> str:
@@ -83,10 +93,6 @@ def _legend(keys: Sequence[Key]) -> str:
     return f'<p class="legend">{entries}</p>\n' if keys else ""
 
 
-def _levels() -> Sequence[str]:
-    return ["#", *["##"] * 100]
-
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -101,7 +107,7 @@ _PAGE = """<!doctype html>
 <main>
 {body}
 </main>
-</body>
+{script}</body>
 </html>
 """
 

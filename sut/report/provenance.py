@@ -1,4 +1,4 @@
-"""Where and of what a run was made: timings, environment, hashes."""
+"""How a run came about: attempts, timings, environment, hashes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _timings(record: Record) -> Section:
         (step.name, quantity(step.start_s, "s"), quantity(step.duration_s, "s"))
         for step in record.timings
     ]
-    return Section(title="Timings", text=table(("step", "begins at", "takes"), rows))
+    return Section(title="Timings", text=table(("step", "start", "duration"), rows))
 
 
 def _attempts(attempts: Sequence[Attempt]) -> Section | None:
@@ -39,23 +39,24 @@ def _attempts(attempts: Sequence[Attempt]) -> Section | None:
             ", ".join(each.nodes),
             each.started_utc,
             each.ended_utc or "-",
-            _how_it_ended(each),
+            _result(each),
         )
         for each in attempts
     ]
-    text = "A phase that was done stayed done; one that was cut off was measured anew."
-    head = ("job", "requeue", "nodes", "began", "ended", "how")
+    text = "Finished phases were kept; an interrupted phase was measured again."
+    head = ("job", "requeue", "nodes", "started", "ended", "result")
     return Section(title="Attempts", text=f"{text}\n\n{table(head, rows)}")
 
 
-def _how_it_ended(attempt: Attempt) -> str:
+def _result(attempt: Attempt) -> str:
     if attempt.failure is not None:
         return f"{attempt.status}, {attempt.failure.code}"
-    return attempt.status or "without a word: killed, or its node lost power"
+    return attempt.status or "no exit recorded (killed, or power loss)"
 
 
 def _environment(nodes: Sequence[Environment]) -> Section:
-    """A column for each node, with what is not the first's. What no node tells is left out."""
+    """A column for each node, with "same" for the first node's value. Rows without any value are
+    left out."""
     first, *others = [_facts(env) for env in nodes]
     columns = [first, *({k: v if v != first[k] else "same" for k, v in o.items()} for o in others)]
     rows = [
@@ -76,7 +77,7 @@ def _facts(env: Environment) -> dict[str, str]:
         "GPU driver": or_dash(env.gpu_driver),
         "system": f"{or_dash(env.os)}, Linux {env.kernel}",
         "container": or_dash(env.container),
-        "its sha256": or_dash(env.image_sha256),
+        "container sha256": or_dash(env.image_sha256),
         "LoadGen": or_dash(env.loadgen),
         "Python": env.python,
         "packages": ", ".join(f"{name} {version}" for name, version in env.packages.items()),
@@ -96,5 +97,8 @@ def _provenance(record: Record) -> Section:
         ("source", source),
         ("exit code", str(record.exit_code)),
     ]
-    again = "Run the same plan once more: `python -m sut.submit --again RUN_DIR`"
+    again = (
+        "To run the same plan again: `python -m sut.submit --again RUN_DIR`, where RUN_DIR is the "
+        "folder of this run."
+    )
     return Section(title="Provenance", text=f"{table(('', ''), rows)}\n\n{again}")

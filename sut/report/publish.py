@@ -1,7 +1,7 @@
-"""A run's own report, written when it ends.
+"""Write ``report.md`` and ``report.html``.
 
-Nothing that goes wrong in a report fails the run: figures are drawn in a process of their own,
-which has a deadline.
+A bug in plotting must not cost a run its report, nor a report its run: a run draws its page in a
+process with a deadline.
 """
 
 from __future__ import annotations
@@ -10,35 +10,68 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Mapping
 
 from sut.report import evidence, render
+from sut.report.page import Figure
+from sut.report.summary import summary
 from sut.results.record import Record
 from sut.rundir import RunDir, write_atomic
 
-DEADLINE_S = 60.0  # a run that is told to leave has two minutes
+DEADLINE_S = 60.0  # a run that has to stop has two minutes
+ONLY_HTML = "--only-html"
 
-# Slurm signals every process of a step, and this one is meant for the run, which is over.
-NOT_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+# Slurm signals every process of a step; these are for the run.
+FOR_THE_RUN = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
-def publish(result: Record, run_dir: RunDir) -> str | None:
-    """Write ``report.md`` and ``report.html`` of a run that is over. Never raises; says what went
-    wrong, if anything did, and says it in ``report.md`` too."""
-    problem = None
+def publish(record: Record, run_dir: RunDir) -> str | None:
+    """Write both files of a run that has ended. Never raises: returns what went wrong, which
+    ``report.md`` contains too."""
+    problem = _html_in_child(run_dir)
+    again = f"Run `python -m sut.report {run_dir}` to try again."
+    note = "" if problem is None else f"{problem}. {again}"
     try:
-        write_atomic(run_dir.report, render.render(result, evidence.read(result, run_dir)))
+        write_markdown(record, run_dir, note)
     except Exception as error:
         traceback.print_exc()
-        problem = f"report.md could not be written: {error!r}"
-    problem = problem or _html_by_itself(run_dir)
-    if problem is not None:
-        _add(run_dir, result, problem)
+        problem = f"report.md not written: {error!r}"
+        try:
+            text = f"```\n{summary(record, run_dir)}\n```\n\n{problem}. {again}\n"
+            write_atomic(run_dir.report, text)
+        except OSError as no_space:
+            problem = f"report.md not written ({run_dir.report}): {no_space.strerror}"
     return problem
 
 
-def _html_by_itself(run_dir: RunDir) -> str | None:
-    command = [sys.executable, "-m", "sut.report", str(run_dir)]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_OURS)  # inherited
+def write_markdown(record: Record, run_dir: RunDir, note: str = "") -> None:
+    text = render.render(record, evidence.read(record, run_dir), note)
+    write_atomic(run_dir.report, text)
+
+
+def write_html(record: Record, run_dir: RunDir) -> str | None:
+    """Write the page. Returns why it has no plots, if it has none. Raises OSError."""
+    found = evidence.read(record, run_dir)
+    figures: Mapping[str, tuple[Figure, ...]] = {}
+    cause = ""
+    try:
+        from sut.report import plots  # needs matplotlib, which a login node does not have
+
+        figures = plots.draw(record, found)
+    except ModuleNotFoundError as error:
+        cause = f"{error.name} is not installed here; the Python that runs vLLM has it"
+    except Exception as error:
+        traceback.print_exc()
+        cause = f"plotting failed: {error!r}"
+    problem = f"no plots ({run_dir.report_html}): {cause}" if cause else None
+    page = render.render_html(record, found, figures, problem or "")
+    write_atomic(run_dir.report_html, page)
+    return problem
+
+
+def _html_in_child(run_dir: RunDir) -> str | None:
+    command = [sys.executable, "-m", "sut.report", ONLY_HTML, str(run_dir)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)  # the child inherits it
     try:
         done = subprocess.run(
             command,
@@ -49,24 +82,15 @@ def _html_by_itself(run_dir: RunDir) -> str | None:
             timeout=DEADLINE_S,
         )
     except subprocess.TimeoutExpired:
-        return f"report.html was not drawn within {DEADLINE_S:g} s"
+        return f"report.html not written ({run_dir}): timed out after {DEADLINE_S:g} s"
     except OSError as error:
-        return f"report.html could not be drawn: {error}"
+        return f"report.html not written ({run_dir}): {error}"
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if done.returncode == 0:
         return None
     sys.stderr.write(done.stderr)
-    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return f"report.html could not be drawn: {last}"
-
-
-def _add(run_dir: RunDir, result: Record, problem: str) -> None:
-    """Say in ``report.md`` what is missing, whatever there is of it."""
-    try:
-        text = run_dir.report.read_text() if run_dir.report.is_file() else ""
-        text = text or f"```\n{render.summary(result, run_dir)}\n```\n"
-        again = f"`python -m sut.report {run_dir}` tries again."
-        write_atomic(run_dir.report, f"{text}\n{problem}. {again}\n")
-    except OSError as error:
-        print(f"{run_dir.report}: {error.strerror}", file=sys.stderr)
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if last.startswith("error: "):
+        return last.removeprefix("error: ")
+    return f"report.html not written ({run_dir}): exit code {done.returncode}. {last}".rstrip()

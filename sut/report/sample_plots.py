@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sut.report import svg
+from sut.report.evidence import Subject
 from sut.report.page import Figure
-from sut.report.subject import Subject
 from sut.report.svg import LIMIT, SERIES, Array, figure
 from sut.results.sample_log import SampleLog
 from sut.units import number, quantity
@@ -20,7 +20,6 @@ MIN_BIN_S = 0.25
 
 
 def draw(subject: Subject) -> list[Figure]:
-    """Every plot that there are samples for."""
     figures: list[Figure | None] = []
     samples = subject.evidence.samples
     if samples is not None and len(samples) > 0:
@@ -63,14 +62,14 @@ def _distribution(name: str, columns: Mapping[str, Array], subject: Subject) -> 
     longest, limit = float(values[-1]), subject.limits.get(name)
     plot = svg.axes(f"{name}, ms", "samples that took longer, %")
     longer = 100 * (1 - np.arange(1, len(values) + 1) / len(values))
-    # One step for each of a few hundred shares: the tail whole, the rest thinned out.
+    # One step for each of a few hundred shares: the whole tail, and the rest thinned out.
     kept = np.unique(np.searchsorted(-longer, -np.geomspace(100, 100 / len(values), 400)))
     kept = kept[kept < len(values) - 1]
     x = np.concatenate([[values[0]], values[kept], [longest]])
     y = np.concatenate([[100], longer[kept], [longer[-2]]])
     plot.step(x, y, where="post", color=SERIES[0], label=name)
     plot.set_yscale("log")
-    plot.yaxis.set_major_formatter(lambda share, _: f"{share:g}")  # the scale has set its own
+    plot.yaxis.set_major_formatter(lambda share, _: f"{share:g}")  # not the log scale's
     plot.axhline(
         1, color=SERIES[1], linestyle=":", label=f"1%: p99, {number(_quantile(values, 0.99))} ms"
     )
@@ -78,7 +77,7 @@ def _distribution(name: str, columns: Mapping[str, Array], subject: Subject) -> 
     over = _over(values, limit)
     caption = (
         f"{name} of {number(len(values))} samples: p50 {quantity(_quantile(values, 0.5), 'ms')}, "
-        f"the longest {quantity(longest, 'ms')}{over}."
+        f"max {quantity(longest, 'ms')}{over}."
     )
     return figure(f"{name}: distribution", caption, plot)
 
@@ -90,22 +89,22 @@ def _over_time(name: str, columns: Mapping[str, Array], subject: Subject) -> Fig
         return None
     plot = svg.axes("s from the start, when issued", f"{name}, ms")
     chosen = _some(values)
-    svg.dots(plot, when[chosen], values[chosen], SERIES[0], "a sample")
+    svg.dots(plot, when[chosen], values[chosen], SERIES[0], "one sample")
     middles, p99 = _binned(when, values, 0.99, min_count=20)
     if len(middles) > 1:
         plot.plot(middles, p99, color=SERIES[1], label="p99 at that time")
     _limit(plot.axhline, plot, subject.limits.get(name), float(values.max()))
     plot.set_ylim(bottom=0)
     return figure(
-        f"{name} against time",
-        f"{name} of each sample by when LoadGen issued it{_of(chosen, values)}.",
+        f"{name} over time",
+        f"{name} of each sample by the time LoadGen issued it{_of(chosen, values)}.",
         plot,
     )
 
 
 def _throughput(columns: Mapping[str, Array], subject: Subject) -> Figure | None:
-    """Output tokens a second. A sample's first token counts when it came, the others evenly
-    from then to its completion."""
+    """Output tokens a second. A sample's first token counts at its time; the others are spread
+    evenly from then to the completion."""
     end = float(columns["completed_s"].max())
     edges = _edges(columns)
     if edges is None:
@@ -126,14 +125,13 @@ def _throughput(columns: Mapping[str, Array], subject: Subject) -> Figure | None
     tokens = float(columns["output_tokens"].sum())
     return figure(
         "Throughput",
-        f"Output tokens of completed samples by the time they came, {number(tokens)} in "
-        f"{quantity(end, 's')}.",
+        f"Output tokens of completed samples over time: {number(tokens)} in {quantity(end, 's')}.",
         plot,
     )
 
 
 def _tokens(columns: Mapping[str, Array], mine: Array, edges: Array) -> Array:
-    """How many tokens of the samples ``mine`` came between each two ``edges``."""
+    """The number of tokens of the samples ``mine`` between each two ``edges``."""
     first, last = columns["first_s"][mine], columns["completed_s"][mine]
     later = columns["output_tokens"][mine] - 1
     spread = last > first
@@ -159,8 +157,8 @@ def _in_flight(columns: Mapping[str, Array], subject: Subject) -> Figure | None:
     replicas = _replicas(columns)
     for n, replica in enumerate(replicas[: len(SERIES)]):
         mine = columns["replica"] == replica
-        held = _present(columns["admitted_s"][mine], columns["completed_s"][mine], edges)
-        plot.plot(edges, held, color=SERIES[n], label=subject.name(replica))
+        present = _present(columns["admitted_s"][mine], columns["completed_s"][mine], edges)
+        plot.plot(edges, present, color=SERIES[n], label=subject.name(replica))
     if subject.max_num_seqs and subject.max_num_seqs <= 2 * plot.get_ylim()[1]:
         plot.axhline(
             subject.max_num_seqs,
@@ -169,9 +167,7 @@ def _in_flight(columns: Mapping[str, Array], subject: Subject) -> Figure | None:
             label=f"max_num_seqs {subject.max_num_seqs}",
         )
     plot.set_ylim(bottom=0)
-    return figure(
-        "In flight", "Samples that each replica held, of those that were completed.", plot
-    )
+    return figure("In flight", "Completed samples by the time they were in a replica.", plot)
 
 
 def _prompt_length(columns: Mapping[str, Array], subject: Subject) -> Figure | None:
@@ -180,7 +176,7 @@ def _prompt_length(columns: Mapping[str, Array], subject: Subject) -> Figure | N
         return None
     plot = svg.axes("prompt tokens", "TTFT, ms")
     chosen = _some(ttft)
-    svg.dots(plot, length[chosen], ttft[chosen], SERIES[0], "a sample")
+    svg.dots(plot, length[chosen], ttft[chosen], SERIES[0], "one sample")
     middles, median = _binned(length, ttft, 0.5, min_count=5, num_bins=20)
     if len(middles) > 1:
         plot.plot(middles, median, color=SERIES[1], label="p50 at that length")
@@ -194,7 +190,7 @@ def _prompt_length(columns: Mapping[str, Array], subject: Subject) -> Figure | N
 def _limit(
     draw_line: Callable[..., Any], plot: Any, limit_ms: float | None, longest_ms: float
 ) -> None:
-    """The limit as a line; one far beyond all samples is named only, and leaves them room."""
+    """The limit as a line. One far beyond all samples is in the legend only."""
     if limit_ms is None:
         return
     label = f"limit {quantity(limit_ms, 'ms')}"
@@ -207,11 +203,11 @@ def _limit(
 def _over(values: Array, limit_ms: float | None) -> str:
     if limit_ms is None:
         return ""
-    return f"; {number(int((values > limit_ms).sum()))} were over the limit"
+    return f"; {number(int((values > limit_ms).sum()))} over the limit"
 
 
 def _some(values: Array) -> Array:
-    """Which samples to draw: all, or an even choice of them and the slowest hundred."""
+    """Which samples to draw: all, or an even selection and the slowest hundred."""
     if len(values) <= MAX_DOTS:
         return np.arange(len(values))
     slowest = np.argsort(values)[-100:]
@@ -223,15 +219,15 @@ def _of(chosen: Array, values: Array) -> str:
     if len(chosen) == len(values):
         return ""
     return (
-        f"; {number(len(chosen))} of {number(len(values))} samples are drawn, an even choice and "
-        "the slowest hundred, lines stand for all"
+        f"; {number(len(chosen))} of {number(len(values))} samples are drawn: an even selection "
+        "and the slowest hundred. Lines are for all samples"
     )
 
 
 def _binned(
     x: Array, y: Array, fraction: float, *, min_count: int, num_bins: int = 40
 ) -> tuple[Array, Array]:
-    """A quantile of ``y`` along ``x``, where a bin has enough samples."""
+    """A quantile of ``y`` along ``x``, in bins with enough samples."""
     num_bins = max(1, min(num_bins, len(x) // (2 * min_count)))
     edges = np.linspace(x.min(), x.max(), num_bins + 1)
     place = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, num_bins - 1)
@@ -242,20 +238,20 @@ def _binned(
 
 
 def _quantile(values: Array, fraction: float) -> float:
-    """By LoadGen's rule: the value at index ``n * fraction`` of the sorted ones."""
+    """By LoadGen's rule: the value at index ``n * fraction`` of the sorted values."""
     index = min(len(values) - 1, int(len(values) * fraction))
     return float(np.partition(values, index)[index])
 
 
 def _edges(columns: Mapping[str, Array]) -> Array | None:
-    """The bins of the time from the start to the last completion."""
+    """Bins of time from the start to the last completion; None if it is too short."""
     end = float(columns["completed_s"].max())
     num_bins = int(min(NUM_BINS, end / MIN_BIN_S))
     return np.linspace(0, end, num_bins + 1) if num_bins >= 2 else None
 
 
 def _present(begin: Array, end: Array, at: Array) -> Array:
-    """How many intervals hold each moment of ``at``."""
+    """The number of intervals that contain each moment of ``at``."""
     return np.searchsorted(np.sort(begin), at, side="right") - np.searchsorted(
         np.sort(end), at, side="right"
     )

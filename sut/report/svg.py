@@ -1,7 +1,7 @@
-"""matplotlib figures as small SVG that takes its colours and its font from the page around it.
+"""matplotlib figures as small SVG with the colours and the font of the page around it.
 
-Figures are drawn in stand-in colours, which become CSS variables in the text of the SVG: the
-same figure is right on light, on dark and on paper.
+Figures are drawn in placeholder colours, which become CSS variables in the SVG: one figure serves
+light mode, dark mode and print.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from sut.inputs.cache import cache_dir
 from sut.report.page import Figure, Key
 
-# matplotlib keeps its list of fonts in a folder, and complains where it has none to write to.
+# matplotlib writes its list of fonts to a folder, and warns if it cannot.
 os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
 
 import matplotlib
@@ -27,9 +27,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-Array = Any  # numpy's arrays, whose types say little
+Array = Any  # of numpy
 
-WIDTH_IN, HEIGHT_IN = 5.0, 2.8  # read on a phone, at about its width
+WIDTH_IN, HEIGHT_IN = 5.0, 2.8  # about the width of a phone
 TEXT, GRID, LIMIT = "#010101", "#020202", "#030303"
 MAX_POINTS = 200  # of a line
 SERIES = tuple(f"#1000{i:02d}" for i in range(8))
@@ -63,7 +63,7 @@ _STYLE = {
 
 
 def axes(x_label: str, y_label: str) -> Axes:
-    """The one plot of a new figure; what it measures stands above it, where a phone has room."""
+    """The one plot of a new figure. The y label is above the plot, which saves width on a phone."""
     with matplotlib.rc_context(_STYLE):
         canvas = drawing.Figure(figsize=(WIDTH_IN, HEIGHT_IN))
         canvas.subplots_adjust(left=0.115, right=0.985, bottom=0.17, top=0.92)
@@ -77,7 +77,7 @@ def axes(x_label: str, y_label: str) -> Axes:
 
 
 def line(plot: Axes, points: Sequence[tuple[float, float]], color: str, label: str) -> None:
-    """A line through ``points``, or through the means of so many neighbours that it can be read."""
+    """A line through ``points``, or through the means of neighbours if there are many points."""
     size = -(-len(points) // MAX_POINTS)
     groups = (np.array(points[i : i + size]) for i in range(0, len(points), size))
     x, y = np.array([group.mean(axis=0) for group in groups]).T
@@ -85,7 +85,7 @@ def line(plot: Axes, points: Sequence[tuple[float, float]], color: str, label: s
 
 
 def dots(plot: Axes, x: Array, y: Array, color: str, label: str = "") -> None:
-    """Points as one path of dots: a tenth of the text that markers take."""
+    """Points as one path of dots, which takes a tenth of the text of markers."""
     where = np.repeat(np.column_stack([x, y]), 2, axis=0)
     codes = np.tile([Path.MOVETO, Path.LINETO], len(x))
     path = Path(where, codes)
@@ -100,13 +100,12 @@ def dots(plot: Axes, x: Array, y: Array, color: str, label: str = "") -> None:
 
 
 def figure(title: str, caption: str, plot: Axes) -> Figure:
-    """The plot as a page's figure."""
-    words = f"{title}. {caption}"
-    return Figure(title=title, caption=caption, svg=_text(plot, words), keys=_legend(plot))
+    svg = _text(plot, f"{title}. {caption}")
+    return Figure(title=title, caption=caption, svg=svg, keys=_legend(plot))
 
 
 def _legend(plot: Axes) -> tuple[Key, ...]:
-    """What there is to tell apart in the plot; nothing where it is one thing."""
+    """The legend's entries; none for a single line."""
     lines, labels = plot.get_legend_handles_labels()
     keys = [
         Key(label=label, color=_VARIABLES[str(line.get_color())], mark=_mark(line))
@@ -123,7 +122,7 @@ def _mark(line: Line2D) -> str:
 
 
 def _text(plot: Axes, description: str) -> str:
-    """The figure of ``plot`` as an ``<svg>`` element that says ``description`` to who can't see."""
+    """The figure of ``plot`` as an ``<svg>`` element with ``description`` for screen readers."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         canvas = plot.get_figure(root=True)
@@ -135,7 +134,7 @@ def _text(plot: Axes, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    # Ids that nothing refers to would stand twice in a page of several figures.
+    # Ids that nothing refers to would be duplicates in a page of several figures.
     text = re.sub(r' id="(?![mp][0-9a-f]{8,}")[^"]*"', "", text)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
@@ -144,5 +143,5 @@ def _text(plot: Axes, description: str) -> str:
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
     text = re.sub(r"\s*\n\s*", "\n", text)
-    words = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return text.replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+    label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,27 +1,23 @@
 """Accuracy: the scores of the token ids LoadGen logged in accuracy mode.
 
-As MLCommons' reference scores Llama-3.1-8B: the first answer of each sample, decoded
-without special tokens; rouge_score with its stemmer on texts split into one sentence a
-line by nltk's punkt; the mean F-measure times 100, rounded to 4 digits; gen_len is the
-number of characters of all the answers so split.
+As MLCommons' reference scores Llama-3.1-8B: the first answer of each sample, decoded without
+special tokens; rouge_score with its stemmer on texts split into one sentence a line by nltk's
+punkt; the mean F-measure times 100, rounded to 4 digits; gen_len is the number of characters of
+all split answers.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sut.errors import InputError, RunError
 from sut.plan.benchmark import DatasetKind, Generation
 from sut.plan.plan import Plan
+from sut.results import answers as logged
 
-FILE_NAME = "mlperf_log_accuracy.json"
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-_HEX_INT32 = re.compile("(?:[0-9A-Fa-f]{8})*")
 
 
 def score_phase(
@@ -33,8 +29,8 @@ def score_phase(
     references: Sequence[str],
     model_path: Path | None,
 ) -> dict[str, float]:
-    """The scores of an accuracy phase of ``plan`` that was to answer the first
-    ``num_samples`` samples; ``prompts`` and ``references`` are the data set's.
+    """The scores of an accuracy phase of ``plan`` over the first ``num_samples`` samples;
+    ``prompts`` and ``references`` are the data set's.
 
     Raises InputError for a damaged log, RunError for samples missing or answered twice.
     """
@@ -42,43 +38,46 @@ def score_phase(
     if plan.dataset.kind is DatasetKind.SYNTHETIC:
         return {"exact_match": exact_match(answers, prompts, plan.generation)}
     if model_path is None:
-        raise InputError(f"{log_dir}: a model folder is needed to decode the answers.")
+        raise InputError(f"{log_dir}: a model folder is needed to decode the answers")
     from sut.inputs import wheels
 
-    wheels.add_nltk_data(wheels.nltk_data())
+    wheels.use_nltk_data()
     order = sorted(answers)
     texts = decode([answers[index] for index in order], model_path)
     return score(texts, [references[index] for index in order])
 
 
 def read_answers(log_dir: Path, num_samples: int) -> dict[int, list[int]]:
-    """Output token ids by sample index, of a log that holds each of the first
-    ``num_samples`` samples once. ``log_dir`` may be the file itself.
+    """Output token ids by sample index, of a log with one answer to each of the first
+    ``num_samples`` samples. ``log_dir`` may be the file itself.
 
     Raises InputError for a damaged log, RunError for samples missing or answered twice.
     """
-    path = log_dir / FILE_NAME if log_dir.is_dir() else log_dir
+    path = log_dir / logged.FILE_NAME if log_dir.is_dir() else log_dir
     answers: dict[int, list[int]] = {}
     twice = []
-    for number, entry in enumerate(entries(path), start=1):
-        index, tokens = _answer(path, number, entry)
-        if index in answers:
-            twice.append(index)
-        else:
-            answers[index] = tokens
-    missing = sorted(set(range(num_samples)) - answers.keys())
-    foreign = sorted(answers.keys() - set(range(num_samples)))
+    for number, answer in enumerate(logged.read(path), start=1):
+        if answer.counted not in (None, len(answer.tokens)):
+            raise InputError(
+                f"{path}: entry {number} (sample {answer.sample}): token_count is "
+                f"{answer.counted} but {len(answer.tokens)} token ids were logged",
+                hint="correct how the harness counts tokens",
+            )
+        if answer.sample in answers:
+            twice.append(answer.sample)
+        answers.setdefault(answer.sample, list(answer.tokens))
+    samples = set(range(num_samples))
     for what, indices in (
-        ("not answered", missing),
-        ("answered twice", sorted(twice)),
-        ("not of the data set", foreign),
+        ("not answered", samples - answers.keys()),
+        ("answered twice", twice),
+        ("not in the data set", answers.keys() - samples),
     ):
         if indices:
+            some = ", ".join(map(str, sorted(indices)[:5])) + ", ..." * (len(indices) > 5)
             raise RunError(
-                f"{path}: {len(indices)} of {num_samples} samples {what}: "
-                f"{', '.join(map(str, indices[:5]))}{', ...' if len(indices) > 5 else ''}. "
-                "No score is given; run the accuracy test again.",
+                f"{path}: {len(indices)} of {num_samples} samples {what}: {some}",
                 code="accuracy_incomplete",
+                hint="run the accuracy test again: a part of the answers has no score",
             )
     return answers
 
@@ -92,9 +91,9 @@ def decode(token_ids: Sequence[Sequence[int]], model_path: Path) -> list[str]:
 
 
 def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """rouge1, rouge2, rougeL, rougeLsum and gen_len. nltk must find its punkt data
-    (see :func:`sut.inputs.wheels.add_nltk_data`). Raises ValueError for lists that are empty or
-    differ in length.
+    """rouge1, rouge2, rougeL, rougeLsum and gen_len. Requires
+    :func:`sut.inputs.wheels.use_nltk_data`. Raises ValueError for lists that are empty or differ
+    in length.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -117,7 +116,7 @@ def exact_match(
     generation: Generation,
 ) -> float:
     """The share of answers that echo their prompt, ``token[i] == prompt[i % len(prompt)]``,
-    at a length the generation settings allow: what the replay engine answers.
+    at a length that the generation settings allow, as the replay engine answers.
     """
     matches = sum(
         generation.min_tokens <= len(tokens) <= generation.max_tokens
@@ -131,50 +130,3 @@ def _one_sentence_a_line(text: str) -> str:
     import nltk
 
     return "\n".join(nltk.sent_tokenize(text.strip()))
-
-
-def entries(path: Path) -> list[object]:
-    """The answers LoadGen logged, as they stand in its file. Raises InputError for one that is
-    missing, damaged or empty."""
-    try:
-        answers = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path}: can't be read ({error.strerror}). Give the log folder of an accuracy test."
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path}: damaged or cut: {error}. Run the accuracy test again.") from None
-    if not isinstance(answers, list) or not answers:
-        raise InputError(
-            f"{path}: holds no answers. LoadGen logs them in an accuracy or a compliance test."
-        )
-    return answers
-
-
-def is_tokens(text: str) -> bool:
-    """Whether a text is token ids as LoadGen logs them: hex of little-endian int32."""
-    return _HEX_INT32.fullmatch(text) is not None
-
-
-def tokens_of(text: str) -> tuple[int, ...]:
-    data = bytes.fromhex(text)
-    return struct.unpack(f"<{len(data) // 4}i", data)
-
-
-def _answer(path: Path, number: int, entry: object) -> tuple[int, list[int]]:
-    """Sample index and token ids, which LoadGen logs as hex of little-endian int32."""
-    match entry:
-        case {"qsl_idx": int(index), "data": str(text), **rest} if is_tokens(text):
-            tokens = list(tokens_of(text))
-        case _:
-            raise InputError(
-                f"{path}: damaged: entry {number} is not one of LoadGen's: qsl_idx and data "
-                "(int32 token ids in hex). Run the accuracy test again."
-            )
-    told = rest.get("token_count", len(tokens))
-    if told != len(tokens):
-        raise InputError(
-            f"{path}: entry {number} (sample {index}): token_count is {told} but "
-            f"{len(tokens)} token ids were logged. The harness counts tokens wrongly."
-        )
-    return index, tokens

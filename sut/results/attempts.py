@@ -1,7 +1,7 @@
-"""What earlier attempts left in a run directory, and how another goes on from it: phase by phase.
+"""What earlier attempts left in a run directory, and how the next one continues: phase by phase.
 
-A phase that is done stays done. One that was cut off is set aside and measured anew; two halves
-are never put together.
+A finished phase is kept. An interrupted phase is moved aside and measured again: halves of two
+attempts are never combined.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ import msgspec
 
 from sut.errors import CANCELLED, NODE_LOST, InputError, RunError
 from sut.plan.plan import Plan
-from sut.results import record
+from sut.results import record, sameness
 from sut.results.record import Attempt, Hashes, PhaseRecord, Record
 from sut.rundir import RunDir
 from sut.values import Struct
 
 INTERRUPTIONS = frozenset({CANCELLED, NODE_LOST, record.INTERIM})
+SAME = ("image_sha256", "model_sha256", "data_sha256")  # in all phases of one record
 
 
 class Earlier(Struct, frozen=True, kw_only=True):
-    """What is there before an attempt begins."""
+    """What earlier attempts left."""
 
     attempts: tuple[Attempt, ...] = ()
     record: Record | None = None
 
     @property
     def phases(self) -> tuple[PhaseRecord, ...]:
-        """Those that are done."""
+        """The finished ones."""
         return self.record.phases if self.record else ()
 
     def all_done(self, plan: Plan) -> bool:
-        """Whether the last attempt did all but say so."""
+        """Whether every phase is finished, and only the final record is missing."""
         return bool(self.phases) and len(self.phases) == len(plan.phases)
 
 
 def was_interrupted(run_dir: RunDir) -> bool:
-    """Whether its last attempt was ended from outside, after which Slurm requeues a job."""
+    """Whether the last attempt was ended from outside. Slurm requeues such a job."""
     if not run_dir.record.is_file():
         return True
     failure = record.read(run_dir.record).failure
@@ -45,52 +46,50 @@ def was_interrupted(run_dir: RunDir) -> bool:
 
 
 def earlier(plan: Plan, run_dir: RunDir) -> Earlier:
-    """What the attempts before this one left. Raises InputError for a run that is complete, or
-    was begun with another plan."""
+    """What the attempts before this one left.
+
+    Raises InputError if the run is complete or was started with another plan.
+    """
     attempts = _read_attempts(run_dir.attempts)
     if not run_dir.record.is_file():
         return Earlier(attempts=attempts)
     before = record.read(run_dir.record)
     if before.status == "completed":
-        raise InputError(
-            f"{run_dir}: this run is complete, and a run directory holds one run. To run the same "
-            f"plan again: python -m sut.submit --again {run_dir}"
-        )
+        raise InputError(f"this run is complete ({run_dir})", hint=_again(run_dir))
     if before.plan_digest != plan.digest():
         raise InputError(
-            f"{run_dir}: its plan was changed after the run was begun, so it can't go on. To run "
-            f"the plan as it is: python -m sut.submit --again {run_dir}"
+            f"this run cannot continue ({run_dir}): its plan was changed after it started",
+            hint="submit a new run: python -m sut.submit --config NAME",
         )
     return Earlier(attempts=attempts, record=before)
 
 
+def _again(run_dir: RunDir) -> str:
+    return f"start a new run of the plan: python -m sut.submit --again {run_dir}"
+
+
 def require_same(before: Earlier, hashes: Hashes, image_sha256: str | None) -> None:
-    """Raise RunError where phases that are done were measured on something else than what is here:
-    one record is of one model, one data set and one image."""
+    """Raise RunError if finished phases were measured with another model, data set or image."""
     if before.record is None or not before.phases:
         return
-    then = before.record.hashes
-    changed = [
-        f"{what} was {was[:12] if was else 'none'} and is {now[:12] if now else 'none'}"
-        for what, was, now in (
-            ("the model's sha256", then.model, hashes.model),
-            ("the data's sha256", then.data, hashes.data),
-            ("the image's sha256", before.record.environment.image_sha256, image_sha256),
-        )
-        if was != now
-    ]
+    now = {
+        "image_sha256": image_sha256,
+        "model_sha256": hashes.model,
+        "data_sha256": hashes.data,
+    }
+    changed = sameness.mismatches(sameness.of_record(before.record), sameness.flat(now), SAME)
     if changed:
         done = ", ".join(phase.name for phase in before.phases)
         raise RunError(
-            f"this run can't go on after {done}: {'; '.join(changed)}. Measure it all anew: "
-            "python -m sut.submit --again with this run directory",
+            f"this run cannot continue after {done}: {', '.join(map(str, changed))}",
             code="changed",
+            hint="measure all phases again: python -m sut.submit --again RUN_DIR",
         )
 
 
 def set_aside(run_dir: RunDir, before: Earlier) -> None:
-    """Move what a cut off phase and the last attempt's engines wrote to where nothing writes.
-    Raises OSError."""
+    """Rename the folders of interrupted phases and the last attempt's engine logs, so that
+    nothing overwrites them. Raises OSError."""
     done = {phase.name for phase in before.phases}
     loadgen = run_dir.loadgen_root
     for folder in sorted(loadgen.iterdir()) if loadgen.is_dir() else []:
@@ -116,4 +115,6 @@ def _read_attempts(path: Path) -> tuple[Attempt, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, msgspec.MsgspecError) as error:
-        raise InputError(f"{path}: {error}. Submit the run anew") from None
+        raise InputError(
+            f"attempts not readable ({path}): {error}", hint=_again(RunDir(path.parent))
+        ) from None

@@ -1,6 +1,6 @@
-"""What a performance test measured, in units people use, from LoadGen's own values.
+"""What a performance test measured, in common units, from LoadGen's own values.
 
-Three of LoadGen's keys say something else than their names, and are not used:
+Three of LoadGen's keys are misnamed and not used:
 ``result_token_throughput`` divides by nanoseconds as if they were seconds (off by 1e9);
 ``result_overlatency_query_count``, with token latencies, counts against a limit of 0;
 ``early_stopping_latency_ss`` and ``_ms``, with token latencies, estimate TTFT.
@@ -15,7 +15,7 @@ from sut.values import Struct
 
 
 class Quantiles(Struct, frozen=True, kw_only=True):
-    """Milliseconds; None where LoadGen gives none."""
+    """Milliseconds; None where LoadGen has none."""
 
     p50: float | None
     p90: float | None
@@ -23,11 +23,11 @@ class Quantiles(Struct, frozen=True, kw_only=True):
 
 
 class Measures(Struct, frozen=True, kw_only=True):
-    """``duration_s`` is what min_duration is held against: up to the last scheduled
-    query (Server), the last issued one (SingleStream) or the last answer (Offline).
+    """``duration_s`` is the time compared with min_duration: up to the last scheduled query
+    (Server), the last issued one (SingleStream) or the last answer (Offline).
 
-    ``tokens_per_s`` and ``samples_per_s`` are what was completed over LoadGen's time
-    from the start to the last query's completion, both LoadGen's.
+    ``tokens_per_s`` and ``samples_per_s`` are LoadGen's rates of completion, from its start to the
+    last query's completion.
     """
 
     num_queries: int | None
@@ -52,7 +52,7 @@ def measure(values: Mapping[str, Scalar]) -> Measures:
             rate = _number(values, "result_qps_with_loadgen_overhead")
             duration_s = _span(queries, rate)
         case "Offline":
-            # One query holds every sample; its size is known only where it was made.
+            # One query has all samples; its size is in the log only where it was generated.
             samples = _count(values, "generated_samples_per_query")
             rate = _number(values, "result_samples_per_second")
             latency_ms = _ms(values, "result_max_latency_ns")
@@ -76,12 +76,12 @@ LATENCY_KEY = "result_{}_percentile_latency_ns"
 
 
 def percentile_key(template: str, percentile: float) -> str:
-    """LoadGen's key for a percentile given as a fraction: ``0.99`` is spelt ``99.00``."""
+    """LoadGen's key for a percentile given as a fraction: ``0.99`` becomes ``99.00``."""
     return template.format(f"{100 * percentile:.2f}")
 
 
 def misleading(values: Mapping[str, Scalar]) -> frozenset[str]:
-    """The keys of this log that do not hold what they are named for."""
+    """The misnamed keys of this log."""
     keys = {"result_token_throughput"}
     if values.get("requested_use_token_latencies") is True:
         keys |= {
@@ -98,7 +98,7 @@ def _quantiles(values: Mapping[str, Scalar], template: str) -> Quantiles:
 
 
 def _span(num_queries: int | None, per_s: float | None) -> float | None:
-    """The time LoadGen divided by: it counts one query less than it issued."""
+    """The time LoadGen divided by. It counts one query fewer than it issued."""
     return (num_queries - 1) / per_s if num_queries and per_s else None
 
 

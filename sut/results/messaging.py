@@ -1,4 +1,4 @@
-"""What a number that MLCommons has not reviewed must be called: MLPerf's results messaging
+"""The labels of results that MLCommons has not reviewed, from MLPerf's results messaging
 guidelines (mlcommons/policies)."""
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ TRADEMARK = (
 )
 
 
+def loadgen(log: DetailLog) -> str:
+    """``LoadGen 6.0.17``, by the log's version."""
+    version = str(log.values.get("loadgen_version", "")).partition(" ")[0]
+    return f"LoadGen {version or 'of unknown version'}"
+
+
 def unverified_log(log: DetailLog) -> str:
-    """The label of the numbers in any LoadGen log. It names its data, not its benchmark."""
-    version = str(log.values.get("loadgen_version", "")).partition(" ")[0] or "of unknown version"
+    """The label of any LoadGen log. A log contains its data's name, not its benchmark's."""
     data = str(log.values.get("qsl_name", "")) or "unnamed data"
-    return f"LoadGen {version} on {data}, {log.scenario}: unverified. {UNVERIFIED}"
+    return f"{loadgen(log)} on {data}, {log.scenario}: unverified. {UNVERIFIED}"
 
 
 def unverified(plan: Plan, division: str = "") -> str:
-    """The label of a run's numbers: round, benchmark, scenario, and that they are unverified. Only
-    those of an official run go by MLPerf's name, and belong to a division."""
+    """The label of a run. Only an official run uses MLPerf's name and has a division."""
     scenario = "Interactive" if plan.scenario is Scenario.INTERACTIVE else plan.scenario.loadgen
     whose = f"LoadGen with the seeds of MLPerf Inference {plan.round}"
     if plan.official:

@@ -1,17 +1,20 @@
 """LoadGen's detail log: the ``:::MLLOG`` lines of ``mlperf_log_detail.txt`` as values.
 
-A file that LoadGen did not write to its end is an error here, so that no later code
-can draw a verdict from half a log.
+``read`` refuses a log that LoadGen did not finish: no verdict comes from half a log.
+``read_so_far`` is for a test that still runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from sut.errors import InputError
 from sut.values import Struct
@@ -19,17 +22,18 @@ from sut.values import Struct
 FILE_NAME = "mlperf_log_detail.txt"
 PREFIX = ":::MLLOG "
 
+AS_WRITTEN = "use the file as LoadGen wrote it, or run the test again"
+
 Scalar = int | float | str | bool | None
 
-# A C++ stream prints these doubles so; JSON has no such words.
+# How a C++ stream prints these doubles; JSON has no word for them.
 _NOT_FINITE = re.compile(r'("value": )-?(?:nan|inf|NaN|Infinity)\b')
 _ONCE = ("result_validity", "effective_scenario")  # twice: two tests in one file
-_NUM_ERRORS_SINCE = (5, 0, 16)  # the version of LoadGen from which num_errors ends a log
+_NUM_ERRORS_SINCE = (5, 0, 16)  # from this version of LoadGen on, num_errors ends a log
 
 
 class LogError(Struct, frozen=True, kw_only=True):
-    """A line LoadGen marked ``is_error``. ``line`` counts from 1, ``time_ms`` from the log's
-    start."""
+    """A line with ``is_error``. ``line`` counts from 1, ``time_ms`` from the start of the log."""
 
     message: str
     line: int
@@ -37,8 +41,8 @@ class LogError(Struct, frozen=True, kw_only=True):
 
 
 class DetailLog(Struct, frozen=True, kw_only=True):
-    """One LoadGen test. ``values`` holds the last scalar of each key; a number that is
-    not finite is None. Lists and maps (sample sets, file hashes) are left out."""
+    """One LoadGen test. ``values`` has the last scalar of each key; a number that is not finite is
+    None. Lists and maps (sample sets, file hashes) are left out."""
 
     path: str
     values: dict[str, Scalar]
@@ -55,12 +59,12 @@ class DetailLog(Struct, frozen=True, kw_only=True):
 
     @property
     def token_latencies(self) -> bool:
-        """True when LoadGen measured TTFT and TPOT rather than whole-query latency."""
+        """Whether LoadGen measured TTFT and TPOT rather than the latency of whole queries."""
         return self.values.get("requested_use_token_latencies") is True
 
     @property
     def version(self) -> tuple[int, ...] | None:
-        """LoadGen's, as numbers; None where the log does not tell."""
+        """LoadGen's version as numbers; None if the log has none."""
         text = str(self.values.get("loadgen_version", "")).partition(" ")[0]
         parts = text.split(".")
         return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else None
@@ -71,7 +75,7 @@ class DetailLog(Struct, frozen=True, kw_only=True):
         return max(len(self.errors), logged if isinstance(logged, int) else 0)
 
     def number(self, key: str) -> float | None:
-        """The number at ``key``; None where LoadGen divided by nothing."""
+        """The number at ``key``; None where LoadGen divided by zero."""
         value = self._require(key)
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
@@ -98,111 +102,141 @@ class DetailLog(Struct, frozen=True, kw_only=True):
     def _require(self, key: str) -> Scalar:
         if key not in self.values:
             raise InputError(
-                f"{self.path}: incomplete: LoadGen's key {key!r} is not in it. "
-                "The run was ended early or the file was cut; run the test again."
+                f"incomplete LoadGen log ({self.path}): no key {key!r}",
+                hint="the run ended early or the file was truncated; run the test again",
             )
         return self.values[key]
 
     def _wrong(self, key: str, wanted: str) -> InputError:
         return InputError(
-            f"{self.path}: damaged: {key!r} should be {wanted}, "
-            f"not {self.values[key]!r}. Use the file as LoadGen wrote it."
+            f"damaged LoadGen log ({self.path}): {key!r} should be {wanted}, "
+            f"not {self.values[key]!r}",
+            hint=AS_WRITTEN,
         )
 
 
 def read(path: Path) -> DetailLog:
     """The log at ``path``, a file or a LoadGen log folder.
 
-    Raises InputError, naming file and line, for a log that is missing, empty, damaged,
-    cut, not LoadGen's, or of a test that did not finish.
+    Raises InputError, with file and line, for a log that is missing, empty, damaged, truncated, not
+    LoadGen's, or of a test that did not finish.
     """
     path = path / FILE_NAME if path.is_dir() else path
-    values: dict[str, Scalar] = {}
-    errors: list[LogError] = []
-    for line, entry in _entries(path):
-        key, value = entry["key"], entry["value"]
-        if key in _ONCE and key in values:
+    entries: dict[int, _Entry] = {}
+    seen: set[str] = set()
+    for line, raw in enumerate(_content(path).split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            entry = entries[line] = _entry(raw)
+        except ValueError as error:
             raise InputError(
-                f"{path}:{line}: damaged: {key!r} stands here a second time. "
-                "The file holds more than one test; give each test its own folder."
+                f"damaged or truncated LoadGen log ({path}:{line}): {error}", hint=AS_WRITTEN
+            ) from None
+        if entry.key in _ONCE and entry.key in seen:
+            raise InputError(
+                f"damaged LoadGen log ({path}:{line}): second {entry.key!r}, so the file has more "
+                "than one test",
+                hint="give each test its own folder",
             )
-        if entry["metadata"]["is_error"]:
-            time_ms = entry.get("time_ms")
-            errors.append(
-                LogError(
-                    message=str(value),
-                    line=line,
-                    time_ms=time_ms if isinstance(time_ms, int | float) else None,
-                )
-            )
-        if isinstance(value, float) and not math.isfinite(value):
-            value = None
-        if not isinstance(value, list | dict):
-            values[key] = value
-    log = DetailLog(path=str(path), values=values, errors=tuple(errors))
+        seen.add(entry.key)
+    log = _log_of(path, entries)
     _check_whole(log)
     return log
 
 
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_so_far(path: Path) -> DetailLog | None:
+    """The part of a log file that is written; None without a file. Lines that are not whole are
+    skipped."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    entries = {}
+    for line, raw in enumerate(content.split(b"\n"), start=1):
+        with contextlib.suppress(ValueError):
+            entries[line] = _entry(raw)
+    return _log_of(path, entries)
+
+
+class _Metadata(msgspec.Struct):
+    is_error: bool
+
+
+class _Entry(msgspec.Struct):
+    key: str
+    value: Any
+    metadata: _Metadata
+    time_ms: float | None = None
+
+
+def _entry(raw: bytes) -> _Entry:
+    """Raises ValueError for a line that is not whole, or not LoadGen's."""
+    text = raw.decode()
+    if not text.startswith(PREFIX):
+        raise ValueError(f"no {PREFIX.strip()} at the start of the line")
+    try:
+        entry = msgspec.convert(json.loads(_NOT_FINITE.sub(r"\1null", text[len(PREFIX) :])), _Entry)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    if isinstance(entry.value, int) and abs(entry.value) >= 2**64:
+        raise ValueError("a number of more than 64 bits")
+    if isinstance(entry.value, float) and not math.isfinite(entry.value):
+        entry.value = None
+    return entry
+
+
+def _log_of(path: Path, entries: Mapping[int, _Entry]) -> DetailLog:
+    """``entries`` by their line."""
+    return DetailLog(
+        path=str(path),
+        values={e.key: e.value for e in entries.values() if not isinstance(e.value, list | dict)},
+        errors=tuple(
+            LogError(message=str(e.value), line=line, time_ms=e.time_ms)
+            for line, e in entries.items()
+            if e.metadata.is_error
+        ),
+    )
+
+
+def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"{path}: can't be read ({error.strerror}). Give the folder that holds "
-            f"LoadGen's {FILE_NAME}."
+            f"LoadGen log not read ({path}): {error.strerror}",
+            hint=f"give the folder that contains LoadGen's {FILE_NAME}",
         ) from None
     if not content.strip():
-        raise InputError(f"{path}: empty. LoadGen wrote nothing; run the test again.")
-    if PREFIX.encode() not in content:
-        raise InputError(f"{path}: not a LoadGen detail log: no line begins with {PREFIX.strip()}.")
-    for line, raw in enumerate(content.split(b"\n"), start=1):
-        if raw.strip():
-            yield line, _entry(path, line, raw)
-
-
-def _entry(path: Path, line: int, raw: bytes) -> dict[str, Any]:
-    try:
-        text = raw.decode()
-        if not text.startswith(PREFIX):
-            raise ValueError(f"it does not begin with {PREFIX.strip()}")
-        entry = json.loads(_NOT_FINITE.sub(r"\1null", text[len(PREFIX) :]))
-        if not (
-            isinstance(entry["key"], str)
-            and "value" in entry
-            and isinstance(entry["metadata"]["is_error"], bool)
-        ):
-            raise ValueError("key, value or metadata.is_error is not as LoadGen writes it")
-        if isinstance(entry["value"], int) and abs(entry["value"]) >= 2**64:
-            raise ValueError("a number of more than 64 bits")
-    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}:{line}: damaged or cut: not one of LoadGen's lines ({error}). "
-            "Use the file as LoadGen wrote it, or run the test again."
-        ) from None
-    return dict(entry)
+            f"empty LoadGen log ({path}): LoadGen wrote nothing", hint="run the test again"
+        )
+    if PREFIX.encode() not in content:
+        raise InputError(f"not a LoadGen detail log ({path}): no line begins with {PREFIX.strip()}")
+    return content
 
 
 def _check_whole(log: DetailLog) -> None:
     if not {"effective_scenario", "effective_test_mode"} <= log.values.keys():
         raise InputError(
-            f"{log.path}: not a whole LoadGen log: it holds no LoadGen settings. "
-            "Give a log of MLPerf Inference, as LoadGen wrote it."
+            f"not a whole LoadGen log ({log.path}): no LoadGen settings",
+            hint="give a log of MLPerf Inference, as LoadGen wrote it",
         )
     if log.mode == "AccuracyOnly":
         log.text("power_end")
         return
     if "result_validity" not in log.values:
-        last = f" Its last error: {log.errors[-1].message!r}." if log.errors else ""
+        last = f"; its last error: {log.errors[-1].message!r}" if log.errors else ""
         raise InputError(
-            f"{log.path}: incomplete: LoadGen did not finish this test, so it has no "
-            f"result.{last} Find out why the run ended, then run it again."
+            f"incomplete LoadGen log ({log.path}): LoadGen did not finish this test, so there is "
+            f"no result{last}",
+            hint="find out why the run ended, then run the test again",
         )
     log.number(_last_key(log))
 
 
 def _last_key(log: DetailLog) -> str:
-    """The key this version of LoadGen writes last: where it is, nothing was cut."""
+    """The key that this version of LoadGen writes last: with it, nothing is missing."""
     if log.version is not None and log.version >= _NUM_ERRORS_SINCE:
         return "num_errors"
     if not log.token_latencies:

@@ -1,4 +1,4 @@
-"""What came of a phase: LoadGen's logs and the dispatcher's count, judged and put on record."""
+"""The record of one phase: LoadGen's logs and the dispatcher's counts, with the verdict on them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sut.inputs.dataset import Samples
 from sut.plan.plan import Mode, Plan
 from sut.results import (
     accuracy,
+    answers,
     audit,
     compliance,
     judge,
@@ -21,17 +22,35 @@ from sut.results import (
     telemetry,
     work,
 )
+from sut.results.judge import Verdict
+from sut.results.mllog import DetailLog
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
+from sut.results.sample_log import SampleLog
 from sut.results.telemetry import NodeTelemetry
 from sut.rundir import RunDir, write_atomic
 
 
 class Measured(NamedTuple):
-    """A LoadGen test that is over: the dispatcher's count of it, and when it was."""
+    """A finished LoadGen test: the dispatcher's counts and its time."""
 
     stats: _core.Stats
     start_unix_s: float
     duration_s: float
+
+    @property
+    def num_failed(self) -> int:
+        return self.stats.issued - self.stats.completed
+
+    @property
+    def replica_samples(self) -> list[int]:
+        return [replica.completed for replica in self.stats.replicas]
+
+
+class _Judged(NamedTuple):
+    verdict: Verdict
+    scores: dict[str, float] | None = None
+    num_scored: int | None = None
+    test06: compliance.Verification | None = None
 
 
 def judge_phase(
@@ -45,89 +64,109 @@ def judge_phase(
 ) -> PhaseRecord:
     """Read LoadGen's logs of a phase and judge them. ``node_names`` are those of the plan's nodes,
     in its order. Raises RunError, InputError."""
-    stats = measured.stats
-    log = mllog.read(run_dir.loadgen(mode))
-    num_failed = stats.issued - stats.completed
-    replica_samples = [replica.completed for replica in stats.replicas]
+    log_dir = run_dir.loadgen(mode)
+    log = mllog.read(log_dir)
     done = sample_log.read(run_dir.samples(mode))
-    answers, _ = audit.read(run_dir.loadgen(mode))
-    scores, num_scored, test06 = None, None, None
-    if mode is Mode.COMPLIANCE:
-        test06 = _verify(plan, run_dir.loadgen(mode))
-        judged = compliance.judge(test06, log, num_failed=num_failed, official=plan.official)
-    elif mode is Mode.ACCURACY:
-        num_scored = log.count("effective_accuracy_sample_count")
-        scores = accuracy.score_phase(
-            run_dir.loadgen(mode),
-            plan,
-            num_samples=num_scored,
-            prompts=samples.prompts,
-            references=samples.references,
-            model_path=model_path,
-        )
-        judged = judge.judge_accuracy(
-            scores,
-            plan.accuracy,
-            log=log,
-            num_scored=num_scored,
-            num_samples=len(samples.prompts),
-            num_failed=num_failed,
-            replica_samples=replica_samples,
-            official=plan.official,
-            answers=answers,
-            max_tokens=plan.generation.max_tokens,
-        )
-    else:
-        judged = judge.judge_performance(
-            log,
-            num_failed=num_failed,
-            replica_samples=replica_samples,
-            official=plan.official,
-            plan=plan,
-            samples=done,
-            answers=answers,
-        )
-    lines = work.lines_of(run_dir.progress, mode)
-    replicas = work.of_replicas(plan, stats, node_names, lines)
+    match mode:
+        case Mode.COMPLIANCE:
+            judged = _judge_compliance(plan, log_dir, log, measured)
+        case Mode.ACCURACY:
+            judged = _judge_accuracy(plan, log_dir, log, measured, samples, model_path)
+        case _:
+            judged = _judge_performance(plan, log_dir, log, measured, done)
+    replicas = _replicas(mode, plan, run_dir, measured.stats, node_names)
     rule = rules.idle_nodes(plan, node_names)
     return PhaseRecord(
         name=mode,
         loadgen=log.values,
         loadgen_errors=tuple(error.message for error in log.errors),
-        verdict=judge.with_check(judged, rule) if rule else judged,
+        verdict=judge.with_check(judged.verdict, rule) if rule else judged.verdict,
         replicas=replicas,
-        dispatcher=_dispatcher_stats(stats),
-        accuracy=scores,
-        num_scored=num_scored,
+        dispatcher=_dispatcher_stats(measured.stats),
+        accuracy=judged.scores,
+        num_scored=judged.num_scored,
         start_unix_s=round(measured.start_unix_s, 3),
         duration_s=round(measured.duration_s, 3),
         nodes=work.of_nodes(replicas, done) if done else (),
         telemetry=_telemetry(run_dir, measured),
-        test06=test06,
-        file_sha256=hashes.of_folder(run_dir.loadgen(mode)),
+        test06=judged.test06,
+        file_sha256=hashes.of_folder(log_dir),
     )
 
 
 def interrupted(
     mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
 ) -> InterruptedPhase:
-    """What is to be kept of a phase that did not come to its end."""
+    """What was measured of a phase that did not finish."""
     return InterruptedPhase(
         name=mode,
         dispatcher=_dispatcher_stats(stats),
-        replicas=work.of_replicas(plan, stats, node_names, work.lines_of(run_dir.progress, mode)),
+        replicas=_replicas(mode, plan, run_dir, stats, node_names),
     )
 
 
-def _verify(plan: Plan, log_dir: Path) -> compliance.Verification:
-    """Hold a compliance test's answers to TEST06, and write down what comes out as MLCommons'
-    script does."""
+def _judge_performance(
+    plan: Plan, log_dir: Path, log: DetailLog, measured: Measured, done: SampleLog | None
+) -> _Judged:
+    verdict = judge.judge_performance(
+        log,
+        num_failed=measured.num_failed,
+        replica_samples=measured.replica_samples,
+        official=plan.official,
+        plan=plan,
+        samples=done,
+        answers=audit.read(log_dir)[0],
+    )
+    return _Judged(verdict)
+
+
+def _judge_accuracy(
+    plan: Plan,
+    log_dir: Path,
+    log: DetailLog,
+    measured: Measured,
+    samples: Samples,
+    model_path: Path | None,
+) -> _Judged:
+    num_scored = log.count("effective_accuracy_sample_count")
+    scores = accuracy.score_phase(
+        log_dir,
+        plan,
+        num_samples=num_scored,
+        prompts=samples.prompts,
+        references=samples.references,
+        model_path=model_path,
+    )
+    verdict = judge.judge_accuracy(
+        scores,
+        plan.accuracy,
+        log=log,
+        num_scored=num_scored,
+        num_samples=len(samples.prompts),
+        num_failed=measured.num_failed,
+        replica_samples=measured.replica_samples,
+        official=plan.official,
+        answers=audit.read(log_dir)[0],
+        max_tokens=plan.generation.max_tokens,
+    )
+    return _Judged(verdict, scores, num_scored)
+
+
+def _judge_compliance(plan: Plan, log_dir: Path, log: DetailLog, measured: Measured) -> _Judged:
+    """Run TEST06 and write its result as MLCommons' script does."""
     assert plan.compliance is not None, "a plan has this phase only where the test applies"
     eos_token_ids = plan.compliance.eos_token_ids
-    test06 = compliance.verify(compliance.read(log_dir), plan.scenario.loadgen, eos_token_ids)
+    test06 = compliance.verify(answers.read(log_dir), plan.scenario.loadgen, eos_token_ids)
     text = compliance.verify_accuracy_text(test06)
     write_atomic(log_dir / compliance.VERIFY_ACCURACY, text)
-    return test06
+    verdict = compliance.judge(test06, log, num_failed=measured.num_failed, official=plan.official)
+    return _Judged(verdict, test06=test06)
+
+
+def _replicas(
+    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
+) -> tuple[work.ReplicaWork, ...]:
+    return work.of_replicas(plan, stats, node_names, work.lines_of(run_dir.progress, mode))
 
 
 def _telemetry(run_dir: RunDir, measured: Measured) -> tuple[NodeTelemetry, ...]:

@@ -1,7 +1,7 @@
 """Progress: one JSON object a line in ``RUN_DIR/progress.jsonl``, about one a second.
 
-Written by the run, read by whoever follows it. A line that is cut is one still being
-written. Fields are None, or left out, where they do not apply.
+The run writes it; ``sut.watch`` and the report read it. A truncated last line is still being
+written. Fields that do not apply are None or left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERVAL_S = 1.0
 
 
 class ReplicaProgress(msgspec.Struct, omit_defaults=True):
-    """One replica, by the dispatcher's count and the engine's scheduler statistics."""
+    """One replica, by the dispatcher's counts and the engine's scheduler statistics."""
 
     index: int
     in_flight: int
@@ -30,34 +30,34 @@ class ReplicaProgress(msgspec.Struct, omit_defaults=True):
     waiting: int
     kv_cache_usage: float  # 0 to 1
     output_tokens: int
-    prompt_tokens: int = 0  # of the samples it was given
+    prompt_tokens: int = 0  # of the samples sent to it
     completed: int = 0  # samples
 
 
 class Line(msgspec.Struct, omit_defaults=True):
-    """The state of a run. ``t_s`` counts from the run's start; counts from the phase's."""
+    """The state of a run. ``t_s`` is the time since the run started; counts are of the phase."""
 
     t_s: float
-    step: str  # what is going on, in words
-    pid: int | None = None  # of the run, in an attempt's first line: SIGTERM there cancels it
-    host: str | None = None  # where that is
+    step: str  # a description
+    pid: int | None = None  # of the run, in an attempt's first line: SIGTERM to it cancels the run
+    host: str | None = None  # of that process
     phase: str | None = None
     issued: int = 0
     queued: int = 0
     in_flight: int = 0
     completed: int = 0
     output_tokens: int = 0
-    prompt_tokens: int = 0  # of the samples given to replicas
+    prompt_tokens: int = 0  # of the samples sent to replicas
     elapsed_s: float = 0.0  # of the phase
     ttft_p99_ms: float | None = None
     tpot_p99_ms: float | None = None
-    ttft_over: int | None = None  # of the completed samples, how many are over LoadGen's limit
+    ttft_over: int | None = None  # completed samples over LoadGen's limit
     tpot_over: int | None = None
     replicas: list[ReplicaProgress] = []
 
 
 class Progress:
-    """Appends lines, at most one an interval unless the step changes."""
+    """Appends lines: at most one an interval, and one for each new step."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
@@ -67,7 +67,7 @@ class Progress:
         self._write(first)
 
     def step(self, text: str) -> None:
-        """Tell what is going on while nothing is measured."""
+        """Report a step that measures nothing."""
         self._write(Line(t_s=self._now(), step=text))
 
     def phase(
@@ -78,8 +78,8 @@ class Progress:
         *,
         last: bool = False,
     ) -> None:
-        """Tell how far a phase is; the ``last`` word on it is never left out. ``num_over``
-        samples are over the limits on TTFT and TPOT."""
+        """Report a phase; its ``last`` line is always written. ``num_over`` is the number of
+        samples over the TTFT limit and over the TPOT limit."""
         ttft, tpot = stats.ttft_ns.get("p99"), stats.tpot_ns.get("p99")
         ttft_over, tpot_over = num_over or (None, None)
         self._write(
@@ -116,7 +116,7 @@ class Progress:
         )
 
     def due(self, step: str) -> bool:
-        """Whether a line for ``step`` would be written, for callers to whom it costs something."""
+        """Whether a line for ``step`` would be written, for callers whose figures are costly."""
         last_step, last_time = self._last
         return step != last_step or self._now() - last_time >= INTERVAL_S
 
@@ -130,15 +130,15 @@ class Progress:
 
 
 class Reader:
-    """Reads a progress file as it grows. It never writes, and holds nothing open between calls."""
+    """Reads a progress file as it grows. No file stays open between calls."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def read(self) -> list[Line]:
-        """The lines that have come since the last call; a line still being written waits, and
-        one that is not ours is passed over."""
+        """The lines since the last call. A line still being written is left for the next call;
+        one that is not valid is skipped."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -1,7 +1,6 @@
-"""The record: what one run was, ran on and measured, in ``RUN_DIR/record.json``.
+"""The record of one run, ``RUN_DIR/record.json``: its plan, its machines and its measurements.
 
-It is the truth every report, list and comparison is made from, and is written when the
-run fails too.
+Every report, list and comparison is made from it. A failed run has one too.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from sut.rundir import RunDir, write_atomic
 from sut.values import Struct
 
 RECORD_SCHEMA_VERSION = 1
-INTERIM = "interrupted"  # the failure of a record that was written between two phases
+INTERIM = "interrupted"  # the failure in a record written between two phases
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """Why a run could not finish. ``replica`` and ``node`` are None where no single one is to
-    blame."""
+    """Why a run could not finish. ``replica`` and ``node`` are the cause; None where no single one
+    is."""
 
     code: str
     message: str
@@ -52,7 +51,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class DispatcherStats(Struct, frozen=True, kw_only=True):
-    """The dispatcher's own count of a phase. Quantiles are None before a first token."""
+    """The dispatcher's counts of a phase. Quantiles are None before the first token."""
 
     elapsed_s: float
     issued: int
@@ -65,7 +64,7 @@ class DispatcherStats(Struct, frozen=True, kw_only=True):
 
 
 class PhaseRecord(Struct, frozen=True, kw_only=True):
-    """One LoadGen test. ``loadgen`` is its detail log, key by key, as LoadGen names them."""
+    """One LoadGen test. ``loadgen`` is its detail log by LoadGen's keys."""
 
     name: str
     loadgen: dict[str, Scalar]
@@ -74,18 +73,18 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaWork, ...]
     dispatcher: DispatcherStats | None = None
     accuracy: dict[str, float] | None = None
-    num_scored: int | None = None  # samples the accuracy scores stand on
-    start_unix_s: float | None = None  # when LoadGen's test was started, by the head's clock
-    duration_s: float | None = None  # until it ended
+    num_scored: int | None = None  # samples on which the accuracy scores are based
+    start_unix_s: float | None = None  # start of LoadGen's test, by the head's clock
+    duration_s: float | None = None
     nodes: tuple[NodeWork, ...] = ()
     test06: Verification | None = None
-    file_sha256: dict[str, str] = {}  # of the phase's files, by name, when it was judged
-    telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that offer any
+    file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
+    telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any
 
 
-class PreflightCheck(Struct, frozen=True, kw_only=True):
-    """One look at a node before engines start. ``name`` is a stable word, and a node may have
-    several of one name; ``measured`` is None where the text says it all."""
+class PreflightCheck(Struct, frozen=True):
+    """One check of a node before engines start. ``name`` is stable, and a node may have several
+    checks of one name. ``measured`` is None for a check without a number."""
 
     name: str
     ok: bool
@@ -100,7 +99,7 @@ class NodePreflight(Struct, frozen=True, kw_only=True):
 
 
 class InterruptedPhase(Struct, frozen=True, kw_only=True):
-    """A phase that did not come to its end: what was measured until then. Never a result."""
+    """A phase that did not finish: what was measured until then. Never a result."""
 
     name: str
     dispatcher: DispatcherStats
@@ -111,8 +110,8 @@ Status = Literal["completed", "failed", "truncated"]
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One job, or one requeue of it, that worked on the run. ``status`` is None while it does, and
-    for ever when it ended without a word: killed, or its node lost power."""
+    """One job of the run, or one requeue of it. ``status`` is None while it runs, and if it left no
+    exit status: it was killed, or its node lost power."""
 
     job_id: str  # Slurm's; empty without Slurm
     restart: int  # how often Slurm had requeued that job
@@ -124,7 +123,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """One run. ``verdict`` is VALID only when every phase's is; None when the run failed, or was
+    """One run. ``verdict`` is VALID only if every phase's is; None if the run failed, or was
     truncated because its wall limit was near."""
 
     schema_version: int = RECORD_SCHEMA_VERSION
@@ -141,30 +140,30 @@ class Record(Struct, frozen=True, kw_only=True):
     timings: tuple[Step, ...]
     phases: tuple[PhaseRecord, ...]
     interrupted: InterruptedPhase | None = None
-    attempts: tuple[Attempt, ...] = ()  # the last one's record this is
+    attempts: tuple[Attempt, ...] = ()  # this record is the last one's
     preflight: tuple[NodePreflight, ...] = ()
-    nodes: tuple[Environment, ...] = ()  # those of the run but the first, whose is environment
+    nodes: tuple[Environment, ...] = ()  # all nodes but the first, which is environment
 
     @property
     def interim(self) -> bool:
-        """Whether the run was to go on when this was written: it does, or it was killed."""
+        """Whether this was written between two phases: the run continues, or it was killed."""
         return self.failure is not None and self.failure.code == INTERIM
 
     @property
     def word(self) -> str:
-        """The verdict, or where there is none the status in capitals."""
+        """The verdict, or without one the status in capitals."""
         return self.verdict or self.status.upper()
 
 
 def write(record: Record, run_dir: RunDir) -> Path:
-    """Write ``record.json``, whole or not at all, and return its path. Raises OSError."""
+    """Write ``record.json`` atomically and return its path. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(record), indent=2)
     write_atomic(run_dir.record, text + b"\n")
     return run_dir.record
 
 
 def read(path: Path) -> Record:
-    """The record at ``path``, a file or a run folder.
+    """The record at ``path``, a file or a run directory.
 
     Raises InputError for one that is missing, damaged or of another schema version.
     """
@@ -175,26 +174,28 @@ def read(path: Path) -> Record:
         version = msgspec.json.decode(content, type=_Versioned).schema_version
         if version != RECORD_SCHEMA_VERSION:
             raise InputError(
-                f"{path}: its schema version is {version}, this program reads "
-                f"{RECORD_SCHEMA_VERSION}. Read it with the version that wrote it."
+                f"{path}: schema version {version}; this program reads {RECORD_SCHEMA_VERSION}",
+                hint="read it with the version that wrote it",
             )
         return msgspec.json.decode(content, type=Record)
     except FileNotFoundError:
         if RunDir(folder).plan.is_file():
             raise InputError(
-                f"{folder}: this run has left no record: it is pending, running, or was killed. "
-                f"See: python -m sut.watch {folder}"
+                f"{folder}: no record: the run is pending, running, or was killed",
+                hint=f"python -m sut.watch {folder}",
             ) from None
-        raise InputError(f"{path}: can't be read (it is not there). Give a run folder.") from None
+        raise InputError(f"{path}: no such file", hint="pass a run directory") from None
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}). Give a run folder.") from None
+        raise InputError(
+            f"cannot read {path}: {error.strerror}", hint="pass a run directory"
+        ) from None
     except msgspec.MsgspecError as error:
         raise InputError(
-            f"{path}: not a whole record: {error}. Use the file as the run wrote it."
+            f"{path}: not a complete record: {error}", hint="use the file as the run wrote it"
         ) from None
 
 
 class _Versioned(msgspec.Struct):
-    """Any record, whatever its version."""
+    """A record of any version."""
 
     schema_version: int

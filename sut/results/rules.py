@@ -1,4 +1,4 @@
-"""The rules a LoadGen test is held to, each as a check of what was measured."""
+"""The rules of a LoadGen test, each a check of what was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from sut.errors import InputError
-from sut.plan.benchmark import Gate
+from sut.plan import forbidden
+from sut.plan.benchmark import EngineKind, Gate
 from sut.plan.plan import Plan
 from sut.results import measures
 from sut.results.early_stopping import num_over_limit, queries_needed
@@ -17,24 +18,24 @@ from sut.units import against, from_limit, number, quantity
 from sut.values import Struct
 
 
-class Check(Struct, frozen=True, kw_only=True):
+class Check(Struct, frozen=True):
     """One rule. ``code`` is a stable word; ``unit`` is that of ``measured`` and ``limit``,
-    which are None where LoadGen does not tell. Of a rule that is not met ``remedy`` says what
-    would pass, and ``crossed_s`` when the limit was first crossed, in seconds from the test's
-    start; None where that is not known."""
+    None where they are unknown. For a rule that is not met, ``remedy`` is how to fix it and
+    ``crossed_s`` the time at which the limit was first crossed, in seconds from the test's start;
+    None where unknown."""
 
     code: str
     met: bool
     text: str
-    measured: float | None
-    limit: float | None
-    unit: str
+    measured: float | None = None
+    limit: float | None = None
+    unit: str = ""
     remedy: str | None = None
     crossed_s: float | None = None
 
 
 def of_loadgen(log: DetailLog) -> list[Check]:
-    """The rules LoadGen itself applies in this log's scenario."""
+    """The rules LoadGen applies in this log's scenario."""
     rules = [_min_duration(log), _min_queries(log)]
     match log.scenario:
         case "Server" if log.token_latencies:
@@ -47,30 +48,32 @@ def of_loadgen(log: DetailLog) -> list[Check]:
             return rules
         case other:
             raise InputError(
-                f"{log.path}: scenario {other} is not judged here. "
-                "Give a log of Server, Offline, SingleStream or MultiStream."
+                f"{log.path}: scenario {other} is not supported",
+                hint="pass a log of Server, Offline, SingleStream or MultiStream",
             )
 
 
-def of_ours(log: DetailLog, num_failed: int | None, replica_samples: Sequence[int]) -> list[Check]:
-    """The rules we add; those on what is not known are left out."""
+def beyond_loadgen(
+    log: DetailLog, num_failed: int | None, replica_samples: Sequence[int]
+) -> list[Check]:
+    """The rules added to LoadGen's, without those whose input is unknown."""
     checks = [_loadgen_errors(log)]
     if num_failed is not None:
         text = f"{quantity(num_failed, 'samples')} failed." if num_failed else "No sample failed."
-        checks.append(check("failed_samples", num_failed == 0, text, num_failed, 0, "samples"))
+        checks.append(Check("failed_samples", num_failed == 0, text, num_failed, 0, "samples"))
     if replica_samples:
         idle = [index for index, samples in enumerate(replica_samples) if samples == 0]
-        text = "Every replica did work."
+        text = "Every replica completed samples."
         if idle:
-            text = f"No sample was done by replica {', '.join(map(str, idle))}."
-        checks.append(check("idle_replicas", not idle, text, len(idle), 0, "replicas"))
+            text = f"No sample was completed by replica {', '.join(map(str, idle))}."
+        checks.append(Check("idle_replicas", not idle, text, len(idle), 0, "replicas"))
     return checks
 
 
 def idle_nodes(plan: Plan, node_names: Sequence[str]) -> Check | None:
-    """A node of the run that no replica uses is billed and does nothing; None for a single node.
+    """Whether every node, in the plan's order, has a replica; None for a single node.
 
-    ``node_names`` are those of the plan's nodes, in its order.
+    A node that no replica uses is billed and does nothing.
     """
     if len(plan.nodes) == 1:
         return None
@@ -79,19 +82,36 @@ def idle_nodes(plan: Plan, node_names: Sequence[str]) -> Check | None:
     text, remedy = "Every node has a replica.", None
     if idle:
         text = f"No replica uses node {', '.join(idle)}."
-        remedy = "Take fewer nodes, or more replicas: --set site.num_replicas=..."
-    return check("idle_nodes", not idle, text, len(idle), 0, "nodes", remedy=remedy)
+        remedy = "Use fewer nodes or more replicas: --set site.num_replicas=..."
+    return Check("idle_nodes", not idle, text, len(idle), 0, "nodes", remedy)
+
+
+def of_engine(plan: Plan) -> list[Check]:
+    """What MLPerf forbids an engine to do: prefix caching and speculative decoding."""
+    if plan.engine.kind is EngineKind.REPLAY:
+        return []  # it has neither
+    given = plan.engine.extra_args
+    return [
+        _off("prefix_caching", "Prefix caching", forbidden.prefix_caching(given)),
+        _off("speculative_decoding", "Speculative decoding", forbidden.speculation(given)),
+    ]
+
+
+def _off(code: str, name: str, arguments: list[str]) -> Check:
+    if not arguments:
+        return Check(code, True, f"{name} was off.")
+    listed = ", ".join(arguments)
+    text = f"{name} was on ({listed}): MLPerf forbids it."
+    return Check(code, False, text, remedy=f"Remove {listed} from engine.extra_args.")
 
 
 def _min_duration(log: DetailLog) -> Check:
     measured = measures.measure(log.values).duration_s
     limit = log.count("effective_min_duration_ms") / 1e3
     met = log.flag("result_min_duration_met")
-    ran = (
-        "Its length is not known" if measured is None else f"It ran {against(measured, limit, 's')}"
-    )
-    text = f"{ran}; at least {quantity(limit, 's')} needed{_short(measured, limit, 's')}."
-    return check("min_duration", met, text, measured, limit, "s")
+    ran = "for an unknown time" if measured is None else against(measured, limit, "s")
+    text = f"It ran {ran}; at least {quantity(limit, 's')} needed{_short(measured, limit, 's')}."
+    return Check("min_duration", met, text, measured, limit, "s")
 
 
 def _min_queries(log: DetailLog) -> Check:
@@ -102,11 +122,10 @@ def _min_queries(log: DetailLog) -> Check:
     met = log.flag("result_min_queries_met") and issued >= limit
     short = _short(issued, limit, unit)
     text = f"It issued {quantity(issued, unit)}; at least {number(limit)} needed{short}."
-    return check("min_queries", met, text, issued, limit, unit)
+    return Check("min_queries", met, text, issued, limit, unit)
 
 
 def _short(measured: float | None, limit: float, unit: str) -> str:
-    """By how much something is too little."""
     if measured is None or measured >= limit:
         return ""
     short = float(f"{limit - measured:.4g}")
@@ -114,19 +133,23 @@ def _short(measured: float | None, limit: float, unit: str) -> str:
 
 
 def _token_latencies(log: DetailLog) -> list[Check]:
-    limits = {
-        "TTFT": (measures.TTFT_KEY, "requested_server_ttft_latency"),
-        "TPOT": (measures.TPOT_KEY, "requested_server_tpot_latency"),
-    }
-    return [_within(log, name, key, log.count(limit)) for name, (key, limit) in limits.items()]
+    keys = {"TTFT": measures.TTFT_KEY, "TPOT": measures.TPOT_KEY}
+    return [_within(log, name, keys[name], limit) for name, limit in token_limits_ns(log).items()]
+
+
+def token_limits_ns(log: DetailLog) -> dict[str, int]:
+    """The limits on TTFT and TPOT, by name; empty where the test has none."""
+    if log.scenario != "Server" or not log.token_latencies:
+        return {}
+    names = ("TTFT", "TPOT")
+    return {name: log.count(f"requested_server_{name.lower()}_latency") for name in names}
 
 
 def _latency(log: DetailLog) -> Check:
-    latency = _within(
-        log, "Latency", measures.LATENCY_KEY, log.count("effective_target_latency_ns")
-    )
+    limit_ns = log.count("effective_target_latency_ns")
+    latency = _within(log, "Latency", measures.LATENCY_KEY, limit_ns)
     hint = (
-        " This log holds no TTFT and TPOT: an LLM benchmark needs LoadGen's own model name "
+        " This log contains no TTFT or TPOT: an LLM benchmark needs LoadGen's own model name "
         "(llama3_1-8b, never with a dot)."
     )
     return msgspec.structs.replace(latency, text=latency.text + hint)
@@ -144,8 +167,8 @@ def _within(log: DetailLog, name: str, template: str, limit_ns: int) -> Check:
     was = against(measured_ms, limit_ms, "ms")
     how_far = from_limit(measured_ms, limit_ms)
     text = f"{name} {label} was {was}; the limit is {quantity(limit_ms, 'ms')}"
-    text += f", {how_far}." if how_far else "."
-    return check(f"{name.lower()}_{label}", met, text, measured_ms, limit_ms, "ms")
+    text += f" ({how_far})." if how_far else "."
+    return Check(f"{name.lower()}_{label}", met, text, measured_ms, limit_ms, "ms")
 
 
 def percentile_of(log: DetailLog) -> float:
@@ -153,7 +176,8 @@ def percentile_of(log: DetailLog) -> float:
     if percentile is None or not 0 < percentile < 1:
         raise InputError(
             f"{log.path}: damaged: effective_target_latency_percentile is {percentile}, not "
-            "between 0 and 1. Use the file as LoadGen wrote it."
+            "between 0 and 1",
+            hint="use the file as LoadGen wrote it",
         )
     return percentile
 
@@ -166,7 +190,7 @@ def _early_stopping_server(log: DetailLog) -> Check:
         needed = issued + asked[1]
     met = log.flag("early_stopping_met") and issued >= needed
     text = _early_stopping_text(issued, needed, percentile, asked, met)
-    return check("early_stopping", met, text, issued, needed, "queries")
+    return Check("early_stopping", met, text, issued, needed, "queries")
 
 
 def _early_stopping_text(
@@ -177,7 +201,7 @@ def _early_stopping_text(
     if met:
         return f"{queries}: enough to be {sure}."
     if needed <= issued:
-        return "LoadGen says it is not met, and its log does not say why."
+        return "LoadGen reports it as not met; its log gives no reason."
     if needed == queries_needed(0, percentile):
         return f"{queries}: too few to be {sure}; {more}."
     what = asked[0] if asked else "latency"
@@ -187,9 +211,9 @@ def _early_stopping_text(
 
 
 def asked_for(log: DetailLog) -> tuple[str, int] | None:
-    """Which latency LoadGen's early stopping asks more queries for, and how many more.
+    """The latency for which LoadGen's early stopping asks for more queries, and how many more.
 
-    LoadGen looks at TPOT first and, where that fails, not at TTFT.
+    LoadGen checks TPOT first and, where that fails, does not check TTFT.
     """
     for what, key in (
         ("TPOT", "early_stopping_tpot_result"),
@@ -210,7 +234,7 @@ def _early_stopping_of_streams(log: DetailLog) -> Check:
         f"It issued {quantity(issued, 'queries')}; at least {number(needed)} needed to estimate "
         f"p{100 * percentile:g}."
     )
-    return check("early_stopping", met, text, issued, needed, "queries")
+    return Check("early_stopping", met, text, issued, needed, "queries")
 
 
 def _loadgen_errors(log: DetailLog) -> Check:
@@ -224,7 +248,7 @@ def _loadgen_errors(log: DetailLog) -> Check:
             crossed_s = first.time_ms / 1e3
             text += f" from {quantity(crossed_s, 's')} on"
         text += "." if first is None else f', first: "{first.message}".'
-    return check("loadgen_errors", num == 0, text, num, 0, "errors", crossed_s=crossed_s)
+    return Check("loadgen_errors", num == 0, text, num, 0, "errors", crossed_s=crossed_s)
 
 
 def gate(metric: str, score: float | None, limits: Gate, scale: float) -> Check:
@@ -235,35 +259,12 @@ def gate(metric: str, score: float | None, limits: Gate, scale: float) -> Check:
     text = f"{metric} is {'not scored' if score is None else f'{score:,.10g}'}; {between} needed."
     above = high is not None and score is not None and score > high
     unit = "characters" if metric == "gen_len" else ""
-    return check(f"accuracy_{metric}", met, text, score, high if above else low, unit)
+    return Check(f"accuracy_{metric}", met, text, score, high if above else low, unit)
 
 
 def whole_data_set(num_scored: int, num_samples: int) -> Check:
-    """Gates are made for the whole data set, and a part of it may be an easy one."""
+    """Gates are defined for the whole data set; a part of it may be easier."""
     text = f"It scored {number(num_scored)} of {quantity(num_samples, 'samples')}"
     met = num_scored == num_samples
-    text += "." if met else "; a gate holds for all of them."
-    return check("whole_data_set", met, text, num_scored, num_samples, "samples")
-
-
-def check(
-    code: str,
-    met: bool,
-    text: str,
-    measured: float | None = None,
-    limit: float | None = None,
-    unit: str = "",
-    *,
-    remedy: str | None = None,
-    crossed_s: float | None = None,
-) -> Check:
-    return Check(
-        code=code,
-        met=met,
-        text=text,
-        measured=measured,
-        limit=limit,
-        unit=unit,
-        remedy=remedy,
-        crossed_s=crossed_s,
-    )
+    text += "." if met else "; a gate is defined for all of them."
+    return Check("whole_data_set", met, text, num_scored, num_samples, "samples")

@@ -3,11 +3,11 @@
 One row a sample, in the order of completion. Times are milliseconds from the phase's start
 (the zero of ``elapsed_s`` in ``progress.jsonl``), by the dispatcher's clock:
 
-- ``issued_ms``: LoadGen handed the sample over;
-- ``admitted_ms``: a replica took it;
-- ``first_token_ms`` and ``completed_ms``: its first and its last token came.
+- ``issued_ms``: LoadGen issued the sample;
+- ``admitted_ms``: a replica accepted it;
+- ``first_token_ms`` and ``completed_ms``: its first and its last token arrived.
 
-A sample that failed, or was not done when the phase ended, has no row.
+A sample that failed, or was incomplete when the phase ended, has no row.
 """
 
 from __future__ import annotations
@@ -15,20 +15,16 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from sut.errors import InputError
 from sut.rundir import write_atomic
 
-HEADER = (
-    "sample_index,replica,prompt_tokens,output_tokens,"
-    "issued_ms,admitted_ms,first_token_ms,completed_ms"
-)
-
 
 class SampleLog(msgspec.Struct, frozen=True, kw_only=True):
-    """The columns, of one length. Integers are ``array('q')``, times ``array('d')``."""
+    """The columns, of equal length. Integers are ``array('q')``, times ``array('d')``."""
 
     sample_index: array[int]
     replica: array[int]
@@ -55,9 +51,13 @@ class SampleLog(msgspec.Struct, frozen=True, kw_only=True):
         return (self.completed_ms[row] - self.first_token_ms[row]) / decoded if decoded else None
 
 
+HEADER = ",".join(SampleLog.__struct_fields__)
+_IN_NS = [name.replace("_ms", "_ns") for name in SampleLog.__struct_fields__]
+
+
 def write(path: Path, samples: Mapping[str, Sequence[int]]) -> None:
-    """Write what :meth:`sut._core.Dispatcher.samples` gave, whole or not at all. Raises OSError."""
-    rows = zip(*(samples[name] for name in _COLUMNS), strict=True)
+    """Write what :meth:`sut._core.Dispatcher.samples` returned, atomically. Raises OSError."""
+    rows = zip(*(samples[name] for name in _IN_NS), strict=True)
     lines = [
         f"{index},{replica},{prompt},{output},"
         f"{issued / 1e6:.3f},{admitted / 1e6:.3f},{first / 1e6:.3f},{completed / 1e6:.3f}\n"
@@ -66,47 +66,22 @@ def write(path: Path, samples: Mapping[str, Sequence[int]]) -> None:
     write_atomic(path, "".join([HEADER + "\n", *lines]))
 
 
-_COLUMNS = (
-    "sample_index",
-    "replica",
-    "prompt_tokens",
-    "output_tokens",
-    "issued_ns",
-    "admitted_ns",
-    "first_token_ns",
-    "completed_ns",
-)
-
-
 def read(path: Path) -> SampleLog | None:
-    """The file's columns, or None where there is no file. Raises InputError for another file."""
+    """The file's columns, or None where there is no file. Raises InputError for a damaged file."""
     try:
         text = path.read_text()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read: {error}") from None
+        raise InputError(f"cannot read {path}: {error}") from None
     head, _, body = text.partition("\n")
     if head != HEADER:
-        raise InputError(f"{path}: not a file of samples: its first line is not {HEADER}")
-    integers = [array("q") for _ in range(4)]
-    times = [array("d") for _ in range(4)]
+        raise InputError(f"{path}: not a file of samples: the first line is not {HEADER}")
+    columns: list[array[Any]] = [array(code) for code in "qqqqdddd"]
     for number, line in enumerate(body.splitlines(), start=2):
         try:
-            *counts, issued, admitted, first, completed = line.split(",")
-            for column, value in zip(integers, counts, strict=True):
-                column.append(int(value))
-            for moments, value in zip(times, (issued, admitted, first, completed), strict=True):
-                moments.append(float(value))
+            for column, value in zip(columns, line.split(","), strict=True):
+                column.append(int(value) if column.typecode == "q" else float(value))
         except ValueError:
             raise InputError(f"{path}:{number}: damaged: {line!r}") from None
-    return SampleLog(
-        sample_index=integers[0],
-        replica=integers[1],
-        prompt_tokens=integers[2],
-        output_tokens=integers[3],
-        issued_ms=times[0],
-        admitted_ms=times[1],
-        first_token_ms=times[2],
-        completed_ms=times[3],
-    )
+    return SampleLog(**dict(zip(SampleLog.__struct_fields__, columns, strict=True)))

@@ -14,12 +14,12 @@ from sut.values import Struct
 
 T = TypeVar("T")
 
-# A phase is judged before the reading after its end is there.
+# A phase is judged before the reading after its end exists.
 BEYOND_S = 2.5 * INTERVAL_S
 
 
 class GpuTelemetry(Struct, frozen=True, kw_only=True):
-    """One GPU during a phase. ``slowed_by_*`` are the share of readings, 0 to 1."""
+    """One GPU during a phase. ``slowed_by_*`` is the share of readings, 0 to 1."""
 
     index: int
     energy_j: float | None = None
@@ -36,9 +36,9 @@ class GpuTelemetry(Struct, frozen=True, kw_only=True):
 
 
 class NodeTelemetry(Struct, frozen=True, kw_only=True):
-    """One node during a phase, by its own meters; None where it does not offer them.
+    """One node during a phase, by its own meters; None for a meter it does not have.
 
-    Energies are of the time from the phase's start to its end. Not MLPerf Power.
+    Energies cover the time from the phase's start to its end. Not MLPerf Power.
     """
 
     node: str
@@ -51,8 +51,8 @@ class NodeTelemetry(Struct, frozen=True, kw_only=True):
 
     @property
     def energy_j(self) -> dict[str, float]:
-        """By kind of meter, CPU, DRAM or GPUs, what all of that kind counted; a kind of which one
-        tells no energy is left out."""
+        """The sum by kind of meter: CPU, DRAM or GPUs. A kind with an unknown energy is left
+        out."""
         of_gpus = [gpu.energy_j for gpu in self.gpus]
         kinds = {"CPU": [self.cpu_energy_j], "DRAM": [self.dram_energy_j], "GPUs": of_gpus}
         return {
@@ -63,8 +63,7 @@ class NodeTelemetry(Struct, frozen=True, kw_only=True):
 
 
 def read(path: Path) -> list[Reading]:
-    """A node's readings in order of time; none where there is no file. A line that is cut or
-    damaged is left out."""
+    """A node's readings by time; empty without a file. Skips damaged lines."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
@@ -81,8 +80,7 @@ def read(path: Path) -> list[Reading]:
 def summarize(
     node: str, readings: Sequence[Reading], start_s: float, end_s: float
 ) -> NodeTelemetry | None:
-    """What the readings say of the time from ``start_s`` to ``end_s``, in unix time; None where
-    they say nothing of it."""
+    """The node from ``start_s`` to ``end_s``, in Unix time; None without a reading in it."""
     inside = [reading for reading in readings if start_s <= reading.unix_s <= end_s]
     if not inside:
         return None
@@ -140,7 +138,7 @@ def _find(reading: Reading, index: int) -> Gpu | None:
 
 
 def _at(points: Sequence[tuple[float, float]], moment: float) -> float | None:
-    """The counter at ``moment``, on the straight line through the two readings next to it."""
+    """The counter at ``moment``, interpolated between the two adjacent readings."""
     if len(points) < 2 or not points[0][0] - BEYOND_S <= moment <= points[-1][0] + BEYOND_S:
         return None
     after = next((i for i, (t, _) in enumerate(points) if t >= moment), len(points) - 1)

@@ -1,6 +1,6 @@
-"""Who did what in a phase: each replica's and each node's share, from what the run wrote.
+"""The work of each replica and each node in a phase, from the run's files.
 
-A replica that is spread over several nodes belongs to all of them together, ``jw2+jw3``.
+A replica on several nodes belongs to all of them together, ``jw2+jw3``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Quantiles(Struct, frozen=True, kw_only=True):
 
 
 class ReplicaWork(Struct, frozen=True, kw_only=True):
-    """What one replica did in a phase. ``node`` is the one of its engine core, ``nodes`` are those
-    of all its ranks; ``share`` is its part of all output tokens, 0 to 1; ``kv_cache_usage_max`` is
-    the most seen in ``progress.jsonl``, 0 to 1."""
+    """One replica in a phase. ``node`` is that of its engine core, ``nodes`` are those of all its
+    ranks; ``share`` is its part of all output tokens, 0 to 1; ``kv_cache_usage_max`` is the
+    maximum in ``progress.jsonl``, 0 to 1."""
 
     index: int
     node: str
@@ -46,16 +46,16 @@ class ReplicaWork(Struct, frozen=True, kw_only=True):
 
     @property
     def group(self) -> str:
-        """Its nodes as one word."""
+        """Its nodes as one name."""
         return "+".join(dict.fromkeys(self.nodes)) or self.node
 
 
 class NodeWork(Struct, frozen=True, kw_only=True):
-    """What the replicas of one node, or of one group of nodes, did in a phase.
+    """The replicas of one node, or of one group of nodes, in a phase.
 
-    ``tokens_per_s`` is output tokens over the phase's time from the first sample issued to the
-    last one completed, the same for every node: the nodes of one phase add up. Latencies are
-    those of the completed samples.
+    ``tokens_per_s`` is output tokens over the time from the first sample issued to the last one
+    completed, the same for every node, so that the nodes of a phase add up. Latencies are those of
+    completed samples.
     """
 
     node: str
@@ -127,7 +127,7 @@ def _of_node(
 
 
 def quantiles(values: Iterable[float]) -> Quantiles | None:
-    """By LoadGen's rule, the value at index ``n * fraction`` of the sorted ones; None of none."""
+    """By LoadGen's rule: the value at index ``n * fraction`` of the sorted values."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -139,7 +139,7 @@ def quantiles(values: Iterable[float]) -> Quantiles | None:
 
 
 def quantiles_of_ns(ns: Mapping[str, int]) -> Quantiles | None:
-    """The dispatcher's own, which name them ``p99.9``."""
+    """The dispatcher's own quantiles, named e.g. ``p99.9``."""
     ms = {name.replace(".", "_"): value / 1e6 for name, value in ns.items()}
     return Quantiles(**ms) if ms else None
 
@@ -150,8 +150,8 @@ def _kv_cache_usage_max(lines: Iterable[Line], replica: int) -> float | None:
 
 
 def lines_of(path: Path, phase: str) -> list[Line]:
-    """What ``progress.jsonl`` says of a phase, in the last attempt that ran it; nothing where
-    there is no file."""
+    """The lines of a phase in ``progress.jsonl``, of the last attempt that ran it; empty without a
+    file."""
     attempts: list[list[Line]] = [[]]
     for line in Reader(path).read():
         if line.pid is not None:

@@ -1,8 +1,8 @@
-"""A run on one of its nodes: ``python -m sut.run RUN_DIR``, once on each.
+"""A run on one of its nodes: ``python -m sut.run RUN_DIR``, started on every node.
 
-The first node is the head: it serves the replicas of all nodes, runs each phase under LoadGen, and
-writes the record and the report, on failure too. Exit code: the record's. The others run engines,
-as the head tells them, and leave with 0 when it says that the run is over.
+The first node is the head. It serves the replicas of all nodes, runs each phase under LoadGen, and
+writes the record and the report, also after a failure. It exits with the record's exit code. The
+other nodes run engines for the head and exit with 0 when it ends the run.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from sut.inputs import dataset, model
 from sut.inputs.dataset import Samples
 from sut.machine.meters import Sampler
 from sut.plan.plan import Mode, Plan, load_plan
-from sut.report import render
-from sut.results import attempts
+from sut.report.summary import summary
+from sut.results import attempts, record
 from sut.results.phase_record import Measured, interrupted, judge_phase
 from sut.results.progress import Progress
 from sut.results.record import Hashes
@@ -37,106 +37,48 @@ from sut.serving.nodes import Nodes
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    run_dir = run_dir_of(argv, "sut.run", "Run a plan on this node, as its job has it.")
+    run_dir = run_dir_of(argv, "sut.run", "Run a plan on this node of its job.")
     signals = Signals()
     allocation = of_process()
     try:
         plan = load_plan(run_dir.plan)
         check(plan, allocation)
         if allocation.node > 0:
-            _leave(_serve(plan, run_dir, allocation), "")
+            _leave(_follow(plan, run_dir, allocation))
         recorder = Recorder(plan, run_dir, allocation)
         recorder.begin()
+        failure = _attempt(recorder, allocation, signals)
+        result = recorder.finish(failure)
     except SutError as error:
         _leave(error.exit_code, f"error: {error}")
     except OSError as error:
         _leave(EXIT_FAILED, f"error: {error.filename or run_dir}: {error.strerror}")
-    failure = _attempt(recorder, allocation, signals)
-    try:
-        record = recorder.finish(failure)
-    except OSError as error:
-        # A full disk, most likely: say here what the record would have said.
-        _leave(EXIT_FAILED, f"{failure or ''}\nerror: {run_dir.record}: {error.strerror}".strip())
-    _leave(record.exit_code, render.summary(record, run_dir))
+    _leave(result.exit_code, summary(result, run_dir))
 
 
-def _serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
-    """Another node than the head. Raises InputError where the head does, and asks for none where
-    the head needs none."""
-    if attempts.earlier(plan, run_dir).all_done(plan):
+def _follow(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
+    """Run a node other than the head. Raises InputError where the head does."""
+    # Without phases left, the head may end before this node starts.
+    if _head_is_done(run_dir, allocation) or attempts.earlier(plan, run_dir).all_done(plan):
         return EXIT_VALID
     return follower.serve(plan, run_dir, allocation)
 
 
-def measure(
-    recorder: Recorder, allocation: Allocation, progress: Progress, signals: Signals
-) -> None:
-    """The run itself: everything between the plan and the record. Raises SutError."""
-    plan, run_dir = recorder.plan, recorder.run_dir
-    if recorder.all_done:
-        return
-    meters = Sampler(run_dir.telemetry(allocation.nodes[allocation.node]))
-    with meters, Nodes(plan, run_dir, allocation) as nodes, signals.heeded():
-        nodes.join(progress)
-        with recorder.step("preflight"):
-            progress.step("preflight: looking for the model")
-            model_path = _model_path(plan)
-            found = preflight.look(nodes, model_path, progress)
-            recorder.preflight, recorder.other_nodes = found.nodes, found.environments
-            preflight.require(found.nodes)
-        if plan.mode is Mode.PREFLIGHT:
-            return
-        with recorder.step("prepare"):
-            progress.step("preparing the model and the data")
-            samples = dataset.load(plan, model_path)
-            answers = dataset.replay_answers(plan, samples, model_path)
-            model_sha256 = None if model_path is None else model.model_hash(model_path)
-            recorder.keep_hashes(Hashes(model=model_sha256, data=samples.sha256))
-        with Serving(plan, run_dir, nodes, samples.prompts, model_path, answers) as serving:
-            with recorder.step("load"):
-                serving.load(progress)
-            with recorder.step("warm-up"):
-                progress.step("warming up")
-                serving.warm_up()
-            for mode in recorder.phases_to_do:
-                measured = _run_phase(mode, serving, recorder, samples, progress)
-                with _judging(mode, signals), recorder.step(f"judge {mode}"):
-                    progress.step(f"judging {mode}")
-                    recorder.add(
-                        judge_phase(mode, plan, run_dir, samples, measured, model_path, nodes.names)
-                    )
-
-
-def _model_path(plan: Plan) -> Path | None:
-    """Where the model is, or will have to be. An embedded one is made on first use."""
-    if not plan.uses_model:
-        return None
-    return model.locate(plan.model) if plan.model.embedded else Path(plan.model.path)
-
-
-def _run_phase(
-    mode: Mode, serving: Serving, recorder: Recorder, samples: Samples, progress: Progress
-) -> Measured:
-    try:
-        with recorder.step(mode):
-            return run_phase(mode, serving, recorder.run_dir, samples, progress)
-    except RunError:
-        stats = serving.dispatcher.stats()
-        recorder.interrupted = interrupted(
-            mode, recorder.plan, recorder.run_dir, stats, serving.nodes.names
-        )
-        raise
-
-
-def _judging(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:
-    """A measurement that is over is not lost to a signal. Scoring all answers takes minutes, and a
-    wall limit does not wait for that."""
-    return contextlib.nullcontext() if mode is Mode.ACCURACY else signals.deferred()
+def _head_is_done(run_dir: RunDir, allocation: Allocation) -> bool:
+    if not run_dir.record.is_file():
+        return False
+    found = record.read(run_dir.record)
+    this = (allocation.job_id, allocation.attempt)
+    attempted = [(each.job_id, each.restart) for each in found.attempts]
+    return found.status == "completed" and attempted[-1:] == [this]
 
 
 def _attempt(recorder: Recorder, allocation: Allocation, signals: Signals) -> SutError | None:
+    """Measure, and return the failure instead of raising it."""
     try:
-        measure(recorder, allocation, Progress(recorder.run_dir.progress), signals)
+        progress = Progress(recorder.run_dir.progress)
+        if not recorder.all_done:
+            measure(recorder, allocation, progress, signals)
     except SutError as error:
         return error
     except OSError as error:
@@ -148,7 +90,100 @@ def _attempt(recorder: Recorder, allocation: Allocation, signals: Signals) -> Su
     return None
 
 
-def _leave(code: int, message: str) -> NoReturn:
+def measure(
+    recorder: Recorder, allocation: Allocation, progress: Progress, signals: Signals
+) -> None:
+    """Measure the phases that are left. Raises SutError."""
+    plan, run_dir = recorder.plan, recorder.run_dir
+    meters = Sampler(run_dir.telemetry(allocation.nodes[allocation.node]))
+    with meters, Nodes(plan, run_dir, allocation) as nodes, signals.raised():
+        nodes.join(progress)
+        model_path = _check_nodes(recorder, nodes, progress)
+        if plan.mode is Mode.PREFLIGHT:
+            return
+        samples, answers = _prepare(recorder, model_path, progress)
+        with Serving(plan, run_dir, nodes, samples.prompts, model_path, answers) as serving:
+            _load(recorder, serving, progress)
+            for mode in recorder.phases_to_do:
+                measured = _run_phase(mode, recorder, serving, samples, progress)
+                with _until_judged(mode, signals):
+                    _judge(mode, recorder, serving, samples, measured, progress)
+
+
+def _check_nodes(recorder: Recorder, nodes: Nodes, progress: Progress) -> Path | None:
+    """Run preflight, and return the model's folder; None for a plan without a model."""
+    with recorder.step("preflight"):
+        progress.step("preflight: locating the model")
+        model_path = _model_path(recorder.plan)
+        found = preflight.check(nodes, model_path, progress)
+        recorder.keep_preflight(found)
+        preflight.require(found.nodes)
+    return model_path
+
+
+def _model_path(plan: Plan) -> Path | None:
+    """The model's folder, which need not exist. An embedded model is created on first use."""
+    if not plan.uses_model:
+        return None
+    return model.locate(plan.model) if plan.model.embedded else Path(plan.model.path)
+
+
+def _prepare(
+    recorder: Recorder, model_path: Path | None, progress: Progress
+) -> tuple[Samples, Sequence[Sequence[int]]]:
+    """The samples, and what replay engines answer to them."""
+    plan = recorder.plan
+    with recorder.step("prepare"):
+        progress.step("preparing the model and the data")
+        samples = dataset.load(plan, model_path)
+        answers = dataset.replay_answers(plan, samples, model_path)
+        model_sha256 = None if model_path is None else model.model_hash(model_path)
+        recorder.keep_hashes(Hashes(model=model_sha256, data=samples.sha256))
+    return samples, answers
+
+
+def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:
+    with recorder.step("load"):
+        serving.load(progress)
+    with recorder.step("warm-up"):
+        progress.step("warming up")
+        serving.warm_up()
+
+
+def _run_phase(
+    mode: Mode, recorder: Recorder, serving: Serving, samples: Samples, progress: Progress
+) -> Measured:
+    try:
+        with recorder.step(mode):
+            return run_phase(mode, serving, recorder.run_dir, samples, progress)
+    except RunError:
+        stats, names = serving.dispatcher.stats(), serving.nodes.names
+        recorder.keep_interrupted(interrupted(mode, recorder.plan, recorder.run_dir, stats, names))
+        raise
+
+
+def _judge(
+    mode: Mode,
+    recorder: Recorder,
+    serving: Serving,
+    samples: Samples,
+    measured: Measured,
+    progress: Progress,
+) -> None:
+    plan, run_dir = recorder.plan, recorder.run_dir
+    with recorder.step(f"judge {mode}"):
+        progress.step(f"judging {mode}")
+        model_path, names = serving.model_path, serving.nodes.names
+        recorder.add(judge_phase(mode, plan, run_dir, samples, measured, model_path, names))
+
+
+def _until_judged(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:
+    """Defer signals until a finished measurement is judged. Scoring an accuracy phase takes
+    minutes, too long for a wall limit."""
+    return contextlib.nullcontext() if mode is Mode.ACCURACY else signals.deferred()
+
+
+def _leave(code: int, message: str = "") -> NoReturn:
     """End the process without destructors: LoadGen's thread may still be in its test."""
     if message:
         print(message, file=sys.stderr if code in (EXIT_BAD_INPUT, EXIT_FAILED) else sys.stdout)

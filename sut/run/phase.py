@@ -20,10 +20,10 @@ FLUSH_S = 5.0
 def run_phase(
     mode: Mode, serving: Serving, run_dir: RunDir, samples: Samples, progress: Progress
 ) -> Measured:
-    """Run LoadGen's test of ``mode`` to its end.
+    """Run LoadGen's test of ``mode``.
 
-    Raises RunError when it can't end. LoadGen's thread is then left in its test, and this
-    process must leave by :func:`os._exit`.
+    Raises RunError when it cannot finish. LoadGen's thread is then still in its test, and this
+    process must end by :func:`os._exit`.
     """
     plan = serving.plan
     log_dir = run_dir.loadgen(mode)
@@ -53,9 +53,9 @@ def run_phase(
         if not test.finished:
             serving.check()
     except BaseException as error:
-        serving.dispatcher.fail("interrupted", str(error))  # the first reason stands
-        test.wait(FLUSH_S)  # for LoadGen's logs as far as they go
-        with contextlib.suppress(OSError):  # what failed first is what to tell
+        serving.dispatcher.fail("interrupted", str(error))  # has no effect after another failure
+        test.wait(FLUSH_S)  # LoadGen writes what it has logged so far
+        with contextlib.suppress(OSError):  # report the first error
             sample_log.write(run_dir.samples(mode), serving.dispatcher.samples())
         raise
     stats = serving.dispatcher.stats()
@@ -65,7 +65,7 @@ def run_phase(
 
 
 def _num_over(serving: Serving, test: _core.LoadGenTest) -> tuple[int, int] | None:
-    """How many samples are over LoadGen's limits on TTFT and TPOT; None where it has none."""
+    """The number of samples over LoadGen's limits on TTFT and on TPOT; None without limits."""
     limits = test.limits_ns
     if limits is None:
         return None

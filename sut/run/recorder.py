@@ -1,4 +1,4 @@
-"""Collects what a run does while it does it, and writes the record however it ends."""
+"""Collects a run's record while the run goes on, and writes it however the run ends."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from sut.report.publish import publish
 from sut.results import attempts, record
 from sut.results.judge import Validity, overall
 from sut.rundir import RunDir, write_atomic
+from sut.serving.preflight import Preflight
 
 
 class Recorder:
-    """One run's record in the making."""
+    """The record of a run in progress."""
 
     def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
-        """Raises InputError where ``run_dir`` holds a complete run or one of another plan."""
+        """Raises InputError where ``run_dir`` contains a complete run or one of another plan."""
         self.plan = plan
         self.run_dir = run_dir
-        self.interrupted: record.InterruptedPhase | None = None
+        self._interrupted: record.InterruptedPhase | None = None
         self._here = environment.collect(allocation.image_sha256)
         self._start = time.monotonic()
         self._steps: list[record.Step] = []
         self._earlier = attempts.earlier(plan, run_dir)
         self._phases = list(self._earlier.phases)
         before = self._earlier.record
-        # Of what the phases that are done were measured on, until keep_hashes() finds it the same.
+        # The environment that the finished phases ran in, until keep_hashes() finds it unchanged.
         self._environment = before.environment if before and before.phases else self._here
-        self.hashes = before.hashes if before else record.Hashes()
-        self.preflight = before.preflight if before else ()
-        self.other_nodes = before.nodes if before else ()
+        self._hashes = before.hashes if before else record.Hashes()
+        self._preflight = before.preflight if before else ()
+        self._other_nodes = before.nodes if before else ()
         self._attempt = record.Attempt(
             job_id=allocation.job_id,
             restart=allocation.attempt,
@@ -55,14 +56,20 @@ class Recorder:
         done = {phase.name for phase in self._phases}
         return [mode for mode in self.plan.phases if mode not in done]
 
+    def keep_preflight(self, found: Preflight) -> None:
+        self._preflight, self._other_nodes = found.nodes, found.environments
+
     def keep_hashes(self, hashes: record.Hashes) -> None:
-        """Raises RunError where phases that are done are of other ones."""
+        """Raises RunError where finished phases were measured with other files."""
         attempts.require_same(self._earlier, hashes, self._here.image_sha256)
-        self.hashes, self._environment = hashes, self._here
+        self._hashes, self._environment = hashes, self._here
+
+    def keep_interrupted(self, phase: record.InterruptedPhase) -> None:
+        self._interrupted = phase
 
     def begin(self) -> None:
-        """Tell in the run directory that an attempt has begun, so that one that ends without a
-        word is known. Raises OSError."""
+        """Write the attempt's start to the run directory: one that is killed leaves no other trace.
+        Raises OSError."""
         if self._earlier.attempts:
             attempts.set_aside(self.run_dir, self._earlier)
         self._write_attempts(self._attempt)
@@ -71,7 +78,7 @@ class Recorder:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step; a step that fails is timed too."""
+        """Time a step, also one that fails."""
         begin = time.monotonic()
         try:
             yield
@@ -85,16 +92,23 @@ class Recorder:
             )
 
     def add(self, phase: record.PhaseRecord) -> None:
-        """Keep a phase that is over, on disk too: a later failure does not lose it."""
+        """Keep a finished phase, and write it to disk: a later failure does not lose it."""
         self._phases.append(phase)
         self._write_interim()
 
     def finish(self, failure: SutError | None) -> record.Record:
-        """Write the record and the report, and return the record. Raises OSError where the
-        record can't be written; what goes wrong with the report is told on standard error."""
+        """Write the record and the report, and return the record. A report that cannot be written
+        is reported on standard error. Raises RunError where the record cannot be written."""
         final = self._record(failure)
-        self._write_attempts(final.attempts[-1])
-        record.write(final, self.run_dir)
+        try:
+            self._write_attempts(final.attempts[-1])
+            record.write(final, self.run_dir)
+        except OSError as error:
+            before = f"\nbefore that, the run failed: {failure}" if failure else ""
+            raise RunError(
+                f"record not written ({self.run_dir.record}): {error.strerror}{before}",
+                code="os_error",
+            ) from None
         problem = publish(final, self.run_dir)
         if problem is not None:
             print(problem, file=sys.stderr)
@@ -128,13 +142,13 @@ class Recorder:
             plan_digest=self.plan.digest(),
             plan=self.plan,
             environment=self._environment,
-            hashes=self.hashes,
+            hashes=self._hashes,
             timings=tuple(self._steps),
             phases=tuple(self._phases),
-            interrupted=self.interrupted,
+            interrupted=self._interrupted,
             attempts=attempts,
-            preflight=self.preflight,
-            nodes=self.other_nodes,
+            preflight=self._preflight,
+            nodes=self._other_nodes,
         )
 
 

@@ -1,4 +1,4 @@
-"""The replicas of a run, served: the dispatcher, and engines on the run's nodes."""
+"""Serves the replicas of a run: the dispatcher, and engines on the run's nodes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from sut.serving.process import Address, Launch, PartId
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
 POLL_S = 0.25
-EXIT_GRACE_S = 1.0  # between a lost connection and the exit code that explains it
+EXIT_GRACE_S = 1.0  # from a lost connection to the exit code that explains it
 SIGNAL_GRACE_S = 0.3
 LOG_LINES = 12
 
 
 class Serving:
-    """A context: the dispatcher is closed when it ends, however it ends. The engines are stopped
-    by their nodes.
+    """A context that closes the dispatcher at its end. The nodes stop the engines.
 
-    Every wait in here has a deadline, and ends at once when an engine exits or a node is lost.
+    Every wait here has a deadline, and ends at once when an engine exits or a node is lost.
     """
 
     def __init__(
@@ -40,12 +39,12 @@ class Serving:
         model_path: Path | None,
         answers: Sequence[Sequence[int]] = (),
     ) -> None:
-        """``answers`` are what replay engines answer; see :func:`sut.serving.wire.encode`."""
+        """``answers`` are those of replay engines; see :func:`sut.serving.wire.encode`."""
         self.plan = plan
         self._run_dir = run_dir
         self.nodes = nodes
         self._prompts = prompts
-        self._model_path = model_path
+        self.model_path = model_path
         self._answers = answers
         self._dispatcher: _core.Dispatcher | None = None
 
@@ -62,9 +61,9 @@ class Serving:
         return self._dispatcher
 
     def load(self, progress: Progress) -> None:
-        """Start the engines, encode the requests while they load, and wait until all serve.
+        """Start the engines, encode the requests while they load, and wait until all are ready.
 
-        Raises RunError: an engine exited, is of another version, or the time is over.
+        Raises RunError when an engine exits, has another version, or is not ready in time.
         """
         progress.step("starting the engines")
         links = self._bind()
@@ -85,7 +84,7 @@ class Serving:
 
     def _store(self) -> _core.SampleStore:
         store = _core.SampleStore()
-        encoded = wire.encode(self.plan, self._prompts, self._model_path, self._answers)
+        encoded = wire.encode(self.plan, self._prompts, self.model_path, self._answers)
         for (request, id_offset), prompt in zip(encoded, self._prompts, strict=True):
             store.add(request, id_offset, len(prompt))
         return store
@@ -95,12 +94,13 @@ class Serving:
             return _core.ReplicaLinks(host=self.nodes[0].host, num_replicas=len(self.plan.replicas))
         except RuntimeError as error:
             raise RunError(
-                f"{error}. The site's host must be an address of this machine: --set site.host=...",
+                str(error),
+                hint="set the site's host to an address of this machine: --set site.host=ADDRESS",
                 code="bind",
             ) from None
 
     def _start(self, replica: Replica, handshake: Address) -> None:
-        """Start the engine of a replica, a process on each of its nodes."""
+        """Start a replica's engine: one process on each of its nodes."""
         rendezvous = None
         parts = self._processes(replica)
         if len(parts) > 1:
@@ -115,7 +115,7 @@ class Serving:
                 rendezvous=rendezvous,
                 host=node.host,
             )
-            node.start(launch, None if self._model_path is None else str(self._model_path))
+            node.start(launch, None if self.model_path is None else str(self.model_path))
 
     def _processes(self, replica: Replica) -> tuple[Part, ...]:
         # The replay engine models all ranks in one process.
@@ -133,15 +133,15 @@ class Serving:
             progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
             if time.monotonic() > deadline:
                 raise RunError(
-                    f"replica {waiting[0]} was not ready after {self.plan.timeouts.ready_s:g} s. "
-                    f"{self._last_words((waiting[0], 0))}\n"
-                    "If it only needs longer, give it more: --set site.timeouts.ready_s=...",
+                    f"replica {waiting[0]} was not ready after {self.plan.timeouts.ready_s:g} s; "
+                    f"{self._log_tail((waiting[0], 0))}",
+                    hint="if it only needs more time: --set site.timeouts.ready_s=SECONDS",
                     code="not_ready",
                     replica=waiting[0],
                 )
 
     def _give_credit(self) -> None:
-        """Each replica may hold what its scheduler can use."""
+        """Limit the samples in flight on each replica to what its scheduler can use."""
         for replica in self.plan.replicas:
             response = self.dispatcher.ready_response(replica.index)
             assert response is not None
@@ -161,7 +161,7 @@ class Serving:
                     time.sleep(0.05)
                     self._watch()
             except BaseException as error:
-                # Else the pool would wait for the samples.
+                # Without this the pool waits for the samples.
                 self.dispatcher.fail("interrupted", str(error))
                 raise
         self.check()
@@ -176,14 +176,14 @@ class Serving:
             raise self._explained(failure)
 
     def _watch(self) -> None:
-        """An engine that exits is a failure, whatever else is known."""
+        """Report engines that exited to the dispatcher. Raises RunError for a lost node."""
         self.nodes.check()
         for replica, _ in self.nodes.exits():
             self.dispatcher.fail("engine_died", "", replica)
 
     def _explained(self, failure: _core.Failure) -> RunError:
-        """What the dispatcher saw, with the engine's own last words where it exited. Raises
-        RunError in place of it when a node is to blame."""
+        """The dispatcher's failure, with the engine's exit status and the end of its log. Raises
+        RunError instead when a node is lost."""
         if failure.replica < 0:
             return RunError(failure.message, code=failure.code)
         replica = self.plan.replicas[failure.replica]
@@ -192,34 +192,34 @@ class Serving:
             time.sleep(0.05)
         part, code, message = (replica.index, 0), failure.code, failure.message
         if exited is not None:
-            # A signal for the whole step reaches engines and nodes too: let it reach us.
+            # A signal to the whole step ends engines too. Let it arrive here first.
             time.sleep(SIGNAL_GRACE_S)
             part, status = exited
             code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
         return RunError(
-            f"{message}. {self._last_words(part)}",
+            f"{message}; {self._log_tail(part)}",
             code=code,
             replica=replica.index,
             node=self.nodes[replica.parts[part[1]].node].name,
         )
 
     def _exited(self, replica: Replica) -> tuple[PartId, int] | None:
-        """The part of a replica that is over, and its exit status; of several the one that was
-        killed, as the others follow it. Raises RunError for a lost node."""
+        """The part of a replica that exited, and its exit status. Of several it is the one that was
+        killed: the others exit because of it. Raises RunError for a lost node."""
         for part in replica.parts:
             self.nodes[part.node].refresh()
         self.nodes.check()
         exits = [each for each in self.nodes.exits().items() if each[0][0] == replica.index]
         return min(exits, key=lambda each: each[1], default=None)
 
-    def _last_words(self, part: PartId) -> str:
+    def _log_tail(self, part: PartId) -> str:
         log = self._run_dir.replica_log(*part)
-        return f"Its log, {log}, ends:\n{tail(log, LOG_LINES)}"
+        return f"end of its log, {log}:\n{tail(log, LOG_LINES)}"
 
 
 def credit(max_num_seqs: int) -> int:
-    """The most samples a replica may hold: what it can run, and a quarter more, so that
-    a place that gets free is taken in the same step while a slow replica hoards nothing."""
+    """The most samples in flight on a replica: what it can run and a quarter more. A freed place is
+    then filled in the same step, and a slow replica does not collect samples."""
     return max_num_seqs + max(1, max_num_seqs // 4)
 
 

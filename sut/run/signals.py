@@ -1,5 +1,5 @@
-"""The signals that end a run. The first becomes a RunError in the main thread; later ones, and the
-same one again, change nothing."""
+"""The signals that end a run. The first becomes a RunError in the main thread; later ones have no
+effect."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from sut.errors import CANCELLED, TRUNCATED, RunError
 
 
 class Signals:
-    """From its making on no signal ends the process; one that comes early is kept."""
+    """Once created, no signal ends the process. An early one is kept."""
 
     def __init__(self) -> None:
         self._first: RunError | None = None
-        self._heeding = False
-        # sut.job starts us with SIGTERM and SIGUSR2 ignored, for what stands between; they are
-        # meant for us.
+        self._raising = False
+        # sut.job ignores SIGTERM and SIGUSR2, and children inherit that. They are meant for a run.
         signal.signal(signal.SIGTERM, self._take)
         signal.signal(signal.SIGUSR2, self._take)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._take)
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Inside, a signal raises its RunError at once; before and after it does not."""
-        self._heeding = True
+    def raised(self) -> Iterator[None]:
+        """A context in which a signal raises its RunError at once, an earlier one at its start."""
+        self._raising = True
         try:
             self._raise()
             yield
         finally:
-            self._heeding = False
+            self._raising = False
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside :meth:`heeded`: what must not be left half done. The RunError comes after it."""
-        self._heeding = False
+        """A context inside :meth:`raised` that a signal does not interrupt. The RunError is raised
+        at its end."""
+        self._raising = False
         try:
             yield
         finally:
-            self._heeding = True
+            self._raising = True
         self._raise()
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self._first is None:
             self._first = _error(signal.Signals(number))
-            if self._heeding:
+            if self._raising:
                 raise self._first
 
     def _raise(self) -> None:
@@ -58,8 +58,8 @@ class Signals:
 def _error(number: signal.Signals) -> RunError:
     if number is signal.SIGUSR2:
         return RunError(
-            "the wall limit is near, so the run stopped (SIGUSR2). What is done is kept: submit "
-            "the same run directory again and it goes on with the phase that was cut off",
+            "stopped because the wall limit is near (SIGUSR2); finished phases are kept",
+            hint="submit the same run directory again; it continues with the interrupted phase",
             code=TRUNCATED,
         )
     return RunError(f"cancelled by {number.name}", code=CANCELLED)

@@ -1,4 +1,4 @@
-"""A node of a run as it is to itself: its engines, and what it is like."""
+"""This node of a run: :class:`LocalNode`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sut.serving.process import EngineProcess, Launch, PartId
 
 
 class LocalNode:
-    """This node: its engines, and what it is like."""
+    """This node: its engines and its checks."""
 
     def __init__(self, plan: Plan, run_dir: RunDir, index: int, name: str, host: str) -> None:
         self.name = name
@@ -28,7 +28,7 @@ class LocalNode:
         self._report: NodeReport | None = None
 
     def check(self) -> None:
-        """Nothing: this node is not lost to itself."""
+        """Does nothing: this node is never lost to itself."""
 
     def start(self, launch: Launch, model_path: str | None) -> None:
         """Start an engine's process. Call from the main thread. Raises RunError."""
@@ -41,29 +41,29 @@ class LocalNode:
         return network.free_port(self.host)
 
     def exits(self) -> dict[PartId, int]:
-        """Which engines are over, and how they ended; negative for a signal."""
+        """The engines that exited, and their status; negative for a signal."""
         polled = {part: engine.poll() for part, engine in self._engines.items()}
         return {part: status for part, status in polled.items() if status is not None}
 
     def refresh(self) -> None:
-        """Nothing: what is told is always new."""
+        """Does nothing: :meth:`exits` is always current."""
 
     def begin_check(self, model_path: str | None) -> None:
-        """Begin to look at this node, on a thread of its own."""
+        """Start this node's checks on a thread."""
         path = None if model_path is None else Path(model_path)
         self._check = NodeCheck(self._plan, self._run_dir, self._index, self.host, path)
-        threading.Thread(target=self._look, args=[self._check], daemon=True).start()
+        threading.Thread(target=self._run_check, args=[self._check], daemon=True).start()
 
-    def _look(self, check: NodeCheck) -> None:
+    def _run_check(self, check: NodeCheck) -> None:
         self._report = check.run()
 
     def report(self) -> Report:
-        """What :meth:`begin_check` has come to."""
+        """The state of the checks that :meth:`begin_check` started."""
         assert self._check is not None
         return Report(report=self._report, doing=self._check.doing)
 
     def stop(self, grace_s: float) -> None:
-        """End every engine, and kill what still runs after ``grace_s``."""
+        """Stop every engine, and kill those still running after ``grace_s``."""
         for engine in self._engines.values():
             engine.terminate()
         deadline = time.monotonic() + grace_s

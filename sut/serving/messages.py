@@ -1,5 +1,7 @@
-"""What the head of a run asks of its other nodes, and what they answer. Strictly one request, one
-answer; the head asks."""
+"""The requests of the head of a run to its other nodes, and their answers.
+
+Only the head sends requests, one at a time, and each gets one answer.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from sut.values import Struct
 
 
 class Hello(Struct, frozen=True, kw_only=True):
-    """A node's first word. ``host`` is its address, as the other nodes reach it."""
+    """A node's first message. ``host`` is the address at which other nodes reach it."""
 
-    node: int  # its place in Plan.nodes
+    node: int  # its index in Plan.nodes
     host: str
 
 
@@ -36,7 +38,7 @@ class GetState(Struct, frozen=True, kw_only=True, tag="get_state"):
 
 
 class BeginCheck(Struct, frozen=True, kw_only=True, tag="begin_check"):
-    """Begin to look at the node. The answer, Done, comes before that is over."""
+    """Start the node's checks. The answer is Done, sent before they finish."""
 
     model_path: str | None
 
@@ -45,25 +47,9 @@ class GetReport(Struct, frozen=True, kw_only=True, tag="get_report"):
     """The answer is Report."""
 
 
-class GetClock(Struct, frozen=True, kw_only=True, tag="get_clock"):
-    """The answer is Clock."""
-
-
-class TakeBurst(Struct, frozen=True, kw_only=True, tag="take_burst"):
-    """So many messages of bytes follow. The answer, Done, comes after the last."""
-
-    num_chunks: int
-
-
-class SendBurst(Struct, frozen=True, kw_only=True, tag="send_burst"):
-    """The answer is so many messages of so many bytes."""
-
-    num_chunks: int
-    chunk_bytes: int
-
-
 class End(Struct, frozen=True, kw_only=True, tag="end"):
-    """Stop the engines, kill what still runs after ``grace_s``, and close the connection."""
+    """Stop the engines, kill those still running after ``grace_s``, and close the connection.
+    There is no answer."""
 
     grace_s: float
 
@@ -77,47 +63,42 @@ class Port(Struct, frozen=True, kw_only=True, tag="port"):
 
 
 class Exit(Struct, frozen=True, kw_only=True):
-    """An engine's process that is over; ``status`` is negative for a signal."""
+    """An engine process that exited; ``status`` is negative for a signal."""
 
     part: PartId
     status: int
 
 
 class State(Struct, frozen=True, kw_only=True, tag="state"):
+    time_ns: int  # the node's clock, since the epoch
     exits: tuple[Exit, ...] = ()
-    signalled: str | None = None  # the signal that told the node to end
+    signalled: str | None = None  # the first signal that asked the node to stop
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):
-    """``report`` is None until the look is over; ``doing`` is what it is at."""
+    """``report`` is None while the checks run; ``doing`` is their current step."""
 
     report: NodeReport | None
     doing: str
 
 
-class Clock(Struct, frozen=True, kw_only=True, tag="clock"):
-    time_ns: int  # since the epoch
-
-
 class Problem(Struct, frozen=True, kw_only=True, tag="problem"):
-    """What was asked could not be done."""
+    """The request failed."""
 
     code: str
     message: str
 
 
-Request = (
-    Start | FreePort | GetState | BeginCheck | GetReport | GetClock | TakeBurst | SendBurst | End
-)
-Answer = Done | Port | State | Report | Clock | Problem
+Request = Start | FreePort | GetState | BeginCheck | GetReport | End
+Answer = Done | Port | State | Report | Problem
 HELLO = msgspec.json.Decoder(Hello)
 REQUEST: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 ANSWER: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
-A = TypeVar("A", Done, Port, State, Report, Clock)
+A = TypeVar("A", Done, Port, State, Report)
 
 
 def exchange(channel: Channel, request: Request) -> Answer:
-    """The head's end of one request. Raises LostError."""
+    """Send a request and return its answer. Raises LostError."""
     channel.send(request)
     return channel.receive(ANSWER)

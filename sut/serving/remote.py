@@ -1,21 +1,16 @@
-"""The head's view of another node of the run: :class:`RemoteNode`.
-
-When there is nothing to ask it asks for the state, about once a second, so each end knows that
-the other is there.
-"""
+"""The head's view of another node of the run: :class:`RemoteNode`."""
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from sut.errors import CANCELLED, NODE_LOST, RunError
-from sut.serving import link
 from sut.serving.channel import Channel, LostError
-from sut.serving.link import Link
 from sut.serving.messages import (
     A,
     Answer,
@@ -34,34 +29,49 @@ from sut.serving.messages import (
     exchange,
 )
 from sut.serving.process import Launch, PartId
+from sut.values import Struct
 
 HEARTBEAT_S = 1.0
 POLL_S = 0.1
 
 _T = TypeVar("_T")
-_Talk = Callable[[Channel], Any]
+Call = Callable[[Channel], Any]
+
+
+class Link(Struct, frozen=True, order=True):
+    """The fastest request for a node's state so far. The clock's offset is known to within half
+    of the round trip."""
+
+    round_trip_ms: float
+    clock_ahead_ms: float  # of the node's clock against the head's
 
 
 class RemoteNode:
-    """Another node. One thread of its own owns the channel; whoever calls waits for it."""
+    """Another node. One thread owns the channel, and callers wait for it.
+
+    It asks for the node's state once a second when there is no other request, so each end notices
+    when the other is gone.
+    """
 
     def __init__(self, name: str, host: str, channel: Channel) -> None:
         self.name = name
         self.host = host
         self._channel = channel
-        self._state = State()
+        self._state = State(time_ns=0)
+        self._link: Link | None = None
         self._lost: str | None = None
-        # What to say on the channel, and where its result goes; None ends the talk.
-        self._talks: queue.SimpleQueue[tuple[_Talk, Future[Any]] | None] = queue.SimpleQueue()
+        # Calls on the channel and where their results go; None ends the thread.
+        self._calls: queue.SimpleQueue[tuple[Call, Future[Any]] | None] = queue.SimpleQueue()
         self._grace_s = 0.0
-        self._thread = threading.Thread(target=self._talk, name=f"node {name}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"node {name}", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise RunError if the node is lost, or was told by someone else to end."""
+        """Raise RunError if the node is lost, or received a signal to stop."""
         if self._lost is not None:
             raise RunError(
-                f"node {self.name} is lost: {self._lost}. Is it up? sinfo -N -n {self.name}",
+                f"lost node {self.name}: {self._lost}",
+                hint=f"check that it is up: sinfo -N -n {self.name}",
                 code=NODE_LOST,
                 node=self.name,
             )
@@ -73,7 +83,7 @@ class RemoteNode:
             )
 
     def start(self, launch: Launch, model_path: str | None) -> None:
-        """Raises RunError, as all that follow."""
+        """Raises RunError, like every method below that sends a request."""
         self._ask(Start(launch=launch, model_path=model_path), Done)
 
     def free_port(self) -> int:
@@ -83,66 +93,76 @@ class RemoteNode:
         self._ask(BeginCheck(model_path=model_path), Done)
 
     def report(self) -> Report:
-        """What :meth:`begin_check` has come to."""
+        """The state of the checks that :meth:`begin_check` started."""
         return self._ask(GetReport(), Report)
 
-    def measure_link(self) -> Link:
-        return self._say(link.measure)
+    def link(self, num_round_trips: int) -> Link:
+        """The link to the node, after at least so many requests for its state."""
+        for _ in range(num_round_trips):
+            self.refresh()
+        assert self._link is not None
+        return self._link
 
     def exits(self) -> dict[PartId, int]:
-        """Which of its engines are over, as it was known a second ago, and how they ended."""
+        """Its engines that exited, with their status, at most a second old."""
         return {each.part: each.status for each in self._state.exits}
 
     def refresh(self) -> None:
-        """Wait until its state is one of after this call, or it is known to be lost."""
-        self._state = self._ask(GetState(), State)
+        """Update its state."""
+        self._call(self._update_state)
 
     def begin_end(self, grace_s: float) -> None:
-        """Tell it to end. Does not wait, and does nothing for a lost one."""
+        """Ask it to stop its engines. Does not wait, and does nothing for a lost node."""
         self._grace_s = grace_s
-        self._talks.put(None)
+        self._calls.put(None)
 
     def await_end(self, timeout_s: float) -> None:
-        """Wait until it has stopped its engines, or is lost, or the time is over."""
+        """Wait until it has stopped its engines, is lost, or the timeout expires."""
         self._thread.join(max(0.0, timeout_s))
 
     def _ask(self, request: Request, kind: type[A]) -> A:
-        answer: Answer = self._say(lambda channel: exchange(channel, request))
+        answer: Answer = self._call(lambda channel: exchange(channel, request))
         if isinstance(answer, Problem):
             raise RunError(answer.message, code=answer.code, node=self.name)
         assert isinstance(answer, kind)
         return answer
 
-    def _say(self, talk: Callable[[Channel], _T]) -> _T:
+    def _call(self, call: Callable[[Channel], _T]) -> _T:
         future: Future[_T] = Future()
-        self._talks.put((talk, future))
+        self._calls.put((call, future))
         while not future.done() and self._thread.is_alive():
             wait([future], POLL_S)
         if not future.done():
             self.check()
         return future.result(timeout=0)
 
-    def _talk(self) -> None:
+    def _serve(self) -> None:
         try:
-            while (next_talk := self._next()) is not None:
-                talk, future = next_talk
-                future.set_result(talk(self._channel))
+            while (following := self._next()) is not None:
+                call, future = following
+                future.set_result(call(self._channel))
             self._channel.send(End(grace_s=self._grace_s))
-            while not self._channel.poll(HEARTBEAT_S):  # it closes the connection when it is done
+            while not self._channel.poll(HEARTBEAT_S):  # the node closes the connection when done
                 pass
         except LostError as error:
             self._lost = str(error)
         finally:
-            self._lost = self._lost or "it was told to end"
+            self._lost = self._lost or "it was asked to stop"
             self._channel.close()
 
-    def _next(self) -> tuple[_Talk, Future[Any]] | None:
+    def _next(self) -> tuple[Call, Future[Any]] | None:
         try:
-            return self._talks.get(timeout=HEARTBEAT_S)
+            return self._calls.get(timeout=HEARTBEAT_S)
         except queue.Empty:
-            return self._beat, Future()
+            return self._update_state, Future()
 
-    def _beat(self, channel: Channel) -> None:
+    def _update_state(self, channel: Channel) -> None:
+        sent_ns, begin_ns = time.time_ns(), time.monotonic_ns()
         state = exchange(channel, GetState())
+        took_ns = time.monotonic_ns() - begin_ns
         assert isinstance(state, State)
         self._state = state
+        # The node reads its clock half a round trip after the request leaves.
+        ahead_ns = state.time_ns - (sent_ns + took_ns // 2)
+        link = Link(round_trip_ms=took_ns / 1e6, clock_ahead_ms=ahead_ns / 1e6)
+        self._link = link if self._link is None else min(self._link, link)

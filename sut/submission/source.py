@@ -1,4 +1,4 @@
-"""The project's own source, of a commit."""
+"""The project's own source at a commit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def has(commit: str) -> bool:
-    """Whether the checkout this package is in knows the commit."""
+    """Whether the checkout that contains this package has the commit."""
     return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def archive(commit: str) -> BytesIO | None:
-    """Every file of a commit, as a tar archive; None where it is not known here."""
+    """Every file of a commit, as a tar archive; None if this checkout lacks it."""
     content = _git("archive", "--format=tar", commit)
     return None if content is None else BytesIO(content)
 

@@ -1,7 +1,6 @@
-"""The system under test as MLPerf's submissions describe it: ``systems/<system>.json``.
+"""The system under test: ``systems/<system>.json`` of a submission.
 
-What the run measured is taken from its record; what no program can know is asked for by name in the
-site's file, under ``system:``.
+Measured fields come from a run's record. The site's file gives the others under ``system:``.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ FIELDS = (
     "host_network_card_count",
     "system_type_detail",
 )
-# The checker takes these empty.
+# The checker accepts these empty.
 OPTIONAL = frozenset(
     {
         "host_processor_frequency",
@@ -72,31 +71,30 @@ OPTIONAL = frozenset(
 
 
 def describe(given: SystemDescription, plan: Plan, environment: Environment) -> Fields:
-    """Everything that is known of the system but division and submitter; what is measured comes
-    before what is given."""
+    """The fields that are known, without division and submitter. Measured fields take
+    precedence."""
     known: Fields = {name: value for name, value in msgspec.to_builtins(given).items() if value}
     return {**known, **measured(plan, environment)}
 
 
 def missing(description: Mapping[str, str | int]) -> list[str]:
-    """The names of the fields that a submission needs and that are not there."""
+    """The required fields that are unknown."""
     needed = [name for name in FIELDS[2:] if name not in OPTIONAL]
     return [name for name in needed if name not in description]
 
 
 def contradictions(given: SystemDescription, plan: Plan, environment: Environment) -> list[str]:
-    """Each field that the site gives otherwise than it was measured."""
-    told, found = msgspec.to_builtins(given), measured(plan, environment)
+    """A line for each field whose value in the site's file differs from the measured one."""
+    known, found = msgspec.to_builtins(given), measured(plan, environment)
     return [
-        f"system.{name} says {told[name]!r} and {str(value)!r} was measured: take it out"
+        f"system.{name} is {known[name]!r}, but {str(value)!r} was measured; remove it"
         for name, value in found.items()
-        if told.get(name) not in (None, "", str(value))
+        if known.get(name) not in (None, "", str(value))
     ]
 
 
 def measured(plan: Plan, environment: Environment) -> Fields:
-    """The fields a run tells, without those it could not find out. Every node is taken to be as
-    the one ``environment`` is of."""
+    """The fields that a run measured. All nodes are assumed to equal that of ``environment``."""
     per_node = _accelerators_per_node(plan)
     fields: dict[str, str | int | None] = {
         "system_type": "edge" if plan.model.loadgen_name.endswith("-edge") else "datacenter",
@@ -105,7 +103,7 @@ def measured(plan: Plan, environment: Environment) -> Fields:
         "host_processors_per_node": environment.num_sockets,
         "host_processor_core_count": _cores_per_processor(environment),
         "host_memory_capacity": _gib(environment.memory_gib),
-        "accelerators_per_node": str(per_node),  # the checker takes a number 0 for an empty field
+        "accelerators_per_node": str(per_node),  # the checker takes the number 0 for an empty field
         "framework": framework(plan, environment),
         "operating_system": environment.os,
         "other_software_stack": _software(environment),
@@ -124,7 +122,7 @@ _OF_ACCELERATORS = (
 
 
 def _accelerators_per_node(plan: Plan) -> int:
-    """Those a run used: a node may have more."""
+    """Those that a run used; a node may have more."""
     return plan.nodes[0].gpus if plan.device is Device.CUDA else 0
 
 

@@ -1,4 +1,4 @@
-"""The files of a submission that are made from records: pure functions of them."""
+"""The contents of a submission's files: pure functions of records."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sut.submission.runs import SCENARIOS, Result
 from sut.units import quantity
 
 WEIGHT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-PREVIEW = "NOT A SUBMISSION: built with --preview from what may not be submitted."
-# The reasons that a preview was built in spite of; None for a submission.
+PREVIEW = "NOT A SUBMISSION: built with --preview from runs that cannot be submitted."
+# The reasons why a preview cannot be submitted; None for a submission.
 Against = Sequence[str] | None
-VIEWABLE_BYTES = 4096  # of an accuracy log's head and of its tail
+VIEWABLE_BYTES = 4096  # of the head of an accuracy log, and of its tail
 
 
 def as_json(content: object) -> str:
@@ -27,7 +27,7 @@ def as_json(content: object) -> str:
 
 
 def measurements(plan: Plan, preview: bool) -> dict[str, str]:
-    """``measurements.json``: what was done to the model."""
+    """``measurements.json``: the model's weights and their changes."""
     quantization = _option(plan.engine.extra_args, "--quantization", "-q")
     content = {
         "input_data_types": "int32",  # token ids
@@ -49,8 +49,8 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
 
 
 def accuracy(scores: dict[str, float], num_scored: int | None, sha256: str, preview: bool) -> str:
-    """``accuracy.txt``: the scores as MLCommons' evaluation script prints them, plain numbers, and
-    the sha256 of the whole accuracy log."""
+    """``accuracy.txt``: the scores as MLCommons' evaluation script prints them, as plain numbers,
+    and the sha256 of the whole accuracy log."""
     numbers: dict[str, float | int | None] = {name: _plain(v) for name, v in scores.items()}
     numbers["gen_num"] = num_scored
     mark = f"{PREVIEW}\n" if preview else ""
@@ -62,7 +62,7 @@ def _plain(value: float) -> float | int:
 
 
 def truncated(log: bytes) -> bytes:
-    """An accuracy log as MLCommons' truncation leaves it: its head and its tail."""
+    """The head and the tail of an accuracy log, as MLCommons' script truncates it."""
     if len(log) < VIEWABLE_BYTES:
         return log
     return log[:VIEWABLE_BYTES] + b"\n\n...\n\n" + log[-VIEWABLE_BYTES:]
@@ -73,7 +73,7 @@ def user_conf(plan: Plan, preview: bool) -> str:
 
 
 def verify_accuracy(text: str, preview: bool) -> str:
-    """The script's lines; a mark stands below them."""
+    """The lines of MLCommons' script; a mark follows them."""
     return text + (f"{PREVIEW}\n" if preview else "")
 
 
@@ -85,7 +85,7 @@ def system(fields: dict[str, Any], preview: bool) -> dict[str, Any]:
 
 
 def readme(results: Sequence[Result], division: Division, against: Against) -> str:
-    """The README of the whole."""
+    """The README of the submission."""
     plan = results[0].main.run.record.plan
     scenarios = ", ".join(SCENARIOS[result.scenario] for result in results)
     return "\n\n".join(
@@ -93,8 +93,8 @@ def readme(results: Sequence[Result], division: Division, against: Against) -> s
             f"# {benchmark_name(plan)}: {scenarios}",
             *_marked(against),
             unverified(plan, division),
-            "`results/<system>/<benchmark>/<scenario>/README.md` tells how each result was made, "
-            "`src/` holds the source.",
+            "`results/<system>/<benchmark>/<scenario>/README.md` describes each result; `src/` "
+            "contains the source.",
             TRADEMARK,
             "",
         ]
@@ -102,7 +102,7 @@ def readme(results: Sequence[Result], division: Division, against: Against) -> s
 
 
 def scenario_readme(result: Result, division: Division, against: Against) -> str:
-    """How one result was made, and how to make it again."""
+    """How one result was measured, and how to repeat it."""
     record = result.main.run.record
     plan = record.plan
     rows = [
@@ -114,7 +114,7 @@ def scenario_readme(result: Result, division: Division, against: Against) -> str
         ("image", record.environment.image_sha256 or "none"),
         *(
             (part.phase.name, f"run {part.run.name}, plan {part.run.record.plan_digest}")
-            for part in result.parts
+            for part in result.parts.values()
         ),
     ]
     conf = "".join(f"    {line}\n" for line in plan.user_conf().splitlines())
@@ -124,21 +124,21 @@ def scenario_readme(result: Result, division: Division, against: Against) -> str
             *_marked(against),
             unverified(plan, division),
             table(("", ""), rows),
-            "`plan.json` is the plan of the run; with the source under `src/` installed, "
-            "`python -m sut.submit --again .` in this folder makes it again.",
-            f"LoadGen's settings beside its own mlperf.conf (`user.conf`):\n\n{conf}".rstrip(),
+            "`plan.json` is the plan of the run. To repeat it, install the source under `src/` "
+            "and run `python -m sut.submit --again .` in this folder.",
+            f"LoadGen's settings in addition to mlperf.conf (`user.conf`):\n\n{conf}".rstrip(),
             "",
         ]
     )
 
 
 def source_readme(record: Record, against: Against) -> str:
-    """What lies beside the source."""
+    """The README of the source."""
     return "\n\n".join(
         [
             "# Source",
             *_marked(against),
-            f"`mlperf-sut/` is the project as of commit {_commit(record)}. LoadGen "
+            f"`mlperf-sut/` is the project at commit {_commit(record)}. LoadGen "
             f"{record.environment.loadgen} is linked from MLCommons' PyPI sdist, unmodified.",
             "",
         ]
@@ -148,8 +148,8 @@ def source_readme(record: Record, against: Against) -> str:
 def _marked(against: Against) -> list[str]:
     if against is None:
         return []
-    reasons = "\n".join(f"- {why}" for why in against or ("nothing that this program can see",))
-    return [f"**{PREVIEW}**", "What stands against it:", reasons]
+    reasons = "\n".join(f"- {why}" for why in against or ("no reason found",))
+    return [f"**{PREVIEW}**", "Reasons:", reasons]
 
 
 def _size(plan: Plan) -> str:
@@ -167,4 +167,4 @@ def _commit(record: Record) -> str:
     git = record.environment.git
     if git is None:
         return "unknown"
-    return git.commit + (", with local changes that are not here" if git.dirty else "")
+    return git.commit + (", with local changes that are not included" if git.dirty else "")

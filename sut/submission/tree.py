@@ -1,4 +1,4 @@
-"""The tree of files of a submission, as MLCommons' checker of rounds v6.0 and v6.1 wants it."""
+"""The files of a submission, as MLCommons' checker of rounds v6.0 and v6.1 expects them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from sut.errors import InputError
 from sut.machine.environment import Git
-from sut.results import accuracy, compliance
+from sut.plan.plan import Mode
+from sut.results import answers, compliance
 from sut.rundir import write_atomic
 from sut.submission import manifest, source, texts
 from sut.submission.reasons import Division, benchmark_name
@@ -23,8 +24,7 @@ SUMMARY, DETAIL = "mlperf_log_summary.txt", "mlperf_log_detail.txt"
 
 
 class Submission(NamedTuple):
-    """What is to be written. ``against`` are the reasons that a preview was built in spite of; None
-    for a submission."""
+    """``against`` are the reasons why a preview cannot be submitted; None for a submission."""
 
     submitter: str
     division: Division
@@ -38,15 +38,18 @@ class Submission(NamedTuple):
 
     @property
     def system_id(self) -> str:
-        """The name of its folders: the system's name without what a path can't hold."""
+        """The system's name as a folder's name."""
         return re.sub(r"[^A-Za-z0-9_.+-]+", "_", str(self.system["system_name"]))
 
 
 def write(submission: Submission, output: Path) -> None:
-    """Write the whole tree to ``output``, or nothing. Raises InputError where it exists or can't
-    be written."""
+    """Write the whole tree to ``output``, or nothing. Raises InputError if it exists or cannot be
+    written."""
     if output.exists():
-        raise InputError(f"{output}: is there already. Remove it, or give another --output")
+        raise InputError(
+            f"cannot build the submission ({output}): the folder exists",
+            hint=f"rm -r {output}, or choose another folder: --output FOLDER",
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
@@ -56,7 +59,10 @@ def write(submission: Submission, output: Path) -> None:
             manifest.write(root)
             tree.rename(output)
     except OSError as error:
-        raise InputError(f"{error.filename or output}: {error.strerror}") from None
+        raise InputError(
+            f"cannot build the submission ({error.filename or output}): {error.strerror}",
+            hint="choose a folder you can write to: --output FOLDER",
+        ) from None
 
 
 def _write(submission: Submission, root: Path) -> None:
@@ -88,26 +94,26 @@ def _write_result(submission: Submission, result: Result, folder: Path) -> None:
     write_atomic(folder / "user.conf", texts.user_conf(plan, preview))
     write_atomic(folder / "plan.json", result.main.run.run_dir.plan.read_bytes())
     write_atomic(folder / "measurements.json", texts.as_json(texts.measurements(plan, preview)))
-    if result.performance is not None:
-        _copy(result.performance, folder / "performance" / "run_1", SUMMARY, DETAIL)
-    if result.accuracy is not None:
-        _write_accuracy(result.accuracy, folder / "accuracy", preview)
-    if result.compliance is not None:
-        _write_compliance(result.compliance, folder / "TEST06", preview)
+    if performance := result.parts.get(Mode.PERFORMANCE):
+        _copy(performance, folder / "performance" / "run_1", SUMMARY, DETAIL)
+    if accuracy := result.parts.get(Mode.ACCURACY):
+        _write_accuracy(accuracy, folder / "accuracy", preview)
+    if tested := result.parts.get(Mode.COMPLIANCE):
+        _write_compliance(tested, folder / "TEST06", preview)
 
 
 def _write_accuracy(part: Part, folder: Path, preview: bool) -> None:
-    """The whole accuracy log stays in the run directory: MLCommons may ask for it."""
+    """The whole accuracy log stays in the run directory; MLCommons may ask for it."""
     _copy(part, folder, SUMMARY, DETAIL)
-    log = (part.folder / accuracy.FILE_NAME).read_bytes()
-    write_atomic(folder / accuracy.FILE_NAME, texts.truncated(log))
-    sha256 = part.phase.file_sha256[accuracy.FILE_NAME]
+    log = (part.folder / answers.FILE_NAME).read_bytes()
+    write_atomic(folder / answers.FILE_NAME, texts.truncated(log))
+    sha256 = part.phase.file_sha256[answers.FILE_NAME]
     text = texts.accuracy(part.phase.accuracy or {}, part.phase.num_scored, sha256, preview)
     write_atomic(folder / "accuracy.txt", text)
 
 
 def _write_compliance(part: Part, folder: Path, preview: bool) -> None:
-    _copy(part, folder / "accuracy", accuracy.FILE_NAME)
+    _copy(part, folder / "accuracy", answers.FILE_NAME)
     _copy(part, folder / "performance" / "run_1", SUMMARY, DETAIL)
     verified = (part.folder / compliance.VERIFY_ACCURACY).read_text()
     write_atomic(folder / compliance.VERIFY_ACCURACY, texts.verify_accuracy(verified, preview))

@@ -1,1 +1,1 @@
-"""A run while it goes on."""
+"""A run while it is pending or running."""

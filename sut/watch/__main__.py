@@ -1,6 +1,6 @@
-"""``python -m sut.watch RUN|JOBID``: a run as it goes on, from any machine that sees its folder.
+"""``python -m sut.watch RUN|JOBID``: show a run from any machine that sees its folder.
 
-It only reads: attaching, detaching and killing it change nothing about the run.
+It only reads: starting, stopping or killing it has no effect on the run.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ import msgspec
 from rich.console import Console
 
 from sut.cluster import runs
-from sut.command import command
+from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, EXIT_VALID
-from sut.launch.options import run_root, shared
-from sut.report import render
+from sut.launch.options import add, run_root, shared
+from sut.report.summary import summary
 from sut.results import record
 from sut.watch.observer import Observer
 from sut.watch.screen import Screen, frame
 from sut.watch.state import RunState
 
 LOOK_S = 1.0
-LOST_AFTER_S = 10.0  # a record may come late over a shared file system
+LOST_AFTER_S = 10.0  # a shared file system may show a record late
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the run's exit code when it was watched to its end, else 0 (2: bad input)."""
     options = _options(argv)
     try:
         run = runs.find(options.run, run_root(options))
@@ -42,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_VALID
         return watch(observer)
     except KeyboardInterrupt:
-        print("\ndetached; the run goes on", file=sys.stderr)
+        print("\ndetached; the run continues", file=sys.stderr)
         return EXIT_VALID
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sut.watch",
-        description="Show a run that is pending, running or over. Ctrl-C detaches.",
-        epilog="exit codes: the run's when it is watched to its end, otherwise 0; 2 bad input",
+        description="Show a run that is pending, running or finished. Ctrl-C detaches.",
+        epilog="exit codes: the run's if it is watched until it finishes, otherwise 0; 2 bad input",
         parents=[shared("site", "root")],
     )
     parser.add_argument(
@@ -60,23 +59,23 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="RUN|JOBID",
         help="a run's folder, its name under the run root, or a Slurm job (default: latest)",
     )
-    parser.add_argument("--once", action="store_true", help="print one frame and leave")
-    parser.add_argument("--json", action="store_true", help="print one frame as JSON and leave")
-    return parser.parse_args(argv)
+    parser.add_argument("--once", action="store_true", help="print one frame and exit")
+    add(parser, "json", help="print one frame as JSON and exit")
+    return parser.parse(argv)
 
 
 def watch(observer: Observer) -> int:
-    """Show the run until it is over, then its result."""
-    state = _until_over(observer)
+    """Show the run until it finishes, then its result. Returns the run's exit code."""
+    state = _until_finished(observer)
     if state.state == "lost":
         Console().print(frame(state))
         return EXIT_FAILED
     result = record.read(observer.run.record)
-    print(render.summary(result, observer.run))
+    print(summary(result, observer.run))
     return result.exit_code
 
 
-def _until_over(observer: Observer) -> RunState:
+def _until_finished(observer: Observer) -> RunState:
     lost_since: float | None = None
     with Screen() as screen:
         while True:

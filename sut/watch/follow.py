@@ -1,4 +1,4 @@
-"""Follow a run to its end: how it goes, then what came out."""
+"""Follow a run of this command: its progress, then its result."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 import time
 from types import FrameType
 
-from sut.errors import EXIT_FAILED
+from sut.errors import EXIT_FAILED, SutError
 from sut.launch.executor import Submitted
 from sut.plan.plan import Plan
-from sut.report import render
+from sut.report.summary import summary
 from sut.results import record
 from sut.rundir import RunDir, tail
 from sut.watch.observer import Observer
@@ -21,16 +21,16 @@ from sut.watch.screen import Screen
 
 POLL_S = 0.2
 LOG_LINES = 15
-RECORD_BYTES = 64 * 1024  # what a record needs
+RECORD_BYTES = 64 * 1024  # enough for a record
 SHARED_FILES_S = 5.0
-EXIT_DETACHED = 130  # Ctrl-C: nothing is known of the run yet
+EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
 
 
 def follow(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
     """Show a job's progress until it ends, then its result. Returns the exit code.
 
-    Ctrl-C or SIGTERM cancels a run on this machine; it then writes its record and is shown all
-    the same. A Slurm job goes on, and only its follower leaves.
+    Ctrl-C or SIGTERM cancels a run on this machine; its result is still shown. A Slurm job
+    continues: only its follower exits.
     """
     observer = Observer(run_dir)
     if plan.slurm is None:
@@ -46,43 +46,45 @@ def follow(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
                     screen.show(observer.look())
                     time.sleep(POLL_S)
         except KeyboardInterrupt:
-            print(f"\nthe job goes on; end it with: scancel {job.job_id}", file=sys.stderr)
+            print(
+                f"\ndetached; the job continues. To cancel it: scancel {job.job_id}",
+                file=sys.stderr,
+            )
             return EXIT_DETACHED
         _wait_for_record(run_dir)
     return show_result(job, run_dir)
 
 
 def _wait_for_record(run_dir: RunDir) -> None:
-    """A shared file system may show a file of another node some seconds late."""
+    """A shared file system may show a file of another node seconds late."""
     deadline = time.monotonic() + SHARED_FILES_S
     while not run_dir.record.is_file() and time.monotonic() < deadline:
         time.sleep(POLL_S)
 
 
 def show_result(job: Submitted, run_dir: RunDir) -> int:
-    if not run_dir.record.is_file() and shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
-        print(
-            f"error: {run_dir}: No space left on device, and the run ended without a record. Make "
-            "room, or use another folder: --set site.run_root=/path",
-            file=sys.stderr,
-        )
-        return EXIT_FAILED
     if not run_dir.record.is_file():
-        log = job.log
-        last = tail(log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(nothing)"
-        print(
-            f"error: the run ended without a record. Its log, {log}, ends:\n{last}",
-            file=sys.stderr,
-        )
+        print(f"error: {_why_no_record(job, run_dir)}", file=sys.stderr)
         return EXIT_FAILED
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
-    print(render.summary(result, run_dir, tail(job.log, LOG_LINES) if internal else ""))
+    print(summary(result, run_dir, tail(job.log, LOG_LINES) if internal else ""))
     return result.exit_code
 
 
+def _why_no_record(job: Submitted, run_dir: RunDir) -> SutError:
+    failed = f"the run ended without a record ({run_dir})"
+    if shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
+        return SutError(
+            f"{failed}: No space left on device",
+            hint="free some space, or use another folder: --set site.run_root=/path",
+        )
+    last = tail(job.log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(empty)"
+    return SutError(f"{failed}; end of its log, {job.log}:\n{last}", hint=f"less {job.log}")
+
+
 class Cancelling:
-    """Inside, Ctrl-C and SIGTERM ask for the run to be cancelled."""
+    """A context in which Ctrl-C and SIGTERM request that the run is cancelled."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -101,7 +103,7 @@ class Cancelling:
         self._asked = True
 
     def cancel_if_asked(self, pid: int | None) -> None:
-        """Have the run end, once it can be reached."""
+        """Cancel the run if that was requested and its process is known."""
         if self._asked and pid is not None:
             self._asked = False
             with contextlib.suppress(ProcessLookupError):

@@ -1,8 +1,7 @@
-"""A run as it stands: put together from its folder and from Slurm, and only by reading."""
+"""The state of a run, read from its folder and from Slurm. Nothing is written."""
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections import deque
@@ -17,18 +16,18 @@ from sut.rundir import RunDir
 from sut.watch.projection import Goal, goal_of
 from sut.watch.state import PhaseState, RunState, left_s, measured
 
-WINDOW_LINES = 15  # about as many seconds: what "now" is for a rate
-ASK_SLURM_S = 10.0  # between two questions about one job: slurmctld serves everyone
+WINDOW_LINES = 15  # about as many seconds: the window of current rates
+ASK_SLURM_S = 10.0  # between two queries for one job: every user shares slurmctld
 
 
 class Observer:
-    """Looks at one run, again and again. Raises InputError where its plan can't be read."""
+    """Reads one run repeatedly. Raises InputError if its plan cannot be read."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self.plan = load_plan(run.plan)
         self._reader = Reader(run.progress)
-        self._lines: dict[str, deque[Line]] = {}  # of each phase, its last
+        self._lines: dict[str, deque[Line]] = {}  # by phase, the last ones
         self._first: Line | None = None  # of this attempt
         self._last: Line | None = None
         self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
@@ -37,11 +36,10 @@ class Observer:
 
     @property
     def pid(self) -> int | None:
-        """The run's process, where it has said so: SIGTERM there cancels it."""
+        """The run's process once it is known. SIGTERM to it cancels the run."""
         return self._first.pid if self._first else None
 
     def look(self) -> RunState:
-        """The run now."""
         new = self._reader.read()
         for line in new:
             self._take(line)
@@ -71,14 +69,14 @@ class Observer:
         )
 
     def _take(self, line: Line) -> None:
-        if line.pid is not None:  # a requeued job begins again
+        if line.pid is not None:  # a new attempt
             self._first = line
             self._lines.clear()
         if line.phase is not None:
             self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES)).append(line)
         self._last = line
         if self._job is not None and self._job.state in slurm.WAITING:
-            self._asked = float("-inf")  # it is known better by now
+            self._asked = float("-inf")  # the job has started: its state is out of date
 
     def _ask_slurm(self) -> None:
         if self.plan.slurm is None or time.monotonic() - self._asked < ASK_SLURM_S:
@@ -90,7 +88,7 @@ class Observer:
     def _state(
         self, result: record.Record | None
     ) -> Literal["pending", "starting", "running", "over", "lost"]:
-        if result is not None and result.status == "completed":  # and never anything else again
+        if result is not None and result.status == "completed":  # final
             return "over"
         job = self._job
         if job is not None and job.state in slurm.WAITING:
@@ -103,11 +101,11 @@ class Observer:
         return "running" if self._lines else "starting"
 
     def _is_gone(self) -> bool:
-        """Whether the run was a process of this machine and is none any more."""
+        """Whether the run was a process of this machine and has ended."""
         first = self._first
         if first is None or first.pid is None or first.host != socket.gethostname():
             return False
-        if self.plan.container is not None:  # its process ids may be its own
+        if self.plan.container is not None:  # its process ids may differ from the host's
             return False
         return not Path(f"/proc/{first.pid}").exists()
 
@@ -138,32 +136,12 @@ class Observer:
         except OSError:
             return None
         if self._goals.get(mode, (-1, None))[0] != size:
-            goal = read_goal(log)
+            so_far = mllog.read_so_far(log)
+            goal = goal_of(so_far) if so_far else None
             if goal is not None and mode is not Mode.PERFORMANCE:
                 goal = goal.without_limits()
             self._goals[mode] = (size, goal)
         return self._goals[mode][1]
-
-
-def read_goal(log: Path) -> Goal | None:
-    """What LoadGen set itself, from as much of its detail log as is written; None before that."""
-    values: dict[str, mllog.Scalar] = {}
-    error = None
-    try:
-        text = log.read_text(errors="replace")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line.removeprefix(mllog.PREFIX))
-            key, value = entry["key"], entry["value"]
-            if entry["metadata"]["is_error"] and error is None:
-                error = str(value)
-        except (ValueError, KeyError, TypeError):
-            continue  # cut: it is still being written
-        if not isinstance(value, list | dict):
-            values[key] = value
-    return goal_of(values, error)
 
 
 def _record(run: RunDir) -> record.Record | None:

@@ -1,24 +1,24 @@
-"""What will come of a phase that still runs: pure functions of what LoadGen set itself and of
-the last line of progress."""
+"""The expected verdict and end of a running phase, from LoadGen's settings and the last line of
+progress. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
+from sut.errors import InputError
 from sut.results.early_stopping import queries_needed
-from sut.results.mllog import Scalar
+from sut.results.mllog import DetailLog
 from sut.results.progress import Line
 from sut.units import against, number, quantity
 from sut.values import Struct
 
-IDLE_SHARE = 0.1  # of the samples done, after which a replica without any is worth a word
+IDLE_SHARE = 0.1  # of the samples; once these are done, a replica without any is reported
 
 
 class Goal(Struct, frozen=True, kw_only=True):
-    """What LoadGen asks of a phase. It logs this before the first sample."""
+    """What LoadGen requires of a phase. It logs this before the first sample."""
 
     scenario: str  # Server, Offline or SingleStream
     performance: bool  # an accuracy or a compliance test has no limits
@@ -29,18 +29,18 @@ class Goal(Struct, frozen=True, kw_only=True):
     percentile: float
     ttft_limit_ms: float | None
     tpot_limit_ms: float | None
-    error: str | None  # the first that LoadGen has logged
+    error: str | None  # the first that LoadGen logged
 
     def without_limits(self) -> Goal:
-        """The same for a test that is judged by its answers, not by its times."""
+        """The goal of a test that is judged by its answers, not by its latencies."""
         return msgspec.structs.replace(
             self, performance=False, ttft_limit_ms=None, tpot_limit_ms=None
         )
 
 
 class Projection(Struct, frozen=True, kw_only=True):
-    """``verdict`` is None while nothing is known, and for a test without limits. ``certain``:
-    nothing that may still come changes it. ``left_s`` is None before a first sample is done."""
+    """``verdict`` is None while nothing is known, and for a test without limits. ``certain``: later
+    samples cannot change it. ``left_s`` is None before the first sample is done."""
 
     verdict: Literal["VALID", "INVALID"] | None
     certain: bool
@@ -59,45 +59,46 @@ class Projection(Struct, frozen=True, kw_only=True):
                 return f"{verdict} so far"
 
 
-def goal_of(values: Mapping[str, Scalar], error: str | None = None) -> Goal | None:
-    """The goal told by the beginning of a detail log; None while it is not all there."""
+def goal_of(log: DetailLog) -> Goal | None:
+    """The goal of a test, from the beginning of its log; None before all of it is written."""
     try:
-        scenario = str(values["effective_scenario"])
-        timed = values["effective_test_mode"] == "PerformanceOnly"
-        # Only a compliance test has LoadGen log some of its answers.
-        performance = timed and not values.get("effective_accuracy_log_sampling_target")
-        generated = _int(values, "generated_query_count")
-        schedule_s = _int(values, "generated_query_duration") / 1e9
-        most = _int(values, "effective_max_query_count") if timed else 0
+        timed = log.mode == "PerformanceOnly"
+        # LoadGen logs some of the answers in a compliance test only.
+        performance = timed and not log.values.get("effective_accuracy_log_sampling_target")
+        generated = log.count("generated_query_count")
+        schedule_s = log.count("generated_query_duration") / 1e9
+        most = log.count("effective_max_query_count") if timed else 0
         num_samples = min(generated, most or generated)
-        per_query = _int(values, "generated_samples_per_query")
-        least = _int(values, "effective_min_query_count")
-        if scenario == "SingleStream" and performance:
+        per_query = log.count("generated_samples_per_query")
+        least = log.count("effective_min_query_count")
+        if log.scenario == "SingleStream" and performance:
             num_samples = min(num_samples, least)
-        limited = scenario == "Server" and performance
-        limited = limited and values.get("requested_use_token_latencies") is True
+        limited = log.scenario == "Server" and performance and log.token_latencies
         ttft, tpot = (
-            _int(values, f"requested_server_{which}_latency") / 1e6 if limited else None
+            log.count(f"requested_server_{which}_latency") / 1e6 if limited else None
             for which in ("ttft", "tpot")
         )
+        percentile = log.number("effective_target_latency_percentile")
+        if percentile is None:
+            return None
         return Goal(
-            scenario=scenario,
+            scenario=log.scenario,
             performance=performance,
             num_samples=num_samples * per_query,
             min_samples=least * per_query,
-            schedule_s=schedule_s * num_samples / generated if scenario == "Server" else 0.0,
-            min_duration_s=_int(values, "effective_min_duration_ms") / 1e3 if performance else 0.0,
-            percentile=_float(values, "effective_target_latency_percentile"),
+            schedule_s=schedule_s * num_samples / generated if log.scenario == "Server" else 0.0,
+            min_duration_s=log.count("effective_min_duration_ms") / 1e3 if performance else 0.0,
+            percentile=percentile,
             ttft_limit_ms=ttft,
             tpot_limit_ms=tpot,
-            error=error,
+            error=log.errors[0].message if log.errors else None,
         )
-    except (KeyError, TypeError, ZeroDivisionError):
+    except (InputError, ZeroDivisionError):
         return None
 
 
 def project(goal: Goal, line: Line) -> Projection:
-    """What the phase comes to if it goes on as it has."""
+    """The outcome if the phase continues as it has."""
     total = _total(goal, line)
     certain, so_far = _certain(goal, line, total), _so_far(goal, line, total)
     known = goal.performance and (line.completed > 0 or bool(certain))
@@ -121,13 +122,13 @@ def _left_s(goal: Goal, line: Line, total: int) -> float | None:
     if not line.completed or not line.elapsed_s:
         return None
     by_rate = max(0, total - line.completed) * line.elapsed_s / line.completed
-    if goal.scenario == "Server" and line.queued == 0:  # the load is kept up with
+    if goal.scenario == "Server" and line.queued == 0:  # it keeps up with the load
         return max(0.0, goal.schedule_s - line.elapsed_s) if line.completed < total else 0.0
     return by_rate
 
 
 def _certain(goal: Goal, line: Line, total: int) -> list[str]:
-    """Why the phase will be INVALID whatever comes."""
+    """Why the phase will be INVALID whatever the remaining samples do."""
     if not goal.performance:
         return []
     reasons = []
@@ -160,7 +161,7 @@ def _early_stopping(goal: Goal, line: Line, total: int) -> list[str]:
 
 
 def _so_far(goal: Goal, line: Line, total: int) -> list[str]:
-    """What makes the phase INVALID if it goes on as it has."""
+    """Why the phase will be INVALID if it continues as it has."""
     if not goal.performance or not line.completed:
         return []
     reasons = [
@@ -179,16 +180,5 @@ def _so_far(goal: Goal, line: Line, total: int) -> list[str]:
     if line.completed > IDLE_SHARE * total:
         idle = [str(r.index) for r in line.replicas if not r.completed and not r.in_flight]
         if idle:
-            reasons.append(f"No sample was done by replica {', '.join(idle)}.")
+            reasons.append(f"No sample was completed by replica {', '.join(idle)}.")
     return reasons
-
-
-def _int(values: Mapping[str, Scalar], key: str) -> int:
-    return int(_float(values, key))
-
-
-def _float(values: Mapping[str, Scalar], key: str) -> float:
-    value = values[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(key)
-    return float(value)

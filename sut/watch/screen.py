@@ -1,4 +1,4 @@
-"""Shows a run's state: on a terminal a frame that is redrawn, elsewhere a line now and then."""
+"""Show a run's state: on a terminal a frame that is redrawn, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sut.report.summary import Message
+from sut.report.table import table
 from sut.units import number, quantity
 from sut.watch.state import PhaseState, ReplicaState, RunState
 
-PLAIN_INTERVAL_S = 10.0  # between lines of one step where there is no terminal
-SILENT_S = 15.0  # without a word, after which that is said
+PLAIN_INTERVAL_S = 10.0  # between lines of one step without a terminal
+SILENT_S = 15.0  # without progress, after which a warning is shown
 _BAR_WIDTH = 30
 _NAME_WIDTH = 12
+_REPLICA_COLUMNS = (
+    *("replica", "node", "samples", "in flight", "running", "waiting"),
+    *("KV", "prompt/s", "tokens/s"),
+)
 
 
 class Screen:
-    """A context that shows states as they come; on a terminal nothing of it stays."""
+    """A context that shows states. On a terminal it leaves nothing behind."""
 
     def __init__(self) -> None:
         self._console = Console()
@@ -49,10 +55,10 @@ class Screen:
         if self._live is not None:
             self._live.update(frame(state), refresh=True)
             return
-        now, (said, said_at) = time.monotonic(), self._last
-        about = f"{state.state} {state.step}"
-        if about != said or now - said_at >= PLAIN_INTERVAL_S:
-            self._last = (about, now)
+        now, (last_step, last_s) = time.monotonic(), self._last
+        step = f"{state.state} {state.step}"
+        if step != last_step or now - last_s >= PLAIN_INTERVAL_S:
+            self._last = (step, now)
             print(line(state), flush=True)
 
 
@@ -90,12 +96,12 @@ def _head(state: RunState) -> Text:
         ends = datetime.now() + timedelta(seconds=state.left_s)
         head.append(f", {duration(state.left_s)} left, ends about {ends:%H:%M:%S}")
     if state.silent_s is not None and state.silent_s > SILENT_S and state.state != "pending":
-        head.append(f"\nno word from it for {duration(state.silent_s)}", "yellow")
+        head.append(f"\nno progress for {duration(state.silent_s)}", "yellow")
     return head
 
 
 def _situation(state: RunState) -> str:
-    """What the run is doing, or what became of it."""
+    """The run's step, or how it ended."""
     job = state.job
     on = f"job {job.job_id}" + (f" on {job.nodes}" if job.nodes else "") if job else ""
     match state.state:
@@ -106,10 +112,11 @@ def _situation(state: RunState) -> str:
             return f"job {job.job_id} is {job.state}{why}{since}{start}"
         case "over":
             word = state.verdict or (state.status or "").upper()
-            return f"over: {word}" + (f", {state.failure}" if state.failure else "")
+            why = Message.of(state.failure or "").first.rstrip(":")
+            return f"finished: {word}" + (f", {why}" if why else "")
         case "lost":
-            how = f"{on} is {job.state}" if job else "its process is gone"
-            return f"it ended without a record: {how}"
+            how = f"{on} is {job.state}" if job else "its process has ended"
+            return f"ended without a record: {how}"
         case _:
             step = state.step or "starting"
             return f"{step} ({on})" if on else step
@@ -156,7 +163,7 @@ def _done(phase: PhaseState) -> str:
 
 
 def _word(phase: PhaseState) -> Text:
-    """What is known of the phase's verdict."""
+    """The phase's verdict or projected verdict."""
     if phase.verdict is not None:
         return Text(phase.verdict, _STYLES.get(phase.verdict, ""))
     if phase.state != "running" or phase.projection is None:
@@ -166,7 +173,7 @@ def _word(phase: PhaseState) -> Text:
 
 
 def _latencies(phase: PhaseState) -> list[tuple[str, float, float | None]]:
-    """Name, p99 and its limit, of those that are known; milliseconds."""
+    """Name, p99 and limit of each known latency, in ms."""
     found = (
         ("TTFT", phase.ttft_p99_ms, phase.ttft_limit_ms),
         ("TPOT", phase.tpot_p99_ms, phase.tpot_limit_ms),
@@ -181,13 +188,8 @@ def _latency(name: str, p99: float, limit: float | None) -> Text:
 
 
 def _replicas(replicas: tuple[ReplicaState, ...]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("replica", no_wrap=True)
-    table.add_column("node", overflow="ellipsis", no_wrap=True)
-    for column in ("samples", "in flight", "running", "waiting", "KV", "prompt/s", "tokens/s"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for replica in replicas:
-        table.add_row(
+    rows = [
+        (
             str(replica.index),
             replica.node,
             number(replica.samples),
@@ -198,7 +200,9 @@ def _replicas(replicas: tuple[ReplicaState, ...]) -> Table:
             number(replica.prompt_tokens_per_s),
             number(replica.output_tokens_per_s),
         )
-    return table
+        for replica in replicas
+    ]
+    return table(_REPLICA_COLUMNS, rows, right=range(2, 9), gap=1, no_wrap=True)
 
 
 def duration(seconds: float) -> str:

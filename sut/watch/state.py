@@ -1,4 +1,4 @@
-"""The state of a run, as values: what is shown of it and printed as JSON."""
+"""The state of a run as values, for the screen and for JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sut.watch.projection import Goal, Projection, project
 
 
 class ReplicaState(Struct, frozen=True, kw_only=True):
-    """One replica. Rates are tokens a second of late."""
+    """One replica. Rates are tokens a second over the last seconds."""
 
     index: int
     node: str
@@ -29,8 +29,8 @@ class ReplicaState(Struct, frozen=True, kw_only=True):
 
 
 class PhaseState(Struct, frozen=True, kw_only=True):
-    """One phase. Counts and latencies are of the whole phase so far, rates of late; ``verdict``
-    is there once it is judged, ``projection`` before that."""
+    """One phase. Counts and latencies are of the whole phase so far, rates of the last seconds.
+    ``projection`` is None once the phase has a ``verdict``."""
 
     name: str
     state: Literal["waiting", "running", "judging", "done", "stopped"]
@@ -52,8 +52,8 @@ class PhaseState(Struct, frozen=True, kw_only=True):
 
 
 class RunState(Struct, frozen=True, kw_only=True):
-    """One run. ``state`` is lost where it ended without its record; ``left_s`` is an estimate
-    until the last phase's end; ``silent_s`` is the time since it last said something."""
+    """One run. ``state`` is lost if the run ended without a record; ``left_s`` is an estimate
+    until the end of the last phase; ``silent_s`` is the time since the last line of progress."""
 
     run: str  # its folder
     benchmark: str
@@ -63,12 +63,12 @@ class RunState(Struct, frozen=True, kw_only=True):
     site: str
     state: Literal["pending", "starting", "running", "over", "lost"]
     job: slurm.JobState | None
-    t_s: float | None  # of the last line, from the run's start
+    t_s: float | None  # of the last line of progress, from the run's start
     step: str
     silent_s: float | None
     left_s: float | None
     phases: tuple[PhaseState, ...]
-    verdict: str | None = None  # of a run that is over
+    verdict: str | None = None  # of a finished run
     status: str | None = None
     exit_code: int | None = None
     failure: str | None = None
@@ -77,7 +77,7 @@ class RunState(Struct, frozen=True, kw_only=True):
 def measured(
     phase: PhaseState, lines: tuple[Line, ...], goal: Goal | None, plan: Plan
 ) -> PhaseState:
-    """The phase with what its lines tell."""
+    """The phase with the counts, rates and latencies of its lines."""
     last, before = lines[-1], _before(lines)
     return msgspec.structs.replace(
         phase,
@@ -98,7 +98,7 @@ def measured(
 
 
 def _before(lines: tuple[Line, ...]) -> Line:
-    """What rates are taken since: the first line kept, or where there is one line the start."""
+    """Where the window of rates begins: the first line, or with only one line the start."""
     return lines[0] if len(lines) > 1 else Line(t_s=0.0, step="")
 
 
@@ -126,13 +126,13 @@ def _replica(now: ReplicaProgress, last: Line, before: Line, plan: Plan) -> Repl
 
 
 def _node_names(plan: Plan, replica: int) -> str:
-    """Where a replica is; a node that Slurm chose goes by its number."""
+    """A replica's nodes; one whose name is not known yet has its number."""
     parts = plan.replicas[replica].parts if replica < len(plan.replicas) else ()
     return ", ".join(plan.nodes[part.node].name or f"node {part.node}" for part in parts)
 
 
 def left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:
-    """Until the last phase's end: the running one by its rate, the others as planned."""
+    """Time until the last phase ends: the running one by its rate, the others as planned."""
     total_s = 0.0
     for phase in phases:
         if phase.state == "running":

@@ -1,5 +1,5 @@
 """A cluster on this machine: ``login``, ``jw2`` and ``jw3``, with real Slurm and real Apptainer.
 
-``PYTHONPATH=tests python -m cluster ACTION``, as ``make cluster`` does: ``up`` and ``down``;
-``run`` and ``shell`` bring it up first; ``prepare`` makes only what is kept in the cache.
+``PYTHONPATH=tests python -m cluster ACTION``, as in ``make cluster``. ``run`` and ``shell`` bring
+the cluster up first; ``prepare`` only makes the files that are kept in the cache.
 """

@@ -1,5 +1,3 @@
-"""``python -m cluster``: see the package."""
-
 from __future__ import annotations
 
 import argparse
@@ -13,7 +11,7 @@ from cluster.cluster import ADDRESSES, LOGIN, USER, Cluster, ClusterError
 def main() -> int:
     arguments = parse()
     if os.geteuid() != 0:
-        print("error: a network of its own needs root: sudo make cluster", file=sys.stderr)
+        print("error: the test cluster needs root\nhint: sudo make cluster", file=sys.stderr)
         return 2
     try:
         return act(Cluster(), arguments)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Usage: builder.sh ROOT FOLDER [SOURCE TARGET ro|rw]... -- OPTION...
 #
-# Run by image.sh as the first process of namespaces of its own, without a network: runs
-# containers/build.sh cpu OPTION... on ROOT as bench, where each SOURCE is at TARGET.
-# What is written elsewhere goes to memory, mounted at FOLDER.
+# Run by image.sh as the first process of new namespaces, without a network: runs
+# containers/build.sh cpu OPTION... on ROOT as bench, with each SOURCE bound to TARGET. All other
+# writes go to an overlay in memory, mounted at FOLDER.
 set -euo pipefail
 # shellcheck source=tests/cluster/rootfs.sh
 source "$(dirname "${BASH_SOURCE[0]}")/rootfs.sh"

@@ -1,8 +1,8 @@
-"""The cluster's life: up, down, commands on its nodes, and what can happen to a node.
+"""Bring the cluster up and down, run commands on its nodes, and cut a node's power or link.
 
-A node is a set of namespaces (network, mounts, hostname, processes) on a root file system that
-``root.sh`` makes; a bridge joins them. Everything is named after the checkout, so those of two
-checkouts don't meet. Killing a node's first process takes the whole node down, like a power cut.
+A node is a set of namespaces (network, mounts, hostname, processes) on the root file system made
+by ``root.sh``; a bridge connects the nodes. Every name contains the checkout's hash, so that two
+checkouts do not interfere. Killing a node's first process ends the node, like a power cut.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ IDLE_S = 150.0
 
 
 class ClusterError(Exception):
-    """The cluster can't do what was asked."""
+    """An action of the cluster failed."""
 
 
 class Process(NamedTuple):
-    """A process on a node, as the node numbers it."""
+    """A process on a node, with its pid there."""
 
     pid: int
     user: str
@@ -53,27 +53,27 @@ class Cluster:
         self._checkout = checkout
         self.name = "sut-" + hashlib.sha256(bytes(checkout)).hexdigest()[:6]
         self._state = STATES / f"mlperf-{self.name}-cluster"
-        # The bridge is in a namespace of its own: this machine's network is left alone.
+        # The bridge is in its own namespace, so this machine's network is not changed.
         self._switch = f"{self.name}-switch"
 
     def prepare(self) -> tuple[Path, Path]:
-        """Make what is kept in the user's cache: the nodes' root file system and the image of this
-        checkout as it is. Minutes the first time. Raises ClusterError."""
+        """Make the files in the user's cache: the nodes' root file system and the image of this
+        checkout. Takes minutes the first time. Raises ClusterError."""
         root = _made_by("root.sh")
         return root, _made_by("image.sh", str(root))
 
     def up(self) -> None:
-        """Bring it up, or leave it as it is when it is up. Raises ClusterError."""
+        """Bring the cluster up unless it is up. Raises ClusterError."""
         with self._locked():
             root, image = self.prepare()
             if self.is_up() and (self._state / "root").read_text() == str(root):
-                self._give(image)
+                self._publish(image)
                 return
             self._down()
             _remove_abandoned()
             try:
                 self._make_state(root)
-                self._give(image)
+                self._publish(image)
                 self._make_network()
                 started = {node: self._start(node) for node in ADDRESSES}
                 for node, process in started.items():
@@ -87,14 +87,14 @@ class Cluster:
         return all(self._has_started(node) for node in ADDRESSES)
 
     def down(self) -> None:
-        """Take it down and away, with its files. Idempotent."""
+        """Take the cluster down and delete its files. Idempotent."""
         with self._locked():
             self._down()
 
     def run(
         self, command: str, *, node: str = LOGIN, user: str = USER, timeout_s: float = 300
     ) -> subprocess.CompletedProcess[str]:
-        """A shell command on a node, to its end, with what it said."""
+        """Run a shell command on a node to its end and capture its output."""
         return subprocess.run(
             self.command(node, user, ["bash", "-lc", command]),
             stdin=subprocess.DEVNULL,
@@ -104,20 +104,20 @@ class Cluster:
         )
 
     def attach(self, command: str, node: str, user: str) -> int:
-        """A shell command on a node, at this terminal; returns its exit code."""
+        """Run a shell command on a node in this terminal; return its exit code."""
         with subprocess.Popen(self.command(node, user, ["bash", "-lc", command])) as process:
             while True:
-                with contextlib.suppress(KeyboardInterrupt):  # the command's to act on
+                with contextlib.suppress(KeyboardInterrupt):  # the command gets it too
                     return process.wait()
 
     def shell(self, node: str, user: str) -> int:
-        """A shell on a node; returns its exit code."""
-        # The terminal here is not one of the node's: script gives the shell one that is.
+        """Open a shell on a node; return its exit code."""
+        # This terminal does not exist on the node: script creates one there.
         words = ["script", "--quiet", "--return", "--command", "bash --login", "/dev/null"]
         return subprocess.call(self.command(node, user, words))
 
     def command(self, node: str, user: str, words: Sequence[str]) -> list[str]:
-        """The command line that runs ``words`` on a node, for Popen. Raises ClusterError."""
+        """The argv that runs ``words`` on a node. Raises ClusterError."""
         pid = self._init_of(node)
         if pid is None:
             raise ClusterError(f"node {node} is not up")
@@ -138,42 +138,42 @@ class Cluster:
         return [*enter, *clean, *become, *words]
 
     def home(self) -> Path:
-        """The user's home, shared by all nodes, as this machine sees it."""
+        """The path on this machine of the user's home, which all nodes share."""
         return self._state / "home" / USER
 
     def processes(self, node: str, user: str = USER) -> list[Process]:
-        """What runs on a node for ``user``. Raises ClusterError."""
+        """The processes of ``user`` on a node. Raises ClusterError."""
         listed = self.run("ps -eo pid=,user=,args=", node=node, user="root").stdout
         found = [Process(int(pid), who, what) for pid, who, what in _fields(listed, 3)]
         return [process for process in found if process.user == user]
 
     def power_off(self, node: str) -> None:
-        """A power cut: the node says nothing more to anyone, its processes are gone at once, and
-        what it wrote outside of the shared folder. Slurm is not told."""
-        # Before the processes: their sockets' last words would reach the others.
+        """A power cut: the node sends nothing more, and its processes and all its files outside the
+        shared folder are gone. Slurm gets no notice."""
+        # Before the processes: their closing sockets would still send packets.
         subprocess.run(["ip", "-n", self._switch, "link", "delete", node], capture_output=True)
         pid = self._init_of(node)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
-            _wait(lambda: not Path(f"/proc/{pid}").exists(), START_S, f"{node} did not go down")
+            _wait(lambda: not Path(f"/proc/{pid}").exists(), START_S, f"node {node} did not stop")
         subprocess.run(["ip", "netns", "delete", self._netns(node)], capture_output=True)
 
     def power_on(self, node: str) -> None:
-        """Start a node that is off; Slurm takes it back by itself. Raises ClusterError."""
+        """Start a node that is off; Slurm resumes it automatically. Raises ClusterError."""
         if self._init_of(node) is None:
             self._plug_in(node)
             self._wait_for_start(node, self._start(node))
 
     def cut_link(self, node: str) -> None:
-        """Pull the node's cable."""
+        """Disconnect the node from the network."""
         _ip("-n", self._switch, "link", "set", node, "down")
 
     def restore_link(self, node: str) -> None:
-        """Put it back. Slurm asks a node that it has given up again after up to 100 s."""
+        """Reconnect the node. Slurm polls a node that is down again after up to 100 s."""
         _ip("-n", self._switch, "link", "set", node, "up")
 
     def wait_until_idle(self, timeout_s: float = IDLE_S) -> None:
-        """Until every compute node is idle. Raises ClusterError."""
+        """Wait until every compute node is idle. Raises ClusterError."""
 
         def states() -> list[str]:
             return self.run("sinfo -h -N -o %T").stdout.split()
@@ -181,12 +181,12 @@ class Cluster:
         _wait(
             lambda: states() == ["idle"] * len(COMPUTE),
             timeout_s,
-            lambda: f"Slurm's nodes did not become idle: {' '.join(states()) or 'no answer'}",
+            lambda: f"nodes not idle after {timeout_s:g} s: {' '.join(states()) or 'no answer'}",
         )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One command at a time brings this checkout's cluster up or down."""
+        """Only one process at a time brings this checkout's cluster up or down."""
         folder = os.open(HERE, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -207,8 +207,8 @@ class Cluster:
         (self._state / "etc" / "munge.key").write_bytes(secrets.token_bytes(128))
         (self._state / "etc" / "munge.key").chmod(0o400)
 
-    def _give(self, image: Path) -> None:
-        """Put the image where the nodes see it. Who has the one before open keeps it."""
+    def _publish(self, image: Path) -> None:
+        """Put the image in the nodes' folder. A run that has the previous one open keeps it."""
         target = self._state / "images" / IMAGE
         if target.exists() and target.samefile(image):
             return
@@ -228,7 +228,7 @@ class Cluster:
             self._plug_in(node)
 
     def _plug_in(self, node: str) -> None:
-        """A network interface for the node, on the bridge. It is the same each time."""
+        """A network interface of the node on the bridge, always with the same addresses."""
         netns, address = self._netns(node), ADDRESSES[node]
         mac = f"02:00:00:00:00:{int(address.rpartition('.')[2]):02x}"
         veth = ["type", "veth", "peer", node, "netns", self._switch]
@@ -264,7 +264,7 @@ class Cluster:
         while not self._has_started(node):
             if process.poll() is not None or time.monotonic() > deadline:
                 log = (self._state / f"{node}.log").read_text()
-                raise ClusterError(f"node {node} did not come up:\n{log}")
+                raise ClusterError(f"node {node} did not start:\n{log}")
             time.sleep(0.1)
 
     def _has_started(self, node: str) -> bool:
@@ -272,7 +272,7 @@ class Cluster:
         return pid is not None and Path(f"/proc/{pid}/root/run/node-is-up").exists()
 
     def _init_of(self, node: str) -> int | None:
-        """The node's first process, as this machine numbers it."""
+        """The pid, on this machine, of the node's first process."""
         unshare = self._unshare_of(node)
         if unshare is None:
             return None
@@ -283,7 +283,7 @@ class Cluster:
         return int(children[0]) if children else None
 
     def _unshare_of(self, node: str) -> int | None:
-        """The process that holds the node's first one; None when it is gone."""
+        """The pid of the parent of the node's first process; None if it has ended."""
         try:
             pid = int((self._state / f"{node}.pid").read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -300,7 +300,7 @@ class Cluster:
 
 
 def _made_by(script: str, *arguments: str) -> Path:
-    """What a script of this folder makes on first use and prints the path of."""
+    """The path printed by a script of this folder, which makes the file on first use."""
     made = subprocess.run([HERE / script, *arguments], stdout=subprocess.PIPE, text=True)
     if made.returncode != 0:
         raise ClusterError(f"{HERE / script} failed")
@@ -308,7 +308,7 @@ def _made_by(script: str, *arguments: str) -> Path:
 
 
 def _remove_abandoned() -> None:
-    """Take down the clusters of checkouts that are no more."""
+    """Take down the clusters of deleted checkouts."""
     for file in STATES.glob("mlperf-sut-*-cluster/checkout"):
         checkout = Path(file.read_text())
         if not checkout.exists():

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Usage: tests/cluster/image.sh ROOT
 #
-# Prints the CPU image of this checkout, built when its sources are new: by containers/build.sh, as
-# an ordinary user, without a network, on ROOT. What it is built on, Debian 12 with all packages, is
-# made on first use (about five minutes).
+# Prints the path of this checkout's CPU image. If the sources have changed, containers/build.sh
+# builds it on ROOT, as an ordinary user, without a network. Its base, Debian 12 with all packages,
+# is built on first use (about five minutes).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/cluster/common.sh
@@ -18,7 +18,7 @@ make_base() { # SCRATCH
   wheels=$(containers/wheelhouse.sh cpu)
   debootstrap --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" \
     bookworm "$1/debian" "$(debian_mirror)"
-  # An ordinary user copies it: no devices, and nothing hidden.
+  # An ordinary user copies it, so it has no devices and no unreadable files.
   rm -rf "$1"/debian/{dev/*,var/cache/apt/archives/*.deb,var/lib/apt/lists/*}
   rm -rf "$1"/debian/usr/share/{doc,locale,man}
   chown -R $bench:$bench "$1/debian"
@@ -43,7 +43,7 @@ build() { # SCRATCH [SOURCE TARGET ro|rw]... -- OPTION...
 }
 
 base_key=$(hash_of tests/cluster/image.sh containers/{install_packages,wheelhouse}.sh \
-  requirements/{build,torch-cpu,cpu}.lock)
+  tools/helpers.sh requirements/{build,torch-cpu,cpu}.lock)
 readonly base=$cache/cluster-base-$base_key
 key=$(hash_of <(echo "$base_key") <(containers/build.sh --print-sources))
 readonly image=$cache/cluster-image-$key
@@ -51,7 +51,7 @@ readonly image=$cache/cluster-image-$key
 if [ ! -e "$image" ]; then
   SUT_REVISION=$(containers/build.sh --print-revision)
   export SUT_REVISION
-  make_once "$base" "The packages of the test cluster's image (five minutes, once)" make_base
+  make_once "$base" "Packages of the test cluster's image (five minutes, once)" make_base
   make_once "$image" "The test cluster's image of this checkout (a minute)" make_image
 fi
 touch "$image" "$base"

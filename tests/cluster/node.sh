@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: node.sh NAME ROOT STATE PROJECT   (by cluster.py, as the first process of a node)
 #
-# Turns its namespaces into a node: its root file system, the folders that nodes share, and the
-# services of this node. STATE/etc has their configuration.
+# Sets up a node in its namespaces: the root file system, the folders that the nodes share, and this
+# node's services, configured in STATE/etc.
 set -euo pipefail
 # shellcheck source=tests/cluster/rootfs.sh
 source "$(dirname "${BASH_SOURCE[0]}")/rootfs.sh"
@@ -21,7 +21,7 @@ cp /etc/slurm-cluster/hosts /etc/hosts
 cp /etc/slurm-cluster/*.conf /etc/slurm/
 install --owner munge --mode 400 /etc/slurm-cluster/munge.key /etc/munge/munge.key
 
-own() { # USER PATH...: a folder that is missing is made
+own() { # USER PATH...: creates missing folders
   local path
   for path in "${@:2}"; do [ -e "$path" ] || mkdir -p "$path"; done
   chown "$1:$1" "${@:2}"
@@ -43,7 +43,7 @@ start_accounting() {
   runuser -u slurm -- slurmdbd
   until sacctmgr --immediate show cluster &>/dev/null; do sleep 0.1; done
   sacctmgr --immediate --quiet add cluster devcluster >/dev/null
-  # What a low job occupies a high one may take, after 20 seconds' notice.
+  # A job of QOS high preempts one of QOS low, with 20 seconds' notice.
   sacctmgr --immediate --quiet add qos low PreemptMode=requeue GraceTime=20 >/dev/null
   sacctmgr --immediate --quiet add qos high Priority=1000 Preempt=low >/dev/null
   sacctmgr --immediate --quiet add account users Description=users Organization=users >/dev/null
@@ -59,7 +59,7 @@ login)
 esac
 
 touch /run/node-is-up
-# Bash reaps what the node leaves behind.
+# Bash reaps orphaned processes.
 trap 'exit 0' TERM
 while :; do
   sleep infinity &

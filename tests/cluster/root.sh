@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Usage: tests/cluster/root.sh
 #
-# Prints the folder of the root file system that the test cluster's nodes run on, made on first use
-# (about a minute): Debian 13 with Slurm, its accounting, Apptainer, and an ordinary user, bench.
-# Mirror and apt settings are this machine's.
+# Prints the folder of the root file system of the test cluster's nodes, made on first use (about a
+# minute): Debian 13 with Slurm, its accounting, Apptainer, and an ordinary user, bench. It uses
+# this machine's mirror and apt settings.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/cluster/common.sh
@@ -18,7 +18,7 @@ make_root() { # SCRATCH
   debootstrap --variant=minbase trixie "$root" "$(debian_mirror)"
   cp /etc/apt/apt.conf.d/* "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
   rm -f "$root"/etc/apt/apt.conf.d/docker*
-  # Apptainer is in unstable alone; nothing else is taken from there.
+  # Only Apptainer comes from unstable; Debian 13 does not have it.
   cat >"$root/etc/apt/sources.list" <<END
 deb $(debian_mirror) trixie main
 deb $(debian_mirror) sid main
@@ -44,7 +44,7 @@ in_root() { # COMMAND...: in the new root, with this machine's network
     DEBIAN_FRONTEND=noninteractive "$@"
 }
 
-make_host_python() { # what runs outside of containers, on login and compute nodes
+make_host_python() { # for login and compute nodes, outside containers
   python3 -m pip install --quiet --no-deps --require-hashes -r requirements/host.lock \
     --target "$root/usr/local/lib/python3.13/dist-packages" --python-version 3.13 \
     --only-binary :all: --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by what runs as the first process of a node's namespaces.
+# Sourced by the first process of new namespaces.
 
 # become_root_file_system FOLDER ROOT [SOURCE TARGET ro|rw]...
 #
-# Makes ROOT this mount namespace's root file system. What is written goes to an overlay in memory,
-# mounted at FOLDER. Each SOURCE of this machine is bound to its TARGET.
+# Makes ROOT this mount namespace's root file system. Writes go to an overlay in memory, mounted at
+# FOLDER. Each SOURCE of this machine is bound to its TARGET.
 become_root_file_system() {
   local -r folder=$1 lower=$2
   shift 2

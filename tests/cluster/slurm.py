@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 
 def files(addresses: Mapping[str, str], head: str) -> dict[str, str]:
-    """What goes into /etc/slurm, and /etc/hosts. ``head`` runs Slurm; the other nodes, jobs."""
+    """The files of /etc/slurm, and /etc/hosts. ``head`` runs Slurm; the other nodes run jobs."""
     compute = [node for node in addresses if node != head]
     return {
         "slurm.conf": _slurm_conf(addresses, head, compute),
         "slurmdbd.conf": _slurmdbd_conf(head),
-        # A GPU needs a device file to be counted; this one is always there.
+        # A GPU needs a device file; this one exists on every machine.
         "gres.conf": f"NodeName={','.join(compute)} Name=gpu Type=a30 File=/dev/zero\n",
         "cgroup.conf": "CgroupPlugin=disabled\n",
         "hosts": "127.0.0.1 localhost\n"
@@ -27,7 +27,7 @@ def _slurm_conf(addresses: Mapping[str, str], head: str, compute: list[str]) -> 
         "Gres=gpu:a30:1 State=UNKNOWN"
         for node in compute
     )
-    # cred_expire is also how long a requeued job waits before it may start again: not 120 s.
+    # cred_expire is also the delay before a requeued job may start again (default: 120 s).
     return f"""\
 ClusterName=devcluster
 SlurmctldHost={head}({addresses[head]})

@@ -1,19 +1,14 @@
 """Give a model more attention heads that compute nothing, so that tensor parallelism divides them.
 
-    python tools/pad_heads.py MODEL OUT --heads 12 --kv-heads 4
-
-MODEL and OUT are folders in Hugging Face's layout, of a model that names its projections like
-Llama. The new heads have zero rows in q, k and v and zero columns in o: the function stays the
-same.
+For a model in Hugging Face's layout that names its projections like Llama. The new heads have zero
+rows in q, k and v and zero columns in o, so the function stays the same.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +16,13 @@ PROJECTION = re.compile(r"\.self_attn\.([qkvo])_proj\.(weight|bias)$")
 INDEX = "model.safetensors.index.json"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--heads", type=int, required=True)
-    parser.add_argument("--kv-heads", type=int, required=True)
-    arguments = parser.parse_args()
-    try:
-        pad(arguments.model, arguments.out, arguments.heads, arguments.kv_heads)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 def pad(model: Path, out: Path, heads: int, kv_heads: int) -> None:
-    """Write the padded model of ``model`` to the new folder ``out``. Raises OSError, and ValueError
-    for numbers of heads that can't be."""
+    """Write the padded ``model`` to the new folder ``out``. Raises ValueError for numbers of heads
+    that would change the function."""
     from safetensors.torch import load_file, save_file
 
-    config = json.loads((model / "config.json").read_bytes())
-    padded = pad_config(config, heads, kv_heads)
-    head_dim = padded["head_dim"]
+    config = _pad_config(json.loads((model / "config.json").read_bytes()), heads, kv_heads)
+    head_dim = config["head_dim"]
     out.mkdir(parents=True)
     for file in sorted(model.iterdir()):
         if file.suffix != ".safetensors" and file.name not in ("config.json", INDEX):
@@ -56,27 +35,26 @@ def pad(model: Path, out: Path, heads: int, kv_heads: int) -> None:
         }
         size += sum(tensor.nbytes for tensor in tensors.values())
         save_file(tensors, out / shard.name, {"format": "pt"})
-    (out / "config.json").write_text(json.dumps(padded, indent=2) + "\n")
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if (model / INDEX).is_file():
         index = json.loads((model / INDEX).read_bytes())
         index.setdefault("metadata", {})["total_size"] = size
         (out / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
-def pad_config(config: dict[str, Any], heads: int, kv_heads: int) -> dict[str, Any]:
-    """``config`` with more heads. Raises ValueError for a model that would not be the same."""
+def _pad_config(config: dict[str, Any], heads: int, kv_heads: int) -> dict[str, Any]:
     old_heads = config["num_attention_heads"]
     old_kv_heads = config.get("num_key_value_heads") or old_heads
     if heads < old_heads or heads * old_kv_heads != kv_heads * old_heads:
         raise ValueError(
-            f"the model has {old_heads} heads and {old_kv_heads} KV heads, and each KV head must "
-            f"go on serving as many heads: {heads} and {kv_heads} don't do that"
+            f"cannot pad a model with {old_heads} heads and {old_kv_heads} KV heads to {heads} and "
+            f"{kv_heads}: the number of heads per KV head must not change"
         )
     return {
         **config,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
-        # What a head is wide does not follow from the model's width any more.
+        # By default it is derived from the number of heads.
         "head_dim": config.get("head_dim") or config["hidden_size"] // old_heads,
     }
 
@@ -96,7 +74,3 @@ def _pad_tensor(name: str, tensor: Any, width: int, kv_width: int) -> Any:
     import torch
 
     return torch.cat([tensor, tensor.new_zeros(shape)], dimension).contiguous()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

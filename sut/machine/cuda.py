@@ -1,7 +1,8 @@
-"""The GPUs that CUDA gives a process, by the driver: ``python -m sut.machine.gpus`` (JSON).
+"""The GPUs that CUDA gives a process: ``python -m sut.machine.cuda`` prints them as JSON.
 
-A program of its own: whoever has called into CUDA can't start engines by fork any more, and a
-driver that hangs must not hang the run.
+CUDA's driver, not NVML, decides which GPUs a process can use and which CUDA versions it can run.
+It is queried in a child process: a process that has called CUDA cannot start engines by fork, and
+a driver that hangs must not hang the run.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import ctypes
 import subprocess
 import sys
 import uuid
+from typing import Any
 
 import msgspec
 
+from sut.machine import nvml
+from sut.machine.nvml import Nvml
 from sut.values import Struct
 
-LOOK_S = 20
+PROBE_S = 20
 
 
 class Gpu(Struct, frozen=True, kw_only=True):
-    """One GPU. Memory is that of now; ``pids`` are of the processes that compute on it, as far as
-    they can be seen from here: a container hides others'."""
+    """One GPU. ``free_mib`` is the memory free at the time of the query. ``pids`` are the compute
+    processes that the driver shows here; inside a container it hides others."""
 
     uuid: str
     name: str
@@ -38,77 +42,78 @@ class Cuda(Struct, frozen=True, kw_only=True):
 
 
 class CudaError(Exception):
-    """Why there is no CUDA here."""
+    """Why CUDA is unavailable."""
 
 
-def look() -> Cuda:
-    """Ask in a process of its own. Raises CudaError."""
-    command = [sys.executable, "-m", "sut.machine.gpus"]
+def probe() -> Cuda:
+    """Query CUDA in a child process. Raises CudaError."""
+    command = [sys.executable, "-m", "sut.machine.cuda"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S)
     except subprocess.TimeoutExpired:
-        raise CudaError(f"the NVIDIA driver did not answer within {LOOK_S} s") from None
+        raise CudaError(f"no answer from the NVIDIA driver within {PROBE_S} s") from None
     if done.returncode != 0:
-        raise CudaError(done.stderr.strip() or f"the look at it died with {done.returncode}")
+        raise CudaError(done.stderr.strip() or f"GPU probe exited with code {done.returncode}")
     return msgspec.json.decode(done.stdout, type=Cuda)
 
 
 def main() -> int:
     try:
-        print(msgspec.json.encode(_ask_driver()).decode())
+        print(msgspec.json.encode(_query()).decode())
     except CudaError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _ask_driver() -> Cuda:
+def _query() -> Cuda:
     driver = _Driver()
     version = driver.number("cuDriverGetVersion")
     uuids = [driver.uuid(ordinal) for ordinal in range(driver.number("cuDeviceGetCount"))]
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
+    with nvml.opened() as found:
+        if found.driver is None:
+            raise CudaError(f"NVML is unavailable: {found.problem}")
         return Cuda(
             version=(version // 1000, version % 1000 // 10),
-            driver=str(pynvml.nvmlSystemGetDriverVersion()),
-            gpus=tuple(_gpu(each) for each in uuids),
+            driver=found.driver,
+            gpus=tuple(_gpu(found, each) for each in uuids),
         )
-    except pynvml.NVMLError as error:
-        raise CudaError(f"the NVIDIA management library says: {error}") from None
 
 
-def _gpu(device_uuid: str) -> Gpu:
-    import pynvml
+def _gpu(found: Nvml, device_uuid: str) -> Gpu:
+    gpu = found.by_uuid(device_uuid)
 
-    handle = pynvml.nvmlDeviceGetHandleByUUID(device_uuid)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    def query(name: str) -> Any:
+        value = gpu and gpu.query(name)
+        if value is None:
+            raise CudaError(f"NVML reports no {name} of {device_uuid}")
+        return value
+
+    memory = query("MemoryInfo")
     return Gpu(
         uuid=device_uuid,
-        name=str(pynvml.nvmlDeviceGetName(handle)),
+        name=str(query("Name")),
         memory_mib=memory.total // 2**20,
         free_mib=memory.free // 2**20,
-        pids=tuple(process.pid for process in processes),
+        pids=tuple(process.pid for process in query("ComputeRunningProcesses")),
     )
 
 
 class _Driver:
-    """libcuda: it heeds CUDA_VISIBLE_DEVICES, and answers only where a GPU can be computed on."""
+    """libcuda, initialised. It obeys CUDA_VISIBLE_DEVICES."""
 
     def __init__(self) -> None:
         try:
             self._library = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
             raise CudaError(
-                f"no NVIDIA driver is to be seen: {error}. In a container it comes with "
-                "Apptainer's --nv, from a host that has one"
+                f"NVIDIA driver not found: {error}. In a container, Apptainer's --nv adds it from "
+                "a host that has one"
             ) from None
         self._call("cuInit", 0)
 
     def number(self, function: str) -> int:
-        """What ``function(int*)`` gives."""
+        """The result of ``function(int*)``."""
         value = ctypes.c_int()
         self._call(function, ctypes.byref(value))
         return value.value
@@ -125,7 +130,7 @@ class _Driver:
             name = ctypes.c_char_p()
             self._library.cuGetErrorName(status, ctypes.byref(name))
             text = (name.value or b"error %d" % status).decode()
-            raise CudaError(f"CUDA's {function} says {text}: no GPU can be used here")
+            raise CudaError(f"no usable GPU: {function} returned {text}")
 
 
 if __name__ == "__main__":

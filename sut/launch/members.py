@@ -1,0 +1,111 @@
+"""Runs that are planned and submitted together; a campaign's folder lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from sut.cluster.sbatch import Submission
+from sut.errors import Errors, InputError
+from sut.launch import executor, newrun
+from sut.launch.executor import Submitted
+from sut.launch.request import RunRequest, make_plan
+from sut.plan.benchmark import Scenario
+from sut.plan.config import Campaign, CampaignRun
+from sut.plan.plan import Plan
+from sut.rundir import RunDir, write_atomic
+from sut.values import Struct
+
+FILE = "campaign.json"
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """One run of a campaign."""
+
+    name: str
+    run_dir: str
+    job_id: str
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """A submitted campaign."""
+
+    name: str
+    members: tuple[Member, ...]
+
+
+class Planned(NamedTuple):
+    """A run before it is submitted; ``name`` is empty outside a campaign."""
+
+    name: str
+    plan: Plan
+    run_root: Path
+
+
+class Job(NamedTuple):
+    """A submitted run."""
+
+    submitted: Submitted
+    plan: Plan
+    run_dir: RunDir
+
+
+def plan(campaign: Campaign, request: RunRequest) -> list[Planned]:
+    """Every run of a campaign, with the site and the --set changes of the command line.
+
+    Raises InputError that lists the errors of all runs.
+    """
+    planned, errors = [], Errors()
+    for run, scenario in campaign.each():
+        name = f"{run.name}, {scenario}"
+        try:
+            planned.append(Planned(name, *make_plan(_request(campaign, run, scenario, request))))
+        except InputError as error:
+            errors.add(f"{name}: {error}")
+    errors.raise_all()
+    return planned
+
+
+def new_folder(campaign: Campaign, run_root: Path) -> Path:
+    """A folder for a campaign. Raises InputError."""
+    with newrun.writing_to(run_root):
+        return newrun.new_folder(run_root, f"campaign-{campaign.name}")
+
+
+def submit(planned: Planned, submission: Submission) -> Job:
+    """Submit one run. Raises SutError."""
+    run_dir = newrun.create(planned.plan, planned.run_root)
+    return Job(executor.submit(planned.plan, run_dir, submission), planned.plan, run_dir)
+
+
+def submit_all(
+    campaign: Campaign, folder: Path, planned: Sequence[Planned], submission: Submission
+) -> Iterator[Job]:
+    """Submit every run, one a step. ``folder`` lists the submitted ones at any time."""
+    started: tuple[Member, ...] = ()
+    for each in planned:
+        job = submit(each, submission)
+        run_dir, job_id = str(job.run_dir), job.submitted.job_id
+        started += (Member(name=each.name, run_dir=run_dir, job_id=job_id),)
+        content = msgspec.json.encode(Started(name=campaign.name, members=started))
+        with newrun.writing_to(folder):
+            write_atomic(folder / FILE, msgspec.json.format(content))
+        yield job
+
+
+def _request(
+    campaign: Campaign, run: CampaignRun, scenario: Scenario, request: RunRequest
+) -> RunRequest:
+    return msgspec.structs.replace(
+        request,
+        benchmark=campaign.benchmark,
+        site=request.site or campaign.site,
+        nodes=run.nodes,
+        scenario=scenario,
+        mode=campaign.mode,
+        preset=campaign.preset,
+        sets=(*campaign.sets, *run.sets, *request.sets),
+    )

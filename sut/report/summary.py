@@ -1,0 +1,125 @@
+"""A run in a few lines: what a user sees when it ends, and the phrases every report shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from sut.plan.plan import Mode, Plan
+from sut.results import messaging
+from sut.results.measures import Measures, measure
+from sut.results.record import PhaseRecord, Record
+from sut.results.rules import Check
+from sut.rundir import SAMPLES, RunDir
+from sut.units import quantity
+
+
+def title(plan: Plan) -> str:
+    if plan.mode is Mode.PREFLIGHT:
+        return f"preflight of {quantity(len(plan.nodes), 'nodes')} for {plan.benchmark}"
+    replicas = quantity(len(plan.replicas), "replicas")
+    return f"{plan.benchmark}, {plan.scenario.value}, {plan.preset.value} preset, {replicas}"
+
+
+def because(phase: PhaseRecord, check: Check) -> str:
+    return f"{phase.name}, {check.code}: {check.text}"
+
+
+class Message(NamedTuple):
+    """An error's message in its parts: what failed, the end of a log, and what to do."""
+
+    first: str
+    log: list[str]
+    hint: str
+
+    @classmethod
+    def of(cls, text: str) -> Message:
+        before, _, hint = text.partition("\nhint: ")
+        first, *log = before.splitlines() or [""]
+        return cls(first, log, hint)
+
+
+class Latency(msgspec.Struct, frozen=True):
+    name: str
+    quantiles: tuple[float | None, float | None, float | None]  # p50, p90, p99
+    limit: float | None
+
+
+def latencies(phase: PhaseRecord, measures: Measures) -> list[Latency]:
+    """TTFT, TPOT and whole latency in ms: LoadGen's, or the dispatcher's where it has none."""
+    limits = {check.code: check.limit for check in phase.verdict.checks}
+    own = phase.dispatcher
+    rows = []
+    for name, loadgens, dispatchers in (
+        ("TTFT", measures.ttft_ms, own and own.ttft_ms),
+        ("TPOT", measures.tpot_ms, own and own.tpot_ms),
+        ("latency", measures.latency_ms, None),
+    ):
+        label, quantiles = name, (loadgens.p50, loadgens.p90, loadgens.p99)
+        if quantiles == (None, None, None) and dispatchers:
+            label = f"{name} (by the dispatcher)"
+            quantiles = (dispatchers.p50, dispatchers.p90, dispatchers.p99)
+        if quantiles != (None, None, None):
+            rows.append(Latency(label, quantiles, limits.get(f"{name.lower()}_p99")))
+    return rows
+
+
+def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
+    """About ten lines. ``log_tail`` is the end of the log that shows why a run failed."""
+    plan = record.plan
+    lines = [f"{record.word}  {title(plan)}"]
+    if record.failure:
+        message = Message.of(record.failure.message)
+        lines += [f"  why       {record.failure.code}: {message.first}"]
+        lines += [f"            | {line}" for line in (*message.log, *log_tail.splitlines())]
+        lines += [f"  hint      {message.hint}"] if message.hint else []
+    for phase in record.phases:
+        lines += _labelled("why", (because(phase, check) for check in phase.verdict.reasons))
+        lines += _figures(phase)
+    if plan.mode is not Mode.PREFLIGHT:  # it has no result
+        if not plan.official:
+            lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
+        lines += [f"            {messaging.unverified(plan)}"]
+    lines += [f"  report    {run_dir.report}{_plots(run_dir)}"]
+    if record.failure and record.failure.replica is not None:
+        lines += [f"  next      less {run_dir.replica_log(record.failure.replica)}"]
+    return "\n".join(lines)
+
+
+def _figures(phase: PhaseRecord) -> list[str]:
+    """A phase's scores, its compliance, or its latencies and speed."""
+    if phase.accuracy is not None:
+        scores = (f"{metric} {value:,.10g}" for metric, value in phase.accuracy.items())
+        return [f"  accuracy  {', '.join(scores)} (unverified)"]
+    if phase.test06 is not None:
+        passed = "passed" if phase.verdict.verdict == "VALID" else "not passed"
+        return [f"  TEST06    {passed}, on {quantity(phase.test06.num_answers, 'answers')}"]
+    measures = measure(phase.loadgen)
+    lines = []
+    for row in latencies(phase, measures):
+        p50, p90, p99 = row.quantiles
+        if row.name == "latency" and phase.loadgen.get("effective_scenario") == "SingleStream":
+            # MLPerf's metric for SingleStream.
+            lines.append(f"  latency   p50 {quantity(p50, 'ms')}   p90 {quantity(p90, 'ms')}")
+        elif row.name != "latency":
+            limit = "" if row.limit is None else f"   limit {quantity(row.limit, 'ms')}"
+            name, _, clock = row.name.partition(" ")
+            lines.append(
+                f"  {name:<9} p50 {quantity(p50, 'ms')}   p99 {quantity(p99, 'ms')}{limit} {clock}"
+            )
+    lines.append(
+        f"  speed     {quantity(measures.tokens_per_s, 'tokens/s')}, "
+        f"{quantity(measures.samples_per_s, 'samples/s')} (unverified)"
+    )
+    return [line.rstrip() for line in lines]
+
+
+def _plots(run_dir: RunDir) -> str:
+    drawn = run_dir.report_html.is_file() and any(run_dir.loadgen_root.glob(f"*/{SAMPLES}"))
+    return " (report.html has the plots)" if drawn else ""
+
+
+def _labelled(label: str, lines: Iterable[str]) -> list[str]:
+    return [f"  {label if i == 0 else '':<9} {line}" for i, line in enumerate(lines)]

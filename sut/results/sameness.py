@@ -1,0 +1,86 @@
+"""What runs, attempts and nodes were given, and where two of them differ.
+
+Everything given is one flat mapping by the record's names: ``plan.engine.dtype``,
+``packages.torch``, ``gpu_driver``, ``git.commit``, ``model_sha256``. Unknown values are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sut.machine.environment import Environment
+from sut.results.record import Hashes, Record
+
+DERIVED_FIELDS = frozenset({"plan.not_official_because"})  # they follow from other fields
+
+Facts = Mapping[str, Any]
+
+
+class Mismatch(NamedTuple):
+    """A fact that differs, its values as text: ``none`` if unknown, hashes shortened."""
+
+    key: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before} -> {self.after}"
+
+
+def mismatches(
+    before: Facts, after: Facts, keys: Sequence[str] = (), *, ignore_unknown: bool = False
+) -> list[Mismatch]:
+    """Where ``before`` and ``after`` differ, sorted by key.
+
+    A key selects itself and everything below it: ``plan.engine`` includes ``plan.engine.dtype``.
+    No keys select everything. ``ignore_unknown`` skips facts that only one side has.
+    """
+    known = before.keys() & after.keys() if ignore_unknown else before.keys() | after.keys()
+    return [
+        Mismatch(key, _text(before.get(key)), _text(after.get(key)))
+        for key in sorted(known)
+        if before.get(key) != after.get(key) and (not keys or _selects(keys, key))
+    ]
+
+
+def of_record(record: Record) -> dict[str, Any]:
+    """Everything that a run was given."""
+    return of_machine(record.environment, record.hashes) | flat({"plan": record.plan})
+
+
+def of_machine(environment: Environment, hashes: Hashes) -> dict[str, Any]:
+    """Everything that a node was given but the plan."""
+    gpus = sorted(f"{gpu.name} {gpu.memory_mib or '?'} MiB" for gpu in environment.gpus)
+    files = flat({"model_sha256": hashes.model, "data_sha256": hashes.data})
+    return flat(environment) | flat({"gpus": ", ".join(gpus)}) | files
+
+
+def flat(value: Any) -> dict[str, Any]:
+    """The leaves of structs and mappings by dotted keys. Lists are leaves."""
+    return {
+        key: leaf
+        for key, leaf in _leaves(msgspec.to_builtins(value), "")
+        if leaf not in (None, "", [], ()) and key not in DERIVED_FIELDS
+    }
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
+
+
+def _selects(keys: Sequence[str], key: str) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in keys)
+
+
+def _text(value: Any) -> str:
+    return (
+        "none" if value is None else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", str(value))
+    )

@@ -1,0 +1,114 @@
+"""The console script, and what all commands share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from cli import ROOT, environment
+
+from sut.__main__ import COMMANDS, main
+
+
+def sut(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sut", *arguments],
+        env=environment(**variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def completions(line: str, tmp_path: Path) -> list[str]:
+    """What a shell offers after ``line``, by argcomplete's protocol."""
+    answer = tmp_path / "answer"
+    answer.write_text("")  # argcomplete leaves it out where it offers nothing
+    sut(
+        _ARGCOMPLETE="1",
+        _ARGCOMPLETE_STDOUT_FILENAME=str(answer),
+        _ARGCOMPLETE_SUPPRESS_SPACE="1",
+        COMP_LINE=line,
+        COMP_POINT=str(len(line)),
+    )
+    return answer.read_text().split("\v")
+
+
+def test_help_lists_each_command_in_one_line() -> None:
+    run = sut("--help")
+    assert run.returncode == 0 and run.stderr == ""
+    lines = [line.split() for line in run.stdout.splitlines()]
+    for name, text in COMMANDS.items():
+        assert [name, *text.split()] in lines
+
+
+def test_prints_its_version() -> None:
+    assert sut("--version").stdout == f"sut {metadata.version('mlperf-sut')}\n"
+
+
+def test_prints_the_help_without_a_command() -> None:
+    run = sut()
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr == sut("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("sumbit", "did you mean: sut submit"), ("xyz", "for all commands: sut --help")],
+)
+def test_refuses_an_unknown_command(word: str, hint: str) -> None:
+    run = sut(word)
+    assert run.returncode == 2
+    assert run.stderr == f"error: unknown command: {word}\nhint: {hint}\n"
+
+
+def test_refuses_an_unknown_option_with_a_hint() -> None:
+    run = sut("submit", "--bogus")
+    assert run.returncode == 2
+    assert run.stderr == (
+        "error: unrecognized arguments: --bogus\n"
+        "hint: for all options: python -m sut.submit --help\n"
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_finds_each_command(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sut", name, "--help"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m sut.{name} ")
+
+
+def test_runs_the_command_with_its_arguments() -> None:
+    run = sut("submit", "--config", "replay", "--dry-run")
+    assert run.returncode == 0 and "benchmark: replay" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("sut sub", ["submit"]),
+        ("sut --ver", ["--version"]),
+        ("sut submit --mode a", ["accuracy", "all"]),
+        ("sut submit --scenario server --pres", ["--preset"]),
+        ("sut submit --config repl", ["replay"]),
+        ("sut doctor --site devcl", ["devcluster"]),
+        ("sut history --ben", ["--benchmark"]),
+        ("sut verdict --round v6.1 --js", ["--json"]),
+    ],
+)
+def test_completes_commands_options_and_values(
+    line: str, offered: list[str], tmp_path: Path
+) -> None:
+    assert completions(line, tmp_path) == offered
+
+
+def test_completes_every_command(tmp_path: Path) -> None:
+    assert completions("sut ", tmp_path)[-len(COMMANDS) :] == list(COMMANDS)
