@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 
+import argcomplete
+
 from sut.command import COMPLETING, Parser
-from sut.errors import EXIT_BAD_INPUT
+from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
 
 COMMANDS = {
     "submit": "run a benchmark or a campaign, here or as a Slurm job",
@@ -35,7 +37,10 @@ def main() -> int:
     if name and not name.startswith("-"):
         return _unknown(name)
     parser = _parser()
-    parser.parse(words)
+    shell = parser.parse(words).completion
+    if shell:
+        print(argcomplete.shellcode(["sut"], shell=shell))
+        return EXIT_VALID
     parser.print_help(sys.stderr)
     return EXIT_BAD_INPUT
 
@@ -63,7 +68,12 @@ def _parser() -> Parser:
         epilog="For the options and exit codes of a command: sut COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"sut {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="")
+    parser.add_argument(
+        "--completion",
+        choices=("bash", "zsh"),
+        help='print completion code for a shell: eval "$(sut --completion bash)"',
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, line in COMMANDS.items():
         commands.add_parser(name, help=line)
     return parser

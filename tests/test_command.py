@@ -50,6 +50,19 @@ def test_prints_its_version() -> None:
     assert sut("--version").stdout == f"sut {metadata.version('mlperf-sut')}\n"
 
 
+def test_bash_completes_with_the_printed_code(tmp_path: Path) -> None:
+    script = tmp_path / "complete.sh"
+    script.write_text(
+        f'sut() {{ "{sys.executable}" -m sut "$@"; }}\n'
+        'eval "$(sut --completion bash)"\n'
+        "COMP_WORDS=(sut pac) COMP_CWORD=1 COMP_LINE='sut pac' COMP_POINT=7 COMP_TYPE=9\n"
+        "_python_argcomplete sut\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    run = subprocess.run(["bash", script], env=environment(), capture_output=True, text=True)
+    assert run.stdout.split() == ["package"], run.stderr
+
+
 def test_prints_the_help_without_a_command() -> None:
     run = sut()
     assert run.returncode == 2 and run.stdout == ""
