@@ -101,13 +101,13 @@ std::vector<std::string> endpoints_of_engine(const std::string& handshake) {
 void connect_and_leave(const std::string& endpoint, int type) {
   const sut::Context context;
   sut::Socket events(context, ZMQ_PAIR);
-  sut::Socket stranger(context, type);
-  CHECK(zmq_socket_monitor(stranger.handle(), "inproc://it", ZMQ_EVENT_HANDSHAKE_SUCCEEDED) == 0);
+  sut::Socket client(context, type);
+  CHECK(zmq_socket_monitor(client.handle(), "inproc://it", ZMQ_EVENT_HANDSHAKE_SUCCEEDED) == 0);
   events.connect("inproc://it");
-  stranger.connect(endpoint);
+  client.connect(endpoint);
   zmq_pollitem_t item = events.readable();
   CHECK(zmq_poll(&item, 1, 20'000) == 1);
-  zmq_socket_monitor(stranger.handle(), nullptr, 0);  // before its reader closes
+  zmq_socket_monitor(client.handle(), nullptr, 0);  // before its reader closes
 }
 
 void other_programs_on_the_ports_do_no_harm() {
@@ -197,15 +197,15 @@ void another_programs_connection_is_not_the_engines() {
 void a_hello_claiming_billions_of_values_is_harmless() {
   System system(1);
   const sut::Context context;
-  sut::Socket stranger(context, ZMQ_DEALER);
-  stranger.connect(system.links->handshake_endpoint(0));
+  sut::Socket client(context, ZMQ_DEALER);
+  client.connect(system.links->handshake_endpoint(0));
   const auto send = [&](std::string_view bytes) {
     sut::Frame frame(bytes);
-    CHECK(stranger.send(frame, false));
+    CHECK(client.send(frame, false));
   };
   send("\xdd\xff\xff\xff\xff");  // an array of 2^32 - 1
   send(kHello);  // read second, so its answer shows that both were read
-  zmq_pollitem_t item = stranger.readable();
+  zmq_pollitem_t item = client.readable();
   CHECK(zmq_poll(&item, 1, 20'000) == 1);
   CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
   CHECK(!system.dispatcher->failure());
