@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 
-import argcomplete
+from argcomplete.shell_integration import shellcode
 
 from sut.command import COMPLETING, Parser
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
@@ -39,7 +39,7 @@ def main() -> int:
     parser = _parser()
     shell = parser.parse(words).completion
     if shell:
-        print(argcomplete.shellcode(["sut"], shell=shell))
+        print(shellcode(["sut"], shell=shell))
         return EXIT_VALID
     parser.print_help(sys.stderr)
     return EXIT_BAD_INPUT
