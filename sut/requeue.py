@@ -42,7 +42,7 @@ def after_a_lost_node(run_dir: RunDir, here: Allocation) -> None:
             file=sys.stderr,
         )
         return
-    print(f"requeueing job {here.job_id}: {attempt.failure.message}", file=sys.stderr)
+    print(f"requeueing job {here.job_id}: {attempt.failure.first_line}", file=sys.stderr)
     slurm.requeue(here.job_id)
 
 

@@ -25,7 +25,7 @@ def quantity(value: float | None, unit: str) -> str:
     return f"{number(value)} {_SINGULAR.get(unit, unit) if value == 1 else unit}"
 
 
-def against(measured: float | None, limit: float, unit: str) -> str:
+def against(measured: float | None, limit: float | None, unit: str) -> str:
     """``measured`` with as many digits as distinguish it from ``limit``."""
     if measured is None or measured == limit or number(measured) != number(limit):
         return quantity(measured, unit)

@@ -90,7 +90,7 @@ DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "with an unknown validity": (
         with_value("result_validity", "PERHAPS"),
-        "neither VALID nor INVALID",
+        "'result_validity' should be VALID or INVALID",
     ),
 }
 

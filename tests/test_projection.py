@@ -147,7 +147,9 @@ def test_error_logged_by_loadgen_is_certain() -> None:
 
 
 def test_accuracy_test_has_no_projected_verdict() -> None:
-    accuracy = SERVER.without_limits()
+    accuracy = msgspec.structs.replace(
+        SERVER, performance=False, ttft_limit_ms=None, tpot_limit_ms=None
+    )
     projection = project(accuracy, line(500, ttft_p99_ms=9000.0, ttft_over=None, tpot_over=None))
     assert projection.verdict is None and projection.reasons == () and projection.left_s is not None
 

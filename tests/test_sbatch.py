@@ -75,7 +75,7 @@ def test_the_container_binds_only_what_is_needed() -> None:
         Path(HARD),
         Path("/images/an image.sif"),
         Path("/tmp/sut-1"),
-        container.run_command(Path(HARD)),
+        ["python3", "-m", "sut.run", HARD],
     )
     assert argv == [
         *("apptainer", "--silent", "exec", "--containall", "--workdir", "/tmp/sut-1"),

@@ -36,7 +36,6 @@ class Allocation(Struct, frozen=True, kw_only=True):
 
 
 def of_process(environment: Mapping[str, str] = os.environ) -> Allocation:
-    """The allocation that ``environment`` describes."""
     names = environment.get(NODES, "")
     return Allocation(
         job_id=environment.get("SLURM_JOB_ID", ""),

@@ -24,7 +24,6 @@ FORWARDED = (
     "COLUMNS",
     "TERM",
 )
-PYTHON = "python3"  # the image's
 
 
 def argv(
@@ -42,11 +41,6 @@ def argv(
     for path, writable in binds(plan, plan.container, run_dir):
         words += ["--mount", _mount(path, writable)]
     return [*words, str(image), *command]
-
-
-def run_command(run_dir: Path) -> list[str]:
-    """The command of a run inside the container."""
-    return [PYTHON, "-m", "sut.run", str(run_dir)]
 
 
 def binds(plan: Plan, container: Container, run_dir: Path) -> list[tuple[str, bool]]:

@@ -51,7 +51,7 @@ def _run_in_container(
     staged = image.staged(source, sha256, wanted.node_cache)
     cache.cache_of(plan).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
-        inside = container.run_command(run_dir.root)
+        inside = ["python3", "-m", "sut.run", str(run_dir)]
         argv = container.argv(plan, run_dir.root, staged, Path(scratch), inside)
         host = {**environment, allocation.IMAGE_SHA256: sha256}
         return wait(argv, {**host, **container.environment(plan, host, node)})

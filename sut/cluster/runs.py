@@ -34,7 +34,6 @@ def find(name: str, root: Path) -> RunDir:
 
 
 def job_link(root: Path, job_id: str) -> Path:
-    """The link from a batch script's job to its run."""
     return root / f"{_JOB_LINK}{job_id}"
 
 

@@ -60,32 +60,24 @@ def node_names() -> set[str]:
 def job_state(job_id: str) -> JobState | None:
     """The job from the queue, or from accounting once it has left the queue; None if Slurm does
     not know it or does not answer."""
-    fields = "%T|%r|%V|%S|%N|%k"
+    squeue = ["squeue", "--noheader", "--states=all", "--format=%T|%r|%V|%S|%N|%k"]
+    sacct = ["sacct", "--noheader", "--parsable2", "--allocations"]
+    sacct += ["--format=State,Submit,Start,NodeList,Comment"]
     # slurmctld keeps a finished job for minutes, with its comment, which accounting may lack.
-    squeue = ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", f"--format={fields}"]
-    for line in _output(squeue).splitlines():
-        state, reason, since, start, nodes, comment = line.split("|", 5)
-        return JobState(
-            job_id=job_id,
-            state=state,
-            reason=_known(reason),
-            since=_known(since),
-            start=_known(start),
-            nodes=_known(nodes),
-            comment=_known(comment),
-        )
-    columns = "State,Submit,Start,NodeList,Comment"
-    sacct = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job_id}"]
-    for line in _output([*sacct, f"--format={columns}"]).splitlines():
-        state, since, start, nodes, comment = line.split("|", 4)
-        return JobState(
-            job_id=job_id,
-            state=state.partition(" ")[0],  # CANCELLED by 1500
-            since=_known(since),
-            start=_known(start),
-            nodes=_known(nodes),
-            comment=comment,
-        )
+    for command, num_fields in ((squeue, 6), (sacct, 5)):
+        for line in _output([*command, f"--jobs={job_id}"]).splitlines():
+            state, *reason, since, start, nodes, comment = map(
+                _known, line.split("|", num_fields - 1)
+            )
+            return JobState(
+                job_id=job_id,
+                state=state.partition(" ")[0],  # CANCELLED by 1500
+                reason="".join(reason),
+                since=since,
+                start=start,
+                nodes=nodes,
+                comment=comment,
+            )
     return None
 
 

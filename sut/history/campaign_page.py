@@ -34,12 +34,10 @@ BY_LOADGEN = "Each row is one LoadGen run. TTFT and TPOT are the dispatcher's if
 
 
 def render(title: str, runs: Sequence[Run]) -> str:
-    """The comparison in Markdown."""
     return to_markdown(_sections(title, runs))
 
 
 def render_html(title: str, runs: Sequence[Run]) -> str:
-    """The comparison as one self-contained HTML page."""
     all_valid = all(run.word == "VALID" for run in runs)
     return to_html(_sections(title, runs), "good" if all_valid else "bad")
 

@@ -13,7 +13,7 @@ from typing import Literal
 from sut.errors import InputError
 from sut.history import noise
 from sut.history.figures import Figure, figures, performance
-from sut.report.summary import because
+from sut.report.summary import reasons
 from sut.results import sameness
 from sut.results.record import PhaseRecord, Record
 from sut.values import Struct
@@ -52,10 +52,8 @@ class Run(Struct, frozen=True, kw_only=True):
         if self.record is None:
             return ["no record: the run has not finished or was never started"]
         if self.record.failure is not None:
-            return [f"{self.record.failure.code}: {self.record.failure.message}"]
-        return [
-            because(phase, check) for phase in self.record.phases for check in phase.verdict.reasons
-        ]
+            return [f"{self.record.failure.code}: {self.record.failure.first_line}"]
+        return reasons(self.record.phases)
 
 
 class Difference(Struct, frozen=True, kw_only=True):
@@ -127,7 +125,7 @@ def compare_with_history(after: Run, earlier: Sequence[Run], tolerance: float) -
         if enough and len(values) >= MIN_HISTORY and min(values) > 0:
             spread = noise.spread([values])
             assert spread is not None
-            width = noise.half_width(spread, len(values), 1)
+            width = noise.half_width(spread, len(values))
             before = statistics.geometric_mean(values)
         differences.append(_difference(figure, before, now, width))
     if enough:
@@ -158,8 +156,7 @@ def _comparison(
         if d.word == "worse" and abs(d.change) > tolerance
     ]
     if last.word == "VALID" and after.word != "VALID":
-        why = "; ".join(after.why()).partition("\n")[0]
-        regressions.insert(0, f"it was VALID and is {after.word}: {why}")
+        regressions.insert(0, f"it was VALID and is {after.word}: {'; '.join(after.why())}")
     was, now = (sameness.of_record(run.known) for run in (last, after))
     return Comparison(
         before=tuple(run.name for run in before),
@@ -188,7 +185,7 @@ def _widths(wanted: Sequence[Figure], groups: Sequence[Sequence[Record]]) -> Wid
     for figure in wanted:
         spread = noise.spread([_values(group, figure) for group in groups])
         if spread is not None and spread.freedom >= MIN_FREEDOM:
-            widths[figure.name] = noise.half_width(spread, 1, 1)
+            widths[figure.name] = noise.half_width(spread, 1)
     return widths
 
 

@@ -43,21 +43,19 @@ class Index:
         found, self.without_record = _scan(root)
         self._refresh(found)
 
-    def close(self) -> None:
-        self._database.close()
-
     def __enter__(self) -> Index:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._database.close()
 
     def rows(self, where: str = "", values: Sequence[Any] = (), limit: int = 0) -> list[Row]:
         """Rows that match ``where``, an SQL condition, newest first. ``limit`` 0: all."""
         query = f"SELECT {', '.join(COLUMNS)} FROM runs"
         query += f" WHERE {where}" * bool(where) + " ORDER BY created_utc DESC, path DESC"
         query += f" LIMIT {limit}" * bool(limit)
-        return list(map(_row, self._database.execute(query, values)))
+        found = (dict(zip(COLUMNS, r, strict=True)) for r in self._database.execute(query, values))
+        return msgspec.convert(list(found), list[Row], strict=False)
 
     def count(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM runs").fetchone()[0])
@@ -91,31 +89,32 @@ class Index:
 def _load(path: Path) -> sqlite3.Connection:
     """The file's table in memory; an empty table if the file is missing or damaged."""
     memory = sqlite3.connect(":memory:")
-    try:
+    with contextlib.suppress(sqlite3.Error, OSError, ValueError):  # the records have all of it
         if path.is_file():
             source = f"{path.absolute().as_uri()}?immutable=1"
             with contextlib.closing(sqlite3.connect(source, uri=True)) as file:
                 file.backup(memory)
-            _check(memory)
-            return memory
-    except (sqlite3.Error, OSError, ValueError):
-        memory.close()  # the records have all of it
-        memory = sqlite3.connect(":memory:")
+            if _is_whole(memory):
+                return memory
+    memory.close()
+    memory = sqlite3.connect(":memory:")
     memory.execute(SCHEMA)
     memory.execute(f"PRAGMA user_version = {VERSION}")
     return memory
 
 
-def _check(database: sqlite3.Connection) -> None:
-    """Raise sqlite3.Error or ValueError for an incomplete or damaged index."""
-    if database.execute("PRAGMA user_version").fetchone() != (VERSION,):
-        raise sqlite3.DatabaseError("another version")
-    if database.execute("SELECT sql FROM sqlite_master").fetchall() != [(SCHEMA,)]:
-        raise sqlite3.DatabaseError("another table")
-    if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
-        raise sqlite3.DatabaseError("damaged page")
-    if database.execute("PRAGMA application_id").fetchone() != (_checksum(database),):
-        raise sqlite3.DatabaseError("damaged value")
+def _is_whole(database: sqlite3.Connection) -> bool:
+    """Whether it is an undamaged index of this version. May raise sqlite3.Error or ValueError."""
+
+    def only(query: str, value: object) -> bool:
+        return database.execute(query).fetchall() == [(value,)]
+
+    return (
+        only("PRAGMA user_version", VERSION)
+        and only("SELECT sql FROM sqlite_master", SCHEMA)
+        and only("PRAGMA quick_check", "ok")
+        and only("PRAGMA application_id", _checksum(database))
+    )
 
 
 def _checksum(database: sqlite3.Connection) -> int:
@@ -188,7 +187,3 @@ def _runs_under(
             elif depth > 1:
                 with contextlib.suppress(OSError):  # removed since, or not readable
                     yield from _runs_under(path, below, depth - 1)
-
-
-def _row(values: Sequence[Any]) -> Row:
-    return msgspec.convert(dict(zip(COLUMNS, values, strict=True)), Row, strict=False)

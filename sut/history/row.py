@@ -49,10 +49,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 # The fields of a record that a row needs; unknown fields are ignored.
 
 
-class _Failure(msgspec.Struct):
-    code: str
-
-
 class _Reason(msgspec.Struct):
     code: str
 
@@ -91,7 +87,7 @@ class _Record(msgspec.Struct):
     verdict: str | None
     plan_digest: str
     plan: _Plan
-    failure: _Failure | None = None
+    failure: _Reason | None = None
     phases: list[_Phase] = []
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from sut.errors import SutError
@@ -28,37 +30,31 @@ def cache_of(plan: Plan) -> Path:
     return Path(plan.cache) if plan.cache else cache_dir()
 
 
-class building:  # noqa: N801 (a context manager, used as a verb)
+@contextlib.contextmanager
+def building(target: Path) -> Iterator[Path]:
     """A new folder that becomes ``target`` if the block raises nothing. Atomic.
 
     Two processes may build the same target: the first to finish wins, the other's is deleted.
     Raises SutError if the cache folder is not writable.
     """
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-
-    def __enter__(self) -> Path:
-        try:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            name = tempfile.mkdtemp(dir=self._target.parent, prefix=f".{self._target.name}.")
-        except OSError as error:
-            raise _unwritable(error, self._target) from None
-        self._folder = Path(name)
-        return self._folder
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is None:
-                self._folder.chmod(0o755)
-                self._folder.rename(self._target)
-        except OSError as failed:
-            if not self._target.is_dir():
-                raise _unwritable(failed, self._target) from None
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
-            raise _unwritable(error, self._target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise _unwritable(error, target) from None
+    built = False
+    try:
+        yield folder
+        built = True
+        folder.chmod(0o755)
+        folder.rename(target)
+    except OSError as error:
+        if not built and error.errno not in NOT_WRITABLE:
+            raise
+        if not built or not target.is_dir():
+            raise _unwritable(error, target) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unwritable(error: OSError, target: Path) -> SutError:

@@ -38,8 +38,6 @@ class Samples(msgspec.Struct, frozen=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An article and its reference summary."""
-
     text: str
     reference: str
 
@@ -206,7 +204,6 @@ def _items(dataset: Dataset, path: Path, data: bytes) -> list[Item]:
 
 
 def _bos(model_path: Path) -> int:
-    """``bos_token_id`` of config.json."""
     file = model_path / "config.json"
     try:
         bos = json.loads(_read(file)).get("bos_token_id")

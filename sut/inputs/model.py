@@ -104,7 +104,6 @@ def model_hash(path: Path) -> str:
 
 
 def files(path: Path) -> Iterator[Path]:
-    """The files that define the model."""
     for pattern in ("*.json", "*.safetensors", "tokenizer.model"):
         yield from path.glob(pattern)
 

@@ -71,7 +71,6 @@ class Environment(Struct, frozen=True, kw_only=True):
 
 
 def collect(image_sha256: str | None = None) -> Environment:
-    """The environment of this machine and this process."""
     import psutil  # the login node reads records and has no psutil
 
     cpu = lscpu(_output(["lscpu", "--json"]) or "")

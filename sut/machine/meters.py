@@ -117,8 +117,6 @@ def _read(index: int, gpu: nvml.Gpu) -> Gpu:
 
 
 class Node:
-    """The meters of this node."""
-
     def __init__(self, found: Nvml | None, sysfs: Path = Path("/sys")) -> None:
         self._gpus = found.visible() if found else []
         self._packages = rapl_zones(sysfs, "package")

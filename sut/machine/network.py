@@ -29,7 +29,6 @@ def address_of(interface: str) -> str:
 
 
 def is_up(interface: str) -> bool:
-    """Whether the interface is up and has a carrier."""
     stats = psutil.net_if_stats().get(interface)
     return stats is not None and stats.isup
 

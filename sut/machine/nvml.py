@@ -18,8 +18,6 @@ TEMPERATURE_GPU = 0
 
 
 class Gpu:
-    """One GPU."""
-
     def __init__(self, module: ModuleType, handle: Any) -> None:
         self._module = module
         self._handle = handle

@@ -8,7 +8,7 @@ the JSON Schemas in ``configs/schema`` are generated from them (:mod:`tools.sche
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -154,18 +154,11 @@ def _is_path(name: str) -> bool:
 
 def _known(kind: str) -> dict[str, Path]:
     """Files by name; those under the current folder have precedence over the shipped ones."""
-    return {path.stem: path for folder in reversed(_folders(kind)) for path in _files(folder)}
-
-
-def _folders(kind: str) -> list[Path]:
-    return [Path.cwd() / "configs" / kind, *_own_folders(kind)]
+    folders = [Path.cwd() / "configs" / kind, *_own_folders(kind)]
+    return {path.stem: path for each in reversed(folders) for path in sorted(each.glob("*.yaml"))}
 
 
 def _own_folders(kind: str) -> list[Path]:
     """Next to the package (in a checkout), and inside it (installed)."""
     package = Path(__file__).resolve().parent.parent
     return [root / "configs" / kind for root in (package.parent, package)]
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(folder.glob("*.yaml"))

@@ -98,13 +98,9 @@ def check_model(
                 f"a sequence of {engine.max_model_len} tokens, on {quantity(ranks, 'GPUs')}), and "
                 f"vLLM uses {usable:.1f} of {node.gpu_memory_gib:g} GiB",
                 hint=f"use at least {quantity(least, 'GPUs')}: "
-                f"--set engine.tensor_parallel_size={_next_power_of_two(least)}",
+                f"--set engine.tensor_parallel_size={1 << (least - 1).bit_length()}",
             )
             return
-
-
-def _next_power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
 
 
 def measured_s(
@@ -134,9 +130,8 @@ def _phase_s(
     if scenario is Scenario.OFFLINE:
         queries = max(least, OFFLINE_MARGIN * duration_s * qps)
     elif settings.min_query_count is None and not one_at_a_time:
-        queries = num_samples * math.ceil(
-            queries / num_samples
-        )  # LoadGen issues whole passes of the data set
+        # LoadGen issues whole passes of the data set.
+        queries = num_samples * math.ceil(queries / num_samples)
     if settings.max_query_count:
         queries = min(queries, settings.max_query_count)
     if settings.max_duration_ms:

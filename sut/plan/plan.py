@@ -117,16 +117,9 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     @property
     def phases(self) -> tuple[Mode, ...]:
-        """The LoadGen tests of the run, in order."""
         return phases(self.mode, self.compliance)
 
-    @property
-    def uses_model(self) -> bool:
-        """Whether the run needs a model folder, for its weights or its tokenizer."""
-        return uses_model(self.engine, self.dataset)
-
     def ranks_per_part(self, replica: int) -> int:
-        """The number of ranks in each part of a replica."""
         size = self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size
         return size // len(self.replicas[replica].parts)
 
@@ -173,6 +166,7 @@ def phases(mode: Mode, compliance: Compliance | None) -> tuple[Mode, ...]:
 
 
 def uses_model(engine: Engine, dataset: Dataset) -> bool:
+    """Whether a run needs a model folder, for its weights or its tokenizer."""
     return engine.kind is EngineKind.VLLM or dataset.kind is not DatasetKind.SYNTHETIC
 
 

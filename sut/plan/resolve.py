@@ -45,8 +45,12 @@ def resolve(
     errors = Errors()
     settings = _settings(benchmark, scenario, preset, errors)
     loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
-    model_path = _model_path(benchmark, site, errors)
-    dataset_path = _dataset_path(benchmark, site, errors)
+    model_path = dataset_path = ""
+    if not benchmark.model.embedded and uses_model(benchmark.engine, benchmark.dataset):
+        model_path = _path("model", benchmark.model.name, site.models, "models", site, errors)
+    if benchmark.dataset.kind is DatasetKind.CNN_EVAL:
+        name = benchmark.dataset.name
+        dataset_path = _path("data set", name, site.datasets, "datasets", site, errors)
     placed = place(benchmark.engine, site, nodes, usable_cpus, errors)
     settings = _with_site_load(
         settings, benchmark, site, scenario, preset, len(placed.replicas), sets
@@ -132,23 +136,7 @@ def _with_site_load(
     return msgspec.structs.replace(settings, target_qps=rate * max(1, num_replicas))
 
 
-def _model_path(benchmark: Benchmark, site: Site, errors: Errors) -> str:
-    model = benchmark.model
-    if model.embedded or not uses_model(benchmark.engine, benchmark.dataset):
-        return ""
-    return _site_path("model", model.name, site.models, "models", site, errors)
-
-
-def _dataset_path(benchmark: Benchmark, site: Site, errors: Errors) -> str:
-    dataset = benchmark.dataset
-    if dataset.kind is not DatasetKind.CNN_EVAL:
-        return ""
-    return _site_path("data set", dataset.name, site.datasets, "datasets", site, errors)
-
-
-def _site_path(
-    what: str, name: str, paths: dict[str, str], key: str, site: Site, errors: Errors
-) -> str:
+def _path(what: str, name: str, paths: dict[str, str], key: str, site: Site, errors: Errors) -> str:
     if name not in paths:
         errors.add(
             f"site {site.name} has no path for the {what} '{name}'{nearest(name, paths)}",

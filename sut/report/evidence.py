@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -33,20 +32,13 @@ def read(record: Record, run_dir: RunDir) -> dict[str, Evidence]:
 
 
 def _of_phase(run_dir: RunDir, phase: str, readings: dict[str, list[Reading]]) -> Evidence:
-    samples, problem = _samples(run_dir.samples(phase))
-    return Evidence(
-        samples=samples,
-        lines=work.lines_of(run_dir.progress, phase),
-        readings=readings,
-        problem=problem,
-    )
-
-
-def _samples(path: Path) -> tuple[SampleLog | None, str | None]:
+    samples = problem = None
     try:
-        return sample_log.read(path), None
+        samples = sample_log.read(run_dir.samples(phase))
     except InputError as error:
-        return None, str(error)
+        problem = str(error)
+    lines = work.lines_of(run_dir.progress, phase)
+    return Evidence(samples=samples, lines=lines, readings=readings, problem=problem)
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):

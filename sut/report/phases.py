@@ -81,18 +81,12 @@ def _rules(checks: Sequence[Check]) -> str:
                 f"`{check.code}`",
                 "yes" if check.met else "**no**",
                 check.text,
-                _measured_cell(check),
+                against(check.measured, check.limit, check.unit),
                 quantity(check.limit, check.unit),
             )
             for check in checks
         ],
     )
-
-
-def _measured_cell(check: Check) -> str:
-    if check.limit is None:
-        return quantity(check.measured, check.unit)
-    return against(check.measured, check.limit, check.unit)
 
 
 def _measured(phase: PhaseRecord) -> list[str]:

@@ -9,7 +9,7 @@ from sut.report import advice, nodes, page, phases, provenance
 from sut.report.evidence import Evidence
 from sut.report.markdown import bullets, inline, table
 from sut.report.page import Figure, Section
-from sut.report.summary import Message, because, latencies, title
+from sut.report.summary import Message, latencies, reasons, title
 from sut.results import messaging
 from sut.results.measures import measure
 from sut.results.record import PhaseRecord, Record
@@ -19,7 +19,6 @@ Figures = Mapping[str, tuple[Figure, ...]]
 
 
 def render(record: Record, evidence: Mapping[str, Evidence] | None = None, note: str = "") -> str:
-    """The report in Markdown. ``note`` is printed at its top."""
     return page.to_markdown(_sections(record, evidence or {}, {}, note))
 
 
@@ -70,9 +69,8 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
         parts.append(f"The run {ended} ({where}): {inline(message.first)}")
         parts += ["\n".join(f"    {line}" for line in message.log)] if message.log else []
         parts += [f"**Hint**: {inline(message.hint)}"] if message.hint else []
-    reasons = [because(p, reason) for p in record.phases for reason in p.verdict.reasons]
-    if reasons:
-        parts.append(f"Why it is INVALID:\n\n{bullets(reasons)}")
+    if why := reasons(record.phases):
+        parts.append(f"Why it is INVALID:\n\n{bullets(why)}")
     if not plan.official:
         parts.append(f"**Not official** because:\n\n{bullets(plan.not_official_because)}")
     parts.append(messaging.unverified(plan))

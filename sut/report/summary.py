@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,7 +11,6 @@ from sut.plan.plan import Mode, Plan
 from sut.results import messaging
 from sut.results.measures import Measures, measure
 from sut.results.record import PhaseRecord, Record
-from sut.results.rules import Check
 from sut.rundir import SAMPLES, RunDir
 from sut.units import quantity
 
@@ -23,8 +22,8 @@ def title(plan: Plan) -> str:
     return f"{plan.benchmark}, {plan.scenario.value}, {plan.preset.value} preset, {replicas}"
 
 
-def because(phase: PhaseRecord, check: Check) -> str:
-    return f"{phase.name}, {check.code}: {check.text}"
+def reasons(phases: Sequence[PhaseRecord]) -> list[str]:
+    return [f"{p.name}, {check.code}: {check.text}" for p in phases for check in p.verdict.reasons]
 
 
 class Message(NamedTuple):
@@ -76,7 +75,7 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
         lines += [f"            | {line}" for line in (*message.log, *log_tail.splitlines())]
         lines += [f"  hint      {message.hint}"] if message.hint else []
     for phase in record.phases:
-        lines += _labelled("why", (because(phase, check) for check in phase.verdict.reasons))
+        lines += _labelled("why", reasons([phase]))
         lines += _figures(phase)
     if plan.mode is not Mode.PREFLIGHT:  # it has no result
         if not plan.official:

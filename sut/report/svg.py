@@ -84,7 +84,7 @@ def line(plot: Axes, points: Sequence[tuple[float, float]], color: str, label: s
     plot.plot(x, y, color=color, label=label)
 
 
-def dots(plot: Axes, x: Array, y: Array, color: str, label: str = "") -> None:
+def dots(plot: Axes, x: Array, y: Array, color: str, label: str) -> None:
     """Points as one path of dots, which takes a tenth of the text of markers."""
     where = np.repeat(np.column_stack([x, y]), 2, axis=0)
     codes = np.tile([Path.MOVETO, Path.LINETO], len(x))
@@ -95,8 +95,7 @@ def dots(plot: Axes, x: Array, y: Array, color: str, label: str = "") -> None:
     )
     plot.update_datalim(where)
     plot.autoscale_view()
-    if label:
-        plot.plot([], [], "o", color=color, markersize=3, label=label)
+    plot.plot([], [], "o", color=color, markersize=3, label=label)
 
 
 def figure(title: str, caption: str, plot: Axes) -> Figure:

@@ -22,8 +22,6 @@ SAME = ("image_sha256", "model_sha256", "data_sha256")  # in all phases of one r
 
 
 class Earlier(Struct, frozen=True, kw_only=True):
-    """What earlier attempts left."""
-
     attempts: tuple[Attempt, ...] = ()
     record: Record | None = None
 

@@ -142,7 +142,6 @@ def verdict_of(
     notes: tuple[str, ...] = (),
     qps_estimate: QpsEstimate | None = None,
 ) -> Verdict:
-    """The verdict that follows from ``checks``."""
     reasons = tuple(check for check in checks if not check.met)
     return Verdict(
         verdict="INVALID" if reasons or loadgen_validity == "INVALID" else "VALID",
@@ -163,7 +162,6 @@ def overall(verdicts: Iterable[Verdict]) -> Validity:
 
 
 def with_check(verdict: Verdict, check: Check) -> Verdict:
-    """The verdict with one more rule."""
     return msgspec.structs.replace(
         verdict,
         verdict=verdict.verdict if check.met else "INVALID",
@@ -207,12 +205,7 @@ def _metrics(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 def _validity(log: DetailLog) -> Validity:
     match log.text("result_validity"):
-        case "VALID":
-            return "VALID"
-        case "INVALID":
-            return "INVALID"
-        case other:
-            raise InputError(
-                f"{log.path}: damaged: result_validity is {other!r}, neither VALID nor INVALID",
-                hint="use the file as LoadGen wrote it",
-            )
+        case "VALID" | "INVALID" as validity:
+            return validity
+        case _:
+            raise log.wrong("result_validity", "VALID or INVALID")

@@ -64,7 +64,7 @@ def measure(values: Mapping[str, Scalar]) -> Measures:
         duration_s=duration_s,
         samples_per_s=rate,
         tokens_per_s=_number(values, tokens),
-        latency_ms=_quantiles(values, "result_{}_percentile_latency_ns"),
+        latency_ms=_quantiles(values, LATENCY_KEY),
         ttft_ms=_quantiles(values, TTFT_KEY),
         tpot_ms=_quantiles(values, TPOT_KEY),
     )
@@ -81,7 +81,6 @@ def percentile_key(template: str, percentile: float) -> str:
 
 
 def misleading(values: Mapping[str, Scalar]) -> frozenset[str]:
-    """The misnamed keys of this log."""
     keys = {"result_token_throughput"}
     if values.get("requested_use_token_latencies") is True:
         keys |= {

@@ -79,25 +79,25 @@ class DetailLog(Struct, frozen=True, kw_only=True):
         value = self._require(key)
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
-        raise self._wrong(key, "a number")
+        raise self.wrong(key, "a number")
 
     def count(self, key: str) -> int:
         value = self._require(key)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
-        raise self._wrong(key, "a count")
+        raise self.wrong(key, "a count")
 
     def flag(self, key: str) -> bool:
         value = self._require(key)
         if isinstance(value, bool):
             return value
-        raise self._wrong(key, "true or false")
+        raise self.wrong(key, "true or false")
 
     def text(self, key: str) -> str:
         value = self._require(key)
         if isinstance(value, str):
             return value
-        raise self._wrong(key, "text")
+        raise self.wrong(key, "text")
 
     def _require(self, key: str) -> Scalar:
         if key not in self.values:
@@ -107,7 +107,7 @@ class DetailLog(Struct, frozen=True, kw_only=True):
             )
         return self.values[key]
 
-    def _wrong(self, key: str, wanted: str) -> InputError:
+    def wrong(self, key: str, wanted: str) -> InputError:
         return InputError(
             f"damaged LoadGen log ({self.path}): {key!r} should be {wanted}, "
             f"not {self.values[key]!r}",

@@ -97,7 +97,6 @@ def judge_phase(
 def interrupted(
     mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
 ) -> InterruptedPhase:
-    """What was measured of a phase that did not finish."""
     return InterruptedPhase(
         name=mode,
         dispatcher=_dispatcher_stats(stats),

@@ -67,7 +67,6 @@ class Progress:
         self._write(first)
 
     def step(self, text: str) -> None:
-        """Report a step that measures nothing."""
         self._write(Line(t_s=self._now(), step=text))
 
     def phase(

@@ -34,6 +34,11 @@ class Failure(Struct, frozen=True, kw_only=True):
     replica: int | None = None
     node: str | None = None
 
+    @property
+    def first_line(self) -> str:
+        """Its message without the end of a log and the hint."""
+        return self.message.partition("\n")[0].rstrip(":")
+
 
 class Hashes(Struct, frozen=True, kw_only=True):
     """sha256 of the model's files and of the data set; None when not reached."""

@@ -35,11 +35,13 @@ class Check(Struct, frozen=True):
 
 
 def of_loadgen(log: DetailLog) -> list[Check]:
-    """The rules LoadGen applies in this log's scenario."""
     rules = [_min_duration(log), _min_queries(log)]
     match log.scenario:
         case "Server" if log.token_latencies:
-            return [*rules, *_token_latencies(log), _early_stopping_server(log)]
+            keys = {"TTFT": measures.TTFT_KEY, "TPOT": measures.TPOT_KEY}
+            limits = token_limits_ns(log).items()
+            latencies = [_within(log, name, keys[name], limit_ns) for name, limit_ns in limits]
+            return [*rules, *latencies, _early_stopping_server(log)]
         case "Server":
             return [*rules, _latency(log), _early_stopping_server(log)]
         case "SingleStream" | "MultiStream":
@@ -132,11 +134,6 @@ def _short(measured: float | None, limit: float, unit: str) -> str:
     return f", {against(short, limit, unit)} short"
 
 
-def _token_latencies(log: DetailLog) -> list[Check]:
-    keys = {"TTFT": measures.TTFT_KEY, "TPOT": measures.TPOT_KEY}
-    return [_within(log, name, keys[name], limit) for name, limit in token_limits_ns(log).items()]
-
-
 def token_limits_ns(log: DetailLog) -> dict[str, int]:
     """The limits on TTFT and TPOT, by name; empty where the test has none."""
     if log.scenario != "Server" or not log.token_latencies:
@@ -174,11 +171,7 @@ def _within(log: DetailLog, name: str, template: str, limit_ns: int) -> Check:
 def percentile_of(log: DetailLog) -> float:
     percentile = log.number("effective_target_latency_percentile")
     if percentile is None or not 0 < percentile < 1:
-        raise InputError(
-            f"{log.path}: damaged: effective_target_latency_percentile is {percentile}, not "
-            "between 0 and 1",
-            hint="use the file as LoadGen wrote it",
-        )
+        raise log.wrong("effective_target_latency_percentile", "between 0 and 1")
     return percentile
 
 

@@ -46,7 +46,6 @@ class ReplicaWork(Struct, frozen=True, kw_only=True):
 
     @property
     def group(self) -> str:
-        """Its nodes as one name."""
         return "+".join(dict.fromkeys(self.nodes)) or self.node
 
 
@@ -92,7 +91,6 @@ def of_replicas(
 
 
 def of_nodes(replicas: Sequence[ReplicaWork], samples: SampleLog) -> tuple[NodeWork, ...]:
-    """The work of each node, in the order of the replicas."""
     group_of = {replica.index: replica.group for replica in replicas}
     rows: dict[str, list[int]] = {replica.group: [] for replica in replicas}
     for row, replica in enumerate(samples.replica):

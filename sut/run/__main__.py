@@ -21,7 +21,7 @@ from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, RunError, SutErr
 from sut.inputs import dataset, model
 from sut.inputs.dataset import Samples
 from sut.machine.meters import Sampler
-from sut.plan.plan import Mode, Plan, load_plan
+from sut.plan.plan import Mode, Plan, load_plan, uses_model
 from sut.report.summary import summary
 from sut.results import attempts, record
 from sut.results.phase_record import Measured, interrupted, judge_phase
@@ -123,7 +123,7 @@ def _check_nodes(recorder: Recorder, nodes: Nodes, progress: Progress) -> Path |
 
 def _model_path(plan: Plan) -> Path | None:
     """The model's folder, which need not exist. An embedded model is created on first use."""
-    if not plan.uses_model:
+    if not uses_model(plan.engine, plan.dataset):
         return None
     return model.locate(plan.model) if plan.model.embedded else Path(plan.model.path)
 

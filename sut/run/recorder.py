@@ -22,8 +22,6 @@ from sut.serving.preflight import Preflight
 
 
 class Recorder:
-    """The record of a run in progress."""
-
     def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
         """Raises InputError where ``run_dir`` contains a complete run or one of another plan."""
         self.plan = plan
@@ -125,20 +123,18 @@ class Recorder:
     def _record(self, failure: SutError | None) -> record.Record:
         judged = failure is None and self.plan.phases
         verdict = overall(phase.verdict for phase in self._phases) if judged else None
+        status, failed = _status(failure), None if failure is None else _failure(failure)
         attempt = msgspec.structs.replace(
-            self._attempt,
-            ended_utc=_utc_now(),
-            status=_status(failure),
-            failure=None if failure is None else _failure(failure),
+            self._attempt, ended_utc=_utc_now(), status=status, failure=failed
         )
         attempts = (*self._earlier.attempts, attempt)
         return record.Record(
             run_id=self.run_dir.root.name,
             created_utc=attempts[0].started_utc,
-            status=_status(failure),
+            status=status,
             exit_code=_exit_code(failure, verdict),
             verdict=verdict,
-            failure=None if failure is None else _failure(failure),
+            failure=failed,
             plan_digest=self.plan.digest(),
             plan=self.plan,
             environment=self._environment,

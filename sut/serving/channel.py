@@ -39,7 +39,6 @@ class Channel:
 
     @property
     def local_host(self) -> str:
-        """The address of this end."""
         host: str = self._socket.getsockname()[0]
         return host
 

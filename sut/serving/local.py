@@ -15,8 +15,6 @@ from sut.serving.process import EngineProcess, Launch, PartId
 
 
 class LocalNode:
-    """This node: its engines and its checks."""
-
     def __init__(self, plan: Plan, run_dir: RunDir, index: int, name: str, host: str) -> None:
         self.name = name
         self.host = host
@@ -26,9 +24,6 @@ class LocalNode:
         self._engines: dict[PartId, EngineProcess] = {}
         self._check: NodeCheck | None = None
         self._report: NodeReport | None = None
-
-    def check(self) -> None:
-        """Does nothing: this node is never lost to itself."""
 
     def start(self, launch: Launch, model_path: str | None) -> None:
         """Start an engine's process. Call from the main thread. Raises RunError."""
@@ -49,7 +44,6 @@ class LocalNode:
         """Does nothing: :meth:`exits` is always current."""
 
     def begin_check(self, model_path: str | None) -> None:
-        """Start this node's checks on a thread."""
         path = None if model_path is None else Path(model_path)
         self._check = NodeCheck(self._plan, self._run_dir, self._index, self.host, path)
         threading.Thread(target=self._run_check, args=[self._check], daemon=True).start()

@@ -83,8 +83,6 @@ class Report(Struct, frozen=True, kw_only=True, tag="report"):
 
 
 class Problem(Struct, frozen=True, kw_only=True, tag="problem"):
-    """The request failed."""
-
     code: str
     message: str
 

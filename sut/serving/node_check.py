@@ -11,7 +11,7 @@ import importlib.util
 import runpy
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sut.cluster import allocation
@@ -92,7 +92,8 @@ class NodeCheck:
         yield _disk("run_dir", self._run_dir.root)
         yield _disk("cache", cache_dir())
         yield self._shm()
-        yield _ports(self._host)
+        host = self._host
+        yield _passes("ports", f"ports of {host} can be bound", lambda: network.free_port(host))
         if self._plan.interface:
             yield _interface(self._plan.interface)
 
@@ -162,14 +163,19 @@ def fingerprint(path: Path) -> tuple[str, str]:
     return f"{_size(size)}, {NUM_PIECES} pieces of it hashed", digest.hexdigest()
 
 
+def _passes(name: str, text: str, attempt: Callable[[], object]) -> PreflightCheck:
+    """A check with ``text`` that fails with the error of ``attempt``."""
+    try:
+        attempt()
+    except SutError as error:
+        return PreflightCheck(name, ok=False, text=str(error).replace("\nhint: ", "; "))
+    return PreflightCheck(name, ok=True, text=text)
+
+
 def _engine(plan: Plan) -> PreflightCheck:
     if plan.engine.kind is EngineKind.REPLAY:
         return PreflightCheck("engine", ok=True, text="the replay engine")
-    try:
-        wire.check_installed()
-    except SutError as error:
-        return PreflightCheck("engine", ok=False, text=_text(error))
-    return PreflightCheck("engine", ok=True, text=f"vLLM {wire.VLLM_VERSION}")
+    return _passes("engine", f"vLLM {wire.VLLM_VERSION}", wire.check_installed)
 
 
 def _gpus(plan: Plan, parts: list[Part]) -> Iterator[PreflightCheck]:
@@ -250,27 +256,13 @@ def _space(name: str, free: int, needed: int, text: str) -> PreflightCheck:
     return PreflightCheck(name, free >= needed, text, measured=round(free / MIB, 3), unit="MiB")
 
 
-def _ports(host: str) -> PreflightCheck:
-    try:
-        network.free_port(host)
-    except SutError as error:
-        return PreflightCheck("ports", ok=False, text=_text(error))
-    return PreflightCheck("ports", ok=True, text=f"ports of {host} can be bound")
-
-
 def _interface(name: str) -> PreflightCheck:
-    try:
-        address = network.address_of(name)
-    except SutError as error:
-        return PreflightCheck("interface", ok=False, text=_text(error))
+    found = _passes("interface", name, lambda: network.address_of(name))
+    if not found.ok:
+        return found
     up = network.is_up(name)
-    text = f"{name} ({address}) is {'up' if up else 'down'}"
+    text = f"{name} ({network.address_of(name)}) is {'up' if up else 'down'}"
     return PreflightCheck("interface", ok=up, text=text)
-
-
-def _text(error: SutError) -> str:
-    """The error on one line."""
-    return str(error).replace("\nhint: ", "; ")
 
 
 def _size(num_bytes: int) -> str:

@@ -48,7 +48,6 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 
 def argv(plan: Plan, launch: Launch, model_path: Path | None) -> list[str]:
-    """The command of one part of a replica."""
     match plan.engine.kind:
         case EngineKind.VLLM:
             assert model_path is not None
@@ -147,8 +146,6 @@ def _usr2_blocked() -> Iterator[None]:
 
 
 class EngineProcess:
-    """A running engine."""
-
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 

@@ -108,7 +108,6 @@ class RemoteNode:
         return {each.part: each.status for each in self._state.exits}
 
     def refresh(self) -> None:
-        """Update its state."""
         self._call(self._update_state)
 
     def begin_end(self, grace_s: float) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
@@ -24,30 +24,19 @@ PLACEHOLDER_ID = "0" * 16  # the dispatcher overwrites it
 PLACEHOLDER = b"\xb0" + PLACEHOLDER_ID.encode()  # as msgpack: a string of 16 characters
 
 
-class Layout(TypedDict):
-    """The arguments of :class:`sut._core.WireLayout`."""
-
-    outputs: int
-    scheduler_stats: int
-    request_id: int
-    new_token_ids: int
-    finish_reason: int
-    running_key: str
-    waiting_key: str
-    kv_cache_usage_key: str
-
+Layout = dict[str, Any]  # the arguments of sut._core.WireLayout
 
 # vLLM 0.32.0's, used where it is not installed. A test compares it with vLLM's.
-PINNED_LAYOUT = Layout(
-    outputs=1,
-    scheduler_stats=2,
-    request_id=0,
-    new_token_ids=1,
-    finish_reason=5,
-    running_key="num_running_reqs",
-    waiting_key="num_waiting_reqs",
-    kv_cache_usage_key="kv_cache_usage",
-)
+PINNED_LAYOUT: Layout = {
+    "outputs": 1,
+    "scheduler_stats": 2,
+    "request_id": 0,
+    "new_token_ids": 1,
+    "finish_reason": 5,
+    "running_key": "num_running_reqs",
+    "waiting_key": "num_waiting_reqs",
+    "kv_cache_usage_key": "kv_cache_usage",
+}
 
 
 def check_installed() -> None:
@@ -111,16 +100,12 @@ def vllm_layout() -> Layout:
     try:
         if missing := {v for v in PINNED_LAYOUT.values() if isinstance(v, str)} - stats:
             raise ValueError(f"SchedulerStats has no {', '.join(sorted(missing))}")
-        return Layout(
-            outputs=outputs.index("outputs"),
-            scheduler_stats=outputs.index("scheduler_stats"),
-            request_id=output.index("request_id"),
-            new_token_ids=output.index("new_token_ids"),
-            finish_reason=output.index("finish_reason"),
-            running_key=PINNED_LAYOUT["running_key"],
-            waiting_key=PINNED_LAYOUT["waiting_key"],
-            kv_cache_usage_key=PINNED_LAYOUT["kv_cache_usage_key"],
-        )
+        return {
+            **PINNED_LAYOUT,
+            **{name: outputs.index(name) for name in ("outputs", "scheduler_stats")},
+            **{name: output.index(name) for name in ("request_id", "new_token_ids")},
+            "finish_reason": output.index("finish_reason"),
+        }
     except ValueError as error:
         raise RunError(
             f"vLLM's outputs differ from those of {VLLM_VERSION}: {error}",

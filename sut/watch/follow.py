@@ -103,7 +103,6 @@ class Cancelling:
         self._asked = True
 
     def cancel_if_asked(self, pid: int | None) -> None:
-        """Cancel the run if that was requested and its process is known."""
         if self._asked and pid is not None:
             self._asked = False
             with contextlib.suppress(ProcessLookupError):

@@ -44,7 +44,7 @@ class Observer:
         for line in new:
             self._take(line)
         self._ask_slurm()
-        result = _record(self.run)
+        result = record.read(self.run.record) if self.run.record.is_file() else None
         state = self._state(result)
         over = state in ("over", "lost")
         phases = tuple(self._phase(mode, result, over) for mode in self.plan.phases)
@@ -137,17 +137,8 @@ class Observer:
             return None
         if self._goals.get(mode, (-1, None))[0] != size:
             so_far = mllog.read_so_far(log)
-            goal = goal_of(so_far) if so_far else None
-            if goal is not None and mode is not Mode.PERFORMANCE:
-                goal = goal.without_limits()
-            self._goals[mode] = (size, goal)
+            self._goals[mode] = (size, goal_of(so_far) if so_far else None)
         return self._goals[mode][1]
-
-
-def _record(run: RunDir) -> record.Record | None:
-    if not run.record.is_file():
-        return None
-    return record.read(run.record)
 
 
 def _newer(one: Path, other: Path) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
 from sut.errors import InputError
 from sut.results.early_stopping import queries_needed
 from sut.results.mllog import DetailLog
@@ -30,12 +28,6 @@ class Goal(Struct, frozen=True, kw_only=True):
     ttft_limit_ms: float | None
     tpot_limit_ms: float | None
     error: str | None  # the first that LoadGen logged
-
-    def without_limits(self) -> Goal:
-        """The goal of a test that is judged by its answers, not by its latencies."""
-        return msgspec.structs.replace(
-            self, performance=False, ttft_limit_ms=None, tpot_limit_ms=None
-        )
 
 
 class Projection(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -42,12 +41,7 @@ class Screen:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -63,7 +57,6 @@ class Screen:
 
 
 def line(state: RunState) -> str:
-    """A state in one line."""
     begin = "" if state.t_s is None else f"{state.t_s + (state.silent_s or 0):6.1f} s  "
     phase = next((phase for phase in state.phases if phase.state == "running"), None)
     if phase is None or state.state != "running":

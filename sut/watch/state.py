@@ -77,7 +77,6 @@ class RunState(Struct, frozen=True, kw_only=True):
 def measured(
     phase: PhaseState, lines: tuple[Line, ...], goal: Goal | None, plan: Plan
 ) -> PhaseState:
-    """The phase with the counts, rates and latencies of its lines."""
     last, before = lines[-1], _before(lines)
     return msgspec.structs.replace(
         phase,
