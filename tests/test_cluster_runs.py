@@ -207,7 +207,7 @@ def test_nightly_jobs_compare_and_never_overlap(idle: Cluster) -> None:
 @pytest.mark.timeout(400)
 def test_every_scrontab_job_makes_a_run(idle: Cluster) -> None:
     table = "#SCRON --job-name=sut-nightly --nodes=2 --ntasks-per-node=1 --gres=gpu:1 --mem=0 "
-    table += "--time=04:00:00 --signal=USR2@120 --dependency=singleton --open-mode=append\n"
+    table += "--time=04:00:00\n#SCRON --signal=USR2@120 --dependency=singleton --open-mode=append\n"
     table += "* * * * * cd /opt/mlperf-sut && bash slurm/nightly.sh --config replay\n"
     idle.run(f"printf %s {shlex.quote(table)} | scrontab -")
     runs = idle.home() / "runs"
