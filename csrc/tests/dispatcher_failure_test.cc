@@ -12,12 +12,15 @@
 
 namespace {
 
+// Slow enough that the first frame arrives before a fault: a reset loses frames in transit.
+constexpr const char* kStepUs = "1000";
+
 constexpr std::string_view kHello = "\x81\xa6status\xa5HELLO";
 
 void a_fault_is_reported_with_its_code(const std::string& fault, const std::string& code) {
   sut::Dispatcher::Options options = kOptions;
   if (code == "stall") options.stall_deadline_s = 1.0;
-  System system(1, options, {"--fault", fault});
+  System system(1, options, {"--fault", fault, "--step-base-us", kStepUs});
   StrictSink sink(*system.dispatcher);
   sink.expected = 50;
   system.dispatcher->issue(samples(50), sink);
@@ -146,8 +149,8 @@ class SlowSink final : public sut::ResponseSink {
 };
 
 void frames_after_a_loss_only_give_its_reason(const std::string& fault,
-                                                           const std::string& code) {
-  System system(1, {"--fault", fault});
+                                              const std::string& code) {
+  System system(1, {"--fault", fault, "--step-base-us", kStepUs});
   SlowSink sink;
   system.dispatcher->issue(samples(1), sink);
   CHECK(!system.dispatcher->wait([] { return false; }, 20));
