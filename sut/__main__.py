@@ -25,7 +25,7 @@ COMMANDS = {
     "compare": "show what differs between runs and whether it exceeds the noise",
     "campaign": "compare the runs of a campaign",
     "package": "build a submission for MLCommons",
-    "assets": "download models and data for a machine without a network",
+    "assets": "download the model and data for a machine without a network",
 }
 
 
@@ -64,7 +64,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="sut",
         usage="sut COMMAND [OPTIONS]",
-        description="MLPerf Inference for vLLM: run it, judge it, compare and submit results.",
+        description="Run MLPerf Inference on vLLM; judge, compare and package the results.",
         epilog="For the options and exit codes of a command: sut COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"sut {_version()}")

@@ -72,7 +72,7 @@ def _job(environment: Mapping[str, str]) -> Allocation:
     if not environment.get("SLURM_JOB_ID"):
         raise InputError(
             "this process is not in a Slurm job",
-            hint="sbatch slurm/single.sh, or: python -m sut.submit",
+            hint="submit a job: sbatch slurm/single.sh, or: python -m sut.submit",
         )
     return allocation.of_process({**environment, **slurm.forwarded_env(environment)})
 

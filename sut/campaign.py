@@ -48,7 +48,7 @@ def _write(folder: Path, title: str, runs: Sequence[Run]) -> None:
         write_atomic(folder / COMPARISON_HTML, campaign_page.render_html(title, runs))
     except OSError as error:
         raise SutError(
-            f"comparison not written ({folder / COMPARISON}): {error.strerror}"
+            f"cannot write the comparison ({folder / COMPARISON}): {error.strerror}"
         ) from None
 
 

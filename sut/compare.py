@@ -53,19 +53,19 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m sut.compare",
         description="Compare runs with the first one, or a single run with the earlier runs of "
         "its plan. For each figure, report whether it changed by more than noise.",
-        epilog="exit codes: 0; 1 for a regression, with --fail-on-regression; 2 for bad input",
+        epilog="exit codes: 0 compared, 1 a regression (with --fail-on-regression), 2 bad input",
         parents=[shared("site", "root", "json")],
     )
     parser.add_argument("run", nargs="+", metavar="RUN", help="folder, name or Slurm job of a run")
     parser.add_argument(
-        "--fail-on-regression", action="store_true", help="exit with 1 for a regression"
+        "--fail-on-regression", action="store_true", help="exit with 1 if there is a regression"
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=TOLERANCE * 100,
         metavar="PERCENT",
-        help="changes smaller than this are no regressions (default: %(default)g)",
+        help="do not report smaller changes as regressions (default: %(default)g)",
     )
     return parser.parse(argv)
 

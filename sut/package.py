@@ -1,7 +1,7 @@
 """A submission to MLPerf: ``python -m sut.package --submitter X --division closed RUN...``
 
 Builds the files that MLCommons reviews from the records of runs, or prints every reason why the
-runs cannot be submitted. ``--preview`` builds them even so, marked as not a submission.
+runs cannot be submitted. ``--preview`` builds them anyway, marked as not a submission.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def plan_submission(
         hint = "run again; --preview cannot be built from these runs either"
         raise InputError(_listed("these runs cannot be submitted", [*changes, *why_not]), hint=hint)
     if why_not and not preview:
-        hint = "build the files even so, marked as not a submission: add --preview"
+        hint = "to build it anyway, marked as not a submission, add --preview"
         raise InputError(_listed("these runs cannot be submitted", why_not), hint=hint)
     fields = {"division": division, "submitter": submitter, **described}
     return Submission(
@@ -100,7 +100,7 @@ def _describe(run: Run, site: str | None) -> tuple[Fields, list[str]]:
     fields = system.describe(given, plan, environment)
     problems = system.contradictions(given, plan, environment)
     if missing := system.missing(fields):
-        problems.append(f"missing under system: in the file of site {where}: {', '.join(missing)}")
+        problems.append(f"system: in the file of site {where} has no {', '.join(missing)}")
     return fields, problems
 
 
@@ -137,14 +137,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m sut.package",
         description="Build the files of an MLPerf Inference submission from runs.",
-        epilog="exit codes: 0 built, or unchanged with --check; 2 refused",
+        epilog="exit codes: 0 built (--check: unchanged), 2 refused (--check: changed)",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run directories")
     parser.add_argument("--submitter", metavar="NAME", help="your organization")
-    parser.add_argument("--division", choices=DIVISIONS, help="MLPerf's division")
+    parser.add_argument("--division", choices=DIVISIONS, help="closed or open, as MLPerf defines them")
     add(parser, "site", help="site whose file describes the system (default: the runs' site)")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="a new folder (default: submission-NAME)"
+        "--output", type=Path, metavar="FOLDER", help="folder to create (default: submission-NAME)"
     )
     parser.add_argument(
         "--preview",

@@ -30,12 +30,8 @@ def against(measured: float | None, limit: float | None, unit: str) -> str:
     if measured is None or measured == limit or number(measured) != number(limit):
         return quantity(measured, unit)
     texts = (f"{measured:,.{digits}g}" for digits in range(4, 13))
-    differing = (text for text in texts if "e" not in text and _value(text) != limit)
+    differing = (t for t in texts if "e" not in t and float(t.replace(",", "")) != limit)
     return f"{next(differing, repr(measured))} {unit}".strip()
-
-
-def _value(text: str) -> float:
-    return float(text.replace(",", ""))
 
 
 def from_limit(measured: float | None, limit: float) -> str:

@@ -68,14 +68,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--round",
         choices=rounds.NAMES,
-        help="check seeds and settings against this round (default: seeds only, against the plan's "
-        "round or the log's)",
+        help="check seeds and settings against this round (default: check only the seeds, against "
+        "the round of the plan or the log)",
     )
     parser.add_argument(
         "--max-tokens",
         type=int,
         metavar="N",
-        help="the limit of an answer's tokens (default: the plan's, or unknown)",
+        help="most tokens that an answer can have (default: the plan's, or unknown)",
     )
     add(parser, "json")
     options = parser.parse(argv)
@@ -106,9 +106,9 @@ def _other_phases(run_dir: RunDir) -> tuple[PhaseRecord, ...]:
     run = record.read(run_dir.record)
     logs = run_dir.loadgen(Mode.PERFORMANCE)
     if run.failure is not None:
-        why, _, _ = run.failure.message.partition("\nhint: ")
         raise InputError(
-            f"{run_dir}: the run has no verdict: {run.status}, {run.failure.code}: {why}",
+            f"{run_dir}: the run has no verdict: {run.status}, {run.failure.code}: "
+            f"{run.failure.first_line}",
             hint=f"to judge its logs: python -m sut.verdict {logs}" if logs.is_dir() else "",
         )
     if not logs.is_dir():

@@ -89,7 +89,7 @@ def test_two_earlier_runs_leave_noise_unknown() -> None:
     ("after", "words"),
     [
         (failed(record.Failure(code="engine_died", message="exit 1")), "FAILED: engine_died"),
-        (completed(performance(ten_queries())), "INVALID: performance, min_duration: It ran"),
+        (completed(performance(ten_queries())), "INVALID: performance, min_duration: The test ran"),
     ],
 )
 def test_a_lost_verdict_is_a_regression(after: Record, words: str) -> None:
@@ -119,13 +119,13 @@ def test_one_run_on_each_side_gives_no_intervals() -> None:
     ttft = of(comparison, "TTFT p99")
     assert ttft.change == pytest.approx(0.2) and (ttft.low, ttft.high) == (None, None)
     assert ttft.word == "noise not known" and comparison.regressions == ()
-    assert comparison.noise == "not known: with one run on each side, noise cannot be judged"
+    assert comparison.noise == "unknown: one run on each side is too few to measure it"
 
 
 def test_too_few_repeats_give_no_intervals() -> None:
     comparison = compare(*runs(50, 60), [measured(51), measured(49)], 0.02)
     assert of(comparison, "TTFT p99").word == "noise not known"
-    assert comparison.noise == "not known: too few repeated runs, 2 of the same plans"
+    assert comparison.noise == "unknown: too few runs of the same plans (2)"
 
 
 def test_refuses_runs_of_different_scenarios() -> None:
@@ -235,7 +235,7 @@ def test_compares_real_runs_and_hints_at_repeats(tmp_path: Path) -> None:
     comparisons = json.loads(shown.stdout)
     assert [comparison["after"] for comparison in comparisons] == [again, slow]
     for comparison in comparisons:
-        assert "noise cannot be judged" in comparison["noise"]
+        assert "one run on each side is too few" in comparison["noise"]
         assert all(d["low"] is None for d in comparison["differences"])
     tpot = next(d for d in comparisons[1]["differences"] if d["figure"] == "TPOT p50")
     assert tpot["word"] == "noise not known" and tpot["change"] > 0.5

@@ -69,7 +69,7 @@ def test_ten_queries_are_only_few_and_short(tmp_path: Path) -> None:
     assert "449 more queries" in reason(verdict, "early_stopping").text
     assert remedy(verdict, "early_stopping").startswith("449 more queries")
     assert remedy(verdict, "min_queries").startswith("90 more queries")
-    assert "max_query_count (10) ended it" in remedy(verdict, "min_queries")
+    assert "max_query_count (10) ended the test" in remedy(verdict, "min_queries")
     assert "15,001 queries" in remedy(verdict, "min_duration")  # 600 s at 25 a second
 
 
@@ -189,7 +189,7 @@ def test_reasons_contain_the_distance_to_the_limit(tmp_path: Path) -> None:
 def test_an_error_has_its_time(tmp_path: Path) -> None:
     found = reason(judge(tmp_path, server(), ("Boo",)), "loadgen_errors")
     assert found.crossed_s == pytest.approx(1.5, abs=0.1)
-    assert "1 error from 1.52 s on" in found.text
+    assert "1 error, at 1.52 s: " in found.text
 
 
 def test_more_queries_cannot_fix_a_large_share_over(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_large_model_gets_a_hint() -> None:
 def test_predicts_the_measured_time(
     scenario: Scenario, settings: ScenarioSettings, seconds: float
 ) -> None:
-    assert fit.measured_s(scenario, (Mode.PERFORMANCE,), settings, 13_368) == pytest.approx(seconds)
+    assert fit.phase_s(scenario, Mode.PERFORMANCE, settings, 13_368) == pytest.approx(seconds)
 
 
 def test_refuses_a_run_over_the_sites_limit() -> None:

@@ -116,7 +116,7 @@ def test_names_a_damaged_line_by_number(tmp_path: Path) -> None:
 
 
 def test_names_a_missing_log(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"LoadGen log not read .*mlperf_log_detail\.txt"):
+    with pytest.raises(InputError, match=r"cannot read the LoadGen log .*mlperf_log_detail\.txt"):
         mllog.read(tmp_path)
 
 

@@ -208,7 +208,7 @@ AGAINST: dict[str, tuple[Callable[[Path], None], str]] = {
     "unlike nodes": (with_an_unlike_node, "jw3 differs from"),
     "changed source": (
         from_source(Git(commit=COMMIT, dirty=True)),
-        "its source had uncommitted changes",
+        "the source had uncommitted changes",
     ),
     "unknown source": (from_source(None), "the commit of its source is unknown"),
     "foreign source": (from_source(Git(commit="1" * 40, dirty=False)), "git fetch"),
@@ -243,7 +243,7 @@ def test_prints_all_reasons_together(
         assert AGAINST[case][1] in printed
     assert "closed llama3.1-8b needs Offline" in printed
     assert (
-        f"missing under system: in the file of site {site}: host_storage_type, cooling" in printed
+        f"system: in the file of site {site} has no host_storage_type, cooling" in printed
     )
     assert "system.host_memory_capacity is '1 GB', but '251 GiB' was measured" in printed
 

@@ -203,7 +203,7 @@ class OtherNode:
     def __init__(self, ahead_s: float, late_s: float) -> None:
         self._ahead_s = ahead_s
         self._late_s = late_s
-        with channel.listen("127.0.0.1") as listener:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
             address = channel.Address("127.0.0.1", listener.getsockname()[1])
             connecting = threading.Thread(target=self._connect, args=[address], daemon=True)
             connecting.start()

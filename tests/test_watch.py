@@ -250,7 +250,7 @@ def test_finds_a_job_by_comment_link_or_files(
     assert runs.find("4711", queued.root.parent).root == queued.root
     (queued.root.parent / ".job-99").symlink_to(queued.root.name)
     assert runs.find("99", queued.root.parent).root == queued.root
-    with pytest.raises(InputError, match="no run of job 4711 found"):
+    with pytest.raises(InputError, match="no run of job 4711 in Slurm or under"):
         runs.find("4711", elsewhere)
 
 

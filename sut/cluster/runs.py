@@ -24,11 +24,11 @@ def find(name: str, root: Path) -> RunDir:
         if run is not None:
             return run
         raise InputError(
-            f"no run of job {name} found, neither in Slurm nor under {root}",
+            f"no run of job {name} in Slurm or under {root}",
             hint="give the run's folder, or the run root: --site NAME or --root FOLDER",
         )
     raise InputError(
-        f"{name}: no such run, in this folder or under {root}",
+        f"{name}: no such run in the current folder or under {root}",
         hint=f"list runs with: python -m sut.history --root {root}",
     )
 

@@ -23,7 +23,7 @@ def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str,
     asked = plan.slurm
     assert asked is not None
     given = {
-        "job_name": job_name(plan),
+        "job_name": f"sut-{plan.benchmark}-{plan.scenario}",
         "comment": str(run_dir),  # from a job id to its files
         "nodes": len(plan.nodes),
         "ntasks_per_node": 1,
@@ -48,10 +48,6 @@ def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str,
         "srun_args": ["--kill-on-bad-exit=1"],
         "additional_parameters": _additional(asked, submission),
     }
-
-
-def job_name(plan: Plan) -> str:
-    return f"sut-{plan.benchmark}-{plan.scenario}"
 
 
 def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:

@@ -108,7 +108,7 @@ def since(text: str, now: datetime) -> str:
         except ValueError:
             raise InputError(
                 f"--since {text}: not a date, time or age",
-                hint="use e.g. --since 2026-11-24, --since 2026-11-24T02:00 or --since 7d",
+                hint="for example: --since 2026-11-24, --since 2026-11-24T02:00 or --since 7d",
             ) from None
         then = then.replace(tzinfo=UTC) if then.tzinfo is None else then.astimezone(UTC)
     return then.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -147,7 +147,7 @@ def _write_page(root: Path, rows: Sequence[Row]) -> Path:
     try:
         write_atomic(root / PAGE, page.render(root, rows, datetime.now(UTC)))
     except OSError as error:
-        raise InputError(f"page not written ({root / PAGE}): {error.strerror}") from None
+        raise InputError(f"cannot write the page ({root / PAGE}): {error.strerror}") from None
     return root / PAGE
 
 

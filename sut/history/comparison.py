@@ -103,9 +103,9 @@ def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float
         widths = _widths(figures(one), groups)
         source = f"between {sum(map(len, groups))} runs of the same plans"
     elif freedom:
-        source = f"not known: too few repeated runs, {sum(map(len, groups))} of the same plans"
+        source = f"unknown: too few runs of the same plans ({sum(map(len, groups))})"
     else:
-        source = "not known: with one run on each side, noise cannot be judged"
+        source = "unknown: one run on each side is too few to measure it"
     differences = [
         _difference(figure, value, now, widths.get(figure.name))
         for figure, value, now in _pairs(one, other)
@@ -131,7 +131,7 @@ def compare_with_history(after: Run, earlier: Sequence[Run], tolerance: float) -
     if enough:
         source = f"between the {len(records)} earlier runs of this plan; 'before' is their mean"
     else:
-        source = f"not known: fewer than {MIN_HISTORY} earlier runs; 'before' is the last of them"
+        source = f"unknown: fewer than {MIN_HISTORY} earlier runs; 'before' is the latest of them"
     return _comparison(earlier, after, differences, source, tolerance)
 
 

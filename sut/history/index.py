@@ -160,7 +160,7 @@ def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
                 records[folder] = stat
     except OSError as error:
         raise InputError(
-            f"runs not readable ({error.filename or root}): {error.strerror}",
+            f"cannot list the runs ({error.filename or root}): {error.strerror}",
             hint="give the folder that contains the runs: --site NAME or --root DIR",
         ) from None
     return records, sorted(without)

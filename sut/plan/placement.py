@@ -146,7 +146,13 @@ def _num_replicas(
             f"a replica needs {size} {what} ({_RANKS}), but the run has {total} on "
             f"{quantity(len(chosen), 'nodes')}"
         )
-        hint = f"use more nodes: --nodes {math.ceil(size / max(1, num_places))}"
+        num_nodes = math.ceil(size / max(1, num_places))
+        hint = f"use more nodes: --nodes {num_nodes}"
+        if num_nodes > len(site.nodes):
+            hint = (
+                f"use at most the {num_places * len(site.nodes)} {what} of site {site.name}: "
+                "--set engine.tensor_parallel_size=N"
+            )
     elif site.num_replicas is not None and site.num_replicas > fits:
         problem = (
             f"site.num_replicas is {site.num_replicas}, but {total} {what} are enough for {fits} "

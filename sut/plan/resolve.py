@@ -59,8 +59,9 @@ def resolve(
     _check_combination(benchmark, site, scenario, mode, settings, len(placed.nodes), errors)
     if model_size is not None and benchmark.engine.kind is EngineKind.VLLM:
         fit.check_model(model_size, benchmark.engine, site, placed.site_nodes, errors)
+    num_samples = benchmark.dataset.num_samples
     tests = phases(mode, benchmark.compliance)
-    run_s = fit.measured_s(scenario, tests, settings, benchmark.dataset.num_samples)
+    run_s = sum(fit.phase_s(scenario, test, settings, num_samples) for test in tests)
     slurm = _slurm(site, placed, run_s, errors)
     errors.raise_all()
     because = _not_official_because(benchmark, preset, sets)

@@ -1,7 +1,4 @@
-"""A site: where a run runs. One of the two inputs of a plan; read by :mod:`sut.plan.config`.
-
-Names carry units: ``_s``, ``_min``, ``_gib``; counts are ``num_`` or ``max_``.
-"""
+"""A site: where a run runs. The other input of a plan; read by :mod:`sut.plan.config`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def of(record: Record, evidence: Mapping[str, Evidence]) -> list[str]:
     if record.failure is None and record.plan.preset is Preset.QUICK:
         advice.append(
             "Preset quick stops after ten samples and is never VALID: `--preset smoke` is the "
-            "shortest that can be."
+            "shortest run that can be VALID."
         )
     for phase in record.phases:
         for remedy, codes in remedies.by_remedy(phase.verdict.reasons).items():

@@ -14,8 +14,8 @@ def table(
     """A table; empty without rows. Columns in ``right``, by index, are right-aligned."""
     if not rows:
         return ""
-    rule = ["---:" if place in right else "---" for place in range(len(head))]
-    cells = [head, rule, *([_cell(text) for text in row] for row in rows)]
+    cells = [head, ["---:" if place in right else "---" for place in range(len(head))]]
+    cells += ([inline(text).replace("|", "\\|") for text in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
@@ -46,7 +46,3 @@ def to_html(text: str) -> str:
 
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
-
-
-def _cell(text: str) -> str:
-    return inline(text).replace("|", "\\|")

@@ -56,7 +56,7 @@ def _columns(samples: SampleLog) -> dict[str, Array]:
 
 def _distribution(name: str, columns: Mapping[str, Array], subject: Subject) -> Figure | None:
     """The share of samples that took longer: p99 is where the curve falls below 1%."""
-    values = np.sort(_known(columns[name]))
+    values = np.sort(columns[name][~np.isnan(columns[name])])
     if len(values) < 2:
         return None
     longest, limit = float(values[-1]), subject.limits.get(name)
@@ -74,7 +74,7 @@ def _distribution(name: str, columns: Mapping[str, Array], subject: Subject) -> 
         1, color=SERIES[1], linestyle=":", label=f"1%: p99, {number(_quantile(values, 0.99))} ms"
     )
     _limit(plot.axvline, plot, limit, longest)
-    over = _over(values, limit)
+    over = "" if limit is None else f"; {number(int((values > limit).sum()))} over the limit"
     caption = (
         f"{name} of {number(len(values))} samples: p50 {quantity(_quantile(values, 0.5), 'ms')}, "
         f"max {quantity(longest, 'ms')}{over}."
@@ -200,12 +200,6 @@ def _limit(
         plot.plot([], [], color=LIMIT, linestyle="--", label=f"{label}, beyond the plot")
 
 
-def _over(values: Array, limit_ms: float | None) -> str:
-    if limit_ms is None:
-        return ""
-    return f"; {number(int((values > limit_ms).sum()))} over the limit"
-
-
 def _some(values: Array) -> Array:
     """Which samples to draw: all, or an even selection and the slowest hundred."""
     if len(values) <= MAX_DOTS:
@@ -255,10 +249,6 @@ def _present(begin: Array, end: Array, at: Array) -> Array:
     return np.searchsorted(np.sort(begin), at, side="right") - np.searchsorted(
         np.sort(end), at, side="right"
     )
-
-
-def _known(values: Array) -> Array:
-    return values[~np.isnan(values)]
 
 
 def _replicas(columns: Mapping[str, Array]) -> list[int]:

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 from sut.errors import InputError
+from sut.results.mllog import AS_WRITTEN
 from sut.values import Struct
 
 FILE_NAME = "mlperf_log_accuracy.json"
@@ -53,10 +54,7 @@ def parse(path: Path, content: bytes) -> list[Answer]:
             )
         return [_answer(place, entry) for place, entry in enumerate(entries, start=1)]
     except ValueError as error:
-        raise InputError(
-            f"{path}: damaged or truncated: {error}",
-            hint="use the file as LoadGen wrote it, or run the test again",
-        ) from None
+        raise InputError(f"{path}: damaged or truncated: {error}", hint=AS_WRITTEN) from None
 
 
 def _answer(place: int, entry: object) -> Answer:

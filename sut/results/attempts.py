@@ -114,5 +114,5 @@ def _read_attempts(path: Path) -> tuple[Attempt, ...]:
         return ()
     except (OSError, msgspec.MsgspecError) as error:
         raise InputError(
-            f"attempts not readable ({path}): {error}", hint=_again(RunDir(path.parent))
+            f"cannot read the attempts ({path}): {error}", hint=_again(RunDir(path.parent))
         ) from None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sut.errors import InputError
 from sut.results import answers as logged
-from sut.results.measures import TPOT_KEY, Measures, measure, percentile_key
+from sut.results.measures import TPOT_KEY, measure, percentile_key
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
@@ -121,9 +121,7 @@ def _token_count(problems: list[str], most: float, max_tokens: int | None) -> Ch
 
 def _of_tpot(log: DetailLog) -> Check | None:
     key = percentile_key(TPOT_KEY, 0.5)
-    if key not in log.values:
-        return None
-    tpot_ns = log.number(key)
+    tpot_ns = log.number(key) if key in log.values else None
     if tpot_ns is None:
         return None
     tpot_ms = tpot_ns / 1e6
@@ -141,7 +139,7 @@ def _of_tpot(log: DetailLog) -> Check | None:
 
 def _mean_tokens(log: DetailLog) -> float | None:
     """Tokens an answer, from LoadGen's rates."""
-    seen: Measures = measure(log.values)
+    seen = measure(log.values)
     tokens_per_s, rate, num = seen.tokens_per_s, seen.samples_per_s, seen.num_samples
     mean = None
     match log.scenario:

@@ -212,7 +212,9 @@ def _of_windows(taken: Sequence[_Window], num_windows: int, window_s: float) -> 
         text = f"The run's own load, {number(qps)} queries/s, met the limits; it tried no higher."
         return QpsEstimate(qps=qps, text=text)
     busiest = max(window.queries for window in taken)
-    qps = min(mean, _seldom_above(busiest)) / window_s
+    # The mean of a Poisson number that is above the busiest once in a hundred times.
+    seldom_above = ((math.sqrt(SELDOM**2 + 4 * busiest) - SELDOM) / 2) ** 2
+    qps = min(mean, seldom_above) / window_s
     num_over = {
         "TTFT": sum(window.ttft_over for window in taken),
         "TPOT": sum(window.tpot_over for window in taken),
@@ -225,9 +227,3 @@ def _of_windows(taken: Sequence[_Window], num_windows: int, window_s: float) -> 
         "busier than the busiest of them. Only a run can confirm it."
     )
     return QpsEstimate(qps=qps, text=text)
-
-
-def _seldom_above(busiest: float) -> float:
-    """The mean of a Poisson number that is above ``busiest`` once in a hundred times."""
-    root = (-SELDOM + math.sqrt(SELDOM**2 + 4 * busiest)) / 2
-    return root**2

@@ -101,10 +101,8 @@ class DetailLog(Struct, frozen=True, kw_only=True):
 
     def _require(self, key: str) -> Scalar:
         if key not in self.values:
-            raise InputError(
-                f"incomplete LoadGen log ({self.path}): no key {key!r}",
-                hint="the run ended early or the file was truncated; run the test again",
-            )
+            problem = f"incomplete LoadGen log ({self.path}): no key {key!r}"
+            raise InputError(problem, hint=AS_WRITTEN)
         return self.values[key]
 
     def wrong(self, key: str, wanted: str) -> InputError:
@@ -204,7 +202,7 @@ def _content(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"LoadGen log not read ({path}): {error.strerror}",
+            f"cannot read the LoadGen log ({path}): {error.strerror}",
             hint=f"give the folder that contains LoadGen's {FILE_NAME}",
         ) from None
     if not content.strip():
@@ -219,8 +217,7 @@ def _content(path: Path) -> bytes:
 def _check_whole(log: DetailLog) -> None:
     if not {"effective_scenario", "effective_test_mode"} <= log.values.keys():
         raise InputError(
-            f"not a whole LoadGen log ({log.path}): no LoadGen settings",
-            hint="give a log of MLPerf Inference, as LoadGen wrote it",
+            f"incomplete LoadGen log ({log.path}): no LoadGen settings", hint=AS_WRITTEN
         )
     if log.mode == "AccuracyOnly":
         log.text("power_end")

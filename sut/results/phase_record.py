@@ -25,7 +25,6 @@ from sut.results import (
 from sut.results.judge import Verdict
 from sut.results.mllog import DetailLog
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
-from sut.results.sample_log import SampleLog
 from sut.results.telemetry import NodeTelemetry
 from sut.rundir import RunDir, write_atomic
 
@@ -73,7 +72,16 @@ def judge_phase(
         case Mode.ACCURACY:
             judged = _judge_accuracy(plan, log_dir, log, measured, samples, model_path)
         case _:
-            judged = _judge_performance(plan, log_dir, log, measured, done)
+            verdict = judge.judge_performance(
+                log,
+                num_failed=measured.num_failed,
+                replica_samples=measured.replica_samples,
+                official=plan.official,
+                plan=plan,
+                samples=done,
+                answers=audit.read(log_dir)[0],
+            )
+            judged = _Judged(verdict)
     replicas = _replicas(mode, plan, run_dir, measured.stats, node_names)
     rule = rules.idle_nodes(plan, node_names)
     return PhaseRecord(
@@ -102,21 +110,6 @@ def interrupted(
         dispatcher=_dispatcher_stats(stats),
         replicas=_replicas(mode, plan, run_dir, stats, node_names),
     )
-
-
-def _judge_performance(
-    plan: Plan, log_dir: Path, log: DetailLog, measured: Measured, done: SampleLog | None
-) -> _Judged:
-    verdict = judge.judge_performance(
-        log,
-        num_failed=measured.num_failed,
-        replica_samples=measured.replica_samples,
-        official=plan.official,
-        plan=plan,
-        samples=done,
-        answers=audit.read(log_dir)[0],
-    )
-    return _Judged(verdict)
 
 
 def _judge_accuracy(

@@ -196,7 +196,7 @@ def read(path: Path) -> Record:
         ) from None
     except msgspec.MsgspecError as error:
         raise InputError(
-            f"{path}: not a complete record: {error}", hint="use the file as the run wrote it"
+            f"{path}: not a complete record: {error}", hint="restore the file that the run wrote"
         ) from None
 
 

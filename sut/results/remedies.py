@@ -19,7 +19,7 @@ from sut.values import Struct
 # Parts of LoadGen's errors, and how to fix them.
 _ERRORS = {
     "Max query count reached": (
-        "Leave max_query_count out of user.conf: LoadGen logs this error when it ends a run."
+        "Remove max_query_count from user.conf: LoadGen logs this error when it ends a test."
     ),
     "Multiple conf files": "Give LoadGen one user.conf, and no mlperf.conf in addition to its own.",
     "greater than 1": "Report every token: an answer of one token has no time per output token.",
@@ -58,7 +58,7 @@ def explain(check: Check, facts: Facts) -> Check:
     crossed = _crossing(check.code, facts)
     text, crossed_s = check.text, check.crossed_s
     if crossed is not None and crossed.first_s is not None:
-        text, crossed_s = f"{text} {_when(crossed)}", crossed.first_s
+        text, crossed_s = f"{text} {_when(crossed, crossed.first_s)}", crossed.first_s
     return msgspec.structs.replace(
         check, text=text, remedy=_remedy(check, facts), crossed_s=crossed_s
     )
@@ -100,17 +100,15 @@ def _crossing(code: str, facts: Facts) -> Crossing | None:
     return crossing(facts.samples, latency, limits[latency] / 1e6, percentile)
 
 
-def _when(crossed: Crossing) -> str:
-    assert crossed.first_s is not None
-    text = (
-        f"By the dispatcher's clock the first of {quantity(crossed.num_over, 'samples')} over the "
-        f"limit completed at {quantity(crossed.first_s, 's')}"
-    )
+def _when(crossed: Crossing, first_s: float) -> str:
+    lost = ""
     if crossed.lost_s is not None:
-        text += (
-            f"; at {quantity(crossed.lost_s, 's')} there were too many to pass in a run this long"
-        )
-    return text + "."
+        at = quantity(crossed.lost_s, "s")
+        lost = f"; at {at} there were too many to pass in a run this long"
+    return (
+        f"By the dispatcher's clock the first of {quantity(crossed.num_over, 'samples')} over the "
+        f"limit completed at {quantity(first_s, 's')}{lost}."
+    )
 
 
 def _remedy(check: Check, facts: Facts) -> str | None:
@@ -130,7 +128,7 @@ def _remedy(check: Check, facts: Facts) -> str | None:
         case "idle_replicas":
             return "Read the idle replica's log; offer more load, or use fewer replicas."
         case "whole_data_set":
-            return "Leave accuracy_sample_count out, so that the whole data set is scored."
+            return "Remove accuracy_sample_count, so that the whole data set is scored."
         case code if code.startswith("accuracy_"):
             return (
                 "Compare the prompt, the generation settings, the data type and the model's files "
@@ -155,7 +153,7 @@ def _longer(check: Check, log: DetailLog) -> str | None:
         return (
             f"At the measured {number(rate)} samples/s, {least} s take about "
             f"{quantity(needed, 'samples')}: set target_qps, by which LoadGen sizes the test, to "
-            f"{number(rate)} or more, and leave max_query_count and max_duration out."
+            f"{number(rate)} or more, and remove max_query_count and max_duration."
         )
     more = needed + 1 - (seen.num_queries or 0)
     text = (
@@ -181,11 +179,11 @@ def _ended_by(log: DetailLog) -> str | None:
     most = log.values.get("effective_max_query_count")
     issued = log.values.get("result_query_count")
     if isinstance(most, int) and isinstance(issued, int) and 0 < most <= issued:
-        return f"max_query_count ({number(most)}) ended it: leave that out of user.conf."
+        return f"max_query_count ({number(most)}) ended the test: remove it from user.conf."
     longest_ms = log.values.get("effective_max_duration_ms")
     if isinstance(longest_ms, int) and longest_ms > 0:
         longest = quantity(longest_ms / 1e3, "s")
-        return f"max_duration ({longest}) may have ended it: leave that out of user.conf."
+        return f"max_duration ({longest}) may have ended the test: remove it from user.conf."
     return None
 
 

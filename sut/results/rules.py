@@ -112,7 +112,7 @@ def _min_duration(log: DetailLog) -> Check:
     limit = log.count("effective_min_duration_ms") / 1e3
     met = log.flag("result_min_duration_met")
     ran = "for an unknown time" if measured is None else against(measured, limit, "s")
-    text = f"It ran {ran}; at least {quantity(limit, 's')} needed{_short(measured, limit, 's')}."
+    text = f"The test ran {ran}; at least {quantity(limit, 's')} needed{_short(measured, limit, 's')}."
     return Check("min_duration", met, text, measured, limit, "s")
 
 
@@ -123,7 +123,7 @@ def _min_queries(log: DetailLog) -> Check:
     limit = log.count("effective_min_sample_count" if offline else "effective_min_query_count")
     met = log.flag("result_min_queries_met") and issued >= limit
     short = _short(issued, limit, unit)
-    text = f"It issued {quantity(issued, unit)}; at least {number(limit)} needed{short}."
+    text = f"The test issued {quantity(issued, unit)}; at least {number(limit)} needed{short}."
     return Check("min_queries", met, text, issued, limit, unit)
 
 
@@ -224,8 +224,8 @@ def _early_stopping_of_streams(log: DetailLog) -> Check:
     needed = queries_needed(1, percentile)
     met = log.flag("early_stopping_met") and issued >= needed
     text = (
-        f"It issued {quantity(issued, 'queries')}; at least {number(needed)} needed to estimate "
-        f"p{100 * percentile:g}."
+        f"The test issued {quantity(issued, 'queries')}; at least {number(needed)} needed to "
+        f"estimate p{100 * percentile:g}."
     )
     return Check("early_stopping", met, text, issued, needed, "queries")
 
@@ -239,8 +239,8 @@ def _loadgen_errors(log: DetailLog) -> Check:
         first = log.errors[0] if log.errors else None
         if first is not None and first.time_ms is not None:
             crossed_s = first.time_ms / 1e3
-            text += f" from {quantity(crossed_s, 's')} on"
-        text += "." if first is None else f', first: "{first.message}".'
+            text += f"{', the first' if num > 1 else ','} at {quantity(crossed_s, 's')}"
+        text += "." if first is None else f': "{first.message}".'
     return Check("loadgen_errors", num == 0, text, num, 0, "errors", crossed_s=crossed_s)
 
 
@@ -257,7 +257,7 @@ def gate(metric: str, score: float | None, limits: Gate, scale: float) -> Check:
 
 def whole_data_set(num_scored: int, num_samples: int) -> Check:
     """Gates are defined for the whole data set; a part of it may be easier."""
-    text = f"It scored {number(num_scored)} of {quantity(num_samples, 'samples')}"
+    text = f"{number(num_scored)} of {quantity(num_samples, 'samples')} were scored"
     met = num_scored == num_samples
-    text += "." if met else "; a gate is defined for all of them."
+    text += "." if met else "; the gates apply to the whole data set."
     return Check("whole_data_set", met, text, num_scored, num_samples, "samples")

@@ -43,7 +43,8 @@ def mismatches(
     return [
         Mismatch(key, _text(before.get(key)), _text(after.get(key)))
         for key in sorted(known)
-        if before.get(key) != after.get(key) and (not keys or _selects(keys, key))
+        if before.get(key) != after.get(key)
+        and (not keys or any(f"{key}.".startswith(f"{each}.") for each in keys))
     ]
 
 
@@ -76,11 +77,6 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _selects(keys: Sequence[str], key: str) -> bool:
-    return any(key == each or key.startswith(f"{each}.") for each in keys)
-
-
 def _text(value: Any) -> str:
-    return (
-        "none" if value is None else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", str(value))
-    )
+    text = "none" if value is None else str(value)
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", text)

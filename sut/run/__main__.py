@@ -114,18 +114,12 @@ def _check_nodes(recorder: Recorder, nodes: Nodes, progress: Progress) -> Path |
     """Run preflight, and return the model's folder; None for a plan without a model."""
     with recorder.step("preflight"):
         progress.step("preflight: locating the model")
-        model_path = _model_path(recorder.plan)
+        plan = recorder.plan
+        model_path = model.locate(plan.model) if uses_model(plan.engine, plan.dataset) else None
         found = preflight.check(nodes, model_path, progress)
         recorder.keep_preflight(found)
         preflight.require(found.nodes)
     return model_path
-
-
-def _model_path(plan: Plan) -> Path | None:
-    """The model's folder, which need not exist. An embedded model is created on first use."""
-    if not uses_model(plan.engine, plan.dataset):
-        return None
-    return model.locate(plan.model) if plan.model.embedded else Path(plan.model.path)
 
 
 def _prepare(

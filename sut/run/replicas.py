@@ -10,7 +10,7 @@ from pathlib import Path
 from sut import _core
 from sut.errors import RunError
 from sut.plan.benchmark import EngineKind
-from sut.plan.plan import Part, Plan, Replica
+from sut.plan.plan import Plan, Replica
 from sut.results.progress import Progress
 from sut.rundir import RunDir, tail
 from sut.serving import wire
@@ -37,7 +37,7 @@ class Serving:
         nodes: Nodes,
         prompts: Sequence[Sequence[int]],
         model_path: Path | None,
-        answers: Sequence[Sequence[int]] = (),
+        answers: Sequence[Sequence[int]],
     ) -> None:
         """``answers`` are those of replay engines; see :func:`sut.serving.wire.encode`."""
         self.plan = plan
@@ -102,7 +102,9 @@ class Serving:
     def _start(self, replica: Replica, handshake: Address) -> None:
         """Start a replica's engine: one process on each of its nodes."""
         rendezvous = None
-        parts = self._processes(replica)
+        # The replay engine models all ranks in one process.
+        replay = self.plan.engine.kind is EngineKind.REPLAY
+        parts = replica.parts[:1] if replay else replica.parts
         if len(parts) > 1:
             first = self.nodes[parts[0].node]
             rendezvous = Address(first.host, first.free_port())
@@ -116,11 +118,6 @@ class Serving:
                 host=node.host,
             )
             node.start(launch, None if self.model_path is None else str(self.model_path))
-
-    def _processes(self, replica: Replica) -> tuple[Part, ...]:
-        # The replay engine models all ranks in one process.
-        replay = self.plan.engine.kind is EngineKind.REPLAY
-        return replica.parts[:1] if replay else replica.parts
 
     def _wait_ready(self, progress: Progress, deadline: float) -> None:
         while not self.dispatcher.wait_ready(POLL_S):

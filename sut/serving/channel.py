@@ -84,11 +84,6 @@ class Channel:
         return self
 
 
-def listen(host: str) -> socket.socket:
-    """A listening socket on a port that the system chooses. Raises OSError."""
-    return socket.create_server((host, 0))
-
-
 def accept(listener: socket.socket, secret: bytes, timeout_s: float) -> Channel | None:
     """The next channel; None for a timeout or a connection without the secret."""
     listener.settimeout(timeout_s)

@@ -10,7 +10,7 @@ from sut.machine import network
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
 from sut.serving.messages import Report
-from sut.serving.node_check import NodeCheck, NodeReport
+from sut.serving.node_check import NodeCheck
 from sut.serving.process import EngineProcess, Launch, PartId
 
 
@@ -23,12 +23,11 @@ class LocalNode:
         self._run_dir = run_dir
         self._engines: dict[PartId, EngineProcess] = {}
         self._check: NodeCheck | None = None
-        self._report: NodeReport | None = None
 
     def start(self, launch: Launch, model_path: str | None) -> None:
         """Start an engine's process. Call from the main thread. Raises RunError."""
         path = None if model_path is None else Path(model_path)
-        engine = EngineProcess.start(self._plan, launch, path, self._run_dir)
+        engine = EngineProcess(self._plan, launch, path, self._run_dir)
         self._engines[launch.replica, launch.part] = engine
 
     def free_port(self) -> int:
@@ -46,15 +45,12 @@ class LocalNode:
     def begin_check(self, model_path: str | None) -> None:
         path = None if model_path is None else Path(model_path)
         self._check = NodeCheck(self._plan, self._run_dir, self._index, self.host, path)
-        threading.Thread(target=self._run_check, args=[self._check], daemon=True).start()
-
-    def _run_check(self, check: NodeCheck) -> None:
-        self._report = check.run()
+        threading.Thread(target=self._check.run, daemon=True).start()
 
     def report(self) -> Report:
         """The state of the checks that :meth:`begin_check` started."""
         assert self._check is not None
-        return Report(report=self._report, doing=self._check.doing)
+        return Report(report=self._check.report, doing=self._check.doing)
 
     def stop(self, grace_s: float) -> None:
         """Stop every engine, and kill those still running after ``grace_s``."""

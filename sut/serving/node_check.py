@@ -51,12 +51,13 @@ class NodeReport(Struct, frozen=True, kw_only=True):
 
 
 class NodeCheck:
-    """The checks of this node. ``doing`` is the current step."""
+    """The checks of this node. ``doing`` is the current step, ``report`` None until they end."""
 
     def __init__(
         self, plan: Plan, run_dir: RunDir, index: int, host: str, model_path: Path | None
     ) -> None:
         self.doing = "starting"
+        self.report: NodeReport | None = None
         self._plan = plan
         self._run_dir = run_dir
         self._host = host
@@ -68,7 +69,7 @@ class NodeCheck:
             if part.node == index
         ]
 
-    def run(self) -> NodeReport:
+    def run(self) -> None:
         """Run every check, which takes seconds. A failed check does not raise."""
         checks = list(self._checks())
         self.doing = "reading the model"
@@ -76,7 +77,7 @@ class NodeCheck:
         self.doing = "reading the data"
         data_check, data_print = self._data()
         self.doing = "reading the environment"
-        return NodeReport(
+        self.report = NodeReport(
             environment=environment.collect(allocation.of_process().image_sha256),
             checks=(*checks, *model_check, *data_check),
             model=model_print,

@@ -146,13 +146,9 @@ def _usr2_blocked() -> Iterator[None]:
 
 
 class EngineProcess:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    @classmethod
-    def start(
-        cls, plan: Plan, launch: Launch, model_path: Path | None, run_dir: RunDir
-    ) -> EngineProcess:
+    def __init__(
+        self, plan: Plan, launch: Launch, model_path: Path | None, run_dir: RunDir
+    ) -> None:
         """Start it with its output in its log, and return at once. Call from the main thread: an
         engine ends with the thread that started it. Raises RunError where the program is missing.
         """
@@ -161,7 +157,7 @@ class EngineProcess:
         command = argv(plan, launch, model_path)
         with log.open("wb") as output, _usr2_blocked():
             try:
-                process = subprocess.Popen(
+                self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -176,7 +172,6 @@ class EngineProcess:
                     code="engine_missing",
                     replica=launch.replica,
                 ) from None
-        return cls(process)
 
     def poll(self) -> int | None:
         """The exit status, negative for a signal, or None while it runs."""

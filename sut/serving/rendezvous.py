@@ -36,7 +36,7 @@ def opened(path: Path, host: str) -> Iterator[tuple[socket.socket, bytes]]:
     """A context that listens on ``host`` and writes the address to ``path``. Yields the listening
     socket and the secret. Raises OSError."""
     secret = secrets.token_hex(32)
-    with channel.listen(host) as listener:
+    with socket.create_server((host, 0)) as listener:
         address = Address(host, listener.getsockname()[1])
         write_atomic(
             path, msgspec.json.encode(Rendezvous(address=address, secret=secret)), mode=0o600

