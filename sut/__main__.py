@@ -12,7 +12,7 @@ from importlib import metadata
 
 from argcomplete.shell_integration import shellcode
 
-from sut.command import COMPLETING, Parser
+from sut.command import COMPLETING, Parser, command
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
 
 COMMANDS = {
@@ -29,6 +29,7 @@ COMMANDS = {
 }
 
 
+@command
 def main() -> int:
     words = _completed_words() if COMPLETING in os.environ else sys.argv[1:]
     name = words[0] if words else ""

@@ -141,7 +141,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run directories")
     parser.add_argument("--submitter", metavar="NAME", help="your organization")
-    parser.add_argument("--division", choices=DIVISIONS, help="closed or open, as MLPerf defines them")
+    parser.add_argument("--division", choices=DIVISIONS, help="division of MLPerf")
     add(parser, "site", help="site whose file describes the system (default: the runs' site)")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="folder to create (default: submission-NAME)"

@@ -210,7 +210,7 @@ AGAINST: dict[str, tuple[Callable[[Path], None], str]] = {
         from_source(Git(commit=COMMIT, dirty=True)),
         "the source had uncommitted changes",
     ),
-    "unknown source": (from_source(None), "the commit of its source is unknown"),
+    "unknown source": (from_source(None), "the commit of the source is unknown"),
     "foreign source": (from_source(Git(commit="1" * 40, dirty=False)), "git fetch"),
     "no accuracy": (leave_out(Mode.ACCURACY), "Server: no run has the accuracy test"),
     "no compliance": (leave_out(Mode.COMPLIANCE), "Server: no run has the compliance test"),
@@ -242,9 +242,7 @@ def test_prints_all_reasons_together(
     for case in ("INVALID", "not official", "other data", "changed source", "no compliance"):
         assert AGAINST[case][1] in printed
     assert "closed llama3.1-8b needs Offline" in printed
-    assert (
-        f"system: in the file of site {site} has no host_storage_type, cooling" in printed
-    )
+    assert f"system: in the file of site {site} has no host_storage_type, cooling" in printed
     assert "system.host_memory_capacity is '1 GB', but '251 GiB' was measured" in printed
 
 

@@ -68,9 +68,8 @@ def test_cpu_nodes_run_an_engine_each() -> None:
     assert [replica.parts[0].cpus for replica in both.replicas] == [(0,), (1,)]
     spread = placed(site, "all", tp=2)
     assert [part.cpus for part in spread.replicas[0].parts] == [(0,), (1,)]
-    assert [node.name for node in placed(site).nodes] == [
-        "a"
-    ]  # a and b differ, so Slurm has no choice
+    # a and b differ, so Slurm has no choice.
+    assert [node.name for node in placed(site).nodes] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +79,7 @@ def test_cpu_nodes_run_an_engine_each() -> None:
         (cluster(2, 1), "3", 1, "has 2 nodes"),
         (cluster(2, 1), "n0,n0", 1, "duplicate node"),
         (cluster(2, 1), "1", 2, "use more nodes: --nodes 2"),
+        (cluster(2, 1), "2", 3, "use at most the 2 GPUs of site"),
         (cluster(2, 3), "2", 4, "does not divide evenly over nodes of 3 GPUs"),
         (cluster(1, 3), "1", 2, "leave 1 of 3 GPUs idle"),
         (cluster(3, 1), "3", 2, "leave 1 of 3 GPUs idle"),

@@ -60,8 +60,9 @@ def work(phases: Sequence[PhaseRecord]) -> Section | None:
         return None
     rows = [work_cells(node, phase.telemetry) for node in phase.nodes]
     text = (
-        f"Figures of the {phase.name} phase. tokens/s is the node's output tokens divided by the time "
-        "from the phase's first issued to its last completed sample, the same time for all nodes. "
+        f"Figures of the {phase.name} phase. tokens/s is the node's output tokens divided by the "
+        "time from the phase's first issued to its last completed sample; this time is the same "
+        "for all nodes. "
         f"{BY_THE_DISPATCHER}"
     )
     return Section(title="Nodes", text=f"{table(WORK_COLUMNS, rows)}\n\n{text}")

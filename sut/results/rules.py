@@ -112,7 +112,8 @@ def _min_duration(log: DetailLog) -> Check:
     limit = log.count("effective_min_duration_ms") / 1e3
     met = log.flag("result_min_duration_met")
     ran = "for an unknown time" if measured is None else against(measured, limit, "s")
-    text = f"The test ran {ran}; at least {quantity(limit, 's')} needed{_short(measured, limit, 's')}."
+    short = _short(measured, limit, "s")
+    text = f"The test ran {ran}; at least {quantity(limit, 's')} needed{short}."
     return Check("min_duration", met, text, measured, limit, "s")
 
 

@@ -33,7 +33,7 @@ from sut.serving.messages import (
     State,
 )
 
-# A live head can be silent for some seconds: importing torch holds the GIL. The connection to a
+# A live head can be silent for some seconds: importing torch keeps the GIL. The connection to a
 # dead or unreachable head ends long before.
 HEAD_SILENCE_S = 30.0
 SIGNALLED_S = 10.0  # from a signal until the head must have ended the run
