@@ -86,14 +86,14 @@ def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str
         yield from _less_load(plan, samples, phase.verdict.reasons)
     if not tpot.met:
         yield (
-            "TPOT is over its limit: a lower `engine.max_num_seqs` (now "
+            "TPOT exceeds its limit: a lower `engine.max_num_seqs` (now "
             f"{plan.engine.max_num_seqs}) shortens each step, a lower "
             f"`engine.max_num_batched_tokens` (now {plan.engine.max_num_batched_tokens}) prevents "
             "long prompts from delaying decoding."
         )
     elif not ttft.met and not overloaded and tpot_has_room:
         yield (
-            f"TTFT is over its limit, while TPOT has room ({load.share_of_limit(tpot):.0%} of its "
+            f"TTFT exceeds its limit, while TPOT has room ({load.share_of_limit(tpot):.0%} of its "
             "limit): a higher `engine.max_num_batched_tokens` (now "
             f"{plan.engine.max_num_batched_tokens}) processes prompts sooner."
         )

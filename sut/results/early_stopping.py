@@ -1,7 +1,7 @@
 """LoadGen's early stopping: how many queries show, with 99% confidence, that a
 percentile meets its limit when some of them were over the limit.
 
-If a query is over the limit with probability ``1 - percentile``, a run of ``n``
+If a query exceeds the limit with probability ``1 - percentile``, a run of ``n``
 queries with at most ``t`` over it is luck with probability ``P(X <= t)``, X binomial.
 A run passes when that is below ``1 - CONFIDENCE``. LoadGen computes the same sum
 through a hypergeometric series (early_stopping.cc); a test compares the two.

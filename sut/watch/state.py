@@ -77,7 +77,7 @@ class RunState(Struct, frozen=True, kw_only=True):
 def measured(
     phase: PhaseState, lines: tuple[Line, ...], goal: Goal | None, plan: Plan
 ) -> PhaseState:
-    # Rates are over the window of lines, or with only one line since the start.
+    # Rates cover the window of lines; with only one line, the time since the start.
     last, before = lines[-1], lines[0] if len(lines) > 1 else Line(t_s=0.0, step="")
     return msgspec.structs.replace(
         phase,
