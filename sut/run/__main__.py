@@ -30,7 +30,7 @@ from sut.results.record import Hashes
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
 from sut.run.replicas import Serving
-from sut.run.signals import Signals
+from sut.run.signals import Signals, keep_code_in_memory
 from sut.rundir import RunDir
 from sut.serving import follower, preflight
 from sut.serving.nodes import Nodes
@@ -39,6 +39,7 @@ from sut.serving.nodes import Nodes
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     run_dir = run_dir_of(argv, "sut.run", "Run a plan on this node of its job.")
     signals = Signals()
+    keep_code_in_memory()
     allocation = of_process()
     try:
         plan = load_plan(run_dir.plan)
