@@ -37,7 +37,7 @@ class Serving:
         nodes: Nodes,
         prompts: Sequence[Sequence[int]],
         model_path: Path | None,
-        answers: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]] = (),
     ) -> None:
         """``answers`` are those of replay engines; see :func:`sut.serving.wire.encode`."""
         self.plan = plan
