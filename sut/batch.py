@@ -88,6 +88,7 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
         "--again": options.again,
         "--dry-run": options.dry_run,
         "--wait": options.wait is not None,
+        "--json": options.json,
     }
     if given := [name for name, value in unusable.items() if value]:
         raise InputError(
@@ -139,10 +140,16 @@ def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
         same = load_plan(earlier.plan).digest() == plan.digest()
         if same and attempts.was_interrupted(earlier):
             return earlier
-    run_dir = newrun.create(plan, run_root)
+    run_dir = newrun.create(plan, run_root, _command(job))
     link.unlink(missing_ok=True)
     link.symlink_to(run_dir.root.name)
     return run_dir
+
+
+def _command(job: Allocation) -> str:
+    """The job as it can be submitted again; empty if Slurm does not know its script."""
+    script = slurm.command_of(job.job_id)
+    return f"sbatch --nodes={len(job.nodes)} {script}" if script else ""
 
 
 if __name__ == "__main__":

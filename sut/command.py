@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -59,6 +60,15 @@ def command(main: Callable[_P, int]) -> Callable[_P, int]:
         return code
 
     return run
+
+
+def as_typed() -> str:
+    """The command line of this process, quoted for a shell: ``python -m sut.submit --set 'a=[]'``,
+    or ``sut submit ...``."""
+    words = list(sys.orig_argv)
+    if len(words) > 1 and os.path.basename(words[1]) == "sut":
+        words = ["sut", *words[2:]]  # the console script; the interpreter is in its first line
+    return shlex.join(words)
 
 
 def run_dir_of(argv: Sequence[str] | None, module: str, description: str) -> RunDir:

@@ -20,6 +20,11 @@ class RunDir:
         return self.root / "plan.json"
 
     @property
+    def command(self) -> Path:
+        """The command that created the run; see :class:`sut.results.record.Command`."""
+        return self.root / "command.json"
+
+    @property
     def user_conf(self) -> Path:
         return self.root / "user.conf"
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import msgspec
+from rich.console import Console
 
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
@@ -22,7 +23,9 @@ from sut.plan.config import Campaign
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
 from sut.units import quantity
-from sut.watch.follow import EXIT_DETACHED, follow
+from sut.watch import outcome
+from sut.watch.follow import EXIT_DETACHED, follow, show_no_record, until_ended
+from sut.watch.outcome import Outcome
 
 
 @command
@@ -33,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         return _print(planned)
     submission = _check(arguments, planned)
+    waits = _waits(arguments, planned)
     if campaign is None:
-        return _run(planned[0], submission, _waits(arguments, planned))
-    return _run_campaign(campaign, planned, submission, _waits(arguments, planned))
+        run = _run_for_programs if arguments.json else _run
+        return run(planned[0], submission, waits)
+    run_all = _run_campaign_for_programs if arguments.json else _run_campaign
+    return run_all(campaign, planned, submission, waits)
 
 
 def _plan(arguments: argparse.Namespace, campaign: Campaign | None) -> list[Planned]:
@@ -52,9 +58,10 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     _refuse(arguments, ("scenario", "mode", "preset", "config", "site", "nodes", "set"), "--again")
     run_dir = RunDir(arguments.again)
     plan, changed = again.plan_of(run_dir)
-    print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}")
+    out = sys.stderr if arguments.json else sys.stdout
+    print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}", file=out)
     for line in changed:
-        print(f"  differs: {line}")
+        print(f"  differs: {line}", file=out)
     return Planned("", plan, run_dir.root.parent)
 
 
@@ -119,6 +126,41 @@ def _run_campaign(
         if follow(*job) == EXIT_DETACHED:
             return EXIT_DETACHED
     return compare([str(folder)])
+
+
+def _run_for_programs(planned: Planned, submission: Submission, waits: bool) -> int:
+    job = members.submit(planned, submission)
+    code = _wait_quietly(job) if waits else EXIT_VALID
+    _print_json(_outcome(job, planned.name))
+    return code
+
+
+def _run_campaign_for_programs(
+    campaign: Campaign, planned: Sequence[Planned], submission: Submission, waits: bool
+) -> int:
+    """The exit code is the worst of the runs'."""
+    folder = members.new_folder(campaign, planned[0].run_root)
+    jobs = list(members.submit_all(campaign, folder, planned, submission))
+    codes = [_wait_quietly(job) for job in jobs] if waits else []
+    runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=True)]
+    _print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
+    return max(codes, default=EXIT_VALID)
+
+
+def _wait_quietly(job: Job) -> int:
+    """Wait with progress on standard error. Returns the run's exit code."""
+    if not until_ended(*job, Console(stderr=True)):
+        return EXIT_DETACHED
+    found = _outcome(job, "").result
+    return show_no_record(job.submitted, job.run_dir) if found is None else found.exit_code
+
+
+def _outcome(job: Job, name: str) -> Outcome:
+    return outcome.of(job.run_dir, job.submitted.job_id, job.plan, name)
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
 
 
 def _submitted(job: Job) -> str:

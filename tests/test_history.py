@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import html.parser
+import io
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,10 +29,15 @@ from records import PLAN, completed, failed, performance
 from sut.errors import InputError
 from sut.history import __main__ as history
 from sut.history import index
+from sut.history import page as page_module
 from sut.history.index import FILE_NAME, Index
+from sut.history.listing import to_table
+from sut.history.row import Row
+from sut.history.sorting import ordered
 from sut.results import record
 from sut.rundir import RunDir
 
+TOKENS_KEY = "result_completed_tokens_per_second"
 VALID = completed(performance(smallest_valid()))
 INVALID = completed(performance(ten_queries()))
 FAILED = failed(record.Failure(code="engine_died", message="exit 1", replica=1))
@@ -104,6 +113,80 @@ def test_lists_runs_newest_first(root: Path) -> None:
 )
 def test_filters_runs(root: Path, arguments: list[str], expected: list[str]) -> None:
     assert listed(root, *arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sort", "created"], ["nightly/third", "second", "first"]),
+        (["--sort", "created", "--reverse"], ["first", "second", "nightly/third"]),
+        (["--sort", "benchmark"], ["second", "nightly/third", "first"]),
+        (["--sort", "target_qps"], ["first", "second", "nightly/third"]),
+        (["--sort", "target_qps", "--reverse"], ["second", "first", "nightly/third"]),
+        (["--sort", "target_qps", "--limit", "1"], ["first"]),
+    ],
+)
+def test_sorts_runs(root: Path, arguments: list[str], expected: list[str]) -> None:
+    assert listed(root, *arguments) == expected
+
+
+def test_sorts_latencies_from_the_lowest() -> None:
+    def row(path: str, ttft: float | None) -> Row:
+        return Row(path=path, mtime_ns=0, size=0, ttft_p99_ms=ttft)
+
+    rows = [row("a", 30.0), row("b", None), row("c", 20.0)]
+    assert [each.path for each in ordered(rows, "ttft_p99_ms")] == ["c", "a", "b"]
+
+
+def test_refuses_an_unknown_order_with_the_choices(root: Path) -> None:
+    shown = run(root, "--sort", "tokens")
+    assert shown.returncode == 2 and "tokens_per_s" in shown.stderr
+
+
+def test_csv_has_every_column_unrounded(root: Path) -> None:
+    shown = run(root, "--csv", "--limit", "0")
+    assert shown.returncode == 0, shown.stderr
+    third, second, first = csv.DictReader(io.StringIO(shown.stdout))
+    assert first["path"] == "first" and float(first["target_qps"]) == 1000
+    assert float(first["tokens_per_s"]) == VALID.phases[0].loadgen[TOKENS_KEY]
+    assert "early_stopping" in second["why"] and second["benchmark"] == "llama3.1-8b"
+    assert third["tokens_per_s"] == "" and third["verdict"] == "FAILED"
+
+
+def test_names_the_load_of_each_run(root: Path) -> None:
+    (row,) = json.loads(run(root, "--json", "--verdict", "valid").stdout)
+    assert row["target_qps"] == 1000
+    head, line, *_ = run(root, "--verdict", "valid").stdout.splitlines()
+    assert "target_qps" in head and " 1,000 " in line
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_list_breaks_no_name(root: Path, width: int) -> None:
+    with Index(root) as opened:
+        rows = opened.rows()
+    text = to_table(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    words = text.replace(",", " ").split()
+    for row in rows:
+        assert row.path in words
+        assert row.verdict == "VALID" or set(row.why.replace(",", " ").split()) <= set(words)
+
+
+def test_a_wide_list_has_a_line_for_each_run(root: Path) -> None:
+    with Index(root) as opened:
+        rows = opened.rows()
+    for width in (None, 400):
+        assert len(to_table(rows, width).splitlines()) == 1 + len(rows)
+
+
+def test_filters_without_a_match_are_named(root: Path) -> None:
+    shown = run(root, "--benchmark", "gpt", "--since", "2026-11-02")
+    assert shown.returncode == 0
+    assert "no run matches --benchmark gpt --since 2026-11-02" in shown.stderr
+    assert "benchmark of the runs here: llama3.1-8b, smollm2-135m-news" in shown.stderr
+    as_json = run(root, "--json", "--benchmark", "gpt")
+    assert json.loads(as_json.stdout) == [] and "no run matches" in as_json.stderr
+    assert run(root, "--benchmark", "llama3.1-8b").stderr == ""
 
 
 def test_the_list_counts_what_it_leaves_out(root: Path) -> None:
@@ -276,6 +359,69 @@ def test_the_page_links_every_report(root: Path) -> None:
     ]
     assert "<b>" not in page.replace('<b class="', "") and "not verified by MLCommons" in page
     assert "http" not in page and page.count("<tr>") == 5
+
+
+def test_the_page_sorts_by_its_headings(root: Path) -> None:
+    assert run(root, "--html").returncode == 0
+    page = (root / "index.html").read_text()
+    headings = re.findall(r'<th ([^>]*)><button type="button">([^<]*)</button></th>', page)
+    names = [name for _, name in headings]
+    assert names == list(page_module.HEAD) and "target_qps" in names
+    orders = {name: attributes for attributes, name in headings}
+    assert 'aria-sort="descending"' in orders.pop("created (UTC)")  # as the rows are
+    assert all('aria-sort="none"' in attributes for attributes in orders.values())
+    assert 'data-first="descending"' in orders["tokens/s"]
+    assert 'data-first="ascending"' in orders["TTFT p99, ms"]
+    rows = re.findall(r"<tr>(<td.*)</tr>", page)
+    exact = re.findall(r'<td class="n"(?: data-value="([^"]*)")?>', rows[2])
+    assert float(exact[0]) == 1000 and all(exact)  # the first run
+    assert not any(re.findall(r'<td class="n"(?: data-value="([^"]*)")?>', rows[0]))  # FAILED
+    assert '<td class="text">engine_died</td>' in rows[0]
+
+
+# What a browser gives the page's script: a table of two columns, the second one of numbers.
+BROWSER = """
+const cell = text => ({textContent: text, dataset: {value: text === "-" ? undefined : text}});
+const made = [["b", "9"], ["a", "-"], ["c", "10"]].map(
+  texts => ({cells: texts.map(cell), textContent: texts.join(" "), hidden: false}));
+const clicks = [];
+const th = ["ascending", "descending"].map((first, cellIndex) => ({
+  ariaSort: "none", cellIndex, dataset: {first},
+  classList: {contains: name => name === "n" && cellIndex === 1},
+  firstChild: {addEventListener: (_, listener) => clicks.push(listener)},
+}));
+let order = made, search;
+const found = {
+  tbody: {rows: made, append: (...rows) => { order = rows; }},
+  input: {addEventListener: (_, listener) => { search = listener; }},
+  "[role=status]": {textContent: ""},
+};
+const document = {querySelector: name => found[name], querySelectorAll: () => th};
+const shown = () => order.filter(row => !row.hidden).map(row => row.cells[0].textContent).join("");
+"""
+CLICKS = """
+const seen = [];
+for (const column of [1, 1, 0, 0]) { clicks[column](); seen.push([shown(), th[column].ariaSort]); }
+seen.push([th[1].ariaSort]);
+search({target: {value: "C 1"}});
+seen.push([shown(), found["[role=status]"].textContent]);
+console.log(JSON.stringify(seen));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's script in node")
+def test_a_click_on_a_heading_sorts_the_page() -> None:
+    script = BROWSER + page_module._SCRIPT + CLICKS
+    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        ["cba", "descending"],  # 10, 9, unknown
+        ["bca", "ascending"],
+        ["abc", "ascending"],
+        ["cba", "descending"],
+        ["none"],
+        ["c", "1 of 3 runs"],
+    ]
 
 
 @pytest.mark.parametrize(

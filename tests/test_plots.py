@@ -74,8 +74,22 @@ def test_counts_samples_over_the_limit() -> None:
 def test_draws_a_near_limit_inside_the_plot(title: str) -> None:
     svg_text = draw(steady(100), TTFT=50.0)[title].svg  # every sample took 20 ms
     (at,) = re.findall(r'd="M [\d.]+ ([\d.]+)[^"]*"[^>]*var\(--limit\)', svg_text)
-    top, bottom = 0.08 * 201.6, 0.83 * 201.6
+    grid = re.findall(r'd="M [\d.]+ ([\d.]+)[^"]*"[^>]*var\(--grid\)', svg_text)
+    top, bottom = min(map(float, grid)), max(map(float, grid))
     assert top <= float(at) < (top + bottom) / 2
+
+
+@pytest.mark.parametrize("largest", [0.0012, 9.0, 1_234_567.0])
+def test_clips_no_label(largest: float) -> None:
+    """Ticks as wide as they get, on both axes."""
+    plot = svg.axes("s from the start, when issued", "samples that took longer, %")
+    svg.line(plot, [(0.0, 0.0), (largest, largest)], svg.SERIES[0], "a")
+    canvas = plot.get_figure(root=True)
+    assert canvas is not None
+    canvas.draw_without_rendering()  # lays it out
+    box = canvas.get_tightbbox()
+    assert box.x0 >= 0 and box.x1 <= svg.WIDTH_IN
+    assert box.y0 >= 0 and box.y1 <= svg.HEIGHT_IN
 
 
 def test_draws_no_line_without_a_limit() -> None:

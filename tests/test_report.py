@@ -13,7 +13,7 @@ from records import METERS, PLAN, accuracy, completed, failed, performance
 from sut.report.render import render
 from sut.report.summary import summary
 from sut.results.messaging import UNVERIFIED
-from sut.results.record import Failure, Record
+from sut.results.record import Command, Failure, Record, Step
 from sut.rundir import RunDir
 from sut.units import against, number, quantity
 
@@ -62,7 +62,7 @@ def test_names_benchmark_scenario_and_round_beside_unverified() -> None:
 
 def test_summary_is_short_and_has_the_key_figures() -> None:
     text = summary(completed(performance(ten_queries())), RUN_DIR)
-    assert len(text.splitlines()) <= 12
+    assert len(text.splitlines()) <= 13
     assert re.search(r"TTFT +p50 [\d.]+ ms +p99 [\d.]+ ms +limit 2,000 ms", text)
     assert re.search(r"TPOT +p50 3[\d.]+ ms +p99 [\d.]+ ms +limit 100 ms", text)
     assert re.search(r"[\d.]+ tokens/s, [\d.]+ samples/s", text)
@@ -76,6 +76,43 @@ def test_shows_the_work_and_node_of_each_replica() -> None:
     assert "| jw3 | 1 | 4 | 64 | 48.1 | 50.3 | 48.1 | 50.3 | 12.0% | - |" in text
     assert record.plan_digest in text and "a" * 64 in text and "b" * 64 in text
     assert record.environment.kernel in text
+
+
+def test_names_load_engine_limits_and_command() -> None:
+    command = Command(text="python -m sut.submit --set 'a=[1]' --mode all", folder="/home/you/x")
+    record = completed(performance(smallest_valid()), command=command)
+    text = render(record).split("## Settings")[1].split("\n## ")[0]
+    assert "| `target_qps` | 1,000 |" in text  # LoadGen's; the plan's is 50
+    for name, value in (
+        ("max_num_seqs", "16"),
+        ("max_num_batched_tokens", "4,096"),
+        ("max_model_len", "2,668"),
+        ("dtype", "bfloat16"),
+        ("tensor_parallel_size", "1"),
+        ("pipeline_parallel_size", "1"),
+    ):
+        assert f"| `{name}` | {value} |" in text
+    assert text.rstrip().endswith(f"in `/home/you/x`:\n\n```\n{command.text}\n```")
+    assert "at target_qps 1,000 (unverified)" in summary(record, RUN_DIR)
+    without = render(failed(DEATH)).split("## Settings")[1].split("\n## ")[0]
+    assert "| `target_qps` | 50 |" in without and "```" not in without
+
+
+def test_shows_where_the_time_went() -> None:
+    steps = (
+        Step(name="start", start_s=0.0, duration_s=2.0),
+        Step(name="load", start_s=2.0, duration_s=12.0),
+        Step(name="performance", start_s=14.0, duration_s=5.0),
+        Step(name="shutdown", start_s=19.0, duration_s=1.0),
+        Step(name="report", start_s=20.0, duration_s=3.0),
+    )
+    record = completed(performance(smallest_valid()), timings=steps)
+    text = render(record).split("## Timings")[1].split("\n## ")[0]
+    assert "| load | 2 s | 12 s | 60.0% |" in text and "| total |  | 20 s |  |" in text
+    assert "| report |" not in text  # a report drawn again is the same
+    assert "took      23 s, mostly load 12 s, performance 5 s, report 3 s" in summary(
+        record, RUN_DIR
+    )
 
 
 def test_shows_key_figures_beside_their_limits() -> None:

@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from cli import environment, fast, latest, set_arguments, submit
 
+from sut.report import page as page_module
 from sut.report import publish
 from sut.results import record
 from sut.rundir import RunDir, write_atomic
@@ -76,6 +78,7 @@ def test_page_contains_the_report_and_every_plot(run_dir: RunDir) -> None:
         "Prompt length and TTFT",
         "Queues",
         "KV cache",
+        "Time by step",
     ]
     assert page.tags.count("svg") == page.tags.count("figcaption") == len(titles)
     headings = [line[3:] for line in run_dir.report.read_text().splitlines() if line[:3] == "## "]
@@ -108,6 +111,55 @@ def test_page_has_colours_for_light_dark_and_print(run_dir: RunDir) -> None:
     assert len(of_sections) == len(set(of_sections)) > 5
 
 
+def test_key_figures_are_cards(run_dir: RunDir) -> None:
+    text, _ = page_of(run_dir)
+    cards = re.findall(r'<li class="card ([a-z]*)">(.*?)</li>', text)
+    assert len(cards) >= 8 and "<table" not in text.split("<h2>In short")[1].split("<h2>")[0]
+    words = {"good": "✓ met", "bad": "✗ not met", "": "</strong>"}
+    assert all(words[tone] in card for tone, card in cards)  # more than a colour
+    assert {tone for tone, _ in cards} == {"good", ""}
+    (ttft,) = (card for _, card in cards if "TTFT, p99" in card)
+    assert re.search(r"<strong>[\d.]+ <small>ms</small></strong>.*limit 500 ms", ttft)
+
+
+def test_headings_form_an_outline_and_every_plot_has_a_text(run_dir: RunDir) -> None:
+    text, page = page_of(run_dir)
+    levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', text)
+    assert len(labels) == page.tags.count("svg") and all(len(label) > 20 for label in labels)
+    assert "<th></th>" not in text.split("<h2>Environment")[1]  # a head without names
+
+
+THEMES = {"light": r":root \{(.*?)\}", "dark": r"prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}"}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_colours_have_contrast(theme: str) -> None:
+    """WCAG 2.2, AA: 4.5 for text, 3 for the marks of a plot."""
+    css = page_module._STYLE
+    found = re.search(THEMES[theme], css, re.DOTALL)
+    assert found is not None
+    colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", found[1]))
+    for name in ("text", "quiet", "link", "good", "bad", "neutral", "limit"):
+        for ground in ("page", "band"):
+            assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
+    for name in (name for name in colors if name.startswith("series-")):
+        assert contrast(colors[name], colors["page"]) >= 3, name
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
 def test_failed_run_has_a_page_of_its_samples(tmp_path: Path) -> None:
     faults = set_arguments(['engine.replay.faults=["error@150"]'])
     assert submit(tmp_path, *fast(), *faults).returncode == 3
@@ -121,7 +173,18 @@ def test_failed_run_has_a_page_of_its_samples(tmp_path: Path) -> None:
 def test_run_that_never_served_has_a_page(tmp_path: Path) -> None:
     submit(tmp_path, *fast(), *set_arguments(['engine.replay.faults=["die-loading"]']))
     _, page = page_of(RunDir(tmp_path / "runs/latest"))
-    assert "engine_died" in page.text and "svg" not in page.tags
+    assert "engine_died" in page.text and page.tags.count("svg") == 1  # the time by step
+
+
+def test_run_killed_while_its_report_is_drawn_has_its_record(tmp_path: Path) -> None:
+    package = tmp_path / "broken" / "matplotlib"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import os\nos.kill(os.getppid(), 9)")
+    env = environment()
+    env["PYTHONPATH"] = f"{package.parent}:{env['PYTHONPATH']}"
+    assert "\nVALID" in submit(tmp_path, *fast(), env=env).stdout
+    steps = [step.name for step in latest(tmp_path).timings]
+    assert steps[0] == "start" and steps[-1] == "shutdown"  # all that had ended
 
 
 @pytest.mark.parametrize(
@@ -195,7 +258,7 @@ def test_damaged_file_is_named_and_costs_only_plots(run_dir: RunDir) -> None:
         assert write_again(run_dir.root).returncode == 0
         text, page = page_of(run_dir)
         assert "samples.csv" in page.text and "damaged" in page.text
-        assert re.findall(r"<h3>(.*?)</h3>", text) == ["Queues", "KV cache"]
+        assert re.findall(r"<h3>(.*?)</h3>", text) == ["Queues", "KV cache", "Time by step"]
     finally:
         path.write_text(whole)
 

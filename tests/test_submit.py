@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -20,6 +22,7 @@ from cli import ROOT, environment, fast, latest, processes_of, set_arguments, su
 
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Plan
+from sut.rundir import RunDir
 from tools import schema
 
 
@@ -61,6 +64,56 @@ def test_ten_queries_are_invalid_for_their_number(tmp_path: Path) -> None:
     text = " ".join(f"{reason.text} {reason.remedy}" for reason in phase.verdict.reasons)
     assert "449 more queries" in text and "TTFT" not in text and "TPOT" not in text
     assert "INVALID" in run.stdout and "not official" in run.stdout
+
+
+def test_records_every_step_and_the_command(tmp_path: Path) -> None:
+    arguments = [*fast(), "--set", "engine.replay.faults=[]"]
+    assert submit(tmp_path, *arguments).returncode == 0
+    record = latest(tmp_path)
+    assert [step.name for step in record.timings] == [
+        *("start", "join", "preflight", "prepare", "load", "warm-up"),
+        *("performance", "judge performance", "shutdown", "report"),
+    ]
+    for before, after in pairwise(record.timings):
+        assert before.start_s + before.duration_s <= after.start_s + 0.002
+    drawing = record.timings[-1]
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    lines = [msgspec.json.decode(line) for line in run_dir.progress.read_bytes().splitlines()]
+    assert [each["step"] for each in lines][-2:] == ["stopping the engines", "writing the report"]
+    assert drawing.duration_s > 0  # matplotlib's import alone takes longer
+    assert record.command is not None and record.command.folder == str(tmp_path)
+    words = shlex.split(record.command.text)
+    assert words[-len(arguments) :] == arguments and words[1:3] == ["-m", "sut.submit"]
+    assert record.command.text in run_dir.report.read_text()
+
+
+def test_json_is_one_object_with_the_result(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--config", "replay", "--preset", "quick", "--json")
+    assert run.returncode == 1, run.stderr
+    printed = json.loads(run.stdout)
+    record, run_dir = latest(tmp_path), (tmp_path / "runs" / "latest").resolve()
+    assert printed["run_dir"] == str(run_dir) and printed["job_id"]
+    assert printed["plan_digest"] == record.plan_digest and printed["site"] == "local"
+    result = printed["result"]
+    assert (result["verdict"], result["status"], result["exit_code"]) == ("INVALID", "completed", 1)
+    assert "early_stopping" in result["why"] and result["failure"] is None
+    assert Path(result["record"]).is_file() and result["target_qps"] > 0
+    assert "writing the report" in run.stderr or "performance" in run.stderr
+
+
+def test_json_of_a_run_that_goes_on_has_no_result(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--json", "--no-wait")
+    printed = json.loads(run.stdout)
+    assert run.returncode == 0 and printed["result"] is None
+    until(lambda: (Path(printed["run_dir"]) / "report.md").is_file())
+
+
+def test_json_of_a_failed_run_has_its_failure(tmp_path: Path) -> None:
+    faults = set_arguments(['engine.replay.faults=["die@50"]'])
+    run = submit(tmp_path, *fast(), *faults, "--json")
+    result = json.loads(run.stdout)["result"]
+    assert run.returncode == result["exit_code"] == 3 and result["verdict"] is None
+    assert result["failure"]["code"] == "engine_died"
 
 
 def test_marks_unofficial_results_everywhere(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -19,13 +21,22 @@ import msgspec
 import pytest
 from cli import environment, fast, latest, submit
 from plans import plan_of
+from records import completed, failed
+from rich.console import Console
+from rich.spinner import Spinner
 
 from sut.cluster import runs
 from sut.errors import InputError
 from sut.launch import newrun
 from sut.plan.plan import load_plan
+from sut.results import record
 from sut.results.progress import Line
+from sut.results.record import Step
 from sut.rundir import RunDir, write_atomic
+from sut.watch import usual
+from sut.watch.projection import Projection
+from sut.watch.screen import Screen, frame, is_waiting
+from sut.watch.state import PhaseState, RunState
 
 TWENTY_SECONDS = ("--set", "scenarios.server.min_duration_ms=20000")
 
@@ -101,6 +112,130 @@ def test_one_frame_fits_80_columns(running: Path) -> None:
     assert "left, ends about" in shown.stdout and "accuracy" in shown.stdout
     rows = [line for line in shown.stdout.splitlines() if "localhost" in line]
     assert len(rows) == 2 and max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_shows_how_long_a_step_takes_and_usually_takes(queued: RunDir, tmp_path: Path) -> None:
+    alike = completed(plan=load_plan(queued.plan), timings=(step("load", 95.0),))
+    record.write(alike, RunDir(queued.root.parent / "20200101T000000Z-earlier"))
+    append(
+        queued,
+        Line(t_s=0.0, step="starting", pid=1, host="jw2"),
+        Line(t_s=3.0, step="starting the engines", stage="load"),
+        Line(t_s=15.0, step="loading: waiting for replica 0", stage="load"),
+    )
+    env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw2|{queued}")
+    state = look(tmp_path, "4711", **env)
+    assert state["stage"] == "load" and state["stage_s"] >= 12 and state["usual_s"] == 95
+    shown = watch(tmp_path, "4711", "--once", **env).stdout
+    assert re.search(r"replica 0 \(job 4711 on jw2\), [1-9]\d s, usually 1 min 35 s", shown)
+    append(queued, Line(t_s=20.0, step="performance", stage="performance", phase="performance"))
+    assert look(tmp_path, "4711", **env)["stage_s"] is None
+
+
+def step(name: str, duration_s: float) -> Step:
+    return Step(name=name, start_s=0.0, duration_s=duration_s)
+
+
+def test_usual_times_are_of_runs_that_were_alike(tmp_path: Path) -> None:
+    plan = plan_of("replay")
+    other = plan_of("replay", sets=["engine.max_num_seqs=7"])
+    for name, of, duration_s in (
+        ("20260101", plan, 10.0),
+        ("20260102", plan, 20.0),
+        ("20260103", plan, 90.0),
+        ("20260104", other, 500.0),
+    ):
+        earlier = completed(plan=of, timings=(step("load", duration_s),))
+        record.write(earlier, RunDir(tmp_path / f"{name}-x"))
+    (tmp_path / "latest").symlink_to("20260104-x")
+    write_atomic(RunDir(tmp_path / "20260105-x").record, "{")
+    broken = msgspec.structs.replace(failed(record.Failure(code="x", message="y")), plan=plan)
+    record.write(broken, RunDir(tmp_path / "20260106-x"))
+    ours = RunDir(tmp_path / "20260107-x")
+    assert usual.step_times(ours, plan) == {"load": 20.0}
+    assert usual.step_times(ours, other) == {"load": 500.0}
+    assert usual.step_times(ours, plan_of("replay", sets=["engine.max_num_seqs=9"])) == {}
+    assert usual.step_times(RunDir(tmp_path / "none" / "x"), plan) == {}
+
+
+def test_spins_while_it_loads_and_only_then() -> None:
+    loading = run_state(step="loading", stage="load", stage_s=7.0, usual_s=34.0)
+    running = run_state(step="performance", phases=(phase_state("running", "VALID"),))
+    spinner = Spinner("dots")
+    now = plain(drawn(frame(loading, spinner))).splitlines()[-1]
+    assert now[0] in spinner.frames and now[1:] == " loading, 7 s, usually 34 s"
+    assert is_waiting(loading) and not is_waiting(running)
+    assert not is_waiting(run_state(state="over"))
+    piped = io.StringIO()
+    with Screen(Console(file=piped)) as screen:
+        screen.show(loading)
+        screen.wait(0.0)
+    assert piped.getvalue() == "   7.0 s  loading, 7 s, usually 34 s\n"
+
+
+def run_state(**changes: Any) -> RunState:
+    values: dict[str, Any] = {
+        "run": "/runs/x",
+        "benchmark": "replay",
+        "scenario": "server",
+        "mode": "performance",
+        "preset": "smoke",
+        "site": "local",
+        "state": "running",
+        "job": None,
+        "t_s": 7.0,
+        "step": "",
+        "silent_s": 0.0,
+        "stage": "",
+        "stage_s": None,
+        "usual_s": None,
+        "left_s": None,
+        "phases": (),
+    }
+    return RunState(**{**values, **changes})
+
+
+def phase_state(state: Any, expected: Any, verdict: str | None = None) -> PhaseState:
+    projection = Projection(
+        verdict=expected, certain=expected == "INVALID", reasons=(), num_samples=10, left_s=1.0
+    )
+    return PhaseState(
+        name="performance",
+        state=state,
+        verdict=verdict,
+        elapsed_s=5.0,
+        completed=10,
+        projection=None if verdict else projection,
+    )
+
+
+def drawn(renderable: Any) -> str:
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, color_system="standard", width=100).print(renderable)
+    return out.getvalue()
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+@pytest.mark.parametrize(
+    ("phase", "color"),
+    [
+        (phase_state("running", "VALID"), "32"),
+        (phase_state("running", "INVALID"), "31"),
+        (phase_state("running", None), "34"),
+        (phase_state("done", None, "VALID"), "32"),
+        (phase_state("done", None, "INVALID"), "31"),
+    ],
+)
+def test_colours_follow_the_verdict(phase: PhaseState, color: str) -> None:
+    text = drawn(frame(run_state(phases=(phase,))))
+    (bar,) = re.findall(r"\x1b\[(\d+)m━+", text)
+    assert bar == color
+    word = re.search(r"\x1b\[(\d+)m(?:VALID|INVALID|will be INVALID)", text)
+    assert (word is not None) == (color != "34") and (word is None or word[1] == color)
+    assert ("\x1b[32m" in text) == (color == "32")
 
 
 def test_watchers_do_not_affect_the_run(running: Path) -> None:

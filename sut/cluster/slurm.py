@@ -81,6 +81,11 @@ def job_state(job_id: str) -> JobState | None:
     return None
 
 
+def command_of(job_id: str) -> str:
+    """The batch script of a job in the queue and its arguments; empty if Slurm does not answer."""
+    return _output(["squeue", "--noheader", "--format=%o", f"--jobs={job_id}"]).strip()
+
+
 def forwarded_env(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that :mod:`sut.cluster.allocation` reads and Slurm does not set; empty outside
     of a job. Raises SutError if Slurm cannot expand its list of nodes."""

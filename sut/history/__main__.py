@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,19 +16,18 @@ import msgspec
 from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
 from sut.history.index import Index
+from sut.history.listing import to_csv, to_table
 from sut.history.row import Row
+from sut.history.sorting import KEYS, NEWEST, ordered
 from sut.launch.options import add, run_root, shared
-from sut.report.table import table, to_text
 from sut.results.messaging import UNVERIFIED
 from sut.rundir import write_atomic
 from sut.units import number
 
 LIMIT = 30
 PAGE = "index.html"
-HEAD = (
-    *("verdict", "benchmark", "scenario", "preset", "nodes"),
-    *("tokens/s", "TTFT p99", "TPOT p99", "run", ""),
-)
+IN_ALL_RUNS = ("benchmark", "scenario", "verdict", "preset")  # filters by one value
+FILTERS = (*IN_ALL_RUNS, "node", "plan", "since")
 _AGO = re.compile(r"(\d+)([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
@@ -36,13 +36,18 @@ _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     with Index(run_root(options)) as index:
-        rows = index.rows(*condition(options), limit=0 if options.html else options.limit)
+        limit = 0 if options.html else options.limit
+        rows = _rows(index, options, limit)
         if options.json:
             print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        elif options.csv:
+            print(to_csv(rows), end="")
         elif options.html:
             print(_write_page(index.root, rows))
         else:
             print(listing(rows, index.count(), index.without_record))
+        if not rows and (nothing := nothing_matches(index, options)):
+            print(nothing, file=sys.stderr)
     return EXIT_VALID
 
 
@@ -75,12 +80,30 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="at most N runs; 0 for all (default: %(default)s)",
     )
+    parser.add_argument(
+        "--sort",
+        choices=KEYS,
+        default=NEWEST,
+        metavar="KEY",
+        help="order: numbers best first, words from A to Z. KEY: %(choices)s (default: %(default)s,"
+        " newest first)",
+    )
+    parser.add_argument("--reverse", action="store_true", help="reverse the order")
     form = parser.add_mutually_exclusive_group()
     add(form, "json")
+    form.add_argument("--csv", action="store_true", help="print CSV with every column")
     form.add_argument(
         "--html", action="store_true", help=f"write {PAGE} with all matching runs into the run root"
     )
     return parser.parse(argv)
+
+
+def _rows(index: Index, options: argparse.Namespace, limit: int) -> Sequence[Row]:
+    if options.sort == NEWEST and not options.reverse:
+        return index.rows(*condition(options), limit=limit)
+    rows = index.rows(*condition(options))
+    rows = ordered(rows, options.sort, reverse=options.reverse)
+    return rows[:limit] if limit else rows
 
 
 def condition(options: argparse.Namespace) -> tuple[str, list[Any]]:
@@ -122,23 +145,21 @@ def listing(rows: Sequence[Row], num_indexed: int, without_record: Sequence[str]
         notes.append(
             f"{number(len(without_record))} without a record (pending, running or killed): {some}"
         )
-    shown = [to_text(table(HEAD, [_cells(row) for row in rows], right=range(5, 8)))]
-    return "\n".join([*(shown if rows else []), *notes])
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join([*([to_table(rows, width)] if rows else []), *notes])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        row.verdict,
-        row.benchmark,
-        row.scenario,
-        row.preset,
-        row.nodes,
-        number(row.tokens_per_s),
-        number(row.ttft_p99_ms),
-        number(row.tpot_p99_ms),
-        row.path,
-        row.why if row.verdict != "VALID" else "",
-    )
+def nothing_matches(index: Index, options: argparse.Namespace) -> str:
+    """Which filters left no run, and which values the runs have."""
+    filters = [f"--{name} {value}" for name in FILTERS if (value := getattr(options, name))]
+    if not filters:
+        return ""
+    lines = [f"no run matches {' '.join(filters)}"]
+    for name in IN_ALL_RUNS:
+        if getattr(options, name):
+            values = sorted({str(getattr(row, name)) for row in index.rows()} - {""})
+            lines.append(f"{name} of the runs here: {', '.join(values) or 'none'}")
+    return "\n".join(lines)
 
 
 def _write_page(root: Path, rows: Sequence[Row]) -> Path:

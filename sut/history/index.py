@@ -24,7 +24,7 @@ from sut.history.row import Row, read_row
 from sut.rundir import RunDir, write_atomic
 
 FILE_NAME = ".history.sqlite"
-VERSION = 1  # of the table; a file of another version is discarded
+VERSION = 2  # of the table; a file of another version is discarded
 MAX_DEPTH = 3  # levels of folders that are searched for runs
 STALE_S = 60.0  # a temporary file this old belongs to a dead reader
 

@@ -9,24 +9,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sut.history.row import Row
+from sut.report.markdown import SCROLLING
 from sut.report.page import frame
 from sut.results.messaging import UNVERIFIED
 from sut.units import number
 
 HEAD = (
-    "created (UTC)",
-    "verdict",
-    "benchmark",
-    "scenario",
-    "preset",
-    "nodes",
-    "tokens/s",
-    "TTFT p99, ms",
-    "TPOT p99, ms",
-    "why",
-    "run",
+    *("created (UTC)", "verdict", "benchmark", "scenario", "preset", "nodes"),
+    *("target_qps", "tokens/s", "TTFT p99, ms", "TPOT p99, ms", "why", "run"),
 )
-NUMBERS = ("tokens/s", "TTFT p99, ms", "TPOT p99, ms")
+MORE_IS_BETTER = ("target_qps", "tokens/s")
+NUMBERS = (*MORE_IS_BETTER, "TTFT p99, ms", "TPOT p99, ms")
+NEWEST_FIRST = "created (UTC)"  # how the page begins
 LINKED = ("report.html", "report.md")  # the first that exists, else the record
 RECORD = "record.json"
 
@@ -37,15 +31,16 @@ def render(root: Path, rows: Sequence[Row], now: datetime) -> str:
     foot = f"{number(len(rows))} runs, {now:%Y-%m-%d %H:%M} UTC. {UNVERIFIED}"
     body = f"""\
 <h1>{escape(title)}</h1>
-<input type="search" placeholder="show only rows with ..." aria-label="show only rows with">
-<div class="wide"><table>
-<thead><tr>{"".join(f"<th{_class(name)}>{escape(name)}</th>" for name in HEAD)}</tr></thead>
+<p class="filter"><label>Show only rows with <input type="search"></label>
+<span role="status"></span></p>
+{SCROLLING}<table>
+<thead><tr>{"".join(map(_heading, HEAD))}</tr></thead>
 <tbody>
 {chr(10).join(_line(root, row) for row in rows)}
 </tbody>
 </table></div>
 <p>{escape(foot)}</p>"""
-    return frame(title, body, style=_STYLE, script=_SEARCH)
+    return frame(title, body, style=_STYLE, script=_SCRIPT)
 
 
 def _line(root: Path, row: Row) -> str:
@@ -53,6 +48,7 @@ def _line(root: Path, row: Row) -> str:
     file = reports[0] if reports else RECORD
     created = row.created_utc.replace("T", " ").removesuffix("Z") or row.path
     report = f'<a href="{escape(quote(f"{row.path}/{file}"))}">{escape(created)}</a>'
+    numbers = (row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms)
     cells = (
         report,
         f'<b class="{escape(row.verdict.lower())}">{escape(row.verdict)}</b>',
@@ -60,36 +56,93 @@ def _line(root: Path, row: Row) -> str:
         escape(row.scenario),
         escape(row.preset),
         escape(row.nodes.replace(",", ", ")),
-        number(row.tokens_per_s),
-        number(row.ttft_p99_ms),
-        number(row.tpot_p99_ms),
+        *map(number, numbers),
         escape(row.why),
         escape(row.path),
     )
+    exact = dict(zip(NUMBERS, numbers, strict=True))
     columns = zip(HEAD, cells, strict=True)
-    return f"<tr>{''.join(f'<td{_class(name)}>{cell}</td>' for name, cell in columns)}</tr>"
+    return f"<tr>{''.join(_cell(name, text, exact.get(name)) for name, text in columns)}</tr>"
+
+
+def _heading(name: str) -> str:
+    """A button that sorts the rows by this column; the first click puts the best first."""
+    descending = name in (*MORE_IS_BETTER, NEWEST_FIRST)
+    now = "descending" if name == NEWEST_FIRST else "none"
+    return (
+        f'<th scope="col"{_class(name)} aria-sort="{now}"'
+        f' data-first="{"descending" if descending else "ascending"}">'
+        f'<button type="button">{escape(name)}</button></th>'
+    )
+
+
+def _cell(name: str, text: str, exact: float | None) -> str:
+    """``exact`` is the number that ``text`` rounds, by which rows are sorted."""
+    value = "" if exact is None else f' data-value="{exact!r}"'
+    return f"<td{_class(name)}{value}>{text}</td>"
 
 
 def _class(name: str) -> str:
-    return ' class="n"' if name in NUMBERS else ""
+    if name in NUMBERS:
+        return ' class="n"'
+    return ' class="text"' if name == "why" else ""
 
 
 _STYLE = """
 main { max-width: none; }
-input { font: inherit; width: min(100%, 24rem); margin-top: 1rem; }
+input { font: inherit; max-width: 100%; }
 .n { text-align: right; }
+th button {
+  font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
+  text-align: inherit;
+}
+th button:hover { text-decoration: underline; }
+th button::after { content: "\\a0\\2195"; }
+th[aria-sort="ascending"] button::after { content: "\\a0\\2191"; }
+th[aria-sort="descending"] button::after { content: "\\a0\\2193"; }
+th:is([aria-sort="ascending"], [aria-sort="descending"]) { color: var(--text); }
 .valid { color: var(--good); }
 .invalid, .failed, .truncated, .unreadable { color: var(--bad); }
-@media print { input { display: none; } }
+@media print { .filter, th button::after { display: none; } }
 """
 
-_SEARCH = """\
-const rows = [...document.querySelectorAll("tbody tr")];
+_SCRIPT = """\
+const body = document.querySelector("tbody");
+const rows = [...body.rows];
+const status = document.querySelector("[role=status]");
 document.querySelector("input").addEventListener("input", event => {
   const words = event.target.value.toLowerCase().split(/\\s+/);
   for (const row of rows) {
     const text = row.textContent.toLowerCase();
     row.hidden = !words.every(word => text.includes(word));
   }
+  const shown = rows.filter(row => !row.hidden).length;
+  status.textContent = shown === rows.length ? "" : `${shown} of ${rows.length} runs`;
 });
+
+const headings = [...document.querySelectorAll("th")];
+const opposite = {ascending: "descending", descending: "ascending"};
+for (const heading of headings) {
+  heading.firstChild.addEventListener("click", () => {
+    const order = opposite[heading.ariaSort] ?? heading.dataset.first;
+    for (const each of headings) each.ariaSort = "none";
+    heading.ariaSort = order;
+    sortBy(heading.cellIndex, heading.classList.contains("n"), order === "ascending" ? 1 : -1);
+  });
+}
+
+// Rows without a value are last in both orders.
+function sortBy(column, isNumber, sign) {
+  const value = row => {
+    const cell = row.cells[column];
+    return isNumber ? parseFloat(cell.dataset.value) : cell.textContent;
+  };
+  const unknown = each => each === "" || Number.isNaN(each);
+  rows.sort((one, other) => {
+    const [a, b] = [value(one), value(other)];
+    if (unknown(a) || unknown(b)) return unknown(a) - unknown(b);
+    return sign * (a < b ? -1 : a > b ? 1 : 0);
+  });
+  body.append(...rows);
+}
 """

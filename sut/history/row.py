@@ -39,6 +39,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     nodes: str = ""  # names with commas
     num_replicas: int = 0
     plan_digest: str = ""
+    target_qps: float | None = None
     tokens_per_s: float | None = None
     samples_per_s: float | None = None
     ttft_p99_ms: float | None = None
@@ -124,6 +125,7 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         nodes=",".join(sorted(nodes - {""})),
         num_replicas=len(plan.replicas),
         plan_digest=record.plan_digest,
+        target_qps=measures.target_qps,
         tokens_per_s=measures.tokens_per_s,
         samples_per_s=measures.samples_per_s,
         ttft_p99_ms=measures.ttft_ms.p99,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from sut.command import as_typed
 from sut.errors import InputError
 from sut.plan.plan import Mode, Plan
+from sut.results.record import Command
 from sut.rundir import RunDir, write_atomic
 
 
-def create(plan: Plan, run_root: Path) -> RunDir:
+def create(plan: Plan, run_root: Path, command: str = "") -> RunDir:
     """A new folder under ``run_root``; the link ``latest`` there points at it, unless the plan is
-    a preflight. Raises InputError if it cannot be written.
+    a preflight. ``command`` is what a user typed to make it; empty: this process's command line.
+    Raises InputError if it cannot be written.
     """
     with writing_to(run_root):
         preflight = plan.mode is Mode.PREFLIGHT
@@ -24,6 +28,8 @@ def create(plan: Plan, run_root: Path) -> RunDir:
         run_dir = RunDir(new_folder(run_root, what))
         run_dir.slurm.mkdir()
         run_dir.logs.mkdir()
+        made_by = Command(text=command or as_typed(), folder=os.getcwd())
+        write_atomic(run_dir.command, msgspec.json.encode(made_by) + b"\n")
         write_atomic(run_dir.user_conf, plan.user_conf())
         write_atomic(run_dir.plan, msgspec.json.format(msgspec.json.encode(plan), indent=2))
         if not preflight:

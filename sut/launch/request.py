@@ -11,7 +11,7 @@ import msgspec
 
 from sut.command import Parser
 from sut.launch import default_site
-from sut.launch.options import DEFAULT_BENCHMARK, shared
+from sut.launch.options import DEFAULT_BENCHMARK, add, shared
 from sut.plan import config, fit
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode, Plan
@@ -67,6 +67,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=None,
         help="follow the run to its end, or return at once (default: follow, but return on a "
         "Slurm cluster)",
+    )
+    add(
+        parser,
+        "json",
+        help="print one JSON object: what was submitted and, if the command follows it, the "
+        "result; progress goes to standard error",
     )
     parser.add_argument(
         "--begin", default="", metavar="TIME", help="earliest start, as in sbatch: 02:00"

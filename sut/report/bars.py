@@ -16,19 +16,20 @@ NUM_COLORS = 8
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
     label: str
+    begin: float = 0.0
     parts: tuple[tuple[str, float], ...]  # names and lengths
 
 
 def figure(title: str, caption: str, unit: str, rows: Sequence[Bar]) -> Figure | None:
     """One bar a row, all to one scale. Parts of one name have one colour. None without lengths."""
-    longest = max((_length(row) for row in rows), default=0.0)
+    longest = max((row.begin + _length(row) for row in rows), default=0.0)
     if longest <= 0:
         return None
     names = list(dict.fromkeys(name for row in rows for name, _ in row.parts))
     color = {name: f"var(--series-{n % NUM_COLORS})" for n, name in enumerate(names)}
     drawn = []
     for n, row in enumerate(rows):
-        top, x = n * ROW, 0.0
+        top, x = n * ROW, WIDTH * row.begin / longest
         label = html.escape(f"{row.label}: {quantity(_length(row), unit)}")
         drawn.append(f'<text x="0" y="{top + 13}" style="fill: var(--text)">{label}</text>')
         for name, length in row.parts:

@@ -36,12 +36,17 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
+# The keyboard can scroll what has the focus.
+SCROLLING = '<div class="wide" tabindex="0" role="region" aria-label="table">'
+
+
 def to_html(text: str) -> str:
-    """Convert Markdown. Tags in the text are escaped, a wide table scrolls in a box of its own, and
-    cells with long text have the class ``text``."""
+    """Convert Markdown. Tags in the text are escaped, a wide table scrolls in a box of its own,
+    cells with long text have the class ``text``, and a head without any name is left out."""
     html: str = _PARSER.render(text)
+    html = re.sub(r"<thead>\s*<tr>\s*(?:<th[^>]*></th>\s*)+</tr>\s*</thead>\s*", "", html)
     html = re.sub(r"<td>(?=[^\n]{40})", '<td class="text">', html)
-    html = html.replace("<table>", '<div class="wide"><table>')
+    html = html.replace("<table>", f"{SCROLLING}<table>")
     return html.replace("</table>", "</table></div>")
 
 

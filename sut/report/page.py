@@ -28,19 +28,34 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[Key, ...] = ()
 
 
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """A key figure: large on a page, a row of a table in Markdown. ``met`` is None without a
+    ``limit``."""
+
+    label: str
+    value: str
+    unit: str = ""
+    limit: str = ""
+    met: bool | None = None
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a report. The title of the first section is the title of the page."""
+    """A part of a report. The title of the first section is the title of the page. ``measured`` is
+    the heading of the cards' figures."""
 
     title: str
-    text: str  # Markdown
+    text: str = ""  # Markdown
     figures: tuple[Figure, ...] = ()
+    cards: tuple[Card, ...] = ()
+    measured: str = "measured"
 
 
 def to_markdown(sections: Sequence[Section]) -> str:
     """The sections without their figures."""
     parts = []
     for n, section in enumerate(sections):
-        parts += [f"{'##' if n else '#'} {markdown.inline(section.title)}", section.text]
+        heading = f"{'##' if n else '#'} {markdown.inline(section.title)}"
+        parts += [heading, _card_table(section), section.text]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -51,12 +66,13 @@ def to_html(sections: Sequence[Section], tone: str) -> str:
     body = [
         f'<header class="{tone}"><h1>{html.escape(first.title)}</h1></header>',
         markdown.to_html(first.text),
-        f"<nav>{links}</nav>",
+        f'<nav aria-label="sections">{links}</nav>',
         _figures(first.figures),
     ]
     for n, section in enumerate(others):
         body += [
             f'<section id="{n}"><h2>{html.escape(section.title)}</h2>',
+            _card_list(section),
             markdown.to_html(section.text),
             _figures(section.figures),
             "</section>",
@@ -71,6 +87,39 @@ def frame(title: str, body: str, *, style: str = "", script: str = "") -> str:
         style=_STYLE + style,
         body=body,
         script=f"<script>\n{script}</script>\n" if script else "",
+    )
+
+
+def _card_table(section: Section) -> str:
+    rows = [
+        (
+            card.label,
+            f"{card.value} {card.unit}".rstrip(),
+            card.limit,
+            "" if card.met is None else "yes" if card.met else "**no**",
+        )
+        for card in section.cards
+    ]
+    return markdown.table(("", section.measured, "limit", "met"), rows)
+
+
+def _card_list(section: Section) -> str:
+    if not section.cards:
+        return ""
+    cards = "\n".join(map(_card, section.cards))
+    measured = html.escape(section.measured.capitalize())
+    return f'<p class="measured">{measured}:</p>\n<ul class="cards">\n{cards}\n</ul>'
+
+
+def _card(card: Card) -> str:
+    """Whether the limit is met is a word, a sign and a colour."""
+    tone, sign = {True: ("good", "✓ met"), False: ("bad", "✗ not met"), None: ("", "")}[card.met]
+    unit = f" <small>{html.escape(card.unit)}</small>" if card.unit else ""
+    limit = f'<span class="limit">limit {html.escape(card.limit)}</span>' if card.limit else ""
+    met = f' <span class="met">{sign}</span>' if sign else ""
+    return (
+        f'<li class="card {tone}"><span class="label">{html.escape(card.label)}</span> '
+        f"<strong>{html.escape(card.value)}{unit}</strong> {limit}{met}</li>"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sut.machine.environment import Environment
+from sut.report import timings
 from sut.report.markdown import or_dash, table
 from sut.report.page import Section
 from sut.results.record import Attempt, Record
@@ -14,19 +15,11 @@ from sut.units import quantity
 def sections(record: Record) -> list[Section]:
     found = [
         _attempts(record.attempts),
-        _timings(record),
+        timings.section(record),
         _environment((record.environment, *record.nodes)),
         _provenance(record),
     ]
     return [section for section in found if section is not None]
-
-
-def _timings(record: Record) -> Section:
-    rows = [
-        (step.name, quantity(step.start_s, "s"), quantity(step.duration_s, "s"))
-        for step in record.timings
-    ]
-    return Section(title="Timings", text=table(("step", "start", "duration"), rows))
 
 
 def _attempts(attempts: Sequence[Attempt]) -> Section | None:

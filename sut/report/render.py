@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sut.plan.plan import Mode
-from sut.report import advice, nodes, page, phases, provenance
+from sut.report import advice, nodes, page, phases, provenance, settings
 from sut.report.evidence import Evidence
-from sut.report.markdown import bullets, inline, table
-from sut.report.page import Figure, Section
+from sut.report.markdown import bullets, inline
+from sut.report.page import Card, Figure, Section
 from sut.report.summary import Message, latencies, reasons, title
 from sut.results import messaging
 from sut.results.measures import measure
 from sut.results.record import PhaseRecord, Record
-from sut.units import quantity
+from sut.units import number, quantity
 
 Figures = Mapping[str, tuple[Figure, ...]]
+MEASURED = "measured (unverified)"
 
 
 def render(record: Record, evidence: Mapping[str, Evidence] | None = None, note: str = "") -> str:
@@ -41,6 +42,7 @@ def _sections(
         _heading(record, evidence, note),
         _in_short(record),
         _next(record, evidence),
+        settings.section(record),
         nodes.work(record.phases),
         *(phases.section(record.plan, p, figures.get(p.name, ())) for p in record.phases),
         phases.interrupted(record.interrupted, figures) if record.interrupted else None,
@@ -53,7 +55,7 @@ def _sections(
         nodes.preflight(record),
         *provenance.sections(record),
     ]
-    return [section for section in sections if section is not None and section.text]
+    return [section for section in sections if section and (section.text or section.cards)]
 
 
 def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Section:
@@ -80,42 +82,41 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
 
 
 def _in_short(record: Record) -> Section | None:
-    rows = [row for phase in record.phases for row in _key_figures(phase)]
-    text = table(("", "measured (unverified)", "limit", "met"), rows)
-    return Section(title="In short", text=text) if rows else None
+    cards = tuple(card for phase in record.phases for card in _cards(phase))
+    return Section(title="In short", cards=cards, measured=MEASURED) if cards else None
 
 
-def _key_figures(phase: PhaseRecord) -> list[tuple[str, str, str, str]]:
+def _cards(phase: PhaseRecord) -> list[Card]:
     if phase.accuracy is not None:
         return [
-            (f"accuracy, {metric}", f"{value:,.10g}", *_limit_of(phase, f"accuracy_{metric}"))
+            _card(phase, f"accuracy, {metric}", f"{value:,.10g}", "", f"accuracy_{metric}")
             for metric, value in phase.accuracy.items()
         ]
     if phase.name != Mode.PERFORMANCE:
-        met = "yes" if phase.verdict.verdict == "VALID" else "**no**"
-        return [(phase.name, phase.verdict.verdict, "", met)]
+        word = phase.verdict.verdict
+        return [Card(label=phase.name, value=word, met=word == "VALID")]
     measures = measure(phase.loadgen)
-    rows = [
-        (f"{row.name}, p99", quantity(row.quantiles[2], "ms"), *_limit_of(phase, f"{code}_p99"))
+    cards = [
+        _card(phase, f"{row.name}, p99", number(row.quantiles[2]), "ms", f"{row.name.lower()}_p99")
         for row in latencies(phase, measures)
-        for code in [row.name.lower()]
     ]
-    rows += [
-        ("output tokens", quantity(measures.tokens_per_s, "tokens/s"), "", ""),
-        ("samples", quantity(measures.samples_per_s, "samples/s"), "", ""),
-        ("duration", quantity(measures.duration_s, "s"), *_limit_of(phase, "min_duration")),
+    cards += [
+        _card(phase, "output tokens", number(measures.tokens_per_s), "tokens/s"),
+        _card(phase, "samples", number(measures.samples_per_s), "samples/s"),
+        _card(phase, "duration", number(measures.duration_s), "s", "min_duration"),
     ]
     if each := nodes.energy_per_token(phase):
-        rows.append(("energy (not MLPerf Power)", each, "", ""))
-    return rows
+        value, _, unit = each.partition(" ")
+        cards.append(Card(label="energy (not MLPerf Power)", value=value, unit=unit))
+    return cards
 
 
-def _limit_of(phase: PhaseRecord, code: str) -> tuple[str, str]:
-    """A rule's limit and whether it is met; empty without such a rule."""
+def _card(phase: PhaseRecord, label: str, value: str, unit: str, code: str = "") -> Card:
+    """A figure with the limit of the rule ``code``, if the phase has this rule."""
     check = next((check for check in phase.verdict.checks if check.code == code), None)
-    if check is None:
-        return "", ""
-    return quantity(check.limit, check.unit), "yes" if check.met else "**no**"
+    limit = "" if check is None else quantity(check.limit, check.unit)
+    met = None if check is None else check.met
+    return Card(label=label, value=value, unit=unit, limit=limit, met=met)
 
 
 def _next(record: Record, evidence: Mapping[str, Evidence]) -> Section | None:

@@ -10,9 +10,11 @@ import msgspec
 from sut.plan.plan import Mode, Plan
 from sut.results import messaging
 from sut.results.measures import Measures, measure
-from sut.results.record import PhaseRecord, Record
+from sut.results.record import PhaseRecord, Record, Step
 from sut.rundir import SAMPLES, RunDir
-from sut.units import quantity
+from sut.units import number, quantity
+
+NUM_STEPS = 3  # named with their times
 
 
 def title(plan: Plan) -> str:
@@ -81,6 +83,7 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
         if not plan.official:
             lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
         lines += [f"            {messaging.unverified(plan)}"]
+    lines += _labelled("took", _times(record.timings))
     lines += [f"  report    {run_dir.report}{_plots(run_dir)}"]
     if record.failure and record.failure.replica is not None:
         lines += [f"  next      less {run_dir.replica_log(record.failure.replica)}"]
@@ -108,11 +111,27 @@ def _figures(phase: PhaseRecord) -> list[str]:
             lines.append(
                 f"  {name:<9} p50 {quantity(p50, 'ms')}   p99 {quantity(p99, 'ms')}{limit} {clock}"
             )
+    qps = measures.target_qps
+    at_load = "" if qps is None else f" at target_qps {number(qps)}"
     lines.append(
         f"  speed     {quantity(measures.tokens_per_s, 'tokens/s')}, "
-        f"{quantity(measures.samples_per_s, 'samples/s')} (unverified)"
+        f"{quantity(measures.samples_per_s, 'samples/s')}{at_load} (unverified)"
     )
     return [line.rstrip() for line in lines]
+
+
+def _times(steps: Sequence[Step]) -> list[str]:
+    """The total, and the steps that took the most of it."""
+    if not steps:
+        return []
+    longest = sorted(steps, key=lambda step: -step.duration_s)[:NUM_STEPS]
+    each = ", ".join(f"{step.name} {quantity(step.duration_s, 's')}" for step in longest)
+    return [f"{quantity(total_s(steps), 's')}, mostly {each}"]
+
+
+def total_s(steps: Sequence[Step]) -> float:
+    """From the start of the process to the end of the last step."""
+    return max((step.start_s + step.duration_s for step in steps), default=0.0)
 
 
 def _plots(run_dir: RunDir) -> str:

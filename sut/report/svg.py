@@ -65,8 +65,8 @@ _STYLE = {
 def axes(x_label: str, y_label: str) -> Axes:
     """The one plot of a new figure. The y label is above the plot, which saves width on a phone."""
     with matplotlib.rc_context(_STYLE):
-        canvas = drawing.Figure(figsize=(WIDTH_IN, HEIGHT_IN))
-        canvas.subplots_adjust(left=0.115, right=0.985, bottom=0.17, top=0.92)
+        # As much margin as the labels need.
+        canvas = drawing.Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
         FigureCanvasSVG(canvas)
         plot: Axes = canvas.add_subplot()
         plot.set_xlabel(x_label)

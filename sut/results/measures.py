@@ -30,6 +30,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     last query's completion.
     """
 
+    target_qps: float | None  # the load LoadGen was set to; None in SingleStream
     num_queries: int | None
     num_samples: int | None
     duration_s: float | None
@@ -59,6 +60,7 @@ def measure(values: Mapping[str, Scalar]) -> Measures:
             duration_s = None if latency_ms is None else latency_ms / 1e3
             tokens = "result_tokens_per_second"
     return Measures(
+        target_qps=_target_qps(values),
         num_queries=queries,
         num_samples=samples,
         duration_s=duration_s,
@@ -68,6 +70,13 @@ def measure(values: Mapping[str, Scalar]) -> Measures:
         ttft_ms=_quantiles(values, TTFT_KEY),
         tpot_ms=_quantiles(values, TPOT_KEY),
     )
+
+
+def _target_qps(values: Mapping[str, Scalar]) -> float | None:
+    """In SingleStream LoadGen derives it from the expected latency: it is not a load."""
+    if values.get("effective_scenario") == "SingleStream":
+        return None
+    return _number(values, "effective_target_qps")
 
 
 TTFT_KEY = "result_first_token_{}_percentile_latency_ns"

@@ -39,6 +39,7 @@ class Line(msgspec.Struct, omit_defaults=True):
 
     t_s: float
     step: str  # a description
+    stage: str = ""  # the record's step that it is part of, e.g. load; empty between two steps
     pid: int | None = None  # of the run, in an attempt's first line: SIGTERM to it cancels the run
     host: str | None = None  # of that process
     phase: str | None = None
@@ -63,6 +64,7 @@ class Progress:
         self._file = path.open("ab", buffering=0)
         self._start = time.monotonic()
         self._last = ("", 0.0)
+        self.stage = ""  # of the lines to come
         first = Line(t_s=self._now(), step="starting", pid=os.getpid(), host=socket.gethostname())
         self._write(first)
 
@@ -125,6 +127,7 @@ class Progress:
     def _write(self, line: Line, *, always: bool = False) -> None:
         if always or self.due(line.phase or line.step):
             self._last = (line.phase or line.step, line.t_s)
+            line.stage = self.stage
             self._file.write(msgspec.json.encode(line) + b"\n")
 
 

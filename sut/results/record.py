@@ -24,6 +24,11 @@ from sut.values import Struct
 RECORD_SCHEMA_VERSION = 1
 INTERIM = "interrupted"  # the failure in a record written between two phases
 
+# Steps that every run has.
+START = "start"  # its process starts: imports, the look at the machine
+SHUTDOWN = "shutdown"  # engines are stopped
+REPORT = "report"  # the report is written, after the record
+
 
 class Failure(Struct, frozen=True, kw_only=True):
     """Why a run could not finish. ``replica`` and ``node`` are the cause; None where no single one
@@ -48,7 +53,8 @@ class Hashes(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """One step of the run, e.g. ``load`` or ``warm-up``; ``start_s`` counts from the first."""
+    """One step of the run, e.g. ``load`` or ``warm-up``; ``start_s`` counts from the start of the
+    run's process. Steps may overlap."""
 
     name: str
     start_s: float
@@ -127,6 +133,13 @@ class Attempt(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
+class Command(Struct, frozen=True, kw_only=True):
+    """What created the run directory: a command for a shell, and the folder it was typed in."""
+
+    text: str
+    folder: str
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """One run. ``verdict`` is VALID only if every phase's is; None if the run failed, or was
     truncated because its wall limit was near."""
@@ -148,6 +161,7 @@ class Record(Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()  # this record is the last one's
     preflight: tuple[NodePreflight, ...] = ()
     nodes: tuple[Environment, ...] = ()  # all nodes but the first, which is environment
+    command: Command | None = None  # None: unknown
 
     @property
     def interim(self) -> bool:
@@ -165,6 +179,14 @@ def write(record: Record, run_dir: RunDir) -> Path:
     text = msgspec.json.format(msgspec.json.encode(record), indent=2)
     write_atomic(run_dir.record, text + b"\n")
     return run_dir.record
+
+
+def command_of(run_dir: RunDir) -> Command | None:
+    """The command that created a run directory; None if it is unknown."""
+    try:
+        return msgspec.json.decode(run_dir.command.read_bytes(), type=Command)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def read(path: Path) -> Record:

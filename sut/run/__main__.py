@@ -78,6 +78,7 @@ def _attempt(recorder: Recorder, allocation: Allocation, signals: Signals) -> Su
     """Measure, and return the failure instead of raising it."""
     try:
         progress = Progress(recorder.run_dir.progress)
+        recorder.report_to(progress)
         if not recorder.all_done:
             measure(recorder, allocation, progress, signals)
     except SutError as error:
@@ -98,7 +99,8 @@ def measure(
     plan, run_dir = recorder.plan, recorder.run_dir
     meters = Sampler(run_dir.telemetry(allocation.nodes[allocation.node]))
     with meters, Nodes(plan, run_dir, allocation) as nodes, signals.raised():
-        nodes.join(progress)
+        with recorder.step("join"):
+            nodes.join(progress)
         model_path = _check_nodes(recorder, nodes, progress)
         if plan.mode is Mode.PREFLIGHT:
             return
@@ -109,6 +111,7 @@ def measure(
                 measured = _run_phase(mode, recorder, serving, samples, progress)
                 with _until_judged(mode, signals):
                     _judge(mode, recorder, serving, samples, measured, progress)
+            recorder.begin_shutdown()
 
 
 def _check_nodes(recorder: Recorder, nodes: Nodes, progress: Progress) -> Path | None:

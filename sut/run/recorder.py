@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import msgspec
@@ -17,6 +17,7 @@ from sut.plan.plan import Mode, Plan
 from sut.report.publish import publish
 from sut.results import attempts, record
 from sut.results.judge import Validity, overall
+from sut.results.progress import Progress
 from sut.rundir import RunDir, write_atomic
 from sut.serving.preflight import Preflight
 
@@ -28,8 +29,11 @@ class Recorder:
         self.run_dir = run_dir
         self._interrupted: record.InterruptedPhase | None = None
         self._here = environment.collect(allocation.image_sha256)
-        self._start = time.monotonic()
+        self._start = time.monotonic() - environment.process_age_s()
         self._steps: list[record.Step] = []
+        self._open: list[str] = []  # steps that have begun and not ended
+        self._progress: Progress | None = None
+        self._command = record.command_of(run_dir)
         self._earlier = attempts.earlier(plan, run_dir)
         self._phases = list(self._earlier.phases)
         before = self._earlier.record
@@ -54,6 +58,10 @@ class Recorder:
         done = {phase.name for phase in self._phases}
         return [mode for mode in self.plan.phases if mode not in done]
 
+    def report_to(self, progress: Progress) -> None:
+        """Name the current step in every line of ``progress`` from now on."""
+        self._progress = progress
+
     def keep_preflight(self, found: Preflight) -> None:
         self._preflight, self._other_nodes = found.nodes, found.environments
 
@@ -71,6 +79,7 @@ class Recorder:
         if self._earlier.attempts:
             attempts.set_aside(self.run_dir, self._earlier)
         self._write_attempts(self._attempt)
+        self._add_step(record.START, self._start)
         if self.run_dir.record.is_file():
             self._write_interim()
 
@@ -78,16 +87,28 @@ class Recorder:
     def step(self, name: str) -> Iterator[None]:
         """Time a step, also one that fails."""
         begin = time.monotonic()
+        self._open.append(name)
+        self._set_stage(name)
         try:
             yield
         finally:
-            self._steps.append(
-                record.Step(
-                    name=name,
-                    start_s=round(begin - self._start, 3),
-                    duration_s=round(time.monotonic() - begin, 3),
-                )
-            )
+            self._open.remove(name)
+            self._set_stage(self._open[-1] if self._open else "")
+            self._add_step(name, begin)
+
+    def begin_shutdown(self) -> None:
+        """Announce that the engines are about to be stopped."""
+        self._announce(record.SHUTDOWN, "stopping the engines")
+
+    def _announce(self, stage: str, text: str) -> None:
+        if self._progress is not None:
+            self._set_stage(stage)
+            with suppress(OSError):  # a full disk must not cost the run its record
+                self._progress.step(text)
+
+    def _set_stage(self, name: str) -> None:
+        if self._progress is not None:
+            self._progress.stage = name
 
     def add(self, phase: record.PhaseRecord) -> None:
         """Keep a finished phase, and write it to disk: a later failure does not lose it."""
@@ -97,6 +118,8 @@ class Recorder:
     def finish(self, failure: SutError | None) -> record.Record:
         """Write the record and the report, and return the record. A report that cannot be written
         is reported on standard error. Raises RunError where the record cannot be written."""
+        self._add_shutdown()
+        self._announce(record.REPORT, "writing the report")  # a final record is the newest file
         final = self._record(failure)
         try:
             self._write_attempts(final.attempts[-1])
@@ -107,10 +130,37 @@ class Recorder:
                 f"record not written ({self.run_dir.record}): {error.strerror}{before}",
                 code="os_error",
             ) from None
-        problem = publish(final, self.run_dir)
+        with self.step(record.REPORT):
+            problem = publish(final, self.run_dir)
         if problem is not None:
             print(problem, file=sys.stderr)
-        return final
+        return self._rewrite_with_all_steps(final)
+
+    def _rewrite_with_all_steps(self, final: record.Record) -> record.Record:
+        """Replace the record on disk, which was written before the report, by one that has the
+        report's time too. If this fails, the first one remains: it lacks nothing else."""
+        whole = msgspec.structs.replace(final, timings=tuple(self._steps))
+        try:
+            record.write(whole, self.run_dir)
+        except OSError as error:
+            print(f"time of the report not recorded ({error.strerror})", file=sys.stderr)
+            return final
+        return whole
+
+    def _add_step(self, name: str, begin: float) -> None:
+        """Keep a step that ends now; ``begin`` is of :func:`time.monotonic`."""
+        self._steps.append(
+            record.Step(
+                name=name,
+                start_s=round(begin - self._start, 3),
+                duration_s=round(time.monotonic() - begin, 3),
+            )
+        )
+
+    def _add_shutdown(self) -> None:
+        """The time since the last step, in which engines, nodes and meters were stopped."""
+        last_s = max((step.start_s + step.duration_s for step in self._steps), default=0.0)
+        self._add_step(record.SHUTDOWN, self._start + last_s)
 
     def _write_interim(self) -> None:
         interim = RunError("the run ended before its record was complete", code=record.INTERIM)
@@ -145,6 +195,7 @@ class Recorder:
             attempts=attempts,
             preflight=self._preflight,
             nodes=self._other_nodes,
+            command=self._command,
         )
 
 

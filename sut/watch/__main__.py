@@ -86,7 +86,7 @@ def _until_finished(observer: Observer) -> RunState:
             if lost_since is not None and time.monotonic() - lost_since >= LOST_AFTER_S:
                 return state
             screen.show(state)
-            time.sleep(LOOK_S)
+            screen.wait(LOOK_S)
 
 
 if __name__ == "__main__":

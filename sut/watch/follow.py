@@ -10,6 +10,8 @@ import sys
 import time
 from types import FrameType
 
+from rich.console import Console
+
 from sut.errors import EXIT_FAILED, SutError
 from sut.launch.executor import Submitted
 from sut.plan.plan import Plan
@@ -27,32 +29,42 @@ EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
 
 
 def follow(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
-    """Show a job's progress until it ends, then its result. Returns the exit code.
+    """Show a job's progress until it ends, then its result. Returns the exit code."""
+    if not until_ended(job, plan, run_dir):
+        return EXIT_DETACHED
+    return show_result(job, run_dir)
 
-    Ctrl-C or SIGTERM cancels a run on this machine; its result is still shown. A Slurm job
-    continues: only its follower exits.
+
+def until_ended(
+    job: Submitted, plan: Plan, run_dir: RunDir, console: Console | None = None
+) -> bool:
+    """Show a job's progress until it ends, on standard output or ``console``. False if the user
+    stopped following.
+
+    Ctrl-C or SIGTERM cancels a run on this machine. A Slurm job continues: only its follower
+    exits.
     """
     observer = Observer(run_dir)
     if plan.slurm is None:
-        with Cancelling() as cancelling, Screen() as screen:
+        with Cancelling() as cancelling, Screen(console) as screen:
             while not job.done():
                 screen.show(observer.look())
                 cancelling.cancel_if_asked(observer.pid)
-                time.sleep(POLL_S)
+                screen.wait(POLL_S)
     else:
         try:
-            with Screen() as screen:
+            with Screen(console) as screen:
                 while not job.done():
                     screen.show(observer.look())
-                    time.sleep(POLL_S)
+                    screen.wait(POLL_S)
         except KeyboardInterrupt:
             print(
                 f"\ndetached; the job continues. To cancel it: scancel {job.job_id}",
                 file=sys.stderr,
             )
-            return EXIT_DETACHED
+            return False
         _wait_for_record(run_dir)
-    return show_result(job, run_dir)
+    return True
 
 
 def _wait_for_record(run_dir: RunDir) -> None:
@@ -64,12 +76,16 @@ def _wait_for_record(run_dir: RunDir) -> None:
 
 def show_result(job: Submitted, run_dir: RunDir) -> int:
     if not run_dir.record.is_file():
-        print(f"error: {_why_no_record(job, run_dir)}", file=sys.stderr)
-        return EXIT_FAILED
+        return show_no_record(job, run_dir)
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
     print(summary(result, run_dir, tail(job.log, LOG_LINES) if internal else ""))
     return result.exit_code
+
+
+def show_no_record(job: Submitted, run_dir: RunDir) -> int:
+    print(f"error: {_why_no_record(job, run_dir)}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def _why_no_record(job: Submitted, run_dir: RunDir) -> SutError:

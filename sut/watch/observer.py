@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from sut.plan.plan import Mode, load_plan
 from sut.results import mllog, record
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
+from sut.watch import usual
 from sut.watch.projection import Goal, goal_of
 from sut.watch.state import PhaseState, RunState, left_s, measured
 
@@ -30,6 +32,7 @@ class Observer:
         self._lines: dict[str, deque[Line]] = {}  # by phase, the last ones
         self._first: Line | None = None  # of this attempt
         self._last: Line | None = None
+        self._stage_began_s = 0.0  # of the last line's stage
         self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
         self._job: slurm.JobState | None = None
         self._asked = float("-inf")
@@ -38,6 +41,10 @@ class Observer:
     def pid(self) -> int | None:
         """The run's process once it is known. SIGTERM to it cancels the run."""
         return self._first.pid if self._first else None
+
+    @functools.cached_property
+    def _usual(self) -> dict[str, float]:
+        return usual.step_times(self.run, self.plan)
 
     def look(self) -> RunState:
         new = self._reader.read()
@@ -48,6 +55,8 @@ class Observer:
         state = self._state(result)
         over = state in ("over", "lost")
         phases = tuple(self._phase(mode, result, over) for mode in self.plan.phases)
+        silent_s = None if over else _age_s(self.run.progress)
+        stage, stage_s = self._stage(state, silent_s)
         return RunState(
             run=str(self.run),
             benchmark=self.plan.benchmark,
@@ -59,7 +68,10 @@ class Observer:
             job=self._job,
             t_s=self._last.t_s if self._last else None,
             step=self._last.step if self._last else "",
-            silent_s=None if over else _age_s(self.run.progress),
+            silent_s=silent_s,
+            stage=stage,
+            stage_s=stage_s,
+            usual_s=self._usual.get(stage) if stage else None,
             left_s=left_s(self.plan, phases) if state == "running" else None,
             phases=phases,
             verdict=result.verdict if result and state == "over" else None,
@@ -74,9 +86,23 @@ class Observer:
             self._lines.clear()
         if line.phase is not None:
             self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES)).append(line)
+        if self._last is None or line.pid is not None or line.stage != self._last.stage:
+            self._stage_began_s = line.t_s
         self._last = line
         if self._job is not None and self._job.state in slurm.WAITING:
             self._asked = float("-inf")  # the job has started: its state is out of date
+
+    def _stage(self, state: str, silent_s: float | None) -> tuple[str, float | None]:
+        """The step that is going on outside of a phase, and the time since it began."""
+        last = self._last
+        if state not in ("starting", "running") or (last is not None and last.phase is not None):
+            return "", None
+        if last is None:  # the process of a run on this machine is starting
+            age_s = _age_s(self.run.plan) if self.plan.slurm is None else None
+            return ("", None) if age_s is None else (record.START, age_s)
+        if not last.stage:
+            return "", None
+        return last.stage, round(last.t_s - self._stage_began_s + (silent_s or 0.0), 1)
 
     def _ask_slurm(self) -> None:
         if self.plan.slurm is None or time.monotonic() - self._asked < ASK_SLURM_S:

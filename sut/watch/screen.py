@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,8 @@ from sut.watch.state import PhaseState, ReplicaState, RunState
 
 PLAIN_INTERVAL_S = 10.0  # between lines of one step without a terminal
 SILENT_S = 15.0  # without progress, after which a warning is shown
+SPIN_S = 0.1  # between two frames of the spinner
+SHORT_S = 1.0  # a step that usually takes less has no usual time
 _BAR_WIDTH = 30
 _NAME_WIDTH = 12
 _REPLICA_COLUMNS = (
@@ -30,9 +33,11 @@ _REPLICA_COLUMNS = (
 class Screen:
     """A context that shows states. On a terminal it leaves nothing behind."""
 
-    def __init__(self) -> None:
-        self._console = Console()
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
         self._live: Live | None = None
+        self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
+        self._spins = False
         self._last = ("", float("-inf"))
 
     def __enter__(self) -> Screen:
@@ -47,13 +52,31 @@ class Screen:
 
     def show(self, state: RunState) -> None:
         if self._live is not None:
-            self._live.update(frame(state), refresh=True)
+            self._spins = is_waiting(state)
+            self._live.update(frame(state, self._spinner if self._spins else None), refresh=True)
             return
         now, (last_step, last_s) = time.monotonic(), self._last
         step = f"{state.state} {state.step}"
         if step != last_step or now - last_s >= PLAIN_INTERVAL_S:
             self._last = (step, now)
-            print(line(state), flush=True)
+            print(line(state), file=self._console.file, flush=True)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep. While the run is loading, the spinner turns: nothing else would show that it is
+        alive. In a phase nothing is drawn, because the run may be on this machine."""
+        deadline = time.monotonic() + seconds
+        while (left_s := deadline - time.monotonic()) > 0:
+            if self._live is None or not self._spins:
+                time.sleep(left_s)
+                continue
+            time.sleep(min(left_s, SPIN_S))
+            self._live.refresh()
+
+
+def is_waiting(state: RunState) -> bool:
+    """Whether the run is on its way and no phase shows its progress."""
+    going = state.state in ("pending", "starting", "running")
+    return going and not any(phase.state == "running" for phase in state.phases)
 
 
 def line(state: RunState) -> str:
@@ -71,9 +94,9 @@ def line(state: RunState) -> str:
     return begin + ", ".join(parts)
 
 
-def frame(state: RunState) -> RenderableType:
-    """A state for a terminal, 80 columns or more."""
-    parts: list[RenderableType] = [_head(state)]
+def frame(state: RunState, spinner: Spinner | None = None) -> RenderableType:
+    """A state for a terminal, 80 columns or more. ``spinner`` is drawn beside the step."""
+    parts: list[RenderableType] = [_title(state), _now(state, spinner)]
     for phase in state.phases:
         parts += _phase(phase)
     replicas = next((p.replicas for p in state.phases if p.state == "running"), ())
@@ -82,15 +105,24 @@ def frame(state: RunState) -> RenderableType:
     return Group(*parts)
 
 
-def _head(state: RunState) -> Text:
+def _title(state: RunState) -> Text:
     title = f"{state.benchmark}, {state.scenario}, {state.preset} preset"
-    head = Text.assemble((title, "bold"), f"\n{state.run}\n{_situation(state)}")
+    return Text.assemble((title, "bold"), f"\n{state.run}")
+
+
+def _now(state: RunState, spinner: Spinner | None) -> RenderableType:
+    """What the run is doing, or how it ended."""
+    now = Text(_situation(state), _STYLES.get(state.verdict or "", ""))
     if state.left_s is not None:
         ends = datetime.now() + timedelta(seconds=state.left_s)
-        head.append(f", {duration(state.left_s)} left, ends about {ends:%H:%M:%S}")
+        now.append(f", {duration(state.left_s)} left, ends about {ends:%H:%M:%S}")
     if state.silent_s is not None and state.silent_s > SILENT_S and state.state != "pending":
-        head.append(f"\nno progress for {duration(state.silent_s)}", "yellow")
-    return head
+        now.append(f"\nno progress for {duration(state.silent_s)}", "yellow")
+    if spinner is None:
+        return now
+    row = Table.grid(padding=(0, 1))
+    row.add_row(spinner, now)
+    return row
 
 
 def _situation(state: RunState) -> str:
@@ -112,7 +144,17 @@ def _situation(state: RunState) -> str:
             return f"ended without a record: {how}"
         case _:
             step = state.step or "starting"
-            return f"{step} ({on})" if on else step
+            return f"{step} ({on}){_times(state)}" if on else f"{step}{_times(state)}"
+
+
+def _times(state: RunState) -> str:
+    """How long the step has been going on, and how long it usually takes."""
+    if state.stage_s is None:
+        return ""
+    usual = ""
+    if state.usual_s is not None and state.usual_s >= SHORT_S:
+        usual = f", usually {duration(state.usual_s)}"
+    return f", {duration(state.stage_s)}{usual}"
 
 
 def _phase(phase: PhaseState) -> list[RenderableType]:
@@ -146,7 +188,19 @@ def _indented(text: Text) -> Padding:
 
 def _bar(phase: PhaseState) -> ProgressBar:
     total = phase.projection.num_samples if phase.projection else max(phase.completed, 1)
-    return ProgressBar(total=max(total, 1), completed=phase.completed, width=_BAR_WIDTH)
+    style = _STYLES.get(_verdict(phase), "blue")
+    return ProgressBar(
+        total=max(total, 1),
+        completed=phase.completed,
+        width=_BAR_WIDTH,
+        complete_style=style,
+        finished_style=style,
+    )
+
+
+def _verdict(phase: PhaseState) -> str:
+    """The verdict, or the one that is expected; empty while nothing is known."""
+    return phase.verdict or (phase.projection and phase.projection.verdict) or ""
 
 
 def _done(phase: PhaseState) -> str:
@@ -157,12 +211,12 @@ def _done(phase: PhaseState) -> str:
 
 def _word(phase: PhaseState) -> Text:
     """The phase's verdict or projected verdict."""
+    style = _STYLES.get(_verdict(phase), "")
     if phase.verdict is not None:
-        return Text(phase.verdict, _STYLES.get(phase.verdict, ""))
+        return Text(phase.verdict, style)
     if phase.state != "running" or phase.projection is None:
         return Text(phase.state, "dim")
-    words = phase.projection.words
-    return Text(words, _STYLES.get(phase.projection.verdict or "", ""))
+    return Text(phase.projection.words, style)
 
 
 def _latencies(phase: PhaseState) -> list[tuple[str, float, float | None]]:

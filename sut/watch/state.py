@@ -66,6 +66,9 @@ class RunState(Struct, frozen=True, kw_only=True):
     t_s: float | None  # of the last line of progress, from the run's start
     step: str
     silent_s: float | None
+    stage: str  # the record's step that is going on, e.g. load; empty between two and in a phase
+    stage_s: float | None  # since it began
+    usual_s: float | None  # how long it took in earlier runs that were alike; None: unknown
     left_s: float | None
     phases: tuple[PhaseState, ...]
     verdict: str | None = None  # of a finished run

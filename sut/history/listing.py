@@ -1,0 +1,75 @@
+"""A list of runs as text: for a terminal of any width, for a pipe, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Sequence
+
+import msgspec
+
+from sut.history.row import Row
+from sut.report.table import table, to_text
+from sut.units import number
+
+HEAD = (
+    *("verdict", "benchmark", "scenario", "preset", "nodes", "target_qps"),
+    *("tokens/s", "TTFT p99", "TPOT p99", "run", ""),
+)
+NARROW = ("verdict", "nodes", "target_qps", "tokens/s", "TTFT p99", "TPOT p99")
+_INDENT = " " * 4
+_FILES = frozenset({"mtime_ns", "size"})  # of the index, not of a run
+
+
+def to_table(rows: Sequence[Row], width: int | None) -> str:
+    """A line a run. Where this is wider than a terminal of ``width`` columns, its figures, and
+    below them its folder and why it is not VALID. None: however wide."""
+    wide = to_text(table(HEAD, [_cells(row) for row in rows], right=range(5, 9)))
+    if width is None or max(map(len, wide.splitlines())) <= width:
+        return wide
+    head, *lines = to_text(table(NARROW, [_figures(row) for row in rows], right=range(2, 6))).split(
+        "\n"
+    )
+    below = ["\n".join(_below(row, width)) for row in rows]
+    return "\n".join([head, *(f"{a}\n{b}" for a, b in zip(lines, below, strict=True))])
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """A header and a line a run, without rounding. Unknown values are empty."""
+    names = [field.name for field in msgspec.structs.fields(Row) if field.name not in _FILES]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    verdict, nodes, *numbers = _figures(row)
+    where = (row.benchmark, row.scenario, row.preset)
+    return (verdict, *where, nodes, *numbers, row.path, _why(row))
+
+
+def _figures(row: Row) -> tuple[str, ...]:
+    numbers = (row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms)
+    return (row.verdict, row.nodes, *map(number, numbers))
+
+
+def _below(row: Row, width: int) -> list[str]:
+    """Words are never broken: a rule's name and a folder can be copied."""
+    lines = [f"{_INDENT}{row.path}"]
+    if why := _why(row):
+        lines += textwrap.wrap(
+            f"why: {why}",
+            width,
+            initial_indent=_INDENT,
+            subsequent_indent=_INDENT + " " * 5,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+def _why(row: Row) -> str:
+    return row.why if row.verdict != "VALID" else ""

@@ -1,0 +1,59 @@
+"""What a run was set to, and the command that made it."""
+
+from __future__ import annotations
+
+from sut.plan.benchmark import Engine
+from sut.plan.plan import Mode
+from sut.report.markdown import table
+from sut.report.page import Section
+from sut.results.measures import measure
+from sut.results.record import Command, Record
+from sut.units import number, quantity
+
+
+def section(record: Record) -> Section | None:
+    plan = record.plan
+    if plan.mode is Mode.PREFLIGHT:
+        return None
+    rows = [("`target_qps`", number(target_qps(record))), *_of_engine(plan.engine)]
+    rows += [
+        ("replicas", f"{number(len(plan.replicas))} on {quantity(len(plan.nodes), 'nodes')}"),
+        ("`max_tokens`", number(plan.generation.max_tokens)),
+        ("samples in the data set", number(plan.dataset.num_samples)),
+    ]
+    text = table(("setting", "value"), rows)
+    return Section(title="Settings", text=f"{text}\n\n{_made_by(record.command)}".rstrip())
+
+
+def target_qps(record: Record) -> float | None:
+    """The load that LoadGen was set to; before a test has finished, the plan's."""
+    tests = [phase.loadgen for phase in record.phases if phase.name == Mode.PERFORMANCE]
+    return measure(tests[0]).target_qps if tests else record.plan.loadgen_settings.target_qps
+
+
+def limits(engine: Engine) -> list[tuple[str, str]]:
+    """What bounds an engine, by vLLM's names."""
+    return [
+        ("max_num_seqs", number(engine.max_num_seqs)),
+        ("max_num_batched_tokens", number(engine.max_num_batched_tokens)),
+        ("max_model_len", number(engine.max_model_len)),
+        ("dtype", engine.dtype),
+        ("tensor_parallel_size", number(engine.tensor_parallel_size)),
+        ("pipeline_parallel_size", number(engine.pipeline_parallel_size)),
+    ]
+
+
+def _of_engine(engine: Engine) -> list[tuple[str, str]]:
+    rows = [("engine", str(engine.kind))]
+    rows += [(f"`{name}`", value) for name, value in limits(engine)]
+    if engine.enforce_eager:
+        rows.append(("`enforce_eager`", "yes"))
+    if engine.extra_args:
+        rows.append(("`extra_args`", f"`{' '.join(engine.extra_args)}`"))
+    return rows
+
+
+def _made_by(command: Command | None) -> str:
+    if command is None:
+        return ""
+    return f"Made by this command, in `{command.folder}`:\n\n```\n{command.text}\n```"

@@ -1,0 +1,71 @@
+"""How long each step of a run usually takes: by the records beside it of runs that were alike."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from sut.plan.plan import Plan
+from sut.results.record import Step
+from sut.rundir import RunDir
+
+NUM_SEEN = 40  # records read, from the newest
+NUM_USED = 5  # of those, runs that were alike
+
+
+class _Plan(msgspec.Struct):
+    """What decides how long a step takes."""
+
+    benchmark: str
+    site: str
+    device: str
+    engine: Any
+    replicas: Any
+
+
+class _Record(msgspec.Struct):
+    status: str
+    plan: _Plan
+    timings: list[Step]
+
+
+_decoder = msgspec.json.Decoder(_Record)
+
+
+def step_times(run: RunDir, plan: Plan) -> dict[str, float]:
+    """The median duration of each step in seconds, by its name; empty without earlier runs of the
+    same benchmark, site and engine settings."""
+    ours = msgspec.json.decode(msgspec.json.encode(plan), type=_Plan)
+    alike = [r for r in _records(run) if r.status == "completed" and r.plan == ours][:NUM_USED]
+    times: dict[str, list[float]] = {}
+    for record in alike:
+        for step in record.timings:
+            times.setdefault(step.name, []).append(step.duration_s)
+    return {name: statistics.median(durations) for name, durations in times.items()}
+
+
+def _records(run: RunDir) -> Iterator[_Record]:
+    """The newest records under the same run root; names of runs begin with their time."""
+    num_seen = 0
+    for name in _others(run):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):  # running, or not a run
+            content = RunDir(run.root.parent / name).record.read_bytes()
+            num_seen += 1
+            yield _decoder.decode(content)
+        if num_seen == NUM_SEEN:
+            return
+
+
+def _others(run: RunDir) -> list[str]:
+    try:
+        names = os.listdir(run.root.parent)
+    except OSError:
+        return []
+    # Not links such as "latest", which name a run twice.
+    runs = [n for n in names if n[:1].isdigit() and n != run.root.name]
+    return sorted(runs, reverse=True)
