@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two nodes as one system, under one LoadGen:
-# sbatch slurm/multi.sh [RUN_DIR | options of python -m sut.submit]
+# sbatch slurm/multi.sh [RUN | options of python -m sut.submit]
 # Without arguments: MLPerf's Server scenario. Options of sbatch go before the script.
 #SBATCH --job-name=sut-multi
 #SBATCH --nodes=2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One node: sbatch slurm/single.sh [RUN_DIR | options of python -m sut.submit]
+# One node: sbatch slurm/single.sh [RUN | options of python -m sut.submit]
 # Without arguments: MLPerf's Server scenario. Options of sbatch go before the script.
 #SBATCH --job-name=sut-single
 #SBATCH --nodes=1

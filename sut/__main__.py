@@ -9,24 +9,67 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from typing import NamedTuple
 
 from argcomplete.shell_integration import shellcode
 
 from sut.command import COMPLETING, Parser, command
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
 
-COMMANDS = {
-    "submit": "run a benchmark or a campaign, here or as a Slurm job",
-    "watch": "follow a run",
-    "doctor": "check the nodes of a site; start no engine",
-    "verdict": "explain a verdict; takes any LoadGen log folder",
-    "report": "write the report of a run again",
-    "history": "list all runs",
-    "compare": "show what differs between runs and whether it exceeds the noise",
-    "campaign": "compare the runs of a campaign",
-    "package": "build a submission for MLCommons",
-    "assets": "download the model and data for a machine without a network",
+
+class Command(NamedTuple):
+    """``example`` is a command line for a shell."""
+
+    line: str
+    example: str
+
+
+GROUPS = {
+    "set up": {
+        "init": Command("write a site file for this machine or cluster", "sut init"),
+        "validate": Command("check a benchmark, site or campaign file", "sut validate mine.yaml"),
+        "list": Command("list benchmarks, sites, scenarios and keys", "sut list keys qps"),
+        "doctor": Command("check the nodes of a site; start no engine", "sut doctor --site mine"),
+        "assets": Command(
+            "download the model and data for a machine without a network", "sut assets FOLDER"
+        ),
+    },
+    "run": {
+        "submit": Command(
+            "run a benchmark or a campaign, here or as a Slurm job", "sut submit --scenario server"
+        ),
+        "watch": Command("follow a run", "sut watch latest"),
+        "cancel": Command("end a run", "sut cancel latest"),
+        "batch": Command(
+            "run inside a Slurm job", "sbatch slurm/multi.sh --scenario offline --mode all"
+        ),
+        "nightly": Command(
+            "run inside a Slurm job; fail on a regression", "sbatch slurm/nightly.sh"
+        ),
+    },
+    "look at results": {
+        "history": Command("list all runs", "sut history --scenario server --since 7d"),
+        "verdict": Command("explain a verdict; takes any LoadGen log folder", "sut verdict latest"),
+        "report": Command("write the report of a run again", "sut report latest"),
+        "compare": Command(
+            "show what differs between runs and whether it exceeds the noise", "sut compare RUN RUN"
+        ),
+        "campaign": Command("compare the runs of a campaign", "sut campaign FOLDER"),
+    },
+    "submit to MLCommons": {
+        "package": Command(
+            "build a submission for MLCommons",
+            "sut package --submitter NAME --division closed RUN RUN",
+        ),
+    },
 }
+OPTIONS = (
+    "options:",
+    "  --version              print the version",
+    '  --completion SHELL     print completion code: eval "$(sut --completion bash)", or zsh',
+    "  --help                 print this",
+)
+COMMANDS = {name: each for group in GROUPS.values() for name, each in group.items()}
 
 
 @command
@@ -61,22 +104,36 @@ def _unknown(name: str) -> int:
     return EXIT_BAD_INPUT
 
 
+class _Parser(Parser):
+    """Its help lists the commands by group, each with an example."""
+
+    def format_help(self) -> str:
+        lines = [self.format_usage().rstrip(), "", str(self.description)]
+        for group, commands in GROUPS.items():
+            lines += ["", f"{group}:"]
+            for name, (line, example) in commands.items():
+                lines += [f"  {name:<10} {line}", f"  {'':<10}   {example}"]
+        lines += ["", *OPTIONS, "", str(self.epilog), ""]
+        return "\n".join(lines)
+
+
 def _parser() -> Parser:
-    parser = Parser(
+    parser = _Parser(
         prog="sut",
         usage="sut COMMAND [OPTIONS]",
         description="Run MLPerf Inference on vLLM; judge, compare and package the results.",
-        epilog="For the options and exit codes of a command: sut COMMAND --help",
+        epilog="RUN: a run's folder, its name, latest, or its Slurm job id. "
+        "All options: sut COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"sut {_version()}")
     parser.add_argument(
         "--completion",
         choices=("bash", "zsh"),
-        help='print completion code for a shell: eval "$(sut --completion bash)"',
+        metavar="SHELL",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, line in COMMANDS.items():
-        commands.add_parser(name, help=line)
+    for name, each in COMMANDS.items():
+        commands.add_parser(name, help=each.line)  # for completion
     return parser
 
 

@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Download the model, the news articles and nltk's data, to copy to a machine "
         "without a network. There, set SUT_ASSETS to the folder.",
         epilog="exit codes: 0 downloaded, 2 bad input, 3 the download failed",
+        examples=("/media/usb/mlperf-sut",),
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="created if it does not exist")
     folder: Path = parser.parse(argv).folder

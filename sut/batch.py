@@ -1,10 +1,11 @@
-"""What a batch script runs: ``python -m sut.batch [RUN_DIR | options of sut.submit]``.
+"""What a batch script runs: ``python -m sut.batch [RUN | options of sut.submit]``.
 
 Runs on the first node of a Slurm job.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,39 +16,41 @@ from sut.cluster import allocation, runs, slurm
 from sut.cluster.allocation import Allocation
 from sut.cluster.host import wait
 from sut.command import command
-from sut.errors import EXIT_VALID, InputError
-from sut.launch import newrun
-from sut.launch.request import make_plan, parse, request_of
+from sut.errors import InputError
+from sut.launch import newrun, request
+from sut.launch.options import RUN, add_runs, find_run
 from sut.plan.plan import Plan, load_plan
 from sut.results import attempts
 from sut.rundir import RunDir
 
-HELP = """\
-Run on every node of this Slurm job and wait. Creates a run for the nodes of the job, or takes
-RUN_DIR. The scripts in slurm/ call it: sbatch slurm/single.sh [...]
-
-exit codes: those of python -m sut.submit"""
+ABOUT = (
+    "Run on every node of this Slurm job and wait: a new run for the nodes of the job, or RUN. "
+    "The scripts in slurm/ call it: sbatch slurm/multi.sh [RUN | options]"
+)
+EXAMPLES = ("--scenario offline --mode all", "RUN")
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if print_help_if_asked("sut.batch", arguments):
-        return EXIT_VALID
-    return run(arguments)[1]
+    return run(options("batch", ABOUT, EXAMPLES, argv))[1]
 
 
-def print_help_if_asked(module: str, arguments: Sequence[str], text: str = HELP) -> bool:
-    if {"-h", "--help"}.isdisjoint(arguments):
-        return False
-    print(f"usage: python -m {module} [RUN_DIR | options of python -m sut.submit]\n\n{text}")
-    return True
+def options(
+    name: str, about: str, examples: Sequence[str], argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """The options of a command that runs inside a job; ``run`` is None for a new run."""
+    parser = request.parser(name, about, examples)
+    add_runs(parser, nargs="?", help=f"an existing run instead of a new one: {RUN}")
+    parsed = parser.parse(argv)
+    if parsed.run is not None and parsed != parser.parse_args([parsed.run]):
+        parser.error(f"run {parsed.run} has a plan: options cannot change it; leave them out")
+    return parsed
 
 
-def run(arguments: list[str]) -> tuple[RunDir, int]:
+def run(options: argparse.Namespace) -> tuple[RunDir, int]:
     """The run directory, and the exit code of its run when it has finished. Raises SutError."""
     job = _job(os.environ)
-    run_dir = _run_dir(arguments, job)
+    run_dir = _new(options, job) if options.run is None else _given(options, job)
     slurm.set_comment(job.job_id, str(run_dir))
     print(f"job {job.job_id} on {', '.join(job.nodes)}: {run_dir}", flush=True)
     code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **srun_environment(os.environ)})
@@ -77,10 +80,7 @@ def _job(environment: Mapping[str, str]) -> Allocation:
     return allocation.of_process({**environment, **slurm.forwarded_env(environment)})
 
 
-def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
-    if arguments and not arguments[0].startswith("-"):
-        return _given(arguments, job)
-    options = parse(arguments)
+def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
     unusable = {
         "--begin": options.begin,
         "--dependency": options.dependency,
@@ -97,19 +97,14 @@ def _run_dir(arguments: list[str], job: Allocation) -> RunDir:
             "slurm/multi.sh), the others to python -m sut.submit",
         )
     options.nodes = ",".join(job.nodes)
-    plan, run_root = make_plan(request_of(options))
+    plan, run_root = request.make_plan(request.request_of(options))
     return _of_this_job(plan, run_root, job)
 
 
-def _given(arguments: list[str], job: Allocation) -> RunDir:
-    """The run directory on the command line. Raises InputError where the job cannot run it: if
-    each node refused it, srun would end the slower ones and return their exit code."""
-    given = RunDir(arguments[0])
-    if len(arguments) > 1:
-        raise InputError(
-            f"unexpected arguments after {arguments[0]}: {' '.join(arguments[1:])}",
-            hint="give one run directory, or options of python -m sut.submit",
-        )
+def _given(options: argparse.Namespace, job: Allocation) -> RunDir:
+    """The run on the command line. Raises InputError where the job cannot run it: if each node
+    refused it, srun would end the slower ones and return their exit code."""
+    given = find_run(options.run, options)
     plan = load_plan(given.plan)
     allocation.check(plan, job)
     _require_unused(given, attempts.earlier(plan, given), job)

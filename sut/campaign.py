@@ -6,6 +6,7 @@ gets the comparison.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from sut.errors import EXIT_FAILED, InputError, SutError
 from sut.history import campaign_page
 from sut.history.comparison import Run
 from sut.launch.members import FILE, Member, Started
+from sut.launch.options import run_root, shared
 from sut.report.table import table, to_text
 from sut.results import record
 from sut.rundir import RunDir, write_atomic
@@ -28,11 +30,17 @@ COMPARISON, COMPARISON_HTML = "comparison.md", "comparison.html"
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is the worst of the runs'."""
-    parser = Parser(prog="python -m sut.campaign", description="Compare the runs of a campaign.")
-    parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="the campaign folder printed by sut.submit"
+    parser = Parser(
+        prog="python -m sut.campaign",
+        description="Compare the runs of a campaign.",
+        epilog="exit codes: the worst of the runs'; 2 bad input",
+        examples=("FOLDER",),
+        parents=[shared("site", "root")],
     )
-    folder = parser.parse(argv).folder
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="a campaign's folder, or its name under the run root"
+    )
+    folder = _folder(parser.parse(argv))
     started = _started(folder)
     runs = [_run(member, folder) for member in started.members]
     _write(folder, f"Campaign {started.name}", runs)
@@ -40,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows.append(("compared", f"{folder / COMPARISON} (and .html)"))
     print(to_text(table((), rows)))
     return max((r.record.exit_code if r.record else EXIT_FAILED for r in runs), default=0)
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    path = Path(options.folder).expanduser()
+    return path if path.exists() else run_root(options) / options.folder
 
 
 def _write(folder: Path, title: str, runs: Sequence[Run]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 from sut.errors import EXIT_BAD_INPUT, SutError
 from sut.rundir import RunDir
@@ -24,7 +25,15 @@ _P = ParamSpec("_P")
 
 
 class Parser(argparse.ArgumentParser):
-    """The options of a command."""
+    """The options of a command. ``examples`` are the words after the command's name."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._examples = [f"{self.prog} {words}".strip() for words in examples]
+
+    def format_help(self) -> str:
+        lines = ["", "examples:", *(f"  {example}" for example in self._examples), ""]
+        return super().format_help() + ("\n".join(lines) if self._examples else "")
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse ``argv``, or answer a shell that completes it. Exits on --help and on errors."""
@@ -69,6 +78,22 @@ def as_typed() -> str:
     if len(words) > 1 and os.path.basename(words[1]) == "sut":
         words = ["sut", *words[2:]]  # the console script; the interpreter is in its first line
     return shlex.join(words)
+
+
+def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """The type of an option: a number of ``kind`` that is not less than ``least``."""
+
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value < math.inf:
+            what = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text} is not a {what} of {least:g} or more")
+        return value
+
+    return number
 
 
 def run_dir_of(argv: Sequence[str] | None, module: str, description: str) -> RunDir:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from sut.cluster import runs
-from sut.command import Parser, command
+from sut.command import Parser, at_least, command
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.history.comparison import Comparison, Difference, Run, compare, compare_with_history
 from sut.history.index import Index
-from sut.launch.options import run_root, shared
+from sut.launch.options import add_runs, find_runs, run_root, shared
 from sut.report.table import table, to_text
 from sut.results import record
 from sut.results.messaging import UNVERIFIED
@@ -34,7 +33,7 @@ TOLERANCE = 0.02
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     root = run_root(options)
-    folders = [runs.find(name, root) for name in options.run]
+    folders = find_runs(options.run, options)
     comparisons = _compare(folders, root, options.tolerance / 100)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(comparisons)).decode())
@@ -54,15 +53,16 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Compare runs with the first one, or a single run with the earlier runs of "
         "its plan. For each figure, report whether it changed by more than noise.",
         epilog="exit codes: 0 compared, 1 a regression (with --fail-on-regression), 2 bad input",
+        examples=("RUN RUN", "latest --fail-on-regression"),
         parents=[shared("site", "root", "json")],
     )
-    parser.add_argument("run", nargs="+", metavar="RUN", help="folder, name or Slurm job of a run")
+    add_runs(parser, nargs="+")
     parser.add_argument(
         "--fail-on-regression", action="store_true", help="exit with 1 if there is a regression"
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=at_least(0, float),
         default=TOLERANCE * 100,
         metavar="PERCENT",
         help="do not report smaller changes as regressions (default: %(default)g)",

@@ -16,7 +16,7 @@ from sut.cluster.sbatch import Submission
 from sut.command import Parser, command
 from sut.launch import executor, members
 from sut.launch.members import Planned
-from sut.launch.options import DEFAULT_BENCHMARK, add, shared
+from sut.launch.options import DEFAULT_BENCHMARK, RUN_ROOT, add, shared
 from sut.launch.request import make_plan, request_of
 from sut.plan.plan import Mode
 from sut.report.table import table
@@ -45,12 +45,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Check every node of a site as a run does before it measures. Starts no "
         "engine.",
         epilog="exit codes: 0 all checks passed, 2 bad input, 3 a check failed",
+        examples=("--site jw", "--site jw --nodes jw2"),
         parents=[shared("site", "set")],
     )
     text = f"benchmark to check the nodes for (default: {DEFAULT_BENCHMARK})"
     add(parser, "config", help=text)
     text = "nodes to check: a number, names separated by commas, or all (default: all)"
     add(parser, "nodes", default="all", help=text)
+    add(parser, "root", help=f"folder for the run (default: ${RUN_ROOT}, or the site's run_root)")
     parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT))
     return parser.parse(argv)
 

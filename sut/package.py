@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
-from sut.launch.options import add
+from sut.launch.options import add, add_runs, find_runs
 from sut.plan import config
 from sut.submission import manifest, reasons, runs, system, tree
 from sut.submission.reasons import Division
@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     if options.check is not None:
         return _check(options.check)
+    _check_submitter(options.submitter)
     output = options.output or Path(f"submission-{options.submitter}")
     submission = plan_submission(
-        [Path(run) for run in options.runs],
+        [run.root for run in find_runs(options.runs, options)],
         submitter=options.submitter,
         division=options.division,
         site=options.site,
@@ -65,7 +66,6 @@ def plan_submission(
 ) -> Submission:
     """The submission of these runs. Raises InputError with every reason why they cannot be
     submitted; a ``preview`` is refused only if a run's files have changed or no test finished."""
-    _check_submitter(submitter)
     found = runs.read(folders)
     changes = [change for run in found for change in runs.changes(run)]
     results, twice = runs.results(found)
@@ -138,11 +138,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m sut.package",
         description="Build the files of an MLPerf Inference submission from runs.",
         epilog="exit codes: 0 built (--check: unchanged), 2 refused (--check: changed)",
+        examples=("--submitter NAME --division closed RUN RUN", "--check submission-NAME"),
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run directories")
+    add_runs(parser, "runs", nargs="*")
     parser.add_argument("--submitter", metavar="NAME", help="your organization")
     parser.add_argument("--division", choices=DIVISIONS, help="division of MLPerf")
     add(parser, "site", help="site whose file describes the system (default: the runs' site)")
+    add(parser, "root")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="folder to create (default: submission-NAME)"
     )

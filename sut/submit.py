@@ -18,10 +18,10 @@ from sut.command import command
 from sut.errors import EXIT_VALID, InputError
 from sut.launch import again, executor, members, request
 from sut.launch.members import Job, Planned
+from sut.launch.options import find_run, given_root
 from sut.plan import config
 from sut.plan.config import Campaign
 from sut.plan.plan import Plan
-from sut.rundir import RunDir
 from sut.units import quantity
 from sut.watch import outcome
 from sut.watch.follow import EXIT_DETACHED, follow, show_no_record, until_ended
@@ -56,13 +56,13 @@ def _plan(arguments: argparse.Namespace, campaign: Campaign | None) -> list[Plan
 def _plan_again(arguments: argparse.Namespace) -> Planned:
     """The plan of an earlier run; prints what it does not fix and has changed."""
     _refuse(arguments, ("scenario", "mode", "preset", "config", "site", "nodes", "set"), "--again")
-    run_dir = RunDir(arguments.again)
+    run_dir = find_run(arguments.again, arguments)
     plan, changed = again.plan_of(run_dir)
     out = sys.stderr if arguments.json else sys.stdout
     print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}", file=out)
     for line in changed:
         print(f"  differs: {line}", file=out)
-    return Planned("", plan, run_dir.root.parent)
+    return Planned("", plan, given_root(arguments.root) or run_dir.root.parent)
 
 
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> None:

@@ -55,4 +55,5 @@ _SINGULAR = {
     "characters": "character",
     "tokens": "token",
     "answers": "answer",
+    "runs": "run",
 }

@@ -1,5 +1,5 @@
-"""``python -m sut.verdict LOGDIR [--round ROUND] [--json]``: the verdict on a LoadGen log folder or
-a run."""
+"""``python -m sut.verdict RUN|LOGDIR [--round ROUND] [--json]``: the verdict on a run or a LoadGen
+log folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from sut.command import Parser, command
+from sut.cluster import runs
+from sut.command import Parser, at_least, command
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
-from sut.launch.options import add
+from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
 from sut.report.table import table, to_text
 from sut.results import audit, messaging, mllog, record, remedies, rounds, sample_log
@@ -45,7 +46,7 @@ class _Test(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the verdict; the exit code is 0 VALID, 1 INVALID, 2 no verdict."""
     options = _options(argv)
-    test = _find(options.log_dir)
+    test = _find(_folder(options))
     verdict = _judge(test, options)
     whole = _together(verdict, test.others)
     if options.json:
@@ -61,10 +62,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Print whether a LoadGen performance test is VALID and, if not, why and how to "
         "fix it.",
         epilog="exit codes: 0 VALID, 1 INVALID, 2 no verdict",
+        examples=("latest", "results/performance/run_1 --round v6.1"),
+        parents=[shared("site", "root")],
     )
-    parser.add_argument(
-        "log_dir", type=Path, metavar="LOGDIR", help="folder of mlperf_log_*, or of a run"
-    )
+    add_runs(parser, help=f"{RUN}; or any folder of LoadGen's mlperf_log_*")
     parser.add_argument(
         "--round",
         choices=rounds.NAMES,
@@ -73,15 +74,20 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-tokens",
-        type=int,
+        type=at_least(1),
         metavar="N",
         help="most tokens that an answer can have (default: the plan's, or unknown)",
     )
     add(parser, "json")
-    options = parser.parse(argv)
-    if options.max_tokens is not None and options.max_tokens < 1:
-        parser.error("--max-tokens: expected a number of 1 or more")
-    return options
+    return parser.parse(argv)
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """The run's folder, or the path of LoadGen's logs."""
+    path = Path(options.run).expanduser()
+    if path.exists() and not runs.at(path):
+        return path
+    return find_run(options.run, options).root
 
 
 def _find(path: Path) -> _Test:

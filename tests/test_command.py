@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -11,6 +12,7 @@ import pytest
 from cli import ROOT, environment
 
 from sut.__main__ import COMMANDS, main
+from sut.command import Parser
 
 
 def sut(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -42,8 +44,42 @@ def test_help_lists_each_command_in_one_line() -> None:
     run = sut("--help")
     assert run.returncode == 0 and run.stderr == ""
     lines = [line.split() for line in run.stdout.splitlines()]
-    for name, text in COMMANDS.items():
-        assert [name, *text.split()] in lines
+    for name, each in COMMANDS.items():
+        place = lines.index([name, *each.line.split()])
+        assert lines[place + 1] == each.example.split()
+
+
+class Parsed(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_each_command_are_valid(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = [shlex.split(COMMANDS[name].example)]
+    monkeypatch.setattr(sys, "argv", ["sut", name, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().out.partition("\nexamples:\n")[2].splitlines()
+    assert shown
+    for line in shown:
+        assert line.startswith(f"  python -m sut.{name}")
+        examples.append(["sut", name, *shlex.split(line)[3:]])
+
+    def parse(parser: Parser, argv: list[str] | None) -> None:
+        parser.parse_args(argv)  # exits on an error
+        raise Parsed
+
+    monkeypatch.setattr(Parser, "parse", parse)
+    for words in examples:
+        if words[0] == "sbatch":
+            assert (ROOT / words[1]).is_file()
+            words = ["sut", name, *words[2:]]
+        assert words[:2] == ["sut", name]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(Parsed):
+            main()
 
 
 def test_prints_its_version() -> None:

@@ -162,8 +162,9 @@ def test_describes_the_run_directory_argument(
 def test_prints_help_outside_a_job(
     main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--help"]) == 0
-    assert "options of python -m sut.submit" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "--scenario" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("scontrol")
@@ -173,6 +174,15 @@ def test_refuses_options_that_a_job_cannot_use(
     in_job(monkeypatch, "jw2")
     assert batch.main(["--nodes", "2", "--no-wait", "--config", "replay"]) == 2
     assert "error: --nodes, --wait cannot be used inside a job\nhint:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("main", [batch.main, nightly.main])
+def test_refuses_options_for_an_existing_run(
+    main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["latest", "--preset", "quick"])
+    assert "run latest has a plan: options cannot change it" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("scontrol")

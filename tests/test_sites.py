@@ -38,7 +38,7 @@ def test_refuses_a_cluster_without_a_site(
     monkeypatch.setattr(default_site.slurm, "node_names", lambda: {"gpu01"})
     with pytest.raises(
         InputError,
-        match=r"no site matches this Slurm cluster\nhint: cp configs/sites/template\.yaml",
+        match=r"no site matches this Slurm cluster\nhint: write one: python -m sut\.init",
     ):
         default_site.default()
 

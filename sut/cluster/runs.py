@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 
@@ -9,27 +10,59 @@ from sut.cluster import slurm
 from sut.errors import InputError
 from sut.rundir import RunDir
 
+LATEST = "latest"  # a link under the run root
 JOB_ID = re.compile(r"\d+(?:_\d+)?")
 _JOB_LINK = ".job-"
 _FILE_OF_JOB = re.compile(r"(\d+(?:_\d+)?)_(?:submission\.sh|submitted\.pkl|\d+_log\.out)")
 
 
+def at(path: Path | str) -> RunDir | None:
+    """The run at a path: its folder or a file in it. None if there is no run."""
+    path = Path(path).expanduser()
+    run = RunDir(path.parent if path.is_file() else path)
+    return run if run.plan.is_file() or run.record.is_file() else None
+
+
 def find(name: str, root: Path) -> RunDir:
-    """The run ``name``: a folder, a name under ``root``, or a Slurm job id. Raises InputError."""
-    for folder in (Path(name).expanduser(), root / name):
-        if RunDir(folder).plan.is_file():
-            return RunDir(folder)
-    if JOB_ID.fullmatch(name):
-        run = of_job(name, root)
-        if run is not None:
-            return run
-        raise InputError(
-            f"no run of job {name} in Slurm or under {root}",
-            hint="give the run's folder, or the run root: --site NAME or --root FOLDER",
-        )
+    """The run ``name``: a path, a name under ``root`` (also ``latest``), or a Slurm job id. Raises
+    InputError."""
+    if run := at(name) or at(root / name):
+        return run
+    if not JOB_ID.fullmatch(name):
+        raise _not_found(name, root)
+    if run := of_job(name, root):
+        return run
     raise InputError(
+        f"no run of job {name} in Slurm or under {root}",
+        hint="give the run's folder, or the folder that contains it: --root DIR or SUT_RUN_ROOT",
+    )
+
+
+def names(root: Path) -> list[str]:
+    """The runs under ``root``, newest first, without the link to the latest."""
+    folders = (plan.parent for plan in root.glob("[!.]*/plan.json"))
+    return sorted((each.name for each in folders if not each.is_symlink()), reverse=True)
+
+
+def _not_found(name: str, root: Path) -> InputError:
+    if Path(name).is_dir():
+        return InputError(
+            f"{name} is not a run directory: it has no plan.json",
+            hint=f"list the runs: python -m sut.history --root {root}",
+        )
+    known = names(root)
+    if not known:
+        return InputError(
+            f"{name}: no such run in the current folder, and no run under {root}",
+            hint="give the folder that contains the runs: --root DIR or SUT_RUN_ROOT",
+        )
+    close = [each for each in known if each.startswith(name)]
+    close += difflib.get_close_matches(name, known, n=1)
+    return InputError(
         f"{name}: no such run in the current folder or under {root}",
-        hint=f"list runs with: python -m sut.history --root {root}",
+        hint=f"did you mean {close[0]}? All runs: python -m sut.history --root {root}"
+        if close
+        else f"list the runs: python -m sut.history --root {root}",
     )
 
 

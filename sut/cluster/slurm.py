@@ -5,6 +5,7 @@ Numbers and times that nothing computes with are Slurm's own text.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,19 @@ class JobState(Struct, frozen=True, kw_only=True):
         return self.state in ALIVE
 
 
+class PartitionNode(Struct, frozen=True, kw_only=True):
+    """A node in one of its partitions. ``gpus`` are types, which may be empty, and numbers;
+    ``max_time_min`` is None if the partition has no limit."""
+
+    name: str
+    partition: str
+    is_default: bool  # the partition
+    max_time_min: int | None
+    cpus: int
+    memory_gib: float
+    gpus: tuple[tuple[str, int], ...]
+
+
 def is_here() -> bool:
     return shutil.which("sbatch") is not None
 
@@ -55,6 +69,51 @@ def cluster_name() -> str:
 def node_names() -> set[str]:
     """Every node of the cluster; empty if Slurm does not answer."""
     return set(_output(["sinfo", "--noheader", "--Node", "--format=%N"]).split())
+
+
+def nodes() -> list[PartitionNode]:
+    """Every node of every partition; empty if Slurm does not answer."""
+    found = []
+    sinfo = ["sinfo", "--noheader", "--Node", "--format=%N|%P|%l|%c|%m|%G"]
+    for line in _output(sinfo).splitlines():
+        name, partition, limit, cpus, memory_mib, gres = map(_known, line.split("|"))
+        found.append(
+            PartitionNode(
+                name=name,
+                partition=partition.rstrip("*"),
+                is_default=partition.endswith("*"),
+                max_time_min=_minutes(limit),
+                cpus=int(cpus.rstrip("+") or 0),
+                memory_gib=int(memory_mib.rstrip("+") or 0) / 1024,
+                gpus=gpus_of(gres),
+            )
+        )
+    return found
+
+
+def gpus_of(gres: str) -> tuple[tuple[str, int], ...]:
+    """The GPUs in a node's generic resources, ``gpu:a30:1(S:0),tmp:9``: their type, which may be
+    empty, and their number."""
+    found = re.finditer(r"(?:^|,)gpu(?::([^:,()]+))?:(\d+)(?=[(,]|$)", gres)
+    return tuple((each[1] or "", int(each[2])) for each in found)
+
+
+def accounts(user: str) -> list[str]:
+    """The accounts that a user can charge, the default one first; empty without accounting."""
+    show = ["sacctmgr", "--noheader", "--parsable2", "show"]
+    default = _output([*show, "user", user, "format=DefaultAccount"]).split()
+    every = _output([*show, "associations", f"user={user}", "format=Account"]).split()
+    return list(dict.fromkeys([*default, *every]))
+
+
+def _minutes(limit: str) -> int | None:
+    """``1-02:00:00``, ``4:00:00`` or ``30:00`` in minutes; None if there is no limit."""
+    days, dash, clock = limit.rpartition("-")
+    parts = [int(part) for part in clock.split(":") if part.isdecimal()]
+    if not parts:
+        return None
+    hours, minutes = (parts[0], parts[1]) if len(parts) == 3 else (0, parts[0])
+    return int(days if dash else 0) * 24 * 60 + hours * 60 + minutes
 
 
 def job_state(job_id: str) -> JobState | None:
@@ -105,6 +164,13 @@ def forwarded_env(environment: Mapping[str, str]) -> dict[str, str]:
 def set_comment(job_id: str, comment: str) -> None:
     """Set the job's comment, which leads to its files. A failure is ignored."""
     _output(["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"])
+
+
+def cancel(job_id: str) -> None:
+    """End the job, waiting or running. Raises SutError."""
+    done = subprocess.run(["scancel", job_id], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SutError(f"scancel {job_id} failed: {done.stderr.strip()}", code="slurm")
 
 
 def requeue(job_id: str) -> None:

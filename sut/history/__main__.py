@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-from sut.command import Parser, command
+from sut.command import Parser, at_least, command
 from sut.errors import EXIT_VALID, InputError
 from sut.history.index import Index
 from sut.history.listing import to_csv, to_table
 from sut.history.row import Row
 from sut.history.sorting import KEYS, NEWEST, ordered
 from sut.launch.options import add, run_root, shared
+from sut.plan.benchmark import Preset, Scenario
 from sut.results.messaging import UNVERIFIED
 from sut.rundir import write_atomic
 from sut.units import number
@@ -28,6 +29,8 @@ LIMIT = 30
 PAGE = "index.html"
 IN_ALL_RUNS = ("benchmark", "scenario", "verdict", "preset")  # filters by one value
 FILTERS = (*IN_ALL_RUNS, "node", "plan", "since")
+VERDICTS = ("VALID", "INVALID", "FAILED", "TRUNCATED", "UNFINISHED", "UNREADABLE")
+SCENARIOS = [*map(str, Scenario), "preflight"]
 _AGO = re.compile(r"(\d+)([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
@@ -55,17 +58,23 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m sut.history",
         description="List runs, newest first.",
+        epilog="exit codes: 0 listed, 2 bad input",
+        examples=("--scenario server --verdict valid --since 7d", "--html"),
         parents=[shared("site", "root")],
     )
     parser.add_argument("--benchmark", metavar="NAME", help="runs of this benchmark")
-    parser.add_argument("--scenario", type=str.lower, metavar="NAME", help="e.g. server")
+    parser.add_argument(
+        "--scenario", type=str.lower, choices=SCENARIOS, help="runs of this scenario"
+    )
     parser.add_argument(
         "--verdict",
         type=str.upper,
-        metavar="WORD",
-        help="VALID, INVALID, FAILED, TRUNCATED, UNFINISHED or UNREADABLE",
+        choices=VERDICTS,
+        help="runs with this verdict, or without one",
     )
-    parser.add_argument("--preset", type=str.lower, metavar="NAME", help="e.g. quick")
+    parser.add_argument(
+        "--preset", type=str.lower, choices=list(map(str, Preset)), help="runs of this preset"
+    )
     parser.add_argument("--node", metavar="NAME", help="runs with a replica on this node")
     parser.add_argument(
         "--plan", metavar="DIGEST", help="runs of one plan; the first digits are enough"
@@ -75,7 +84,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--limit",
-        type=int,
+        type=at_least(0),
         default=LIMIT,
         metavar="N",
         help="at most N runs; 0 for all (default: %(default)s)",

@@ -28,8 +28,7 @@ def default() -> str:
     if not fitting:
         raise InputError(
             "no site matches this Slurm cluster",
-            hint="cp configs/sites/template.yaml configs/sites/mine.yaml, edit it, then add "
-            "--site mine; or run on this machine alone: --site local",
+            hint="write one: python -m sut.init; or run on this machine alone: --site local",
         )
     return fitting[0]
 

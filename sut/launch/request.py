@@ -11,16 +11,19 @@ import msgspec
 
 from sut.command import Parser
 from sut.launch import default_site
-from sut.launch.options import DEFAULT_BENCHMARK, add, shared
-from sut.plan import config, fit
+from sut.launch.options import DEFAULT_BENCHMARK, RUN, add, add_runs, given_root, shared
+from sut.plan import config, fit, keys
 from sut.plan.benchmark import Preset, Scenario
+from sut.plan.document import keys_of
 from sut.plan.plan import Mode, Plan
 from sut.plan.resolve import resolve
+from sut.plan.site import Site
 from sut.values import Struct
 
 
 class RunRequest(Struct, frozen=True, kw_only=True):
-    """One run, as the user asks for it. An empty ``site`` means the default one."""
+    """One run, as the user asks for it. An empty ``site`` means the default one; an empty ``root``,
+    the run root of SUT_RUN_ROOT or of the site."""
 
     benchmark: str = DEFAULT_BENCHMARK
     site: str = ""
@@ -29,14 +32,28 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     mode: Mode = Mode.PERFORMANCE
     preset: Preset = Preset.SMOKE
     sets: tuple[str, ...] = ()
+    root: str = ""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    examples = (
+        "--scenario server",
+        "--scenario offline --mode all",
+        "--set target_qps=5",
+        "--again latest",
+    )
+    about = "Run LoadGen against vLLM and judge the result."
+    return parser("submit", about, examples).parse(argv)
+
+
+def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
+    """The options of a run, for the command ``name``."""
     parser = Parser(
-        prog="python -m sut.submit",
-        description="Run LoadGen against vLLM and judge the result.",
+        prog=f"python -m sut.{name}",
+        description=about,
         epilog="exit codes: 0 VALID, 1 INVALID or an accuracy gate failed, 2 bad input, 3 the run "
         "failed",
+        examples=examples,
         parents=[shared("config", "site", "nodes", "set")],
     )
     defaults = RunRequest()
@@ -57,8 +74,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             choices=[each.value for each in kind if each is not Mode.PREFLIGHT],  # sut.doctor's
             help=f"{text} (default: {default})",
         )
-    parser.add_argument(
-        "--again", metavar="RUN_DIR", help="run the plan of this run again; print what has changed"
+    add(
+        parser,
+        "root",
+        help="folder for the run (default: $SUT_RUN_ROOT, or the site's run_root)",
+    )
+    add_runs(
+        parser, "--again", help=f"run the plan of an earlier run again; print what changed ({RUN})"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
     parser.add_argument(
@@ -83,7 +105,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="WHAT",
         help="as in sbatch: singleton, afterany:JOBID",
     )
-    return parser.parse(argv)
+    return parser
 
 
 def request_of(arguments: argparse.Namespace) -> RunRequest:
@@ -96,6 +118,7 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "mode": arguments.mode,
         "preset": arguments.preset,
         "sets": arguments.set,
+        "root": arguments.root and str(arguments.root),
     }
     return msgspec.convert({k: v for k, v in given.items() if v is not None}, RunRequest)
 
@@ -103,7 +126,8 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
 def make_plan(request: RunRequest) -> tuple[Plan, Path]:
     """The plan, and the folder for its run directory. Raises InputError."""
     where = request.site or default_site.default()
-    benchmark, site = config.load(request.benchmark, where, request.sets)
+    sets = [keys.full(change, request.scenario) for change in request.sets]
+    benchmark, site = config.load(request.benchmark, where, sets)
     model = site.models.get(benchmark.model.name, "")
     plan = resolve(
         benchmark,
@@ -114,6 +138,13 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path]:
         usable_cpus=sorted(os.sched_getaffinity(0)),
         nodes=request.nodes,
         model_size=fit.model_size(Path(model)) if model else None,
-        sets=request.sets,
+        sets=sets,
     )
-    return plan, Path(site.run_root)
+    return plan, _run_root(request, sets, site)
+
+
+def _run_root(request: RunRequest, sets: Sequence[str], site: Site) -> Path:
+    """The folder for the run: --root, --set site.run_root, SUT_RUN_ROOT, or the site's."""
+    if not request.root and any(keys_of(each) == ["site", "run_root"] for each in sets):
+        return Path(site.run_root)
+    return given_root(request.root) or Path(site.run_root)

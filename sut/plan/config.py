@@ -52,12 +52,12 @@ class Campaign(Struct, frozen=True, kw_only=True):
 def load_campaign(name: str) -> Campaign | None:
     """The campaign by name or file; None for a benchmark. Raises InputError that lists every
     error in it."""
-    if not _is_path(name) and (name in _known("benchmarks") or name not in _known("campaigns")):
+    if not _is_path(name) and (name in files("benchmarks") or name not in files("campaigns")):
         return None
     path = find("campaigns", name)
     if _is_path(name) and "runs" not in read(path):
         return None
-    return _read(path, Campaign)
+    return read_as(path, Campaign)
 
 
 def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark, Site]:
@@ -78,24 +78,25 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
 
 def load_site(name: str) -> Site:
     """The site by name or file. Raises InputError that lists every error in it."""
-    return _with_absolute_paths(_read(find("sites", name), Site))
+    return _with_absolute_paths(read_as(find("sites", name), Site))
 
 
 def sites() -> dict[str, Site]:
     """Every site under ``configs/`` that has no errors, by name."""
     found = {}
-    for path in _known("sites").values():
+    for path in files("sites").values():
         with contextlib.suppress(InputError):
-            found[path.stem] = _with_absolute_paths(_read(path, Site))
+            found[path.stem] = _with_absolute_paths(read_as(path, Site))
     return found
 
 
 def names(kind: str) -> list[str]:
     """The names of all ``benchmarks``, ``campaigns`` or ``sites`` under ``configs/``."""
-    return sorted(_known(kind))
+    return sorted(files(kind))
 
 
-def _read(path: Path, kind: type[_T]) -> _T:
+def read_as(path: Path, kind: type[_T]) -> _T:
+    """The benchmark, site or campaign in a file. Raises InputError that lists every error."""
     document = read(path)
     check(document, kind, path).raise_all()
     return convert(document, kind)
@@ -130,10 +131,10 @@ def find(kind: str, name: str) -> Path:
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file")
         return Path(name)
-    known = _known(kind)
+    known = files(kind)
     if name not in known:
         # --config takes both.
-        campaigns = _known("campaigns") if kind == "benchmarks" else {}
+        campaigns = files("campaigns") if kind == "benchmarks" else {}
         also = f"; campaigns: {', '.join(sorted(campaigns))}" if campaigns else ""
         raise InputError(
             f"unknown {kind.removesuffix('s')} '{name}'{nearest(name, [*known, *campaigns])}",
@@ -152,7 +153,7 @@ def _is_path(name: str) -> bool:
     return name.endswith((".yaml", ".yml")) or "/" in name
 
 
-def _known(kind: str) -> dict[str, Path]:
+def files(kind: str) -> dict[str, Path]:
     """Files by name; those under the current folder have precedence over the shipped ones."""
     folders = [Path.cwd() / "configs" / kind, *_own_folders(kind)]
     return {path.stem: path for each in reversed(folders) for path in sorted(each.glob("*.yaml"))}

@@ -20,6 +20,7 @@ Document = dict[str, Any]
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
 _BOUNDS = {"exclusiveMinimum": "greater than", "minimum": "at least", "maximum": "at most"}
+_SYNONYMS = {"gpu": "cuda", "nvidia": "cuda"}  # of values, for suggestions
 _YAML_TYPES = {"object": "mapping", "array": "list"}  # by JSON Schema's name
 _T = TypeVar("_T", bound=Struct)
 
@@ -109,18 +110,21 @@ def check(
     for error in validator.iter_errors(document):
         for path, problem in _explain(error):
             full = [root, *path] if root else path
-            line = _line(tree, path)
-            where = _change_of(full, changes) or f"{file}:{line}" + _key(path)
+            line, found = _line(tree, path)
+            where = _change_of(full, changes, in_file=found) or f"{file}:{line}" + _key(path)
             errors.add((line, f"{where}: {problem}"))
     return Errors(InputError(text) for _, text in sorted(errors))
 
 
-def _change_of(path: Sequence[str | int], changes: Sequence[str]) -> str:
-    """The ``--set`` option that set the value at ``path``, and the key in it; empty if none did."""
+def _change_of(path: Sequence[str | int], changes: Sequence[str], *, in_file: bool) -> str:
+    """The ``--set`` option that set the value at ``path``, and the key in it; empty if none did.
+    An option also creates the mappings around its key that are not in the file."""
     for change in changes:
         keys = keys_of(change)
         if path[: len(keys)] == keys:
             return f"--set {change}{_key(path[len(keys) :])}"
+        if not in_file and keys[: len(path)] == path:
+            return f"--set {change}: {'.'.join(map(str, path))}"
     return ""
 
 
@@ -148,8 +152,9 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int
             missing = [key for key in value if key not in instance]
             yield path, f"missing required keys: {', '.join(missing)}"
         case "enum":
-            near = nearest(str(instance), value)
-            yield path, f"'{instance}' is not one of {', '.join(map(str, value))}{near}"
+            known = [str(each) for each in value]
+            near = nearest(_SYNONYMS.get(str(instance).lower(), str(instance)), known)
+            yield path, f"'{instance}' is not one of {', '.join(known)}{near}"
         case "pattern":
             yield path, f"'{instance}' does not match {value}"
         case "type":
@@ -166,22 +171,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int:
-    """The line of the deepest part of ``path`` that is in the file."""
+def _line(root: yaml.Node | None, path: Sequence[str | int]) -> tuple[int, bool]:
+    """The line of the deepest part of ``path`` that is in the file, and whether all of it is."""
     line, node = 1, root
     for key in path:
         if isinstance(node, yaml.MappingNode):
             pairs = {k.value: (k, v) for k, v in node.value}
             if key not in pairs:
-                break
+                return line, False
             key_node, node = pairs[key]
             line = key_node.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]
             line = node.start_mark.line + 1
         else:
-            break
-    return line
+            return line, False
+    return line, True
 
 
 def convert(document: Document, kind: type[_T]) -> _T:

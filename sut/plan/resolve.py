@@ -43,6 +43,7 @@ def resolve(
     changes already applied to the two inputs. Raises InputError that lists every error.
     """
     errors = Errors()
+    _check_paths(benchmark, errors)
     settings = _settings(benchmark, scenario, preset, errors)
     loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
     model_path = dataset_path = ""
@@ -135,6 +136,16 @@ def _with_site_load(
     if rate is None or changed & given:
         return settings
     return msgspec.structs.replace(settings, target_qps=rate * max(1, num_replicas))
+
+
+def _check_paths(benchmark: Benchmark, errors: Errors) -> None:
+    model, dataset = benchmark.model, benchmark.dataset
+    for key, given in (("model", model), ("dataset", dataset)):
+        if given.path:
+            errors.add(
+                f"{key}.path is not used: a benchmark gets its paths from the site",
+                hint=f"""--set 'site.{key}s."{given.name}"={given.path}'""",
+            )
 
 
 def _path(what: str, name: str, paths: dict[str, str], key: str, site: Site, errors: Errors) -> str:

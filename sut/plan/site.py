@@ -21,7 +21,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
     join_s: PositiveFloat = 300.0  # until all nodes have connected
     ready_s: PositiveFloat = 600.0  # until an engine is ready
-    warmup_s: PositiveFloat = 120.0
+    warmup_s: PositiveFloat = 120.0  # until the first requests are answered
     sample_s: PositiveFloat = 300.0  # of a sample, from admission to a replica to its last token
     stall_s: PositiveFloat = 60.0  # without output from a replica that has work in flight
 
@@ -53,19 +53,19 @@ class SiteSlurm(Struct, frozen=True, kw_only=True):
     """The sbatch options of a site, by sbatch's names. Empty or 0: left out."""
 
     cluster: str = ""  # ClusterName; empty: the cluster is identified by its nodes
-    partition: str = ""
+    partition: str = ""  # empty: the default one
     account: str = ""
     qos: str = ""
-    constraint: str = ""
+    constraint: str = ""  # features of the nodes
     gres: str = ""  # of a node, without the count, e.g. gpu:a30
     cpus_per_task: NonNegativeInt = 0  # a task is a node
     memory_gib: NonNegativeInt = 0  # per node; 0: all of it
-    exclusive: bool = False
+    exclusive: bool = False  # no other job on the nodes
     time_min: NonNegativeInt = 0  # wall limit; 0: predicted
     max_time_min: PositiveInt = 24 * 60  # the longest wall limit allowed
     load_min: PositiveInt = 10  # predicted time to load a model and warm up
-    signal_delay_s: PositiveInt = 120
-    max_requeues: NonNegativeInt = 2
+    signal_delay_s: PositiveInt = 120  # before the wall limit: the run stops and keeps its results
+    max_requeues: NonNegativeInt = 2  # after lost nodes
     sbatch: dict[str, str] = {}  # additional options, e.g. {reservation: mlperf}
 
 
@@ -113,9 +113,9 @@ class Site(Struct, frozen=True, kw_only=True):
 
     name: str
     description: str = ""
-    device: Device = Device.CPU
+    device: Device = Device.CPU  # on which engines run
     host: str = "127.0.0.1"  # address that the dispatcher listens on
-    run_root: str = "runs"
+    run_root: str = "runs"  # folder for the runs; on a cluster, on the shared file system
     num_replicas: PositiveInt | None = None  # None: one on this machine, else as many as fit
     target_qps: dict[str, dict[Scenario, PositiveFloat]] = {}  # load of one replica, by
     # benchmark; a run's load is this times its replicas. Absent: the benchmark's own

@@ -5,22 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED
+from sut.launch.options import add_runs, find_runs, shared
 from sut.report.publish import ONLY_HTML, write_html, write_markdown
 from sut.results import record
-from sut.rundir import RunDir
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     code = 0
-    for path in options.runs:
-        result = record.read(path)
-        run_dir = RunDir(path if path.is_dir() else path.parent)
+    for run_dir in find_runs(options.runs, options):
+        result = record.read(run_dir.root)
         try:
             problem = write_html(result, run_dir)
             if not options.only_html:
@@ -41,8 +39,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m sut.report",
         description="Write report.md and report.html of runs again, from the runs' files.",
         epilog="exit codes: 0 written, 2 not a run, 3 written without plots or not written",
+        examples=("latest",),
+        parents=[shared("site", "root")],
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
+    add_runs(parser, "runs", nargs="+")
     parser.add_argument(ONLY_HTML, action="store_true", help="leave report.md as it is")
     return parser.parse(argv)
 

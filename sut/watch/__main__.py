@@ -1,4 +1,4 @@
-"""``python -m sut.watch RUN|JOBID``: show a run from any machine that sees its folder.
+"""``python -m sut.watch RUN``: show a run from any machine that sees its folder.
 
 It only reads: starting, stopping or killing it has no effect on the run.
 """
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import msgspec
 from rich.console import Console
 
-from sut.cluster import runs
+from sut.cluster.runs import LATEST
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, EXIT_VALID
-from sut.launch.options import add, run_root, shared
+from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.report.summary import summary
 from sut.results import record
 from sut.watch.observer import Observer
@@ -31,8 +31,7 @@ LOST_AFTER_S = 10.0  # a shared file system may show a record late
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     try:
-        run = runs.find(options.run, run_root(options))
-        observer = Observer(run)
+        observer = Observer(find_run(options.run, options))
         if options.json:
             print(msgspec.json.format(msgspec.json.encode(observer.look())).decode())
             return EXIT_VALID
@@ -50,15 +49,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m sut.watch",
         description="Show a run that is pending, running or finished. Ctrl-C detaches.",
         epilog="exit codes: the run's if it is watched until it finishes, otherwise 0; 2 bad input",
+        examples=("", "4711 --once"),
         parents=[shared("site", "root")],
     )
-    parser.add_argument(
-        "run",
-        nargs="?",
-        default="latest",
-        metavar="RUN|JOBID",
-        help="a run's folder, its name under the run root, or a Slurm job (default: latest)",
-    )
+    add_runs(parser, nargs="?", default=LATEST, help=f"{RUN} (default: {LATEST})")
     parser.add_argument("--once", action="store_true", help="print one frame and exit")
     add(parser, "json", help="print one frame as JSON and exit")
     return parser.parse(argv)

@@ -1,0 +1,95 @@
+"""``python -m sut.cancel RUN``: end a run that is waiting or running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from sut.cluster import runs, slurm
+from sut.command import Parser, command
+from sut.errors import EXIT_VALID, InputError
+from sut.launch.options import add_runs, find_run, shared
+from sut.machine import processes
+from sut.plan.plan import load_plan
+from sut.results import record
+from sut.rundir import RunDir
+
+START_S = 30.0
+POLL_S = 0.2
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m sut.cancel",
+        description="End a run: scancel for a Slurm job, SIGTERM for a run on this machine. The "
+        "run stops its engines and writes its record.",
+        epilog="exit codes: 0 the run was asked to end, 2 it is not running, 3 Slurm refused",
+        examples=("latest", "4711"),
+        parents=[shared("site", "root")],
+    )
+    add_runs(parser)
+    options = parser.parse(argv)
+    print(cancel(find_run(options.run, options)))
+    return EXIT_VALID
+
+
+def cancel(run: RunDir) -> str:
+    """End a run. Returns what was done. Raises InputError if it is not running, SutError if Slurm
+    refuses."""
+    if job := _job(run):
+        slurm.cancel(job.job_id)
+        if job.state in slurm.WAITING:
+            return (
+                f"cancelled job {job.job_id}, which had not started (scancel {job.job_id}): {run}"
+            )
+        return f"cancelled job {job.job_id} on {job.nodes} (scancel {job.job_id})\n{_follow(run)}"
+    if (pid := _process(run)) is not None:
+        os.kill(pid, signal.SIGTERM)
+        return f"cancelled the run on this machine (SIGTERM to process {pid})\n{_follow(run)}"
+    raise InputError(
+        f"the run is not active ({run}): {_state(run)}", hint=f"python -m sut.watch {run}"
+    )
+
+
+def _job(run: RunDir) -> slurm.JobState | None:
+    """The Slurm job of a run, if it can still run. A job's number may belong to another job: a
+    local run's is a process id."""
+    job_id = runs.job_of(run)
+    job = slurm.job_state(job_id) if job_id else None
+    if job is None or not job.alive:
+        return None
+    if job.comment:
+        return job if RunDir(job.comment).root == run.root else None
+    return job if load_plan(run.plan).slurm is not None else None
+
+
+def _process(run: RunDir) -> int | None:
+    """The run's process on this machine. One whose job has just started appears within seconds;
+    its job itself must not get the signal, because it would write no record."""
+    deadline = time.monotonic() + START_S
+    while True:
+        pid = processes.running("sut.run", str(run))
+        starting = processes.arguments(int(runs.job_of(run) or 0))[-1:] == [str(run.slurm)]
+        if pid is not None or not starting or time.monotonic() > deadline:
+            return pid
+        time.sleep(POLL_S)
+
+
+def _follow(run: RunDir) -> str:
+    record = f"  record  {run.record}, when its engines have stopped"
+    return f"{record}\n  watch   python -m sut.watch {run}"
+
+
+def _state(run: RunDir) -> str:
+    if not run.record.is_file():
+        return f"no job of it, and no process on {os.uname().nodename}"
+    found = record.read(run.record)
+    return f"it has ended, {found.word}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

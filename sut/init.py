@@ -1,0 +1,96 @@
+"""``python -m sut.init [NAME]``: write a site file by asking Slurm and looking at this machine."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sut.command import Parser, command
+from sut.errors import EXIT_VALID, InputError
+from sut.launch import files, new_site
+from sut.plan.site import Device
+from sut.rundir import write_atomic
+
+FOLDER = Path("configs/sites")  # where --site finds a file by its name
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
+    if options.name and not re.fullmatch(r"[\w.-]+", options.name):
+        raise InputError(f"{options.name!r} is not a name of a site", hint="for example: mine")
+    found = new_site.ask(options.name, options.partition, options.device, options.local)
+    path = options.output or _path(found.name)
+    site = found.name if path.parent == FOLDER else str(path)
+    text = new_site.text(found, site)
+    if options.print:
+        print(text, end="")
+        return EXIT_VALID
+    _write(path, text, replace=options.force)
+    print(new_site.summary(found))
+    print(files.check(path))
+    check = f"check the lines marked {new_site.CHECK}, then: " * (new_site.CHECK in text)
+    print(f"next: {check}python -m sut.doctor --site {site}")
+    return EXIT_VALID
+
+
+def _path(name: str) -> Path:
+    return (FOLDER if FOLDER.is_dir() else Path()) / f"{name}.yaml"
+
+
+def _write(path: Path, text: str, *, replace: bool) -> None:
+    exists = path.exists()
+    if exists and not replace:
+        raise InputError(
+            f"{path} exists",
+            hint="choose another name: python -m sut.init NAME; or replace the file: --force",
+        )
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the site ({error.filename or path}): {error.strerror}",
+            hint="choose another file: --output FILE",
+        ) from None
+    print(f"{'replaced' if exists else 'wrote'} {path}")
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m sut.init",
+        description="Write a site file for this cluster, by asking Slurm, or without Slurm for "
+        "this machine. Comments explain each key and mark what to check.",
+        epilog="exit codes: 0 written, 2 nothing written",
+        examples=("", "mine --partition gpu", "--print"),
+    )
+    parser.add_argument(
+        "name", nargs="?", default="", metavar="NAME", help="default: the cluster's or this host's"
+    )
+    parser.add_argument(
+        "--partition", default="", metavar="NAME", help="default: one with GPUs, or Slurm's default"
+    )
+    parser.add_argument(
+        "--device",
+        default="",
+        choices=list(map(str, Device)),
+        help="device of the engines (default: cuda if there is a GPU)",
+    )
+    parser.add_argument(
+        "--local", action="store_true", help="this machine alone, even if it has Slurm"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"file to write (default: NAME.yaml in {FOLDER}, or here if there is no such folder)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
+    parser.add_argument("--print", action="store_true", help="print the file; write nothing")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

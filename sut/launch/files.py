@@ -1,0 +1,117 @@
+"""Check a file that a user wrote: a benchmark, a site or a campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from sut.errors import Errors, InputError
+from sut.launch import members
+from sut.launch.request import RunRequest
+from sut.plan import config, document
+from sut.plan.benchmark import Benchmark, EngineKind, Preset, Scenario
+from sut.plan.config import Campaign
+from sut.plan.document import Document
+from sut.plan.plan import Mode
+from sut.plan.resolve import resolve
+from sut.plan.site import Device, Site
+from sut.units import quantity
+from sut.values import Struct
+
+KINDS: dict[str, type[Struct]] = {"benchmark": Benchmark, "site": Site, "campaign": Campaign}
+ANY_CPUS = range(1024)
+
+
+def check(path: Path) -> str:
+    """The file and what it is, in a line. Raises InputError with every error in it."""
+    read = document.read(path)
+    kind = kind_of(read, path)
+    document.check(read, KINDS[kind], path).raise_all()
+    try:
+        return f"{path}: {_resolved(kind, path)}"
+    except InputError as error:  # between keys, so that no line is wrong
+        raise InputError(
+            "\nerror: ".join(f"{path}: {each}" for each in str(error).split("\nerror: "))
+        ) from None
+
+
+def _resolved(kind: str, path: Path) -> str:
+    match kind:
+        case "benchmark":
+            return _benchmark(config.read_as(path, Benchmark))
+        case "site":
+            return _site(config.read_as(path, Site))
+        case _:
+            return _campaign(config.read_as(path, Campaign))
+
+
+def kind_of(read: Document, path: Path) -> str:
+    """The kind that has most of the file's keys. Raises InputError if two have as many."""
+    num_known = {kind: len(read.keys() & _names(struct)) for kind, struct in KINDS.items()}
+    first, second = sorted(num_known, key=lambda kind: -num_known[kind])[:2]
+    if num_known[first] == num_known[second]:
+        raise InputError(
+            f"{path}: neither a benchmark, a site nor a campaign: its keys are "
+            f"{', '.join(map(str, read)) or '(none)'}",
+            hint="start from a file in configs/, or write a site with: python -m sut.init",
+        )
+    return first
+
+
+def _names(struct: type[Struct]) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(struct)}
+
+
+def _benchmark(benchmark: Benchmark) -> str:
+    """Every scenario and preset becomes a plan, on a machine that has all it needs."""
+    replay = benchmark.engine.kind is EngineKind.REPLAY
+    machine = Site(
+        name="any",
+        device=Device.CPU if replay else Device.CUDA,
+        models={benchmark.model.name: "/model"},
+        datasets={benchmark.dataset.name: "/data"},
+    )
+    found: dict[str, InputError] = {}  # by message: most errors are the same in each
+    for scenario in benchmark.scenarios.known():
+        for preset in Preset:
+            if benchmark.presets.of(preset).of(scenario) is None:
+                continue
+            try:
+                resolve(
+                    benchmark,
+                    machine,
+                    scenario=scenario,
+                    mode=Mode.ALL,
+                    preset=preset,
+                    usable_cpus=ANY_CPUS,
+                )
+            except InputError as error:
+                found[str(error)] = error
+    Errors(found.values()).raise_all()
+    names = ", ".join(benchmark.scenarios.known())
+    return f"a valid benchmark, {benchmark.name}: {names or 'no scenario'}"
+
+
+def _site(site: Site) -> str:
+    """A plan for all of its nodes must be possible."""
+    replay = config.read_as(config.shipped("benchmarks", "replay"), Benchmark)
+    resolve(
+        replay,
+        site,
+        scenario=Scenario.SERVER,
+        mode=Mode.PERFORMANCE,
+        preset=Preset.SMOKE,
+        usable_cpus=ANY_CPUS,
+        nodes="all",
+    )
+    where = "this machine" if site.slurm is None else quantity(len(site.nodes), "nodes")
+    return f"a valid site, {site.name}: {where}, device {site.device}"
+
+
+def _campaign(campaign: Campaign) -> str:
+    planned = members.plan(campaign, RunRequest())
+    return (
+        f"a valid campaign, {campaign.name}: {quantity(len(planned), 'runs')} of "
+        f"{campaign.benchmark} on {campaign.site}"
+    )

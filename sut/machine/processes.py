@@ -1,0 +1,33 @@
+"""Processes of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def running(module: str, argument: str) -> int | None:
+    """The process ``python -m MODULE ARGUMENT`` of this machine, also one in a container; None if
+    there is none. Of its forked children, which look the same, it is the parent."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        if arguments(int(entry.name))[1:] == ["-m", module, argument]:
+            found[int(entry.name)] = _parent(int(entry.name))
+    return min((pid for pid, parent in found.items() if parent not in found), default=None)
+
+
+def arguments(pid: int) -> list[str]:
+    """A process's command line; empty if it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return words.decode(errors="replace").split("\0")[:-1]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
