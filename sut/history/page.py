@@ -85,11 +85,12 @@ def _cell(name: str, text: str, exact: float | None) -> str:
 def _class(name: str) -> str:
     if name in NUMBERS:
         return ' class="n"'
-    return ' class="text"' if name == "why" else ""
+    return ' class="text"' if name in ("why", "run") else ""
 
 
 _STYLE = """
 main { max-width: none; }
+td.text { overflow-wrap: anywhere; }
 input { font: inherit; max-width: 100%; }
 .n { text-align: right; }
 th button {

@@ -21,7 +21,7 @@ from sut.watch.state import PhaseState, ReplicaState, RunState
 PLAIN_INTERVAL_S = 10.0  # between lines of one step without a terminal
 SILENT_S = 15.0  # without progress, after which a warning is shown
 SPIN_S = 0.1  # between two frames of the spinner
-SHORT_S = 1.0  # a step that usually takes less has no usual time
+SHORT_S = 1.0  # no shorter times are shown
 _BAR_WIDTH = 30
 _NAME_WIDTH = 12
 _REPLICA_COLUMNS = (
@@ -149,7 +149,7 @@ def _situation(state: RunState) -> str:
 
 def _times(state: RunState) -> str:
     """How long the step has been going on, and how long it usually takes."""
-    if state.stage_s is None:
+    if state.stage_s is None or state.stage_s < SHORT_S:
         return ""
     usual = ""
     if state.usual_s is not None and state.usual_s >= SHORT_S:
