@@ -19,6 +19,7 @@ from sut.command import command
 from sut.errors import InputError
 from sut.launch import newrun, request
 from sut.launch.options import RUN, add_runs, find_run
+from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, load_plan
 from sut.results import attempts
 from sut.rundir import RunDir
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> tuple[RunDir, int]:
     job = _job(os.environ)
     run_dir = _new(options, job) if options.run is None else _given(options, job)
     slurm.set_comment(job.job_id, str(run_dir))
-    print(f"job {job.job_id} on {', '.join(job.nodes)}: {run_dir}", flush=True)
+    print(f"job {job.job_id} on {compact(job.nodes)}: {run_dir}", flush=True)
     code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **srun_environment(os.environ)})
     requeue.after_a_lost_node(run_dir, job)
     return run_dir, code
@@ -87,6 +88,7 @@ def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
         "--nodes": options.nodes,
         "--again": options.again,
         "--dry-run": options.dry_run,
+        "--full": options.full,
         "--wait": options.wait is not None,
         "--json": options.json,
     }

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sut.cluster.sbatch import Submission
 from sut.command import Parser, command
-from sut.launch import executor, members
+from sut.launch import checks, executor, members
 from sut.launch.members import Planned
 from sut.launch.options import DEFAULT_BENCHMARK, RUN_ROOT, add, shared
 from sut.launch.request import make_plan, request_of
@@ -31,6 +31,7 @@ from sut.watch.follow import follow
 def main(argv: Sequence[str] | None = None) -> int:
     planned = Planned("", *make_plan(request_of(_options(argv))))
     executor.check(planned.plan, Submission())
+    checks.problems(checks.check(planned.plan, planned.run_root)).raise_all()
     job = members.submit(planned, Submission())
     num_nodes = quantity(len(job.plan.nodes), "nodes")
     print(f"job {job.submitted.job_id} checks {num_nodes}: {job.run_dir}", flush=True)
@@ -50,7 +51,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     text = f"benchmark to check the nodes for (default: {DEFAULT_BENCHMARK})"
     add(parser, "config", help=text)
-    text = "nodes to check: a number, names separated by commas, or all (default: all)"
+    text = "nodes to check: a number, a hostlist, or all (default: all)"
     add(parser, "nodes", default="all", help=text)
     add(parser, "root", help=f"folder for the run (default: ${RUN_ROOT}, or the site's run_root)")
     parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT))

@@ -16,7 +16,8 @@ from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
 from sut.command import command
 from sut.errors import EXIT_VALID, InputError
-from sut.launch import again, executor, members, request
+from sut.launch import again, checks, dry_run, executor, members, request
+from sut.launch.checks import Check
 from sut.launch.members import Job, Planned
 from sut.launch.options import find_run, given_root
 from sut.plan import config
@@ -33,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = request.parse(argv)
     campaign = config.load_campaign(arguments.config) if arguments.config else None
     planned = _plan(arguments, campaign)
+    checked = [checks.check(each.plan, each.run_root) for each in planned]
     if arguments.dry_run:
-        return _print(planned)
-    submission = _check(arguments, planned)
+        return dry_run.show(planned, checked, arguments)
+    submission = _check(arguments, planned, checked)
     waits = _waits(arguments, planned)
     if campaign is None:
         run = _run_for_programs if arguments.json else _run
@@ -77,25 +79,14 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> 
         )
 
 
-def _print(planned: Sequence[Planned]) -> int:
-    for each in planned:
-        if each.name:
-            print(f"# {each.name}")
-        print(describe(each.plan), end="\n" if each.name else "")
-    return EXIT_VALID
-
-
-def describe(plan: Plan) -> str:
-    """The plan and LoadGen's user.conf, for reading."""
-    text = msgspec.yaml.encode(plan, order="sorted").decode()
-    return f"{text}\n# user.conf\n{plan.user_conf()}"
-
-
-def _check(arguments: argparse.Namespace, planned: Sequence[Planned]) -> Submission:
-    """How to submit the runs. Raises InputError where this machine cannot."""
+def _check(
+    arguments: argparse.Namespace, planned: Sequence[Planned], checked: Sequence[Sequence[Check]]
+) -> Submission:
+    """How to submit the runs. Raises InputError that lists why this machine cannot."""
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
     for each in planned:
         executor.check(each.plan, submission)
+    checks.problems([check for each in checked for check in each]).raise_all()
     return submission
 
 
@@ -178,9 +169,9 @@ def _submitted(job: Job) -> str:
 
 
 def _where(plan: Plan) -> str:
-    names = [node.name for node in plan.nodes]
-    named = f" ({', '.join(names)})" if all(names) else ""
-    return f"{quantity(len(plan.replicas), 'replicas')} on {quantity(len(names), 'nodes')}{named}"
+    named = plan.nodes_text() and f" ({plan.nodes_text()})"
+    nodes = quantity(len(plan.nodes), "nodes")
+    return f"{quantity(len(plan.replicas), 'replicas')} on {nodes}{named}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from on_cluster import (
 
 from sut.results import record
 
-BOTH = ("--nodes", "jw2,jw3")
+BOTH = ("--nodes", "jw[2-3]")
 
 
 def test_both_nodes_are_one_system_under_one_loadgen(idle: Cluster) -> None:
@@ -34,6 +34,18 @@ def test_both_nodes_are_one_system_under_one_loadgen(idle: Cluster) -> None:
     assert record.environment.image_sha256 is not None
     assert len(list((idle.home() / "runs/latest/loadgen").iterdir())) == 1
     assert leftovers(idle) == []
+
+
+@pytest.mark.parametrize(("busy", "free"), [("jw2", "jw3"), ("jw3", "jw2")])
+def test_a_run_goes_to_the_node_that_is_free(idle: Cluster, busy: str, free: str) -> None:
+    job = idle.run(f"sbatch --parsable --exclusive --nodelist={busy} --wrap 'sleep 300'").stdout
+    until(lambda: idle.run(f"squeue -h -j {job.strip()} -o %T").stdout.strip() == "RUNNING")
+    run = submit(idle, *replay(1))
+    assert run.end() == "COMPLETED"
+    record = run.record()
+    assert [node.name for node in record.plan.candidates] == ["jw2", "jw3"]
+    assert record.attempts[-1].nodes == (free,)
+    assert [work.node for work in record.phases[0].replicas] == [free]
 
 
 @pytest.mark.parametrize(("script", "num_replicas"), [("single", 1), ("multi", 2)])

@@ -137,7 +137,7 @@ def test_finds_each_command(
 
 def test_runs_the_command_with_its_arguments() -> None:
     run = sut("submit", "--config", "replay", "--dry-run")
-    assert run.returncode == 0 and "benchmark: replay" in run.stdout
+    assert run.returncode == 0 and "replay, scenario server" in run.stdout
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from plans import plan_of
 
@@ -14,31 +15,60 @@ from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
 from sut.plan.plan import Mode
 from sut.plan.site import Device, Site, SiteNode, SiteSlurm
 
-LLAMA = fit.ModelSize(weights_gib=14.96, kv_bytes_per_token=131_072, num_heads=32, num_layers=32)
+LLAMA = fit.ModelSize(
+    weights_gib=14.96,
+    kv_bytes_per_token=131_072,
+    num_heads=32,
+    num_kv_heads=8,
+    num_layers=32,
+    max_len=131_072,
+)
 
 
 def test_reads_a_models_size_from_its_folder(tmp_path: Path) -> None:
     config = {"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32}
-    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 4096}))
+    rope = {"max_position_embeddings": 131_072, "rope_scaling": {"rope_type": "llama3"}}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **rope, "hidden_size": 4096}))
     (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
     size = fit.model_size(tmp_path)
     assert size is not None and size.kv_bytes_per_token == 131_072
     assert size.weights_gib == pytest.approx(1 / 1024)
+    assert (size.num_kv_heads, size.max_len) == (8, 131_072)
     assert fit.model_size(tmp_path / "missing") is None
 
 
-def check(gpu_memory_gib: float, tp: int = 1, extra_args: tuple[str, ...] = ()) -> str:
+def test_a_scaled_rotary_embedding_leaves_the_longest_sequence_unknown(tmp_path: Path) -> None:
+    config = {"num_attention_heads": 9, "num_hidden_layers": 1, "hidden_size": 576}
+    config |= {"max_position_embeddings": 4096}
+    for rope in ({"type": "yarn", "factor": 4.0}, {"rope_type": "yarn", "factor": 4.0}):
+        text = json.dumps({**config, "rope_scaling": rope})
+        (tmp_path / "config.json").write_text(text)
+        size = fit.model_size(tmp_path)
+        assert size is not None and size.max_len is None and size.weights_gib == 0
+
+
+def check(
+    gpu_memory_gib: float,
+    tp: int = 1,
+    extra_args: tuple[str, ...] = (),
+    *,
+    pp: int = 1,
+    max_model_len: int = 2668,
+    size: fit.ModelSize = LLAMA,
+    env: dict[str, str] | None = None,
+) -> str:
     engine = Engine(
         extra_args=extra_args,
-        max_model_len=2668,
+        pipeline_parallel_size=pp,
+        max_model_len=max_model_len,
         max_num_seqs=64,
         max_num_batched_tokens=1024,
         tensor_parallel_size=tp,
     )
-    site = Site(name="s", device=Device.CUDA)
+    site = Site(name="s", device=Device.CUDA, env=env or {})
     errors = Errors()
     node = SiteNode(name="n", gpus=1, gpu_memory_gib=gpu_memory_gib)
-    fit.check_model(LLAMA, engine, site, [node], errors)
+    fit.check_model(size, engine, site, [node], errors)
     return "\n".join(map(str, errors))
 
 
@@ -48,7 +78,39 @@ def test_a_large_model_gets_a_hint() -> None:
     assert "--set engine.tensor_parallel_size=2" in check(16)
     assert check(16, tp=2) == ""
     assert "vLLM uses 12.0 of 24 GiB" in check(24, extra_args=("--gpu-memory-utilization=0.5",))
-    assert "does not divide the model's 32 attention heads" in check(24, tp=3)
+
+
+def test_tensor_parallelism_divides_the_heads() -> None:
+    text = check(24, tp=3)
+    assert "does not divide the model's 32 attention heads\nhint: " in text
+    assert text.endswith("with N in 1, 2, 4, 8, 16, 32")
+    assert check(24, tp=16) == ""  # two ranks share each of 8 key-value heads
+    text = check(24, tp=6, size=msgspec.structs.replace(LLAMA, num_heads=12, num_kv_heads=4))
+    assert "divide the model's 4 key-value heads, nor is it a multiple of them" in text
+    assert text.endswith("with N in 1, 2, 4, 12")
+    assert "exceeds the model's 32 layers" in check(24, pp=33)
+
+
+def test_the_longest_sequence_is_the_models() -> None:
+    assert check(80, max_model_len=131_072) == ""
+    text = check(80, max_model_len=131_073)
+    assert "engine.max_model_len 131073 exceeds the model's 131072" in text
+    assert "--set engine.max_model_len=131072" in text
+    assert check(80, max_model_len=131_073, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}) == ""
+    unknown = msgspec.structs.replace(LLAMA, max_len=None)
+    assert check(80, max_model_len=131_073, size=unknown) == ""
+
+
+def test_refuses_a_wall_limit_over_the_sites() -> None:
+    errors = Errors()
+    slurm = SiteSlurm(time_min=90, max_time_min=60)
+    fit.time_min(Site(name="s", slurm=slurm), 60, errors)
+    assert "site.slurm.time_min 90 exceeds site.slurm.max_time_min 60" in str(errors[0])
+    assert len(errors) == 1 and str(errors[0]).endswith("--set site.slurm.time_min=60")
+    assert (
+        fit.time_min(Site(name="s", slurm=SiteSlurm(time_min=60, max_time_min=60)), 60, Errors())
+        == 60
+    )
 
 
 @pytest.mark.parametrize(

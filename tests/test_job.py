@@ -58,8 +58,8 @@ def in_job(monkeypatch: pytest.MonkeyPatch, nodes: str, *, attempt: int = 0) -> 
 @pytest.mark.parametrize(
     ("nodes", "text"),
     [
-        ("jw2", "job 7 has 1 (jw2)\nhint: sbatch --nodes=2 --nodelist=jw2,jw3"),
-        ("jw2,jw4", "the plan is for 2 nodes (jw2, jw3), but job 7 has 2 (jw2, jw4)"),
+        ("jw2", "job 7 has 1 (jw2)\nhint: sbatch --nodes=2 --nodelist='jw[2-3]'"),
+        ("jw2,jw4", "the plan is for 2 nodes (jw[2-3]), but job 7 has 2 (jw[2,4])"),
     ],
 )
 def test_refuses_a_job_with_other_nodes(

@@ -6,9 +6,11 @@ import json
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sut.inputs import model
+from sut.plan import fit
 from sut.plan.benchmark import Model
 
 
@@ -32,6 +34,15 @@ def shard(folder: Path) -> None:
     (folder / "model-00002-of-00002.safetensors").write_bytes(safetensors(50))
     weight_map = {f"w{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.own_cache
+def test_the_embedded_models_size_is_known_before_it_is_built() -> None:
+    built = fit.model_size(model.embedded())
+    assert built is not None
+    assert built.weights_gib == pytest.approx(model.EMBEDDED_SIZE.weights_gib, abs=0.01)
+    known = msgspec.structs.replace(model.EMBEDDED_SIZE, weights_gib=built.weights_gib)
+    assert built == known
 
 
 def test_a_complete_folder_has_no_errors(folder: Path) -> None:

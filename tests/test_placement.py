@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from plans import plan_of
 
 from sut.errors import Errors
 from sut.plan.benchmark import Engine
-from sut.plan.placement import Placement, place
+from sut.plan.placement import Placement, on_nodes, place
 from sut.plan.site import Device, Site, SiteNode, SiteSlurm
 
 ENGINE = Engine(max_model_len=2668, max_num_seqs=64, max_num_batched_tokens=1024)
@@ -45,6 +46,11 @@ def test_takes_one_node_of_slurms_choice() -> None:
     assert [node.name for node in placed(cluster(2, 1), "n1").nodes] == ["n1"]
 
 
+def test_takes_the_nodes_of_a_hostlist_in_the_sites_order() -> None:
+    assert [node.name for node in placed(cluster(4, 1), "n[1-2]").nodes] == ["n1", "n2"]
+    assert [node.name for node in placed(cluster(4, 1), "n3,n0").nodes] == ["n0", "n3"]
+
+
 def test_all_nodes_give_a_replica_per_gpu() -> None:
     both = placed(cluster(2, 1), "all")
     assert [node.name for node in both.nodes] == ["n0", "n1"]
@@ -68,16 +74,82 @@ def test_cpu_nodes_run_an_engine_each() -> None:
     assert [replica.parts[0].cpus for replica in both.replicas] == [(0,), (1,)]
     spread = placed(site, "all", tp=2)
     assert [part.cpus for part in spread.replicas[0].parts] == [(0,), (1,)]
-    # a and b differ, so Slurm has no choice.
-    assert [node.name for node in placed(site).nodes] == ["a"]
+
+
+def test_slurm_chooses_among_nodes_that_differ_in_cores() -> None:
+    nodes = (SiteNode(name="a", cpus=(0,)), SiteNode(name="b", cpus=(1,)), SiteNode(name="c"))
+    site = cluster(0, 0, device=Device.CPU, nodes=nodes)
+    one = placed(site)
+    assert [node.name for node in one.nodes] == [""] and one.replicas[0].parts[0].cpus == ()
+    assert [(node.name, node.cpus) for node in one.candidates] == [
+        ("a", (0,)),
+        ("b", (1,)),
+        ("c", ()),
+    ]
+
+
+def test_slurm_chooses_only_nodes_that_can_run_the_plan() -> None:
+    few, many, none = (
+        SiteNode(name="a", cpus=(0,)),
+        SiteNode(name="b", cpus=(0, 1)),
+        SiteNode(name="c"),
+    )
+    other = SiteNode(name="d", cpus=(2, 3), gpus=1)
+    site = cluster(0, 0, device=Device.CPU, nodes=(few, many, none, other), num_replicas=2)
+    assert [node.name for node in placed(site).nodes] == ["b"]  # a has one core, c unknown ones
+    again = msgspec.structs.replace(
+        site, nodes=(few, many, msgspec.structs.replace(many, name="e"))
+    )
+    assert [node.name for node in placed(again).candidates] == ["b", "e"]
+    assert "2 replicas need at least one core each" in refused(
+        msgspec.structs.replace(site, nodes=(few, few))
+    )
+
+
+def test_slurm_chooses_among_nodes_with_equal_gpus_that_the_model_fits() -> None:
+    sizes = {"a": (1, 16.0), "b": (1, 24.0), "c": (2, 24.0), "d": (1, 24.0)}
+    nodes = tuple(
+        SiteNode(name=name, gpus=gpus, gpu_memory_gib=gib) for name, (gpus, gib) in sizes.items()
+    )
+    site = cluster(0, 0, nodes=nodes)
+    errors = Errors()
+    one = place(ENGINE, site, "1", (), errors, lambda node: node.gpu_memory_gib > 16)
+    assert [node.name for node in one.candidates] == ["b", "d"]
+    three = place(ENGINE, site, "3", (), errors, lambda node: node.gpu_memory_gib > 16)
+    assert [node.name for node in three.site_nodes] == ["a", "b", "d"] and not three.candidates
+    assert not errors
+
+
+def test_replicas_get_the_cores_of_the_chosen_nodes() -> None:
+    changes = (
+        "site.nodes=[{name: a, cpus: [0, 1]}, {name: b, cpus: [4, 5, 6, 7]}, "
+        "{name: c, cpus: [8, 9]}]",
+        "site.num_replicas=4",
+    )
+    plan = plan_of("smollm2-135m-news", site="devcluster", nodes="2", sets=changes)
+    assert plan.nodes_text() == "any of a,b,c" and all(node.name == "" for node in plan.nodes)
+    here = on_nodes(plan, ("b", "c"))
+    assert [node.name for node in here.nodes] == ["b", "c"]
+    assert [part.cpus for r in here.replicas for part in r.parts] == [(4, 5), (6, 7), (8,), (9,)]
+    named = plan_of("smollm2-135m-news", site="devcluster", nodes="b,c", sets=changes)
+    assert here.replicas == named.replicas and here.nodes == named.nodes
+    assert on_nodes(named, ("b", "c")) == named
 
 
 @pytest.mark.parametrize(
     ("site", "nodes", "tp", "text"),
     [
-        (cluster(2, 1), "n3", 1, "has no node 'n3'\nhint: choose from: n0, n1"),
+        (cluster(2, 1), "n3", 1, "has no node 'n3'\nhint: choose from: n[0-1]"),
         (cluster(2, 1), "3", 1, "has 2 nodes"),
-        (cluster(2, 1), "n0,n0", 1, "duplicate node"),
+        (cluster(2, 1), "n0,n0", 1, "--nodes n0,n0: duplicate node n0\nhint: "),
+        (cluster(2, 1), "n[0-1],n1", 1, "duplicate node n1"),
+        (cluster(2, 1), "n0,,n1", 1, "empty name between commas"),
+        (
+            cluster(2, 1),
+            "n[0-1",
+            1,
+            "unmatched [\nhint: give a number, all, or nodes of site big: ",
+        ),
         (cluster(2, 1), "1", 2, "use more nodes: --nodes 2"),
         (cluster(2, 1), "2", 3, "use at most the 2 GPUs of site"),
         (cluster(2, 3), "2", 4, "does not divide evenly over nodes of 3 GPUs"),

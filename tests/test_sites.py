@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sut.errors import InputError
-from sut.launch import default_site
+from sut.launch import default_site, files
 from sut.plan import config
 from sut.plan.site import Site, SiteNode, SiteSlurm
 
@@ -41,6 +43,35 @@ def test_refuses_a_cluster_without_a_site(
         match=r"no site matches this Slurm cluster\nhint: write one: python -m sut\.init",
     ):
         default_site.default()
+
+
+def test_an_entry_of_equal_nodes_is_a_hostlist(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    nodes = "nodes: [{name: 'gpu[09-10]', gpus: 4}, {name: login}]"
+    file.write_text(f"name: mine\nslurm: {{}}\n{nodes}\n")
+    site = config.load_site(str(file))
+    assert [(node.name, node.gpus) for node in site.nodes] == [
+        ("gpu09", 4),
+        ("gpu10", 4),
+        ("login", 0),
+    ]
+    assert config.load("replay", str(file))[1].nodes == site.nodes
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ("'gpu[1-'", "nodes: gpu[1-: unmatched ["),
+        ("'a[1-2]'}, {name: a2", "nodes: duplicate node a2"),
+    ],
+)
+def test_refuses_nodes_that_are_no_hostlist(tmp_path: Path, names: str, problem: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: mine\nslurm: {{}}\nnodes: [{{name: {names}}}]\n")
+    for load in (lambda: config.load_site(str(file)), lambda: files.check(file)):
+        with pytest.raises(InputError) as error:
+            load()
+        assert str(error.value) == f"{file}: {problem}"
 
 
 def test_finds_the_shipped_sites() -> None:

@@ -122,15 +122,52 @@ def test_marks_unofficial_results_everywhere(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "runs/latest/record.json").read_text())
     dry_run = submit(tmp_path, *fast(), "--dry-run").stdout
     assert "not official" in run.stdout and "**Not official**" in report
-    assert record["plan"]["official"] is False and "official: false" in dry_run
+    assert record["plan"]["official"] is False
+    assert "official    no:\n            - replay is not an MLPerf benchmark" in dry_run
 
 
-def test_a_dry_run_only_prints_the_plan(tmp_path: Path) -> None:
+def test_a_dry_run_prints_a_page(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--dry-run")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) < 30 and max(map(len, lines[:-4])) <= 100  # commands are never wrapped
+    rows = {line[:10].strip(): line[12:] for line in lines if line[:1].strip()}
+    assert rows["what"] == "replay, scenario server, performance, preset smoke"
+    assert rows["where"] == "site local, this machine, 1 replica"
+    assert rows["load"] == "800 queries/s"
+    assert rows["limits"] == "TTFT p99 500 ms, TPOT p99 50 ms"
+    assert rows["size"] == "at least 480 queries; duration at least 0.5 s"
+    assert " -m sut.submit --config replay --scenario server --set " in rows["start"]
+    assert rows["start"].endswith("=10000000") and rows["whole plan"].endswith(" --dry-run --full")
+    assert f"ok      run root  {tmp_path}/runs" in run.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_dry_run_prints_the_whole_plan(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--dry-run", "--full")
     assert run.returncode == 0, run.stderr
     plan, _, user_conf = run.stdout.partition("# user.conf\n")
     assert msgspec.yaml.decode(plan, type=Plan).benchmark == "replay"
     assert "replay.Server.target_qps = 800\n" in user_conf
+    (whole,) = json.loads(submit(tmp_path, *fast(), "--dry-run", "--full", "--json").stdout)["runs"]
+    assert whole["user_conf"] == user_conf
+    decoded = msgspec.convert(whole["plan"], Plan)
+    assert decoded == msgspec.yaml.decode(plan, type=Plan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_campaign_prints_each_run(tmp_path: Path) -> None:
+    campaign = str(ROOT / "configs/campaigns/devcluster-validation.yaml")
+    run = submit(tmp_path, "--config", campaign, "--dry-run")
+    assert run.returncode == 0, run.stderr
+    titles = [line for line in run.stdout.splitlines() if line.endswith("nothing was started")]
+    assert len(titles) == run.stdout.count("\nwhere ") == 3
+    assert run.stdout.count("\nstart ") == 1
+
+
+def test_refuses_an_option_of_a_dry_run_alone(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--config", "replay", "--full")
+    assert run.returncode == 2 and "--full needs --dry-run" in run.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,9 +7,11 @@ host and forwards these variables.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 
 from sut.errors import InputError
+from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.units import quantity
 from sut.values import Struct
@@ -54,10 +56,7 @@ def check(plan: Plan, here: Allocation) -> None:
             hint="sbatch slurm/multi.sh RUN_DIR",
         )
     wanted = [node.name for node in plan.nodes]
-    if len(wanted) == len(here.nodes) and (
-        plan.slurm is None
-        or all(name in ("", given) for name, given in zip(wanted, here.nodes, strict=True))
-    ):
+    if len(wanted) == len(here.nodes) and (plan.slurm is None or _matches(plan, here.nodes)):
         return
     if plan.slurm is None and len(wanted) == 1:
         raise InputError(
@@ -67,15 +66,21 @@ def check(plan: Plan, here: Allocation) -> None:
         )
     if sorted(wanted) == sorted(here.nodes):
         raise InputError(
-            f"site {plan.site} lists its nodes in another order than Slurm: {', '.join(wanted)}, "
-            f"not {', '.join(here.nodes)}",
+            f"site {plan.site} lists its nodes in another order than Slurm: {compact(wanted)}, "
+            f"not {compact(here.nodes)}",
             hint="reorder nodes: in the site's file, then submit again",
         )
-    named = ",".join(filter(None, wanted))
+    named = compact(filter(None, wanted))
     raise InputError(
-        f"the plan is for {quantity(len(wanted), 'nodes')} "
-        f"({', '.join(name or 'any' for name in wanted)}), but job {here.job_id} has "
-        f"{len(here.nodes)} ({', '.join(here.nodes)})",
-        hint=f"sbatch --nodes={len(wanted)}{named and f' --nodelist={named}'} "
+        f"the plan is for {quantity(len(wanted), 'nodes')} ({plan.nodes_text() or 'any'}), but job "
+        f"{here.job_id} has {len(here.nodes)} ({compact(here.nodes)})",
+        hint=f"sbatch --nodes={len(wanted)}{named and f' --nodelist={shlex.quote(named)}'} "
         "slurm/multi.sh RUN_DIR",
     )
+
+
+def _matches(plan: Plan, nodes: Sequence[str]) -> bool:
+    candidates = {node.name for node in plan.candidates}
+    if candidates:
+        return candidates.issuperset(nodes)
+    return all(node.name in ("", given) for node, given in zip(plan.nodes, nodes, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from sut.plan.plan import Plan, Slurm
@@ -18,8 +19,11 @@ class Submission(Struct, frozen=True, kw_only=True):
     dependency: str = ""  # e.g. singleton, afterany:123
 
 
-def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str, Any]:
-    """The arguments of ``submitit.SlurmExecutor.update_parameters`` for a run."""
+def parameters(
+    plan: Plan, run_dir: RunDir, submission: Submission, exclude: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The arguments of ``submitit.SlurmExecutor.update_parameters`` for a run. ``exclude`` are the
+    nodes that Slurm must not choose."""
     asked = plan.slurm
     assert asked is not None
     given = {
@@ -36,6 +40,7 @@ def parameters(plan: Plan, run_dir: RunDir, submission: Submission) -> dict[str,
         "constraint": asked.constraint,
         "gres": asked.gres,
         "nodelist": ",".join(node.name for node in plan.nodes if node.name),
+        "exclude": ",".join(exclude),
         "cpus_per_task": asked.cpus_per_task,
         "exclusive": asked.exclusive,
         "dependency": submission.dependency,

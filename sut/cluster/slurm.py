@@ -57,13 +57,17 @@ def is_here() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def cluster_name() -> str:
-    """The cluster's name; empty if Slurm does not answer."""
+def setting(name: str) -> str:
+    """A value of slurm.conf, e.g. ClusterName; empty if Slurm does not answer."""
     for line in _output(["scontrol", "show", "config"]).splitlines():
         key, _, value = line.partition("=")
-        if key.strip() == "ClusterName":
+        if key.strip() == name:
             return value.strip()
     return ""
+
+
+def cluster_name() -> str:
+    return setting("ClusterName")
 
 
 def node_names() -> set[str]:
@@ -82,7 +86,7 @@ def nodes() -> list[PartitionNode]:
                 name=name,
                 partition=partition.rstrip("*"),
                 is_default=partition.endswith("*"),
-                max_time_min=_minutes(limit),
+                max_time_min=minutes(limit),
                 cpus=int(cpus.rstrip("+") or 0),
                 memory_gib=int(memory_mib.rstrip("+") or 0) / 1024,
                 gpus=gpus_of(gres),
@@ -106,7 +110,7 @@ def accounts(user: str) -> list[str]:
     return list(dict.fromkeys([*default, *every]))
 
 
-def _minutes(limit: str) -> int | None:
+def minutes(limit: str) -> int | None:
     """``1-02:00:00``, ``4:00:00`` or ``30:00`` in minutes; None if there is no limit."""
     days, dash, clock = limit.rpartition("-")
     parts = [int(part) for part in clock.split(":") if part.isdecimal()]
@@ -114,6 +118,22 @@ def _minutes(limit: str) -> int | None:
         return None
     hours, minutes = (parts[0], parts[1]) if len(parts) == 3 else (0, parts[0])
     return int(days if dash else 0) * 24 * 60 + hours * 60 + minutes
+
+
+def show(kind: str, *names: str) -> list[dict[str, str]]:
+    """What ``scontrol show`` prints about each partition or node, by Slurm's keys; empty if Slurm
+    does not answer or does not know one of ``names``."""
+    lines = _output(["scontrol", "--all", "--oneliner", "show", kind, *names]).splitlines()
+    # Only values of free text, e.g. OS, contain spaces.
+    pairs = ([word.partition("=") for word in line.split() if "=" in word] for line in lines)
+    return [{key: _known(value) for key, _, value in each} for each in pairs if each]
+
+
+def accounting(entity: str, *columns: str, where: Sequence[str] = ()) -> list[list[str]]:
+    """Rows of ``sacctmgr show``; empty if accounting does not answer."""
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", entity, *where]
+    lines = _output([*command, f"format={','.join(columns)}"]).splitlines()
+    return [line.split("|") for line in lines]
 
 
 def job_state(job_id: str) -> JobState | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sut.history.row import Row
+from sut.plan.hostlist import compact
 from sut.report.table import table, to_text
 from sut.units import number
 
@@ -53,7 +54,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _figures(row: Row) -> tuple[str, ...]:
     numbers = (row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms)
-    return (row.verdict, row.nodes, *map(number, numbers))
+    return (row.verdict, compact(row.nodes.split(",")), *map(number, numbers))
 
 
 def _below(row: Row, width: int) -> list[str]:

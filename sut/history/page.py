@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sut.history.row import Row
+from sut.plan.hostlist import compact
 from sut.report.markdown import SCROLLING
 from sut.report.page import frame
 from sut.results.messaging import UNVERIFIED
@@ -55,7 +56,7 @@ def _line(root: Path, row: Row) -> str:
         escape(row.benchmark),
         escape(row.scenario),
         escape(row.preset),
-        escape(row.nodes.replace(",", ", ")),
+        escape(compact(row.nodes.split(","))),
         *map(number, numbers),
         escape(row.why),
         escape(row.path),

@@ -12,8 +12,17 @@ from sut.errors import InputError, SutError
 from sut.inputs import hashes, wheels
 from sut.inputs.cache import building, cache_dir
 from sut.plan.benchmark import Model
+from sut.plan.fit import ModelSize
 
 EMBEDDED = "SmolLM2-135M-Instruct"
+EMBEDDED_SIZE = ModelSize(  # known before it is built
+    weights_gib=0.25,
+    kv_bytes_per_token=2 * 30 * 3 * 64 * 2,
+    num_heads=9,
+    num_kv_heads=3,
+    num_layers=30,
+    max_len=8192,
+)
 CONVERSION = 1  # increment when the same GGUF must give another folder
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sut.cluster import host, slurm
+from sut.cluster import host, partitions, slurm
 from sut.cluster.sbatch import Submission, parameters
 from sut.errors import InputError, SutError
 from sut.plan.plan import Plan
@@ -138,7 +138,7 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     executor = submitit.SlurmExecutor(folder=run_dir.slurm)
-    executor.update_parameters(**parameters(plan, run_dir, submission))
+    executor.update_parameters(**parameters(plan, run_dir, submission, _excluded(plan)))
     try:
         with _own_environment():
             return executor.submit(host.launch, str(run_dir))
@@ -149,6 +149,15 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
             hint=f"correct slurm: in the file of site {plan.site}",
             code="submit",
         ) from None
+
+
+def _excluded(plan: Plan) -> list[str]:
+    """The nodes of the partition that Slurm must not choose; empty if Slurm does not answer."""
+    candidates = {node.name for node in plan.candidates}
+    if plan.slurm is None or not candidates:
+        return []
+    partition = partitions.chosen(plan.slurm, partitions.known())
+    return [name for name in partition.nodes if name not in candidates] if partition else []
 
 
 @contextmanager

@@ -28,6 +28,8 @@ def check(path: Path) -> str:
     read = document.read(path)
     kind = kind_of(read, path)
     document.check(read, KINDS[kind], path).raise_all()
+    if kind == "site":
+        config.completed(config.read_as(path, Site), path)  # its errors name the file
     try:
         return f"{path}: {_resolved(kind, path)}"
     except InputError as error:  # between keys, so that no line is wrong
@@ -41,7 +43,7 @@ def _resolved(kind: str, path: Path) -> str:
         case "benchmark":
             return _benchmark(config.read_as(path, Benchmark))
         case "site":
-            return _site(config.read_as(path, Site))
+            return _site(config.completed(config.read_as(path, Site), path))
         case _:
             return _campaign(config.read_as(path, Campaign))
 

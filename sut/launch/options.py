@@ -35,9 +35,9 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": f"folder that contains the runs (default: ${RUN_ROOT}, or the site's run_root)",
     },
     "nodes": {
-        "metavar": "N|NAMES|all",
-        "help": "nodes of the site: a number, names separated by commas, or all (default: one); "
-        "one LoadGen drives a replica on every GPU",
+        "metavar": "N|HOSTLIST|all",
+        "help": "nodes of the site: a number, a hostlist (jw2,jw3 or 'jw[2-3]'), or all (default: "
+        "one that is free); one LoadGen drives a replica on every GPU",
     },
     "set": {
         "action": "append",

@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 
 from sut.command import Parser
+from sut.inputs import model
 from sut.launch import default_site
 from sut.launch.options import DEFAULT_BENCHMARK, RUN, add, add_runs, given_root, shared
 from sut.plan import config, fit, keys
-from sut.plan.benchmark import Preset, Scenario
+from sut.plan.benchmark import Benchmark, Preset, Scenario
 from sut.plan.document import keys_of
 from sut.plan.plan import Mode, Plan
 from sut.plan.resolve import resolve
@@ -43,7 +44,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--again latest",
     )
     about = "Run LoadGen against vLLM and judge the result."
-    return parser("submit", about, examples).parse(argv)
+    options = parser("submit", about, examples)
+    arguments = options.parse(argv)
+    if arguments.full and not arguments.dry_run:
+        options.error("--full needs --dry-run")
+    return arguments
 
 
 def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
@@ -82,7 +87,12 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
     add_runs(
         parser, "--again", help=f"run the plan of an earlier run again; print what changed ({RUN})"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print and check what would run; start nothing"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="with --dry-run: the whole plan and LoadGen's user.conf"
+    )
     parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
@@ -94,7 +104,7 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         parser,
         "json",
         help="print one JSON object: what was submitted and, if the command follows it, the "
-        "result; progress goes to standard error",
+        "result; progress goes to standard error; with --dry-run what would run",
     )
     parser.add_argument(
         "--begin", default="", metavar="TIME", help="earliest start, as in sbatch: 02:00"
@@ -128,7 +138,6 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path]:
     where = request.site or default_site.default()
     sets = [keys.full(change, request.scenario) for change in request.sets]
     benchmark, site = config.load(request.benchmark, where, sets)
-    model = site.models.get(benchmark.model.name, "")
     plan = resolve(
         benchmark,
         site,
@@ -137,7 +146,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path]:
         preset=request.preset,
         usable_cpus=sorted(os.sched_getaffinity(0)),
         nodes=request.nodes,
-        model_size=fit.model_size(Path(model)) if model else None,
+        model_size=_model_size(benchmark, site),
         sets=sets,
     )
     return plan, _run_root(request, sets, site)
@@ -148,3 +157,11 @@ def _run_root(request: RunRequest, sets: Sequence[str], site: Site) -> Path:
     if not request.root and any(keys_of(each) == ["site", "run_root"] for each in sets):
         return Path(site.run_root)
     return given_root(request.root) or Path(site.run_root)
+
+
+def _model_size(benchmark: Benchmark, site: Site) -> fit.ModelSize | None:
+    """None if this machine cannot read the model."""
+    if benchmark.model.embedded:
+        return model.EMBEDDED_SIZE
+    path = site.models.get(benchmark.model.name, "")
+    return fit.model_size(Path(path)) if path else None

@@ -97,6 +97,17 @@ class ReplayModel(Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...] = ()  # see csrc/replay_engine/README.md
 
 
+class Dtype(enum.StrEnum):
+    """vLLM's."""
+
+    AUTO = "auto"
+    HALF = "half"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT = "float"
+    FLOAT32 = "float32"
+
+
 class Engine(Struct, frozen=True, kw_only=True):
     """One engine's settings, by vLLM's names."""
 
@@ -104,7 +115,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     max_model_len: PositiveInt  # tokens of a prompt and its answer together
     max_num_seqs: PositiveInt  # sequences in a batch
     max_num_batched_tokens: PositiveInt  # tokens in a step
-    dtype: str = "bfloat16"  # of the weights and the computation
+    dtype: Dtype = Dtype.BFLOAT16  # of the weights and the computation
     enforce_eager: bool = False  # no compilation, no CUDA graphs
     tensor_parallel_size: PositiveInt = 1  # GPUs that share each layer
     pipeline_parallel_size: PositiveInt = 1  # groups of GPUs that share the layers

@@ -8,6 +8,7 @@ the JSON Schemas in ``configs/schema`` are generated from them (:mod:`tools.sche
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +16,12 @@ from typing import TypeVar
 import msgspec
 
 from sut.errors import InputError
+from sut.plan import hostlist
 from sut.plan.benchmark import Benchmark, Preset, Scenario
 from sut.plan.document import apply, check, convert, nearest, read
+from sut.plan.hostlist import HostlistError
 from sut.plan.plan import Mode
-from sut.plan.site import Site
+from sut.plan.site import Site, SiteNode
 from sut.values import Struct
 
 _T = TypeVar("_T", bound=Struct)
@@ -28,7 +31,7 @@ class CampaignRun(Struct, frozen=True, kw_only=True):
     """The nodes of one run of a campaign, under one LoadGen."""
 
     name: str
-    nodes: str  # as --nodes takes it
+    nodes: str  # as --nodes takes it: a number, a hostlist or all
     sets: tuple[str, ...] = ()  # as --set takes them
 
 
@@ -73,12 +76,13 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
     loaded = convert(benchmark_document, Benchmark)
     if benchmark_file.resolve().parent not in _own_folders("benchmarks"):
         loaded = msgspec.structs.replace(loaded, official=False)  # a copy may differ
-    return loaded, _with_absolute_paths(convert(site_document, Site))
+    return loaded, completed(convert(site_document, Site), site_file)
 
 
 def load_site(name: str) -> Site:
     """The site by name or file. Raises InputError that lists every error in it."""
-    return _with_absolute_paths(read_as(find("sites", name), Site))
+    file = find("sites", name)
+    return completed(read_as(file, Site), file)
 
 
 def sites() -> dict[str, Site]:
@@ -86,7 +90,7 @@ def sites() -> dict[str, Site]:
     found = {}
     for path in files("sites").values():
         with contextlib.suppress(InputError):
-            found[path.stem] = _with_absolute_paths(read_as(path, Site))
+            found[path.stem] = completed(read_as(path, Site), path)
     return found
 
 
@@ -100,6 +104,21 @@ def read_as(path: Path, kind: type[_T]) -> _T:
     document = read(path)
     check(document, kind, path).raise_all()
     return convert(document, kind)
+
+
+def completed(site: Site, file: Path) -> Site:
+    """The same site with an entry for each node, and with absolute paths. Raises InputError."""
+    nodes: list[SiteNode] = []
+    for node in site.nodes:
+        try:
+            names = hostlist.expand(node.name)
+        except HostlistError as error:
+            raise InputError(f"{file}: nodes: {node.name}: {error}") from None
+        nodes += [msgspec.structs.replace(node, name=name) for name in names]
+    for name, count in Counter(node.name for node in nodes).items():
+        if count > 1:
+            raise InputError(f"{file}: nodes: duplicate node {name}")
+    return _with_absolute_paths(msgspec.structs.replace(site, nodes=tuple(nodes)))
 
 
 def _with_absolute_paths(site: Site) -> Site:
@@ -122,6 +141,7 @@ def _with_absolute_paths(site: Site) -> Site:
         models={name: absolute(path) for name, path in site.models.items()},
         datasets={name: absolute(path) for name, path in site.datasets.items()},
         container=container,
+        node_local=tuple(map(absolute, site.node_local)),
     )
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sut.errors import Errors
 from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
@@ -21,6 +22,7 @@ from sut.values import Struct
 GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory
 GIB = 2**30
 SLACK = 1.3  # wall time over predicted time
+_ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
 # mlperf.conf's values, for settings that a plan leaves out.
 OFFICIAL_DURATION_S = 600.0
@@ -32,10 +34,12 @@ COMPLIANCE_QUERIES = 100  # TEST06's
 class ModelSize(Struct, frozen=True, kw_only=True):
     """What decides whether a model fits."""
 
-    weights_gib: float
+    weights_gib: float  # 0: unknown
     kv_bytes_per_token: int
     num_heads: int  # attention heads; tensor parallelism divides them
+    num_kv_heads: int
     num_layers: int  # pipeline parallelism divides them
+    max_len: int | None = None  # the longest sequence; None: unknown
 
 
 def model_size(path: Path) -> ModelSize | None:
@@ -46,17 +50,27 @@ def model_size(path: Path) -> ModelSize | None:
         heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
         kv_heads = int(config.get("num_key_value_heads") or heads)
         head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if weights == 0:
+        max_len = _max_len(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     two_bytes = 2  # each value of the KV cache has 16 bits
     return ModelSize(
         weights_gib=weights / GIB,
         kv_bytes_per_token=2 * layers * kv_heads * head_dim * two_bytes,
         num_heads=heads,
+        num_kv_heads=kv_heads,
         num_layers=layers,
+        max_len=max_len,
     )
+
+
+def _max_len(config: dict[str, Any]) -> int | None:
+    """The longest sequence of a model; None where a scaled rotary embedding extends it."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if (rope.get("rope_type") or rope.get("type") or "default") not in ("default", "llama3"):
+        return None
+    longest = config.get("max_position_embeddings")
+    return int(longest) if longest else None
 
 
 def utilization(extra_args: Sequence[str]) -> float:
@@ -71,36 +85,71 @@ def check_model(
     size: ModelSize, engine: Engine, site: Site, nodes: Iterable[SiteNode], errors: Errors
 ) -> None:
     """Add to ``errors`` what prevents this engine from running the model on these nodes."""
-    tp, pp = engine.tensor_parallel_size, engine.pipeline_parallel_size
-    if size.num_heads % tp != 0:
-        fitting = [n for n in range(1, size.num_heads + 1) if size.num_heads % n == 0]
+    _check_split(size, engine, errors)
+    max_len = None if site.env.get(_ALLOW_LONG) == "1" else size.max_len
+    if max_len is not None and engine.max_model_len > max_len:
         errors.add(
-            f"engine.tensor_parallel_size {tp} does not divide the model's {size.num_heads} "
-            "attention heads",
+            f"engine.max_model_len {engine.max_model_len} exceeds the model's {max_len} "
+            "(max_position_embeddings)",
+            hint=f"--set engine.max_model_len={max_len}",
+        )
+    node = next((node for node in nodes if not fits(size, engine, site, node)), None)
+    if node is not None:
+        whole, usable = _needed_gib(size, engine), _usable_gib(engine, node)
+        least, ranks = math.ceil(whole / usable), _ranks(engine)
+        errors.add(
+            f"the model does not fit on {node.name or 'a node'}: it needs {whole / ranks:.1f} GiB "
+            f"per GPU ({size.weights_gib:.1f} GiB of weights and {whole - size.weights_gib:.1f} "
+            f"GiB of KV cache for a sequence of {engine.max_model_len} tokens, on "
+            f"{quantity(ranks, 'GPUs')}), and vLLM uses {usable:.1f} of {node.gpu_memory_gib:g} "
+            "GiB",
+            hint=f"use at least {quantity(least, 'GPUs')}: "
+            f"--set engine.tensor_parallel_size={1 << (least - 1).bit_length()}",
+        )
+
+
+def fits(size: ModelSize, engine: Engine, site: Site, node: SiteNode) -> bool:
+    """Whether the GPUs of a node have memory for the weights and one sequence; true if their
+    memory or the size of the weights is unknown."""
+    if site.device is not Device.CUDA or not node.gpu_memory_gib or not size.weights_gib:
+        return True
+    return _needed_gib(size, engine) / _ranks(engine) <= _usable_gib(engine, node)
+
+
+def _needed_gib(size: ModelSize, engine: Engine) -> float:
+    return size.weights_gib + size.kv_bytes_per_token * engine.max_model_len / GIB
+
+
+def _usable_gib(engine: Engine, node: SiteNode) -> float:
+    return node.gpu_memory_gib * utilization(engine.extra_args)
+
+
+def _ranks(engine: Engine) -> int:
+    return engine.tensor_parallel_size * engine.pipeline_parallel_size
+
+
+def _check_split(size: ModelSize, engine: Engine, errors: Errors) -> None:
+    tp, pp = engine.tensor_parallel_size, engine.pipeline_parallel_size
+    if not _divides(tp, size):
+        what = f"{size.num_heads} attention heads"
+        if size.num_heads % tp == 0:
+            what = f"{size.num_kv_heads} key-value heads, nor is it a multiple of them"
+        fitting = [n for n in range(1, size.num_heads + 1) if _divides(n, size)]
+        errors.add(
+            f"engine.tensor_parallel_size {tp} does not divide the model's {what}",
             hint=f"--set engine.tensor_parallel_size=N with N in {', '.join(map(str, fitting))}",
         )
     if pp > size.num_layers:
         errors.add(
-            f"engine.pipeline_parallel_size {pp} exceeds the model's {size.num_layers} layers"
+            f"engine.pipeline_parallel_size {pp} exceeds the model's {size.num_layers} layers",
+            hint=f"--set engine.pipeline_parallel_size={size.num_layers}",
         )
-    if site.device is not Device.CUDA:
-        return
-    kv_gib = size.kv_bytes_per_token * engine.max_model_len / GIB
-    ranks = tp * pp
-    for node in nodes:
-        usable = node.gpu_memory_gib * utilization(engine.extra_args)
-        needed = (size.weights_gib + kv_gib) / ranks
-        if node.gpu_memory_gib and needed > usable:
-            least = math.ceil((size.weights_gib + kv_gib) / usable)
-            errors.add(
-                f"the model does not fit on {node.name or 'a node'}: it needs {needed:.1f} GiB per "
-                f"GPU ({size.weights_gib:.1f} GiB of weights and {kv_gib:.1f} GiB of KV cache for "
-                f"a sequence of {engine.max_model_len} tokens, on {quantity(ranks, 'GPUs')}), and "
-                f"vLLM uses {usable:.1f} of {node.gpu_memory_gib:g} GiB",
-                hint=f"use at least {quantity(least, 'GPUs')}: "
-                f"--set engine.tensor_parallel_size={1 << (least - 1).bit_length()}",
-            )
-            return
+
+
+def _divides(tp: int, size: ModelSize) -> bool:
+    """vLLM's rule: ranks split the attention heads, and split or share the key-value heads."""
+    kv_heads = size.num_kv_heads
+    return size.num_heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0)
 
 
 def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int) -> float:
@@ -139,6 +188,12 @@ def time_min(site: Site, run_s: float, errors: Errors) -> int:
         (SLACK * run_s + site.timeouts.warmup_s + slurm.signal_delay_s) / 60 + slurm.load_min
     )
     asked = slurm.time_min or needed
+    if slurm.time_min > slurm.max_time_min:
+        errors.add(
+            f"site.slurm.time_min {slurm.time_min:,} exceeds site.slurm.max_time_min "
+            f"{slurm.max_time_min:,}, the longest wall limit of site {site.name}",
+            hint=f"--set site.slurm.time_min={slurm.max_time_min}",
+        )
     limit = min(asked, slurm.max_time_min)
     if needed <= limit:
         return asked

@@ -3,111 +3,105 @@
 Every node has the same number of *places*. A place is what one rank of an engine runs on: a GPU,
 or on the CPU a share of the node's cores. A replica needs tensor parallel size x pipeline parallel
 size places. It is on one node if it fits there; otherwise it takes several whole nodes.
+
+Where Slurm chooses the nodes, the plan lists those it may choose from, and :func:`on_nodes` gives
+the replicas their cores in the job.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from sut.errors import Errors
 from sut.plan.benchmark import Engine, EngineKind
-from sut.plan.document import nearest
-from sut.plan.plan import Node, Part, Replica
+from sut.plan.plan import Node, Part, Plan, Replica
+from sut.plan.selection import select
 from sut.plan.site import Device, Site, SiteNode
 from sut.units import quantity
 from sut.values import Struct
 
-LOCALHOST = "localhost"
 _RANKS = "tensor_parallel_size x pipeline_parallel_size"
 
 
 class Placement(Struct, frozen=True, kw_only=True):
+    """``candidates`` are the nodes that Slurm may choose from; empty if ``nodes`` have names."""
+
     nodes: tuple[Node, ...] = ()
+    candidates: tuple[Node, ...] = ()
     replicas: tuple[Replica, ...] = ()
-    site_nodes: tuple[SiteNode, ...] = ()  # the site's entry of each node
+    site_nodes: tuple[SiteNode, ...] = ()  # the site's entry of each node, or of each candidate
 
 
 def place(
-    engine: Engine, site: Site, nodes: str, usable_cpus: Sequence[int], errors: Errors
+    engine: Engine,
+    site: Site,
+    nodes: str,
+    usable_cpus: Sequence[int],
+    errors: Errors,
+    fits: Callable[[SiteNode], bool] = lambda _: True,
 ) -> Placement:
     """The nodes of a run and the replicas on them; empty after adding to ``errors``.
 
-    ``nodes`` is a number of nodes, names separated by commas, ``all``, or empty for one.
-    ``usable_cpus`` are this machine's, for a site without Slurm.
+    ``nodes`` is a number of nodes, a hostlist, ``all``, or empty for one. ``usable_cpus`` are this
+    machine's, for a site without Slurm. Slurm may choose only nodes that the model ``fits`` on.
     """
     before = len(errors)
-    chosen = _choose(site, nodes, errors)
+    pool, number = select(site, nodes, errors)
     if len(errors) > before:
         return Placement()
     size = engine.tensor_parallel_size * engine.pipeline_parallel_size
-    num_places = _places_per_node(site, chosen, size, errors)
-    num_replicas = _num_replicas(site, chosen, size, num_places, errors)
-    cpus = [_cpus(engine, site, node, num_places, usable_cpus, errors) for node in chosen]
+    num_places = _places_per_node(site, pool[:number], size, errors)
+    num_replicas = _num_replicas(site, pool[:number], size, num_places, errors)
+
+    def cores(node: SiteNode, problems: Errors) -> tuple[int, ...]:
+        return _cpus(engine, site, node, num_places, usable_cpus, problems)
+
+    able = [node for node in pool if fits(node) and _no_problem(cores, node)]
+    pool = able if len(able) >= number else pool[:number]
+    cpus = [cores(node, errors) for node in pool]
     if len(errors) > before:
         return Placement()
     cuda = site.device is Device.CUDA
+    known = tuple(
+        Node(name=node.name, cpus=cpus[i], gpus=node.gpus or (num_places if cuda else 0))
+        for i, node in enumerate(pool)
+    )
+    free = len(pool) > number
     return Placement(
-        site_nodes=tuple(chosen),
-        nodes=tuple(
-            Node(name=node.name, cpus=cpus[i], gpus=node.gpus or (num_places if cuda else 0))
-            for i, node in enumerate(chosen)
-        ),
-        replicas=tuple(
-            Replica(index=i, parts=_parts(i * size, size, num_places, cpus, cuda))
-            for i in range(num_replicas)
-        ),
+        nodes=(Node(gpus=known[0].gpus),) * number if free else known,
+        candidates=known if free else (),
+        replicas=_replicas(num_replicas, size, num_places, [()] * number if free else cpus, cuda),
+        site_nodes=tuple(pool),
     )
 
 
-def _choose(site: Site, nodes: str, errors: Errors) -> list[SiteNode]:
-    """The nodes of the site that ``nodes`` selects. A node without a name is any node."""
-    if site.slurm is None:
-        if nodes not in ("", "1", "all", LOCALHOST):
-            errors.add(
-                f"--nodes {nodes} needs a Slurm site; site {site.name} is a single machine",
-                hint="choose a site that has nodes: --site NAME",
-            )
-        return [SiteNode(name=LOCALHOST)]
-    known = {node.name: node for node in site.nodes}
-    if not known:
-        errors.add(
-            f"site {site.name} has slurm: but no nodes:",
-            hint="list the cluster's nodes under nodes: in the site's file",
-        )
-        return []
-    if nodes == "all":
-        return list(site.nodes)
-    if nodes == "" or nodes.isdecimal():
-        number = int(nodes or 1)
-        if not 0 < number <= len(known):
-            errors.add(
-                f"--nodes {nodes}: site {site.name} has {quantity(len(known), 'nodes')}",
-                hint=f"choose 1 to {len(known)}: --nodes {len(known)}",
-            )
-            return []
-        return _any_nodes(site, number)
-    names = [name for name in nodes.split(",") if name]
-    for name in names:
-        if name not in known:
-            errors.add(
-                f"--nodes {nodes}: site {site.name} has no node '{name}'{nearest(name, known)}",
-                hint=f"choose from: {', '.join(known)}",
-            )
-    if len(set(names)) < len(names):
-        errors.add(f"--nodes {nodes}: duplicate node")
-    # In the site's order, which must be Slurm's own: Slurm numbers the nodes of a job by name.
-    return [node for node in site.nodes if node.name in names]
+def on_nodes(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan on the nodes of its job: those that Slurm chose get their names and their cores.
+    ``names`` are candidates of the plan, in the order of SLURM_NODEID."""
+    if not plan.candidates:
+        return plan
+    known = {node.name: node for node in plan.candidates}
+    nodes = tuple(known[name] for name in names)
+    size = plan.engine.tensor_parallel_size * plan.engine.pipeline_parallel_size
+    ranks = [
+        plan.ranks_per_part(replica.index)
+        for replica in plan.replicas
+        for part in replica.parts
+        if part.node == 0  # the first node has a rank on each of its places
+    ]
+    cpus = [node.cpus for node in nodes]
+    cuda = plan.device is Device.CUDA
+    replicas = _replicas(len(plan.replicas), size, sum(ranks), cpus, cuda)
+    return msgspec.structs.replace(plan, nodes=nodes, candidates=(), replicas=replicas)
 
 
-def _any_nodes(site: Site, number: int) -> list[SiteNode]:
-    """``number`` nodes, without names if all are alike: Slurm then chooses."""
-    nameless = [msgspec.structs.replace(node, name="") for node in site.nodes]
-    if number == len(nameless) or any(node != nameless[0] for node in nameless):
-        return list(site.nodes[:number])
-    return nameless[:number]
+def _no_problem(cores: Callable[[SiteNode, Errors], object], node: SiteNode) -> bool:
+    problems = Errors()
+    cores(node, problems)
+    return not problems
 
 
 def _places_per_node(site: Site, chosen: Sequence[SiteNode], size: int, errors: Errors) -> int:
@@ -204,6 +198,15 @@ def _cpus(
             hint=f"--set site.num_replicas={len(cpus)}",
         )
     return cpus
+
+
+def _replicas(
+    number: int, size: int, num_places: int, cpus: Sequence[tuple[int, ...]], cuda: bool
+) -> tuple[Replica, ...]:
+    return tuple(
+        Replica(index=i, parts=_parts(i * size, size, num_places, cpus, cuda))
+        for i in range(number)
+    )
 
 
 def _parts(

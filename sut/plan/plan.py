@@ -29,10 +29,13 @@ from sut.plan.benchmark import (
     Scenario,
     ScenarioSettings,
 )
+from sut.plan.hostlist import compact
 from sut.plan.site import Container, CpuDevice, Device, Timeouts
 from sut.values import NonNegativeInt, PositiveInt, Struct
 
-PLAN_SCHEMA_VERSION = 1
+PLAN_SCHEMA_VERSION = 2
+
+_SUBMIT_AGAIN = "submit the benchmark again: python -m sut.submit --config NAME --site NAME"
 
 
 class Mode(enum.StrEnum):
@@ -102,6 +105,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     device: Device
     cpu: CpuDevice
     nodes: tuple[Node, ...]
+    candidates: tuple[Node, ...] = ()  # what Slurm chooses from; empty if the nodes have names
     replicas: tuple[Replica, ...]
     host: str  # this machine's address, for a run without Slurm
     interface: str = ""  # network interface between the run's nodes
@@ -113,11 +117,18 @@ class Plan(Struct, frozen=True, kw_only=True):
     accuracy: Accuracy | None
     compliance: Compliance | None = None  # None: the benchmark has no compliance test
     timeouts: Timeouts
+    node_local: tuple[str, ...] = ()  # folders that only compute nodes have
     env: dict[str, str] = {}  # added to the engines' environment
 
     @property
     def phases(self) -> tuple[Mode, ...]:
         return phases(self.mode, self.compliance)
+
+    def nodes_text(self) -> str:
+        """The run's nodes as a hostlist, e.g. ``jw[2-3]``; empty for any node of the cluster."""
+        if self.candidates:
+            return f"any of {compact(node.name for node in self.candidates)}"
+        return compact(node.name for node in self.nodes if node.name)
 
     def ranks_per_part(self, replica: int) -> int:
         size = self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size
@@ -177,9 +188,16 @@ def _number(value: float) -> str:
 
 
 def load_plan(path: Path) -> Plan:
-    """The plan stored at ``path``. Raises InputError."""
+    """The plan stored at ``path``. Raises InputError, also for one of another version."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
+        content = path.read_bytes()
+        version = msgspec.json.decode(content, type=_Versioned).schema_version
+        if version != PLAN_SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: schema version {version}; this program reads {PLAN_SCHEMA_VERSION}",
+                hint=_SUBMIT_AGAIN,
+            )
+        return msgspec.json.decode(content, type=Plan)
     except FileNotFoundError:
         raise InputError(
             f"{path.parent} is not a run directory: it has no {path.name}",
@@ -190,5 +208,11 @@ def load_plan(path: Path) -> Plan:
     except msgspec.MsgspecError as error:
         raise InputError(
             f"{path} is not a plan of this version: {error}",
-            hint="submit the benchmark again: python -m sut.submit --config NAME --site NAME",
+            hint=_SUBMIT_AGAIN,
         ) from None
+
+
+class _Versioned(msgspec.Struct):
+    """A plan of any version."""
+
+    schema_version: int

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sut.errors import Errors
-from sut.plan import fit
+from sut.plan import engine_args, fit
 from sut.plan.benchmark import (
     Benchmark,
     DatasetKind,
@@ -21,7 +21,9 @@ from sut.plan.document import nearest
 from sut.plan.forbidden import forbidden
 from sut.plan.placement import Placement, place
 from sut.plan.plan import Mode, Plan, Slurm, phases, uses_model
-from sut.plan.site import Device, Site
+from sut.plan.site import Device, Site, SiteNode
+
+GET_INPUTS = "docs/benchmarks.md#get-the-model-and-the-data"  # of MLCommons' benchmarks
 
 
 def resolve(
@@ -38,9 +40,10 @@ def resolve(
 ) -> Plan:
     """The plan of one run.
 
-    ``nodes`` selects nodes of the site: a number, names, ``all``; empty for one. ``model_size`` is
-    None if the model cannot be read on this machine; its size is then not checked. ``sets`` are the
-    changes already applied to the two inputs. Raises InputError that lists every error.
+    ``nodes`` selects nodes of the site: a number, a hostlist, ``all``; empty for one.
+    ``model_size`` is None if the model cannot be read on this machine; its size is then not
+    checked. ``sets`` are the changes already applied to the two inputs. Raises InputError that
+    lists every error.
     """
     errors = Errors()
     _check_paths(benchmark, errors)
@@ -48,18 +51,24 @@ def resolve(
     loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
     model_path = dataset_path = ""
     if not benchmark.model.embedded and uses_model(benchmark.engine, benchmark.dataset):
-        model_path = _path("model", benchmark.model.name, site.models, "models", site, errors)
+        model_path = _path("model", benchmark, site.models, "models", site, errors)
     if benchmark.dataset.kind is DatasetKind.CNN_EVAL:
-        name = benchmark.dataset.name
-        dataset_path = _path("data set", name, site.datasets, "datasets", site, errors)
-    placed = place(benchmark.engine, site, nodes, usable_cpus, errors)
+        dataset_path = _path("data set", benchmark, site.datasets, "datasets", site, errors)
+    checked = model_size if benchmark.engine.kind is EngineKind.VLLM else None
+
+    def fits(node: SiteNode) -> bool:
+        return checked is None or fit.fits(checked, benchmark.engine, site, node)
+
+    placed = place(benchmark.engine, site, nodes, usable_cpus, errors, fits)
     settings = _with_site_load(
         settings, benchmark, site, scenario, preset, len(placed.replicas), sets
     )
     _check_lengths(benchmark, errors)
     _check_combination(benchmark, site, scenario, mode, settings, len(placed.nodes), errors)
-    if model_size is not None and benchmark.engine.kind is EngineKind.VLLM:
-        fit.check_model(model_size, benchmark.engine, site, placed.site_nodes, errors)
+    if benchmark.engine.kind is EngineKind.VLLM:
+        engine_args.check(benchmark.engine.extra_args, errors)
+    if checked is not None:
+        fit.check_model(checked, benchmark.engine, site, placed.site_nodes, errors)
     num_samples = benchmark.dataset.num_samples
     tests = phases(mode, benchmark.compliance)
     run_s = sum(fit.phase_s(scenario, test, settings, num_samples) for test in tests)
@@ -82,6 +91,7 @@ def resolve(
         device=site.device,
         cpu=site.cpu,
         nodes=placed.nodes,
+        candidates=placed.candidates,
         replicas=placed.replicas,
         host=site.host,
         interface=site.interface,
@@ -93,6 +103,7 @@ def resolve(
         accuracy=benchmark.accuracy,
         compliance=benchmark.compliance,
         timeouts=site.timeouts,
+        node_local=site.node_local,
         env=site.env,
     )
 
@@ -148,11 +159,16 @@ def _check_paths(benchmark: Benchmark, errors: Errors) -> None:
             )
 
 
-def _path(what: str, name: str, paths: dict[str, str], key: str, site: Site, errors: Errors) -> str:
+def _path(
+    what: str, benchmark: Benchmark, paths: dict[str, str], key: str, site: Site, errors: Errors
+) -> str:
+    name = benchmark.model.name if key == "models" else benchmark.dataset.name
     if name not in paths:
+        download = f"; to download it: {GET_INPUTS}" if benchmark.dataset.sha256 else ""
         errors.add(
             f"site {site.name} has no path for the {what} '{name}'{nearest(name, paths)}",
-            hint=f"""--set 'site.{key}."{name}"=/path', or add it to {key}: in the site's file""",
+            hint=f"""--set 'site.{key}."{name}"=/path', or add it to {key}: in the site's file"""
+            f"{download}",
         )
     return paths.get(name, "")
 

@@ -40,9 +40,9 @@ class CpuDevice(Struct, frozen=True, kw_only=True):
 
 
 class SiteNode(Struct, frozen=True, kw_only=True):
-    """One node of a cluster, and its resources for runs."""
+    """One node of a cluster, or several equal ones, and the resources of each for runs."""
 
-    name: str
+    name: str  # or a hostlist: gpu[01-16]
     gpus: NonNegativeInt = 0
     gpu_memory_gib: NonNegativeFloat = 0  # per GPU; 0: unknown and not checked
     cpus: tuple[NonNegativeInt, ...] = ()  # CPU device: cores for engines; empty: all
@@ -126,6 +126,8 @@ class Site(Struct, frozen=True, kw_only=True):
     cache: str = ""  # writable folder for models and tokenized data; empty: the user's cache
     models: dict[str, str] = {}  # model name -> folder
     datasets: dict[str, str] = {}  # data set name -> file
+    node_local: tuple[str, ...] = ()  # folders that only compute nodes have: image, model, data
+    # or binds in them are not checked before submission
     cpu: CpuDevice = CpuDevice()
     timeouts: Timeouts = Timeouts()
     env: dict[str, str] = {}  # added to the engines' environment

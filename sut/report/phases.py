@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sut.plan.hostlist import compact
 from sut.plan.plan import Mode, Plan
 from sut.report.evidence import Evidence
 from sut.report.markdown import bullets, percent, table
@@ -136,7 +137,7 @@ def _replicas(replicas: Sequence[ReplicaWork]) -> str:
         [
             (
                 str(work.index),
-                ", ".join(work.nodes or (work.node,)),
+                compact(work.nodes or (work.node,)),
                 number(work.samples),
                 number(work.prompt_tokens),
                 number(work.output_tokens),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sut.machine.environment import Environment
+from sut.plan.hostlist import compact
 from sut.report import timings
 from sut.report.markdown import or_dash, table
 from sut.report.page import Section
@@ -29,7 +30,7 @@ def _attempts(attempts: Sequence[Attempt]) -> Section | None:
         (
             each.job_id or "-",
             str(each.restart),
-            ", ".join(each.nodes),
+            compact(each.nodes),
             each.started_utc,
             each.ended_utc or "-",
             _result(each),

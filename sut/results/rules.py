@@ -10,6 +10,7 @@ import msgspec
 from sut.errors import InputError
 from sut.plan import forbidden
 from sut.plan.benchmark import EngineKind, Gate
+from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.results import measures
 from sut.results.early_stopping import num_over_limit, queries_needed
@@ -83,7 +84,7 @@ def idle_nodes(plan: Plan, node_names: Sequence[str]) -> Check | None:
     idle = [name for index, name in enumerate(node_names) if index not in used]
     text, remedy = "Every node has a replica.", None
     if idle:
-        text = f"No replica uses node {', '.join(idle)}."
+        text = f"No replica uses node {compact(idle)}."
         remedy = "Use fewer nodes or more replicas: --set site.num_replicas=..."
     return Check("idle_nodes", not idle, text, len(idle), 0, "nodes", remedy)
 

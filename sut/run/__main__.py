@@ -21,6 +21,7 @@ from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, RunError, SutErr
 from sut.inputs import dataset, model
 from sut.inputs.dataset import Samples
 from sut.machine.meters import Sampler
+from sut.plan.placement import on_nodes
 from sut.plan.plan import Mode, Plan, load_plan, uses_model
 from sut.report.summary import summary
 from sut.results import attempts, record
@@ -62,7 +63,7 @@ def _follow(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
     # Without phases left, the head may end before this node starts.
     if _head_is_done(run_dir, allocation) or attempts.earlier(plan, run_dir).all_done(plan):
         return EXIT_VALID
-    return follower.serve(plan, run_dir, allocation)
+    return follower.serve(on_nodes(plan, allocation.nodes), run_dir, allocation)
 
 
 def _head_is_done(run_dir: RunDir, allocation: Allocation) -> bool:
@@ -96,7 +97,7 @@ def measure(
     recorder: Recorder, allocation: Allocation, progress: Progress, signals: Signals
 ) -> None:
     """Measure the phases that are left. Raises SutError."""
-    plan, run_dir = recorder.plan, recorder.run_dir
+    plan, run_dir = on_nodes(recorder.plan, allocation.nodes), recorder.run_dir
     meters = Sampler(run_dir.telemetry(allocation.nodes[allocation.node]))
     with meters, Nodes(plan, run_dir, allocation) as nodes, signals.raised():
         with recorder.step("join"):

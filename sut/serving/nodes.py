@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from sut.cluster.allocation import Allocation
 from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.machine import network
+from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.results.progress import Progress
 from sut.rundir import RunDir
@@ -88,10 +89,10 @@ class Nodes:
         deadline = time.monotonic() + join_s
         with rendezvous.opened(self._rendezvous, self._local.host) as (listener, secret):
             while missing := self._missing():
-                progress.step(f"waiting for node {', '.join(missing)}")
+                progress.step(f"waiting for node {compact(missing)}")
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"node {', '.join(missing)} did not join within {join_s:g} s",
+                        f"node {compact(missing)} did not join within {join_s:g} s",
                         hint=f"see the job's log in {self._slurm}",
                         code=NODE_LOST,
                         node=missing[0],

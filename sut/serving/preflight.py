@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sut.errors import RunError
 from sut.machine.environment import Environment
+from sut.plan.hostlist import compact
 from sut.results.progress import Progress
 from sut.results.record import Hashes, NodePreflight, PreflightCheck
 from sut.results.sameness import Facts, mismatches, of_machine
@@ -75,7 +76,7 @@ def require(nodes: Sequence[NodePreflight]) -> None:
         lines = [f"{name}: {check.name}: {check.text}" for name, check in failed]
         names = dict.fromkeys(name for name, _ in failed)
         raise RunError(
-            f"preflight failed on {', '.join(names)}:\n" + "\n".join(lines),
+            f"preflight failed on {compact(names)}:\n" + "\n".join(lines),
             code="preflight",
             node=next(iter(names)) if len(names) == 1 else None,
         )
@@ -91,7 +92,7 @@ def _reports(
         waiting = [n.name for n, a in zip(nodes, answers, strict=True) if a.report is None]
         if not waiting or time.monotonic() > deadline:
             return [(answer.report, answer.doing) for answer in answers]
-        progress.step(f"preflight: checking {', '.join(waiting)}")
+        progress.step(f"preflight: checking {compact(waiting)}")
         time.sleep(POLL_S)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from sut.cluster import slurm
 from sut.plan import fit
+from sut.plan.hostlist import compact
 from sut.plan.plan import Mode, Plan
 from sut.results.progress import Line, ReplicaProgress
 from sut.values import Struct
@@ -126,7 +127,7 @@ def _replica(now: ReplicaProgress, last: Line, before: Line, plan: Plan) -> Repl
 def _node_names(plan: Plan, replica: int) -> str:
     """A replica's nodes; one whose name is not known yet has its number."""
     parts = plan.replicas[replica].parts if replica < len(plan.replicas) else ()
-    return ", ".join(plan.nodes[part.node].name or f"node {part.node}" for part in parts)
+    return compact(plan.nodes[part.node].name or f"node {part.node}" for part in parts)
 
 
 def left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:

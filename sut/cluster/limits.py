@@ -1,0 +1,163 @@
+"""Why Slurm would refuse the job of a plan, or never start it.
+
+What Slurm does not answer is not checked.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Collection, Sequence
+
+from sut.cluster import slurm
+from sut.cluster.partitions import Machine, Partition, chosen, names_of
+from sut.errors import Errors
+from sut.plan.document import nearest
+from sut.plan.hostlist import compact
+from sut.plan.plan import Plan, Slurm
+from sut.units import quantity
+
+MIB_PER_GIB = 1024
+
+
+def check_partition(plan: Plan, known: Sequence[Partition], errors: Errors) -> None:
+    """Add to ``errors`` what keeps the job of a plan out of its partition."""
+    asked = plan.slurm
+    assert asked is not None
+    names = [each.name for each in known]
+    for name in names_of(asked):
+        if name not in names:
+            errors.add(
+                f"Slurm has no partition '{name}'{nearest(name, names)}",
+                hint=_choose_from("partition", names),
+            )
+    found = chosen(asked, known)
+    if found is None:
+        if not names_of(asked):
+            errors.add(
+                "Slurm has no default partition, and the site names none",
+                hint=_choose_from("partition", names),
+            )
+        return
+    where = f"partition {found.name}"
+    if found.state in ("DRAIN", "INACTIVE"):
+        errors.add(f"{where} is {found.state}: it takes no jobs", hint="list them with: sinfo -s")
+    _check_nodes(plan, found, errors)
+    if found.max_time_min is not None and asked.time_min > found.max_time_min:
+        errors.add(
+            f"the wall limit of {asked.time_min:,} minutes exceeds the {found.max_time_min:,} of "
+            f"{where}",
+            hint="choose a smaller --preset, raise target_qps, or choose another partition: "
+            "--set site.slurm.partition=NAME",
+        )
+    if asked.account and not _allowed(asked.account, found.allow_accounts, found.deny_accounts):
+        errors.add(
+            f"{where} does not allow account {asked.account}",
+            hint=_choose_from("account", found.allow_accounts),
+        )
+    if asked.qos and not _allowed(asked.qos, found.allow_qos):
+        errors.add(
+            f"{where} does not allow qos {asked.qos}", hint=_choose_from("qos", found.allow_qos)
+        )
+
+
+def _check_nodes(plan: Plan, partition: Partition, errors: Errors) -> None:
+    if partition.max_nodes is not None and len(plan.nodes) > partition.max_nodes:
+        errors.add(
+            f"the run needs {quantity(len(plan.nodes), 'nodes')}, but partition {partition.name} "
+            f"allows {partition.max_nodes} for a job",
+            hint=f"use at most {partition.max_nodes}: --nodes {partition.max_nodes}",
+        )
+    named = [node.name for node in plan.candidates or plan.nodes if node.name]
+    missing = [name for name in named if name not in partition.nodes]
+    if len(named) - len(missing) < len(plan.nodes) and missing:
+        errors.add(
+            f"not in partition {partition.name}: node {compact(missing)}",
+            hint=f"its nodes are {compact(partition.nodes) or 'none'}; correct nodes: or "
+            f"slurm.partition: in the file of site {plan.site}",
+        )
+
+
+def check_machines(plan: Plan, known: Sequence[Machine], errors: Errors) -> None:
+    """Add to ``errors`` what the job asks for and these nodes do not have. A job whose nodes Slurm
+    chooses needs as many fitting nodes as it has."""
+    asked = plan.slurm
+    assert asked is not None
+    problems = [problem for each in known if (problem := _problem(asked, each))]
+    needed = len(plan.nodes) if plan.candidates else len(known)
+    if len(known) - len(problems) < needed:
+        for problem in dict.fromkeys(problems):
+            errors.add(problem, hint=f"correct slurm: in the file of site {plan.site}")
+
+
+def _problem(asked: Slurm, machine: Machine) -> str:
+    """Why a node cannot run the job; empty if it can."""
+    name = f"node {machine.name}"
+    if asked.gres and _num_gres(machine.gres, asked.gres) < int(asked.gres.rpartition(":")[2]):
+        return f"{name} has gres {machine.gres or 'none'}; the run asks for {asked.gres}"
+    if asked.memory_gib * MIB_PER_GIB > machine.memory_mib:
+        has_gib = machine.memory_mib // MIB_PER_GIB
+        return f"{name} has {has_gib} GiB of memory; slurm.memory_gib is {asked.memory_gib}"
+    if asked.cpus_per_task > machine.cpus:
+        return f"{name} has {machine.cpus} cores; slurm.cpus_per_task is {asked.cpus_per_task}"
+    return ""
+
+
+def check_account(plan: Plan, errors: Errors) -> bool:
+    """Add to ``errors`` an account or a quality of service that this user cannot use, and a wall
+    limit that the latter does not allow. Returns whether accounting answered."""
+    asked = plan.slurm
+    assert asked is not None
+    enforced = slurm.setting("AccountingStorageEnforce").lower()
+    user = getpass.getuser()
+    rows = slurm.accounting("associations", "account", "qos", where=[f"user={user}"])
+    if "associations" not in enforced or not rows:
+        return False
+    accounts = {row[0] for row in rows}
+    if asked.account and asked.account not in accounts:
+        errors.add(
+            f"user {user} has no Slurm account '{asked.account}'{nearest(asked.account, accounts)}",
+            hint=_choose_from("account", accounts),
+        )
+    usable = {qos for row in rows if asked.account in ("", row[0]) for qos in row[1].split(",")}
+    if asked.qos and "qos" in enforced and usable and asked.qos not in usable:
+        errors.add(
+            f"user {user} has no Slurm qos '{asked.qos}'{nearest(asked.qos, usable)}",
+            hint=_choose_from("qos", usable),
+        )
+    if asked.qos and "limits" in enforced:
+        _check_max_wall(asked, errors)
+    return True
+
+
+def _check_max_wall(asked: Slurm, errors: Errors) -> None:
+    for name, max_wall in slurm.accounting("qos", "name", "maxwall"):
+        most = slurm.minutes(max_wall) if name == asked.qos else None
+        if most is not None and asked.time_min > most:
+            errors.add(
+                f"the wall limit of {asked.time_min:,} minutes exceeds the {most:,} of qos {name}",
+                hint="choose a smaller --preset, raise target_qps, or choose another qos: "
+                "--set site.slurm.qos=NAME",
+            )
+
+
+def _num_gres(has: str, asked: str) -> int:
+    """How many of ``asked``, ``gpu:1`` or ``gpu:a30:1``, are in a node's ``gpu:a30:2(S:0-1)``."""
+    kind = asked.split(":")[:-1]
+    count = 0
+    for each in re.sub(r"\([^)]*\)", "", has).split(","):
+        words = each.split(":")
+        number = words.pop() if words[-1].isdecimal() else "1"
+        if words[: len(kind)] == kind:
+            count += int(number)
+    return count
+
+
+def _allowed(name: str, allow: Collection[str], deny: Collection[str] = ()) -> bool:
+    return name not in deny and (not allow or name in allow)
+
+
+def _choose_from(key: str, names: Collection[str]) -> str:
+    if not names:
+        return f"choose another: --set site.slurm.{key}=NAME"
+    return f"choose one of: {', '.join(sorted(names))} (--set site.slurm.{key}=NAME)"

@@ -1,0 +1,68 @@
+"""A dry run: print what would run and what was checked."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sut.command import as_typed
+from sut.errors import EXIT_VALID
+from sut.launch import checks, page
+from sut.launch.checks import Check
+from sut.launch.members import Planned
+from sut.plan.plan import Plan
+
+OPTIONS = ("--dry-run", "--full", "--json")
+
+
+def show(
+    planned: Sequence[Planned], checked: Sequence[Sequence[Check]], arguments: argparse.Namespace
+) -> int:
+    """Print plans, each with its checks, in the form that ``arguments`` asks for. Raises InputError
+    that lists what the checks found."""
+    pages = [page.of(p.plan, c, p.name) for p, c in zip(planned, checked, strict=True)]
+    if arguments.json:
+        _print_json([_whole(each) for each in planned] if arguments.full else pages)
+    elif arguments.full:
+        _print_plans(planned)
+    else:
+        print("\n\n".join(map(page.render, pages)))
+        first = planned[0]
+        print(f"\n{page.commands(_command(), first.plan, first.run_root)}")
+    checks.problems([check for each in checked for check in each]).raise_all()
+    return EXIT_VALID
+
+
+def _print_plans(planned: Sequence[Planned]) -> None:
+    for each in planned:
+        if each.name:
+            print(f"# {each.name}")
+        print(describe(each.plan), end="\n" if each.name else "")
+
+
+def describe(plan: Plan) -> str:
+    """The plan and LoadGen's user.conf, for reading."""
+    text = msgspec.yaml.encode(plan, order="sorted").decode()
+    return f"{text}\n# user.conf\n{plan.user_conf()}"
+
+
+def _print_json(runs: Sequence[Any]) -> None:
+    print(msgspec.json.format(msgspec.json.encode({"runs": runs})).decode())
+
+
+def _whole(planned: Planned) -> dict[str, Any]:
+    return {"name": planned.name, "plan": planned.plan, "user_conf": planned.plan.user_conf()}
+
+
+def _command() -> str:
+    """The command line of this dry run without what makes it one."""
+    return shlex.join(word for word in shlex.split(as_typed()) if not _makes_it_dry(word))
+
+
+def _makes_it_dry(word: str) -> bool:
+    # argparse accepts abbreviations.
+    return len(word) > len("--") and any(option.startswith(word) for option in OPTIONS)

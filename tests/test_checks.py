@@ -1,0 +1,276 @@
+"""What is checked before a run is submitted. Slurm's commands are faked at the process boundary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from cli import environment, set_arguments, submit
+from plans import plan_of
+from test_model import safetensors
+
+from sut.launch import checks
+from sut.plan.plan import Plan
+
+PARTITIONS = """\
+PartitionName=gpu AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL Default=YES MaxNodes=UNLIMITED \
+MaxTime=1-00:00:00 Nodes=jw[2-3] State=UP TotalNodes=2
+PartitionName=debug AllowAccounts=staff AllowQos=fast Default=NO MaxNodes=1 MaxTime=00:10:00 \
+Nodes=jw2 State=UP TotalNodes=1
+PartitionName=old AllowAccounts=ALL AllowQos=ALL Default=NO MaxTime=UNLIMITED Nodes=jw[2-3] \
+State=INACTIVE"""
+NODES = """\
+NodeName=jw2 Arch=x86_64 CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE OS=Linux 6.1 #1 SMP
+NodeName=jw3 Arch=x86_64 CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE+DRAIN OS=Linux"""
+CONFIG = "AccountingStorageEnforce = associations,limits,qos"
+ASSOCIATIONS = "ml|normal,fast\nphysics|normal"
+QOS = "normal|\nfast|00:05:00"
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of Slurm's commands; a file next to one, NAME.KIND, is what it prints."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, kinds in {
+        "sbatch": {},
+        "scontrol": {"partition": PARTITIONS, "node": NODES, "config": CONFIG},
+        "sacctmgr": {"associations": ASSOCIATIONS, "qos": QOS},
+    }.items():
+        loop = 'for word; do [ -f "$0.$word" ] && exec cat "$0.$word"; done; exit 1'
+        (folder / name).write_text(f"#!/bin/sh\n{loop}\n")
+        (folder / name).chmod(0o755)
+        for kind, printed in kinds.items():
+            (folder / f"{name}.{kind}").write_text(f"{printed}\n")
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(checks, "OWN_FOLDERS", ())  # tests work in /tmp
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "x.sif"
+    file.write_bytes(b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0" + bytes(100))
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A complete model folder."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(safetensors(100))
+    return folder
+
+
+def on_cluster(image: Path, *sets: str, nodes: str = "all", benchmark: str = "replay") -> Plan:
+    given = (f"site.container.image={image}", f"site.cache={image.parent / 'cache'}", *sets)
+    return plan_of(benchmark, site="devcluster", nodes=nodes, sets=given)
+
+
+def found(plan: Plan, root: Path) -> str:
+    return "\n".join(map(str, checks.problems(checks.check(plan, root))))
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_plan_that_fits_has_no_problem(image: Path, tmp_path: Path) -> None:
+    plan = on_cluster(image, "site.slurm.account=ml", "site.slurm.qos=normal")
+    made = checks.check(plan, tmp_path / "runs")
+    assert [(each.name, each.ok, list(each.problems)) for each in made] == [
+        (name, True, []) for name in ("image", "run root", "cache", "partition", "nodes", "account")
+    ]
+    texts = {each.name: each.text for each in made}
+    assert texts["partition"].startswith("gpu: at most 1,440 minutes; the job asks for ")
+    assert texts["nodes"] == "jw[2-3]; jw3 is IDLE+DRAIN: the job may wait"
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("slurm")
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("partition=gpuu", "Slurm has no partition 'gpuu' (did you mean 'gpu'?)\nhint: choose one"),
+        ("partition=gpu,nope", "Slurm has no partition 'nope'"),
+        ("partition=old", "partition old is INACTIVE: it takes no jobs"),
+        ("partition=debug", "allows 1 for a job\nhint: use at most 1: --nodes 1"),
+        ("partition=debug", "not in partition debug: node jw3\nhint: its nodes are jw2"),
+        ("account=nobody", "has no Slurm account 'nobody'\nhint: choose one of: ml, physics"),
+        ("qos=slow", "has no Slurm qos 'slow'\nhint: choose one of: fast, normal"),
+        ("memory_gib=10", "node jw2 has 8 GiB of memory; slurm.memory_gib is 10"),
+        ("cpus_per_task=3", "node jw2 has 2 cores; slurm.cpus_per_task is 3"),
+        ("gres=gpu:a100", "node jw3 has gres gpu:a30:1(S:0); the run asks for gpu:a100:1"),
+        ("time_min=200", ""),
+    ],
+)
+def test_names_what_slurm_would_refuse(image: Path, tmp_path: Path, change: str, text: str) -> None:
+    problem = found(on_cluster(image, f"site.slurm.{change}"), tmp_path)
+    assert text in problem if text else problem == ""
+
+
+@pytest.mark.usefixtures("slurm")
+def test_names_limits_of_a_partition_and_a_qos(image: Path, tmp_path: Path) -> None:
+    sets = ("site.slurm.time_min=11", "site.slurm.partition=debug", "site.slurm.account=ml")
+    text = found(on_cluster(image, *sets, "site.slurm.qos=fast", nodes="jw2"), tmp_path)
+    assert "the wall limit of 11 minutes exceeds the 10 of partition debug" in text
+    assert "partition debug does not allow account ml\nhint: choose one of: staff" in text
+    assert "the wall limit of 11 minutes exceeds the 5 of qos fast" in text
+    text = found(on_cluster(image, *sets, "site.slurm.qos=normal", nodes="jw2"), tmp_path)
+    assert "partition debug does not allow qos normal\nhint: choose one of: fast" in text
+    text = found(on_cluster(image, "site.slurm.account=physics", "site.slurm.qos=fast"), tmp_path)
+    assert "has no Slurm qos 'fast'\nhint: choose one of: normal" in text
+
+
+@pytest.mark.usefixtures("slurm")
+def test_any_node_needs_only_one_that_fits(image: Path, slurm: Path, tmp_path: Path) -> None:
+    assert found(on_cluster(image, "site.slurm.partition=debug", nodes="1"), tmp_path) == ""
+    nodes = NODES.replace("CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE OS", "OS")
+    (slurm / "scontrol.node").write_text(nodes)
+    assert found(on_cluster(image, nodes="1"), tmp_path) == ""
+    assert "node jw2 has gres none" in found(on_cluster(image, nodes="jw2"), tmp_path)
+
+
+def test_what_slurm_does_not_answer_is_no_error(image: Path, slurm: Path, tmp_path: Path) -> None:
+    plan = on_cluster(image, "site.slurm.partition=gpuu", "site.slurm.account=nobody")
+    (slurm / "sacctmgr.associations").unlink()
+    assert "account" not in found(plan, tmp_path)
+    (slurm / "scontrol.node").unlink()
+    (slurm / "scontrol.partition").unlink()
+    *_, last = checks.check(plan, tmp_path)
+    assert (last.name, last.ok) == ("Slurm", None) and found(plan, tmp_path) == ""
+
+
+def test_another_machine_than_a_login_node_checks_nothing(tmp_path: Path) -> None:
+    (made,) = checks.check(plan_of("replay", site="devcluster"), tmp_path)
+    assert made.ok is None and "not a login node of site devcluster" in made.text
+
+
+@pytest.mark.usefixtures("slurm")
+def test_names_a_missing_image_and_a_file_that_is_none(tmp_path: Path) -> None:
+    image = tmp_path / "none.sif"
+    text = found(on_cluster(image), tmp_path)
+    assert f"cannot read the image ({image}): No such file or directory" in text
+    assert f"if only compute nodes have it: --set 'site.node_local=[{tmp_path}]'" in text
+    image.write_text("not an image, but longer than the header of one")
+    assert f"{image} is not an Apptainer image (SIF)" in found(on_cluster(image), tmp_path)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_paths_of_compute_nodes_are_not_checked(tmp_path: Path) -> None:
+    local = tmp_path / "scratch"
+    plan = on_cluster(
+        local / "none.sif",
+        f"site.node_local=[{local}]",
+        f"site.container.binds=[{local / 'more'}]",
+    )
+    made = checks.check(plan, tmp_path)
+    assert {each.name: each.ok for each in made}["image"] is None
+    assert checks.problems(made) == []
+    other = on_cluster(local / "none.sif", f"site.node_local=[{tmp_path / 'scrat'}]")
+    assert "cannot read the image" in found(other, tmp_path)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_names_a_path_that_other_nodes_do_not_see(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "OWN_FOLDERS", (tmp_path,))
+    text = found(on_cluster(image), tmp_path / "runs")
+    assert f"image {image} is on this machine's own disk" in text
+    assert f"cannot use run root {tmp_path / 'runs'}: it is on this machine's own disk" in text
+    monkeypatch.setattr(checks.socket, "gethostname", lambda: "jw2.cluster")
+    assert found(on_cluster(image), tmp_path / "runs") == ""
+
+
+@pytest.mark.usefixtures("slurm")
+def test_names_a_bind_that_does_not_exist(image: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    text = found(on_cluster(image, f"site.container.binds=[{tmp_path}, {missing}]"), tmp_path)
+    assert text.startswith(f"container.binds: {missing}: no such file or folder\nhint: ")
+    assert text.count("container.binds: /") == 1
+
+
+def with_model(folder: Path, *sets: str, container: bool = False) -> Plan:
+    given = (f"site.models={{mine: {folder}}}", "model.name=mine", "model.embedded=false")
+    if container:
+        given += (f"site.container={{image: {folder.parent / 'x.sif'}}}",)
+    return plan_of("smollm2-135m-news", sets=(*given, *sets))
+
+
+def test_names_what_a_model_folder_misses(folder: Path, tmp_path: Path) -> None:
+    plan = with_model(folder)
+    assert found(plan, tmp_path) == ""
+    (folder / "tokenizer.json").unlink()
+    assert f"model mine: {folder / 'tokenizer.json'}: No such file or directory" in found(
+        plan, tmp_path
+    )
+    text = found(with_model(tmp_path / "none"), tmp_path)
+    assert f"model mine: {tmp_path / 'none'}: no such model folder\nhint: " in text
+    assert """--set 'site.models."mine"=/path'""" in text and "compute nodes" not in text
+
+
+@pytest.mark.usefixtures("image")
+def test_names_a_linked_weight_file_that_is_not_bound(folder: Path, tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    (folder / "model.safetensors").rename(blobs / "weights")
+    (folder / "model.safetensors").symlink_to(blobs / "weights")
+    assert found(with_model(folder), tmp_path) == ""  # no container: the link is followed
+    text = found(with_model(folder, container=True), tmp_path)
+    assert f"is a link to {blobs / 'weights'}, which the container does not see" in text
+    bound = f"site.container.binds=[{blobs}]"
+    assert text.endswith(f"--set '{bound}'")
+    assert found(with_model(folder, bound, container=True), tmp_path) == ""
+
+
+def test_names_data_that_is_missing_or_another_file(tmp_path: Path) -> None:
+    data = tmp_path / "cnn_eval.json"
+    sets = ("dataset.kind=cnn_eval", "dataset.name=mine", f"site.datasets={{mine: {data}}}")
+    plan = plan_of("smollm2-135m-news", sets=sets)
+    assert f"cannot read data set mine ({data}): No such file" in found(plan, tmp_path)
+    data.write_text("[]")
+    assert found(plan, tmp_path) == ""
+    sha256 = hashlib.sha256(b"[]").hexdigest()
+    other = plan_of("smollm2-135m-news", sets=(*sets, f"dataset.sha256={'f' * 64}"))
+    text = found(other, tmp_path)
+    assert f"{data} is not data set mine: its sha256 is {sha256[:12]}, not ffffffffffff" in text
+    assert "docs/benchmarks.md#get-the-model-and-the-data" in text
+    same = msgspec.structs.replace(other.dataset, sha256=sha256)
+    assert found(msgspec.structs.replace(other, dataset=same), tmp_path) == ""
+
+
+def test_names_a_run_root_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    text = found(plan_of("replay"), tmp_path / "file" / "runs")
+    assert (
+        f"cannot use run root {tmp_path / 'file/runs'}: {tmp_path / 'file'} is not a folder" in text
+    )
+
+
+def test_the_section_of_a_hint_exists() -> None:
+    file, _, anchor = checks.GET_INPUTS.partition("#")
+    text = (Path(__file__).parent.parent / file).read_text()
+    assert f"### {anchor.replace('-', ' ')}" in text.lower()
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_reports_every_problem_before_anything_starts(
+    slurm: Path, tmp_path: Path, dry: bool
+) -> None:
+    changes = [f"site.container.image={tmp_path / 'none.sif'}", "site.slurm.partition=nope"]
+    changes += [f"site.run_root={tmp_path / 'runs'}", f"site.cache={tmp_path / 'cache'}"]
+    command = ["--config", "replay", "--site", "devcluster", *set_arguments(changes)]
+    env = environment(PATH=os.environ["PATH"])
+    run = submit(tmp_path, *command, *(["--dry-run"] if dry else []), env=env)
+    assert run.returncode == 2 and "Traceback" not in run.stderr
+    assert "cannot read the image" in run.stderr and "no partition 'nope'" in run.stderr
+    assert ("NOT OK  image" in run.stdout) is dry
+    assert not (tmp_path / "runs").exists()
+    whole = submit(tmp_path, *command, "--dry-run", "--json", env=env)
+    (page,) = json.loads(whole.stdout)["runs"]
+    assert {each["name"]: each["ok"] for each in page["checks"]}["partition"] is False
