@@ -15,6 +15,7 @@ from cli import environment
 from plans import plan_of
 
 from sut import batch, job, nightly, requeue
+from sut.cluster.allocation import Allocation
 from sut.cluster.sbatch import Submission
 from sut.errors import InputError
 from sut.launch import executor, newrun
@@ -219,3 +220,22 @@ def test_refuses_gpus_that_are_not_visible(
         executor.check(plan, Submission())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     executor.check(plan, Submission())
+
+
+@pytest.mark.parametrize(
+    ("answer", "command"),
+    [
+        ("echo '/home/you/slurm/multi.sh --mode all'", "sbatch --nodes=2 /home/you/slurm/multi.sh"),
+        ("exit 1", "pytest"),  # this process: the job's script is not known
+    ],
+)
+def test_a_batch_job_records_how_it_was_submitted(
+    answer: str, command: str, plan: Plan, scontrol: Path, tmp_path: Path
+) -> None:
+    squeue = scontrol.with_name("squeue")
+    squeue.write_text(f"#!/bin/sh\n{answer}\n")
+    squeue.chmod(0o755)
+    allocation = Allocation(job_id="7", nodes=("jw2", "jw3"))
+    run_dir = batch._of_this_job(plan, tmp_path / "runs", allocation)
+    found = record.command_of(run_dir)
+    assert found is not None and command in found.text and found.folder == os.getcwd()

@@ -10,11 +10,13 @@ from typing import Any
 import jsonschema
 import pytest
 from loadgen_logs import smallest_valid, ten_queries
-from records import accuracy, completed, failed, performance
+from records import PLAN, accuracy, completed, failed, performance
 
-from sut.errors import InputError
+from sut.cluster.allocation import Allocation
+from sut.errors import InputError, RunError
 from sut.machine import environment
 from sut.results import mllog, record
+from sut.run import recorder
 from sut.rundir import RunDir
 
 SCHEMA = Path(__file__).parent.parent / "configs" / "schema" / "record.json"
@@ -44,6 +46,28 @@ def test_a_record_contains_loadgens_own_keys(tmp_path: Path) -> None:
     loadgen = json.loads(path.read_text())["phases"][0]["loadgen"]
     assert loadgen == mllog.read(ten_queries()).values
     assert loadgen["effective_schedule_rng_seed"] == 16159082839903944936
+
+
+def test_the_first_record_stays_where_the_second_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = RunDir(tmp_path)
+
+    def draw_and_fill_the_disk(final: record.Record, _: RunDir) -> None:
+        assert record.read(tmp_path) == final  # before the report
+
+        def refuse(*_: object) -> Path:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(record, "write", refuse)
+
+    monkeypatch.setattr(recorder, "publish", draw_and_fill_the_disk)
+    ours = recorder.Recorder(PLAN, run_dir, Allocation())
+    ours.begin()
+    returned = ours.finish(RunError("it failed", code="x"))
+    assert record.read(tmp_path) == returned and returned.failure is not None
+    assert [step.name for step in returned.timings] == ["start", "shutdown"]
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def without_plan(document: dict[str, Any]) -> None:

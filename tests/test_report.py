@@ -10,6 +10,7 @@ import pytest
 from loadgen_logs import make, smallest_valid, ten_queries
 from records import METERS, PLAN, accuracy, completed, failed, performance
 
+from sut.report import timings
 from sut.report.render import render
 from sut.report.summary import summary
 from sut.results.messaging import UNVERIFIED
@@ -110,6 +111,11 @@ def test_shows_where_the_time_went() -> None:
     text = render(record).split("## Timings")[1].split("\n## ")[0]
     assert "| load | 2 s | 12 s | 60.0% |" in text and "| total |  | 20 s |  |" in text
     assert "| report |" not in text  # a report drawn again is the same
+    (drawn,) = timings.section(record).figures
+    assert "start: 2 s" in drawn.svg and "shutdown: 1 s" in drawn.svg
+    assert re.search(r'x="36.0"[^>]* width="216.0"', drawn.svg)  # load: from 2 to 14 of 20 s
+    assert [key.label for key in drawn.keys] == ["LoadGen's test", "other"]
+    assert "tests took 25.0%" in drawn.caption
     assert "took      23 s, mostly load 12 s, performance 5 s, report 3 s" in summary(
         record, RUN_DIR
     )

@@ -41,7 +41,7 @@ def render(root: Path, rows: Sequence[Row], now: datetime) -> str:
 </tbody>
 </table></div>
 <p>{escape(foot)}</p>"""
-    return frame(title, body, style=_STYLE, script=_SCRIPT)
+    return frame(title, body, style=f"{_STYLE}{_NAMES}\n}}\n", script=_SCRIPT)
 
 
 def _line(root: Path, row: Row) -> str:
@@ -105,8 +105,24 @@ th[aria-sort="descending"] button::after { content: "\\a0\\2193"; }
 th:is([aria-sort="ascending"], [aria-sort="descending"]) { color: var(--text); }
 .valid { color: var(--good); }
 .invalid, .failed, .truncated, .unreadable { color: var(--bad); }
+tr[hidden] { display: none; }
 @media print { .filter, th button::after { display: none; } }
+@media screen and (max-width: 40rem) {
+  table, thead, tbody { display: block; }
+  thead tr { display: flex; flex-wrap: wrap; gap: 0 .8rem; }
+  th, td { border: 0; padding: .1rem 0; }
+  tbody tr:not([hidden]) {
+    display: grid; grid-template-columns: 1fr 1fr; gap: 0 1rem; padding: .7rem 0;
+    border-top: 1px solid var(--grid);
+  }
+  td, td.n, td.text { text-align: left; min-width: 0; }
+  td:first-child, td.text { grid-column: 1 / -1; }
+  td:empty { display: none; }
+  td::before { color: var(--quiet); }
 """
+_NAMES = "\n".join(
+    f'  td:nth-child({n})::before {{ content: "{name} "; }}' for n, name in enumerate(HEAD, 1)
+)
 
 _SCRIPT = """\
 const body = document.querySelector("tbody");

@@ -20,12 +20,16 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[tuple[str, float], ...]  # names and lengths
 
 
-def figure(title: str, caption: str, unit: str, rows: Sequence[Bar]) -> Figure | None:
-    """One bar a row, all to one scale. Parts of one name have one colour. None without lengths."""
+def figure(
+    title: str, caption: str, unit: str, rows: Sequence[Bar], first: Sequence[str] = ()
+) -> Figure | None:
+    """One bar a row, all to one scale. Parts of one name have one colour, in the order of the names
+    in ``first`` and then of the rows. None without lengths."""
     longest = max((row.begin + _length(row) for row in rows), default=0.0)
     if longest <= 0:
         return None
-    names = list(dict.fromkeys(name for row in rows for name, _ in row.parts))
+    used = [name for row in rows for name, _ in row.parts]
+    names = list(dict.fromkeys([*(name for name in first if name in used), *used]))
     color = {name: f"var(--series-{n % NUM_COLORS})" for n, name in enumerate(names)}
     drawn = []
     for n, row in enumerate(rows):

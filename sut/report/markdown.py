@@ -37,7 +37,7 @@ def percent(share: float | None) -> str:
 
 
 # The keyboard can scroll what has the focus.
-SCROLLING = '<div class="wide" tabindex="0" role="region" aria-label="table">'
+SCROLLING = '<div class="wide" tabindex="0" role="group" aria-label="table">'
 
 
 def to_html(text: str) -> str:

@@ -76,7 +76,7 @@ def unfinished(name: str, evidence: Evidence, figures: tuple[Figure, ...]) -> Se
 
 def _rules(checks: Sequence[Check]) -> str:
     return table(
-        ("rule", "met", "", "measured", "limit"),
+        ("rule", "met", "finding", "measured", "limit"),
         [
             (
                 f"`{check.code}`",

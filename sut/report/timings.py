@@ -14,6 +14,8 @@ from sut.results.record import REPORT, Record, Step
 from sut.units import quantity
 
 TESTS = (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE)  # steps in which LoadGen measures
+DRAWN = 0.01  # of the total: shorter steps are in the table only
+TEST, OTHER = "LoadGen's test", "other"
 NOT_HERE = "record.json also has the time of writing this report."
 
 
@@ -47,12 +49,13 @@ def _figures(steps: Sequence[Step], total: float) -> tuple[Figure, ...]:
         Bar(
             label=step.name,
             begin=step.start_s,
-            parts=((("LoadGen's test" if step.name in TESTS else "other"), step.duration_s),),
+            parts=((TEST if step.name in TESTS else OTHER, step.duration_s),),
         )
         for step in steps
+        if step.duration_s >= DRAWN * total
     ]
     measured_s = sum(step.duration_s for step in steps if step.name in TESTS)
     share = percent(measured_s / total if total else None)
-    caption = f"Each step from its start to its end. LoadGen's tests took {share} of the time."
-    drawn = bars.figure("Time by step", caption, "s", rows)
+    caption = f"Steps that took {DRAWN:.0%} of the time or more. LoadGen's tests took {share}."
+    drawn = bars.figure("Time by step", caption, "s", rows, (TEST, OTHER))
     return (drawn,) if drawn else ()
