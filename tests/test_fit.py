@@ -40,8 +40,13 @@ def test_reads_a_models_size_from_its_folder(tmp_path: Path) -> None:
 def test_a_scaled_rotary_embedding_leaves_the_longest_sequence_unknown(tmp_path: Path) -> None:
     config = {"num_attention_heads": 9, "num_hidden_layers": 1, "hidden_size": 576}
     config |= {"max_position_embeddings": 4096}
-    for rope in ({"type": "yarn", "factor": 4.0}, {"rope_type": "yarn", "factor": 4.0}):
-        text = json.dumps({**config, "rope_scaling": rope})
+    scaled = {"rope_type": "linear", "factor": 4.0}
+    for rope in (
+        {"rope_scaling": {"type": "linear", "factor": 4.0}},
+        {"rope_scaling": scaled},
+        {"rope_parameters": {"full_attention": scaled}},
+    ):
+        text = json.dumps({**config, **rope})
         (tmp_path / "config.json").write_text(text)
         size = fit.model_size(tmp_path)
         assert size is not None and size.max_len is None and size.weights_gib == 0

@@ -136,7 +136,7 @@ def test_a_dry_run_prints_a_page(tmp_path: Path) -> None:
     assert rows["where"] == "site local, this machine, 1 replica"
     assert rows["load"] == "800 queries/s"
     assert rows["limits"] == "TTFT p99 500 ms, TPOT p99 50 ms"
-    assert rows["size"] == "at least 480 queries; duration at least 0.5 s"
+    assert rows["size"] == "at least 0.5 s and 480 queries"
     assert " -m sut.submit --config replay --scenario server --set " in rows["start"]
     assert rows["start"].endswith("=10000000") and rows["whole plan"].endswith(" --dry-run --full")
     assert f"ok      run root  {tmp_path}/runs" in run.stdout

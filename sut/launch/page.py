@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sut.launch.checks import Check
-from sut.plan import fit
+from sut.plan import fit, mlperf_conf
 from sut.plan.benchmark import EngineKind, Scenario
 from sut.plan.plan import Mode, Plan, uses_model
 from sut.plan.site import Device
@@ -185,37 +185,30 @@ def _load(plan: Plan) -> str:
 
 
 def _limits(plan: Plan) -> str:
-    settings = plan.loadgen_settings
     if plan.scenario in (Scenario.OFFLINE, Scenario.SINGLE_STREAM):
         return "none"
+    settings = mlperf_conf.effective(plan)
     limits = {"TTFT p99": settings.ttft_latency_ms, "TPOT p99": settings.tpot_latency_ms}
-    if not any(limits.values()):
-        return f"TTFT and TPOT {_FROM_CONF}"
     return ", ".join(
         f"{name} {quantity(value, 'ms') if value else _FROM_CONF}" for name, value in limits.items()
     )
 
 
 def _size(plan: Plan) -> str:
-    settings = plan.loadgen_settings
+    settings = mlperf_conf.effective(plan)
     if plan.phases == (Mode.ACCURACY,):
         count = settings.accuracy_sample_count or plan.dataset.num_samples
         return f"{quantity(count, 'samples')}, each once"
     unit = "samples" if _is_offline(plan) else "queries"
-    least = _FROM_CONF
+    least = f"the number of {unit} {_FROM_CONF}"
     if settings.min_query_count is not None:
         least = quantity(settings.min_query_count, unit)
-    duration = _FROM_CONF
-    if settings.min_duration_ms is not None:
-        duration = _time(settings.min_duration_ms / 1e3)
+    duration = _time((settings.min_duration_ms or 0) / 1e3)
     most = [
         *([quantity(settings.max_query_count, unit)] if settings.max_query_count else []),
         *([_time(settings.max_duration_ms / 1e3)] if settings.max_duration_ms else []),
     ]
-    if least == duration:
-        text = f"duration and number of {unit}: {_FROM_CONF}"
-    else:
-        text = f"at least {least}; duration at least {duration}"
+    text = f"at least {duration} and {least}"
     return text + (f"; at most {' or '.join(most)}" if most else "")
 
 

@@ -65,12 +65,14 @@ def model_size(path: Path) -> ModelSize | None:
 
 
 def _max_len(config: dict[str, Any]) -> int | None:
-    """The longest sequence of a model; None where a scaled rotary embedding extends it."""
+    """The longest sequence of a model, as vLLM derives it; None where a scaled rotary embedding may
+    extend it."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if (rope.get("rope_type") or rope.get("type") or "default") not in ("default", "llama3"):
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind not in ("default", "llama3") or any(isinstance(each, dict) for each in rope.values()):
         return None
     longest = config.get("max_position_embeddings")
-    return int(longest) if longest else None
+    return max(int(longest), int(config.get("model_max_length") or 0)) if longest else None
 
 
 def utilization(extra_args: Sequence[str]) -> float:
@@ -86,7 +88,7 @@ def check_model(
 ) -> None:
     """Add to ``errors`` what prevents this engine from running the model on these nodes."""
     _check_split(size, engine, errors)
-    max_len = None if site.env.get(_ALLOW_LONG) == "1" else size.max_len
+    max_len = None if site.env.get(_ALLOW_LONG, "").lower() in ("1", "true") else size.max_len
     if max_len is not None and engine.max_model_len > max_len:
         errors.add(
             f"engine.max_model_len {engine.max_model_len} exceeds the model's {max_len} "

@@ -1,0 +1,95 @@
+"""The page of a dry run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from plans import plan_of
+
+from sut import _core
+from sut.launch import page
+from sut.launch.checks import Check
+from sut.plan import mlperf_conf
+from sut.plan.benchmark import Preset, Scenario
+from sut.plan.plan import Mode, Plan
+
+
+def llama(scenario: Scenario) -> Plan:
+    sets = ("site.slurm.max_time_min=9999",)
+    return plan_of("llama3.1-8b", scenario, preset=Preset.OFFICIAL, site="jw", sets=sets)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "limits", "size"),
+    [
+        (
+            Scenario.SERVER,
+            "TTFT p99 2,000 ms, TPOT p99 100 ms",
+            "at least 10 min and the number of queries as in mlperf.conf",
+        ),
+        (
+            Scenario.INTERACTIVE,
+            "TTFT p99 500 ms, TPOT p99 30 ms",
+            "at least 10 min and the number of queries as in mlperf.conf",
+        ),
+        (Scenario.OFFLINE, "none", "at least 10 min and 13,368 samples"),
+    ],
+)
+def test_shows_mlperfs_limits(scenario: Scenario, limits: str, size: str) -> None:
+    shown = page.of(llama(scenario), ())
+    assert (shown.limits, shown.size) == (limits, size)
+
+
+def test_knows_what_loadgens_mlperf_conf_sets() -> None:
+    conf = Path(_core.__file__).read_bytes()
+
+    def in_conf(model: str, scenario: str, key: str) -> int:
+        line = rf"^{re.escape(f'{model}.{scenario}.{key}')} = (\d+)$"
+        found = re.search(line.encode(), conf, re.MULTILINE)
+        assert found is not None, (model, scenario, key)
+        return int(found[1])
+
+    assert mlperf_conf._SETTINGS
+    for (model, scenario), settings in mlperf_conf._SETTINGS.items():
+        for key, value in msgspec.structs.asdict(settings).items():
+            if value not in (None, ""):
+                assert in_conf(model, scenario, key.removesuffix("_ms")) == value
+    for scenario in ("Server", "Offline", "SingleStream"):
+        assert in_conf("*", scenario, "min_duration") == mlperf_conf.MIN_DURATION_MS
+
+
+def test_a_setting_of_the_plan_is_shown_before_mlperf_confs() -> None:
+    plan = plan_of("llama3.1-8b", site="jw", sets=("scenarios.server.ttft_latency_ms=9000",))
+    shown = page.of(plan, ())
+    assert shown.limits == "TTFT p99 9,000 ms, TPOT p99 100 ms"
+    assert shown.size == "at least 60 s and 470 queries"
+
+
+def test_an_accuracy_test_issues_each_sample_once() -> None:
+    plan = msgspec.structs.replace(plan_of("replay"), mode=Mode.ACCURACY)
+    assert page.of(plan, ()).size == "500 samples, each once"
+
+
+def test_marks_a_check_that_failed_and_one_that_was_not_made() -> None:
+    failed, unknown = Check("image", "/x.sif"), Check("account", "not checked", made=False)
+    failed.problems.add("cannot read the image", hint="build it")
+    shown = page.of(plan_of("replay"), (failed, unknown, Check("cache", "/c")))
+    lines = page.render(shown).splitlines()[-3:]
+    assert lines == [
+        "checked     NOT OK  image    /x.sif",
+        "            -       account  not checked",
+        "            ok      cache    /c",
+    ]
+    assert shown.checks[0].problems == ("cannot read the image\nhint: build it",)
+
+
+def test_names_the_nodes_that_slurm_chooses_from() -> None:
+    shown = page.of(llama(Scenario.SERVER), ())
+    assert shown.nodes == "1 node (any of jw[2-3]), 1 replica of 1 GPU"
+    assert (
+        shown.wall_limit_min is not None
+        and f"wall limit {shown.wall_limit_min:,} min" in page.render(shown)
+    )
