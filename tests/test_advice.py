@@ -10,7 +10,7 @@ import pytest
 from loadgen_logs import smallest_valid, ten_queries
 from records import METERS, PLAN, REPLICAS, completed, failed, performance
 
-from sut.plan.benchmark import Preset, Scenario, ScenarioSettings
+from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode
 from sut.report import advice
 from sut.report.evidence import Evidence
@@ -129,7 +129,8 @@ def test_the_verdicts_estimate_takes_precedence(valid: PhaseRecord) -> None:
 
 def test_latencies_far_below_limits_mean_more_load(valid: PhaseRecord) -> None:
     far = with_checks(valid, ttft_p99=0.2, tpot_p99=0.3)
-    text = of(run(far, loadgen_settings=ScenarioSettings(target_qps=2.0)), samples(500))
+    offered = msgspec.structs.replace(far, loadgen=far.loadgen | {"effective_target_qps": 2.0})
+    text = of(run(offered), samples(500))
     assert "20% of its limit" in text and "target_qps=2.4`" in text
 
 

@@ -19,7 +19,7 @@ from test_report_html import Page
 from sut.history import campaign_page
 from sut.history.comparison import Run
 from sut.launch.members import Member, Started
-from sut.plan.benchmark import Preset, Scenario, ScenarioSettings
+from sut.plan.benchmark import Preset, Scenario
 from sut.results import record
 from sut.results.record import Failure, PhaseRecord, Record
 from sut.rundir import RunDir
@@ -80,7 +80,7 @@ def test_every_run_and_node_has_a_row(campaign: list[Run]) -> None:
     text = campaign_page.render("Campaign", campaign)
     assert text.startswith("# Campaign\n")
     for run in campaign:
-        assert re.search(rf"\| {re.escape(run.name)} \| VALID \| 50 \| {speed(run):,.0f} \|", text)
+        assert re.search(rf"\| {re.escape(run.name)} \| VALID \| 200 \| {speed(run):,.0f} \|", text)
     assert "| jw2+jw3, offline | jw3 | 1 | 4 | 64 | 48.1 | 50.3 | 48.1 | 50.3 | 12.0% | - |" in text
     assert "Result not verified by MLCommons Association." in text
 
@@ -95,11 +95,14 @@ def test_the_page_needs_no_network(campaign: list[Run]) -> None:
 
 def test_reports_the_offered_load_in_server() -> None:
     phase = performance(smallest_valid())
-    double = ScenarioSettings(target_qps=100)
+    qps = float(str(phase.loadgen["effective_target_qps"]))
+    double = msgspec.structs.replace(
+        phase, loadgen=phase.loadgen | {"effective_target_qps": 2 * qps}
+    )
     runs = [
         Run(name="jw2", record=on(phase, "jw2")),
         Run(name="jw3", record=on(phase, "jw3")),
-        Run(name="both", record=on(phase, "jw2", "jw3", loadgen_settings=double)),
+        Run(name="both", record=on(double, "jw2", "jw3")),
     ]
     text = campaign_page.render("x", runs)
     assert "The offered load was 2.00 times theirs" in text

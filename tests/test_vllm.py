@@ -38,7 +38,7 @@ FEW = [
     f"scenarios.{scenario}.{key}"
     for scenario in ("interactive", "offline", "singlestream")
     for key in ("min_duration_ms=1000", "min_query_count=12", "accuracy_sample_count=12")
-] + ["scenarios.offline.target_qps=10"]
+] + ["scenarios.offline.target_qps=10", "scenarios.interactive.target_qps=5"]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from sut.report.bars import Bar
 from sut.report.markdown import bullets, table
 from sut.report.nodes import BY_THE_DISPATCHER, WORK_COLUMNS, energy_per_token, work_cells
 from sut.report.page import Figure, Section, to_html, to_markdown
+from sut.report.settings import target_qps
 from sut.results import messaging
 from sut.units import number, quantity
 
@@ -101,7 +102,7 @@ def _runs(runs: Sequence[Run]) -> str:
         (
             run.name,
             run.word,
-            number(run.known.plan.loadgen_settings.target_qps),
+            number(target_qps(run.known)),
             *(number(each.read(run.known)) for each in columns),
             (run.phase and energy_per_token(run.phase)) or "-",
         )
@@ -144,11 +145,12 @@ def _offered_load(run: Run, alone: Sequence[Run]) -> str:
     """In Server, LoadGen's target limits the speed as long as the replicas keep up."""
     if run.known.plan.scenario not in (Scenario.SERVER, Scenario.INTERACTIVE):
         return ""
-    offered, *single = (each.known.plan.loadgen_settings.target_qps or 0 for each in (run, *alone))
-    if not offered or not all(single):
+    offered, *single = (target_qps(each.known) for each in (run, *alone))
+    known = [each for each in single if each]
+    if not offered or len(known) < len(single):
         return ""
     return (
-        f" The offered load was {offered / (sum(single) / len(single)):.2f} times theirs. In "
+        f" The offered load was {offered / (sum(known) / len(known)):.2f} times theirs. In "
         "Server the offered load limits the speed, so compare the latencies as well."
     )
 

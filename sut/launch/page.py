@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sut.launch.checks import Check
 from sut.plan import fit, mlperf_conf
-from sut.plan.benchmark import EngineKind, Scenario
+from sut.plan.benchmark import AUTO, EngineKind, Scenario
 from sut.plan.plan import Mode, Plan, uses_model
 from sut.plan.site import Device
+from sut.results.offered import FRACTION
 from sut.rundir import RunDir
 from sut.units import number, quantity
 from sut.values import Struct
@@ -49,6 +50,7 @@ class Page(Struct, frozen=True, kw_only=True):
     limits: str
     size: str
     measuring_s: float  # predicted
+    measures_load: bool  # the prediction is for a low load
     wall_limit_min: int | None  # None: no Slurm job
     official: bool
     not_official_because: tuple[str, ...]
@@ -78,6 +80,7 @@ def of(plan: Plan, checks: Sequence[Check], name: str = "") -> Page:
         measuring_s=round(
             sum(fit.phase_s(plan.scenario, test, settings, samples) for test in plan.phases), 1
         ),
+        measures_load=plan.measures_load,
         wall_limit_min=plan.slurm.time_min if plan.slurm else None,
         official=plan.official,
         not_official_because=plan.not_official_because,
@@ -120,7 +123,8 @@ def _rows(page: Page) -> Iterator[tuple[str, list[str]]]:
     yield "limits", [page.limits]
     yield "size", [page.size]
     wall = f"; wall limit {page.wall_limit_min:,} min" if page.wall_limit_min else ""
-    yield "time", [f"about {_time(page.measuring_s)} measuring, after loading and warm-up{wall}"]
+    about = "up to" if page.measures_load else "about"
+    yield "time", [f"{about} {_time(page.measuring_s)} measuring, after loading and warm-up{wall}"]
     reasons = [f"- {reason}" for reason in page.not_official_because]
     yield "official", ["yes" if page.official else "no:", *reasons]
     if page.checks:
@@ -181,7 +185,10 @@ def _load(plan: Plan) -> str:
         expected = settings.target_latency_ms
         each = f", {quantity(expected, 'ms')} expected for each" if expected else ""
         return f"one query at a time{each}"
-    return quantity(settings.target_qps, "samples/s" if _is_offline(plan) else "queries/s")
+    if settings.target_qps == AUTO:
+        return f"{AUTO}: {FRACTION:.0%} of what the engines complete, measured in the warm-up"
+    qps = float(settings.target_qps) if settings.target_qps else None
+    return quantity(qps, "samples/s" if _is_offline(plan) else "queries/s")
 
 
 def _limits(plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -11,6 +11,7 @@ from sut.values import NonNegativeFloat, NonNegativeInt, PositiveFloat, Positive
 
 # A dot in LoadGen's model key silently disables token latencies.
 LoadGenName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$")]
+AUTO: Final = "auto"
 
 
 class Scenario(enum.StrEnum):
@@ -151,7 +152,8 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
     """
 
     loadgen_name: LoadGenName = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
-    target_qps: PositiveFloat | None = None
+    # Server: auto measures the engines in the warm-up and offers a fraction of what they complete.
+    target_qps: PositiveFloat | Literal["auto"] | None = None
     # SingleStream: the expected latency, which sizes the run. Server: a limit on the latency of
     # the whole answer; 0: none.
     target_latency_ms: NonNegativeFloat | None = None

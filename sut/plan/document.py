@@ -140,10 +140,7 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int
     instance: Any = error.instance
     match error.validator:
         case "anyOf" if error.context:
-            # "a value or null": explain what is wrong with the value.
-            for inner in error.context:
-                if inner.validator_value != "null":
-                    yield from _explain(inner)
+            yield from _explain_choice(path, instance, error.context)
         case "additionalProperties":
             known = schema.get("properties", {})
             for key in sorted(set(instance) - set(known)):
@@ -163,6 +160,27 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int
             yield path, f"{instance} is not {_BOUNDS[str(error.validator)]} {value}"
         case _:
             yield path, error.message
+
+
+def _explain_choice(
+    path: list[str | int], instance: Any, errors: Sequence[jsonschema.ValidationError]
+) -> Iterator[tuple[list[str | int], str]]:
+    """What is wrong with a value that may have one of several forms; null is never explained."""
+    forms = [error for error in errors if error.validator_value != "null"]
+    other = [error for error in forms if error.validator in ("type", "enum")]
+    if len(other) < len(forms) or len(forms) == 1:  # the value has one of the forms, or need have
+        for error in forms:
+            if len(forms) == 1 or error not in other:
+                yield from _explain(error)
+    else:
+        yield path, f"{instance!r} is neither {' nor '.join(map(_form, forms))}"
+
+
+def _form(error: jsonschema.ValidationError) -> str:
+    value: Any = error.validator_value  # from the schema
+    if error.validator == "enum":
+        return " nor ".join(map(str, value))
+    return f"of type {_YAML_TYPES.get(str(value), value)}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sut.errors import Errors
-from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
+from sut.plan.benchmark import AUTO, Engine, Scenario, ScenarioSettings
 from sut.plan.plan import Mode
 from sut.plan.site import Device, Site, SiteNode
 from sut.units import quantity
@@ -23,6 +23,9 @@ GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory
 GIB = 2**30
 SLACK = 1.3  # wall time over predicted time
 _ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+
+# Of a run that measures its load: lower than what it will choose, so that the wall limit suffices.
+ASSUMED_QPS = 1.0
 
 # mlperf.conf's values, for settings that a plan leaves out.
 OFFICIAL_DURATION_S = 600.0
@@ -155,10 +158,12 @@ def _divides(tp: int, size: ModelSize) -> bool:
 
 
 def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int) -> float:
-    """The predicted duration of a LoadGen test, in seconds, at the target load."""
+    """The predicted duration of a LoadGen test, in seconds, at the target load. ``auto`` counts as
+    ASSUMED_QPS."""
     one_at_a_time = scenario is Scenario.SINGLE_STREAM
     each_s = (settings.target_latency_ms or 0) / 1e3 if one_at_a_time else 0.0
-    qps = (1 / each_s if each_s else 1.0) if one_at_a_time else settings.target_qps or 1.0
+    target = ASSUMED_QPS if settings.target_qps == AUTO else settings.target_qps
+    qps = (1 / each_s if each_s else 1.0) if one_at_a_time else float(target or 1.0)
     if phase is Mode.ACCURACY:
         return (settings.accuracy_sample_count or num_samples) / qps
     if phase is Mode.COMPLIANCE:
@@ -182,13 +187,13 @@ def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_sam
     return queries / qps
 
 
-def time_min(site: Site, run_s: float, errors: Errors) -> int:
+def time_min(site: Site, run_s: float, errors: Errors, *, measures_load: bool = False) -> int:
     """The wall limit of the job in minutes. Adds to ``errors`` if it exceeds the site's limit."""
     slurm = site.slurm
     assert slurm is not None
-    needed = math.ceil(
-        (SLACK * run_s + site.timeouts.warmup_s + slurm.signal_delay_s) / 60 + slurm.load_min
-    )
+    # Measuring the load has the same deadline as the warm-up before it.
+    warmup_s = site.timeouts.warmup_s * (2 if measures_load else 1)
+    needed = math.ceil((SLACK * run_s + warmup_s + slurm.signal_delay_s) / 60 + slurm.load_min)
     asked = slurm.time_min or needed
     if slurm.time_min > slurm.max_time_min:
         errors.add(
@@ -200,11 +205,14 @@ def time_min(site: Site, run_s: float, errors: Errors) -> int:
     if needed <= limit:
         return asked
     key = "slurm.max_time_min" if limit == slurm.max_time_min else "slurm.time_min"
-    room = (limit - slurm.load_min) * 60 - site.timeouts.warmup_s - slurm.signal_delay_s
+    room = (limit - slurm.load_min) * 60 - warmup_s - slurm.signal_delay_s
+    load = "raise target_qps"
+    if measures_load:
+        load = f"set target_qps ({AUTO} is planned with {quantity(ASSUMED_QPS, 'queries')}/s)"
     errors.add(
         f"the run needs about {needed:,} minutes ({run_s / 60:,.0f} of them measuring), but site "
         f"{site.name} has a limit of {limit:,} (site.{key}), enough for "
         f"{max(0.0, room / SLACK / 60):,.0f} minutes of measuring",
-        hint=f"raise target_qps, choose a smaller --preset, or --set site.{key}={needed}",
+        hint=f"{load}, choose a smaller --preset, or --set site.{key}={needed}",
     )
     return limit

@@ -17,6 +17,7 @@ import msgspec
 
 from sut.errors import InputError
 from sut.plan.benchmark import (
+    AUTO,
     Accuracy,
     Compliance,
     Dataset,
@@ -138,14 +139,25 @@ class Plan(Struct, frozen=True, kw_only=True):
         """sha256 of the plan's canonical JSON; equal plans have equal digests."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
-    def user_conf(self) -> str:
+    @property
+    def measures_load(self) -> bool:
+        """Whether the run measures its engines and chooses its ``target_qps`` itself."""
+        return self.loadgen_settings.target_qps == AUTO
+
+    def settings_at(self, target_qps: float) -> ScenarioSettings:
+        """LoadGen's settings with the load that the run has chosen."""
+        return msgspec.structs.replace(self.loadgen_settings, target_qps=target_qps)
+
+    def user_conf(self, chosen_qps: float | None = None) -> str:
         """The text of ``user.conf``: LoadGen's ``model.Scenario.key = value`` lines.
 
-        Spaces around ``=`` are required: LoadGen silently ignores ``key=value``.
+        ``chosen_qps`` is the load that a run has chosen, where the plan leaves it to the run;
+        without it the text has a comment there. Spaces around ``=`` are required: LoadGen silently
+        ignores ``key=value``.
         """
         s = self.loadgen_settings
         values: dict[str, float | int | bool | None] = {
-            "target_qps": s.target_qps,
+            "target_qps": chosen_qps if s.target_qps == AUTO else s.target_qps,
             "target_latency": s.target_latency_ms,
             "ttft_latency": s.ttft_latency_ms,
             "tpot_latency": s.tpot_latency_ms,
@@ -161,6 +173,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         }
         prefix = f"{self.loadgen_name}.{self.scenario.loadgen}"
         lines = [f"{prefix}.{key} = {_number(v)}" for key, v in values.items() if v is not None]
+        if self.measures_load and chosen_qps is None:
+            lines.insert(0, f"# {prefix}.target_qps = measured by the run in its warm-up ({AUTO})")
         return "\n".join(lines) + "\n" if lines else ""
 
 

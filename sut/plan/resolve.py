@@ -9,6 +9,7 @@ import msgspec
 from sut.errors import Errors
 from sut.plan import engine_args, fit
 from sut.plan.benchmark import (
+    AUTO,
     Benchmark,
     DatasetKind,
     EngineKind,
@@ -72,7 +73,7 @@ def resolve(
     num_samples = benchmark.dataset.num_samples
     tests = phases(mode, benchmark.compliance)
     run_s = sum(fit.phase_s(scenario, test, settings, num_samples) for test in tests)
-    slurm = _slurm(site, placed, run_s, errors)
+    slurm = _slurm(site, placed, run_s, settings, errors)
     errors.raise_all()
     because = _not_official_because(benchmark, preset, sets)
     return Plan(
@@ -173,7 +174,9 @@ def _path(
     return paths.get(name, "")
 
 
-def _slurm(site: Site, placed: Placement, run_s: float, errors: Errors) -> Slurm | None:
+def _slurm(
+    site: Site, placed: Placement, run_s: float, settings: ScenarioSettings, errors: Errors
+) -> Slurm | None:
     """The Slurm options of a run that measures for ``run_s`` seconds."""
     asked = site.slurm
     if asked is None or not placed.nodes:  # an error is already recorded
@@ -188,7 +191,7 @@ def _slurm(site: Site, placed: Placement, run_s: float, errors: Errors) -> Slurm
         cpus_per_task=asked.cpus_per_task,
         memory_gib=asked.memory_gib,
         exclusive=asked.exclusive,
-        time_min=fit.time_min(site, run_s, errors),
+        time_min=fit.time_min(site, run_s, errors, measures_load=settings.target_qps == AUTO),
         signal_delay_s=asked.signal_delay_s,
         max_requeues=asked.max_requeues,
         sbatch=asked.sbatch,
@@ -238,6 +241,11 @@ def _check_combination(
             f"scenario {scenario} has no target_qps",
             hint=f"--set scenarios.{scenario}.target_qps=1",
         )
+    if settings.target_qps == AUTO and scenario.loadgen != "Server":
+        errors.add(
+            f"scenarios.{scenario}.target_qps is {AUTO}, which only server and interactive support",
+            hint=_SIZED_BY[scenario.loadgen],
+        )
     if mode is Mode.COMPLIANCE and benchmark.compliance is None:
         errors.add(
             f"--mode {mode}: benchmark {benchmark.name} has no compliance test",
@@ -257,6 +265,14 @@ def _check_combination(
             hint="--set engine.enforce_eager=false "
             """--set 'engine.extra_args=["-cc.mode=2", "-cc.backend=eager"]'""",
         )
+
+
+_SIZED_BY = {
+    "Offline": "target_qps only sizes an Offline run; set it to the expected rate in samples/s: "
+    "--set scenarios.offline.target_qps=10",
+    "SingleStream": "leave it out; target_latency_ms sizes a SingleStream run: "
+    "--set scenarios.singlestream.target_qps=null",
+}
 
 
 def _not_official_because(

@@ -14,6 +14,7 @@ from sut.report.evidence import Evidence
 from sut.report.markdown import percent
 from sut.results import load, remedies
 from sut.results.load import FEW
+from sut.results.measures import measure
 from sut.results.record import Failure, PhaseRecord, Record
 from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
@@ -82,6 +83,7 @@ def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str
         return
     estimated = phase.verdict.qps_estimate
     overloaded = load.overload(samples) is not None
+    offered = measure(phase.loadgen).target_qps
     if not (estimated and estimated.qps):
         yield from _less_load(plan, samples, phase.verdict.reasons)
     if not tpot.met:
@@ -97,7 +99,7 @@ def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str
             "limit): a higher `engine.max_num_batched_tokens` (now "
             f"{plan.engine.max_num_batched_tokens}) processes prompts sooner."
         )
-    elif not overloaded and (more := load.higher(plan, ttft, tpot, estimated)):
+    elif not overloaded and (more := load.higher(plan.scenario, offered, ttft, tpot, estimated)):
         yield more
 
 

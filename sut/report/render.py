@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sut.plan.plan import Mode
-from sut.report import advice, nodes, page, phases, provenance, settings
+from sut.report import advice, nodes, offered, page, phases, provenance, settings
 from sut.report.evidence import Evidence
 from sut.report.markdown import bullets, inline
 from sut.report.page import Card, Figure, Section
@@ -43,6 +43,7 @@ def _sections(
         _in_short(record),
         _next(record, evidence),
         settings.section(record),
+        offered.section(record.load) if record.load else None,
         nodes.work(record.phases),
         *(phases.section(record.plan, p, figures.get(p.name, ())) for p in record.phases),
         phases.interrupted(record.interrupted, figures) if record.interrupted else None,

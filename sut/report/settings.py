@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sut.plan.benchmark import Engine
+from sut.plan.benchmark import AUTO, Engine
 from sut.plan.plan import Mode
 from sut.report.markdown import table
 from sut.report.page import Section
@@ -26,9 +26,13 @@ def section(record: Record) -> Section | None:
 
 
 def target_qps(record: Record) -> float | None:
-    """The load that LoadGen was set to; before a test has finished, the plan's."""
+    """The load that LoadGen was set to; before a test has finished, the run's choice or the plan's.
+    None where neither is known."""
     tests = [phase.loadgen for phase in record.phases if phase.name == Mode.PERFORMANCE]
-    return measure(tests[0]).target_qps if tests else record.plan.loadgen_settings.target_qps
+    if tests:
+        return measure(tests[0]).target_qps
+    planned = record.load.target_qps if record.load else record.plan.loadgen_settings.target_qps
+    return None if planned == AUTO else float(planned) if planned else None
 
 
 def limits(engine: Engine) -> list[tuple[str, str]]:

@@ -76,6 +76,8 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
         lines += [f"  why       {record.failure.code}: {message.first}"]
         lines += [f"            | {line}" for line in (*message.log, *log_tail.splitlines())]
         lines += [f"  hint      {message.hint}"] if message.hint else []
+    if record.load:
+        lines += [f"  load      {record.load.text}"]
     for phase in record.phases:
         lines += _labelled("why", reasons([phase]))
         lines += _figures(phase)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from statistics import NormalDist, median
 
 from sut.plan.benchmark import Scenario
-from sut.plan.plan import Plan
 from sut.results import measures, rules
 from sut.results.early_stopping import queries_needed
 from sut.results.mllog import DetailLog
@@ -66,16 +65,23 @@ def lower(
     return " ".join([f"Offer less load: {setting}.", *evidence])
 
 
-def higher(plan: Plan, ttft: Check, tpot: Check, estimated: QpsEstimate | None) -> str | None:
-    """What to try where both latencies are far below their limits; None where they are not."""
-    if not (has_room(ttft) and has_room(tpot)):
+def higher(
+    scenario: Scenario,
+    offered: float | None,
+    ttft: Check,
+    tpot: Check,
+    estimated: QpsEstimate | None,
+) -> str | None:
+    """What to try where both latencies were far below their limits at the ``offered`` queries/s;
+    None where they were not, or where the load is unknown."""
+    if not offered or not (has_room(ttft) and has_room(tpot)):
         return None
-    tried = 1.2 * (plan.loadgen_settings.target_qps or 1.0)
+    tried = 1.2 * offered
     qps = max(tried, estimated.qps or 0.0) if estimated else tried
     return (
         f"TTFT p99 was {share_of_limit(ttft):.0%} of its limit, TPOT p99 "
         f"{share_of_limit(tpot):.0%} of its limit. Try a higher load: "
-        f"`{set_to(qps, plan.scenario)}`."
+        f"`{set_to(qps, scenario)}`."
     )
 
 

@@ -54,6 +54,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     tpot_p99_ms: float | None = None
     ttft_over: int | None = None  # completed samples over LoadGen's limit
     tpot_over: int | None = None
+    target_qps: float | None = None  # the load that the run chose, once it has
     replicas: list[ReplicaProgress] = []
 
 
@@ -68,8 +69,8 @@ class Progress:
         first = Line(t_s=self._now(), step="starting", pid=os.getpid(), host=socket.gethostname())
         self._write(first)
 
-    def step(self, text: str) -> None:
-        self._write(Line(t_s=self._now(), step=text))
+    def step(self, text: str, *, target_qps: float | None = None) -> None:
+        self._write(Line(t_s=self._now(), step=text, target_qps=target_qps))
 
     def phase(
         self,

@@ -16,6 +16,7 @@ from sut.plan.plan import Plan
 from sut.results.compliance import Verification
 from sut.results.judge import Validity, Verdict
 from sut.results.mllog import Scalar
+from sut.results.offered import OfferedLoad
 from sut.results.telemetry import NodeTelemetry
 from sut.results.work import NodeWork, Quantiles, ReplicaWork
 from sut.rundir import RunDir, write_atomic
@@ -156,6 +157,7 @@ class Record(Struct, frozen=True, kw_only=True):
     environment: Environment
     hashes: Hashes
     timings: tuple[Step, ...]
+    load: OfferedLoad | None = None  # of all phases; None where the plan has its own
     phases: tuple[PhaseRecord, ...]
     interrupted: InterruptedPhase | None = None
     attempts: tuple[Attempt, ...] = ()  # this record is the last one's
@@ -167,6 +169,11 @@ class Record(Struct, frozen=True, kw_only=True):
     def interim(self) -> bool:
         """Whether this was written between two phases: the run continues, or it was killed."""
         return self.failure is not None and self.failure.code == INTERIM
+
+    @property
+    def user_conf(self) -> str:
+        """The text of the run's ``user.conf``."""
+        return self.plan.user_conf(self.load.target_qps if self.load else None)
 
     @property
     def word(self) -> str:

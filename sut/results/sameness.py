@@ -49,8 +49,9 @@ def mismatches(
 
 
 def of_record(record: Record) -> dict[str, Any]:
-    """Everything that a run was given."""
-    return of_machine(record.environment, record.hashes) | flat({"plan": record.plan})
+    """Everything that a run was given, and the load it chose."""
+    chosen = flat({"load": {"target_qps": record.load.target_qps}}) if record.load else {}
+    return of_machine(record.environment, record.hashes) | flat({"plan": record.plan}) | chosen
 
 
 def of_machine(environment: Environment, hashes: Hashes) -> dict[str, Any]:

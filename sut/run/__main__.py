@@ -28,6 +28,7 @@ from sut.results import attempts, record
 from sut.results.phase_record import Measured, interrupted, judge_phase
 from sut.results.progress import Progress
 from sut.results.record import Hashes
+from sut.run import measure_load
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
 from sut.run.replicas import Serving
@@ -147,6 +148,11 @@ def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:
     with recorder.step("warm-up"):
         progress.step("warming up")
         serving.warm_up()
+    if recorder.plan.measures_load:
+        with recorder.step("measure the load"):
+            load = recorder.load or measure_load.choose(serving, recorder.run_dir, progress)
+            recorder.keep_load(load)
+            measure_load.offer(load, recorder, progress)
 
 
 def _run_phase(

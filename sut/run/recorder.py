@@ -17,6 +17,7 @@ from sut.plan.plan import Mode, Plan
 from sut.report.publish import publish
 from sut.results import attempts, record
 from sut.results.judge import Validity, overall
+from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
 from sut.rundir import RunDir, write_atomic
 from sut.serving.preflight import Preflight
@@ -40,6 +41,8 @@ class Recorder:
         # The environment that the finished phases ran in, until keep_hashes() finds it unchanged.
         self._environment = before.environment if before and before.phases else self._here
         self._hashes = before.hashes if before else record.Hashes()
+        # All phases of a record are offered the same load.
+        self._load = before.load if before and before.phases else None
         self._preflight = before.preflight if before else ()
         self._other_nodes = before.nodes if before else ()
         self._attempt = record.Attempt(
@@ -57,6 +60,19 @@ class Recorder:
     def phases_to_do(self) -> list[Mode]:
         done = {phase.name for phase in self._phases}
         return [mode for mode in self.plan.phases if mode not in done]
+
+    @property
+    def load(self) -> OfferedLoad | None:
+        """The load that finished phases were offered; None until :meth:`keep_load` otherwise."""
+        return self._load
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since the start of this attempt."""
+        return time.monotonic() - self._start
+
+    def keep_load(self, load: OfferedLoad) -> None:
+        self._load = load
 
     def report_to(self, progress: Progress) -> None:
         """Name the current step in every line of ``progress`` from now on."""
@@ -190,6 +206,7 @@ class Recorder:
             environment=self._environment,
             hashes=self._hashes,
             timings=tuple(self._steps),
+            load=self._load,
             phases=tuple(self._phases),
             interrupted=self._interrupted,
             attempts=attempts,

@@ -79,7 +79,7 @@ def changes(run: Run) -> Iterator[str]:
     except InputError as error:
         yield f"{run_dir.plan}: cannot read it: {error}"
     try:
-        if run_dir.user_conf.read_text() != plan.user_conf():
+        if run_dir.user_conf.read_text() != run.record.user_conf:
             yield f"{run_dir.user_conf}: changed since the run"
     except (OSError, UnicodeDecodeError) as error:
         yield f"{run_dir.user_conf}: cannot read it: {error}"

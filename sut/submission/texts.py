@@ -68,8 +68,8 @@ def truncated(log: bytes) -> bytes:
     return log[:VIEWABLE_BYTES] + b"\n\n...\n\n" + log[-VIEWABLE_BYTES:]
 
 
-def user_conf(plan: Plan, preview: bool) -> str:
-    return (f"# {PREVIEW}\n" if preview else "") + plan.user_conf()
+def user_conf(record: Record, preview: bool) -> str:
+    return (f"# {PREVIEW}\n" if preview else "") + record.user_conf
 
 
 def verify_accuracy(text: str, preview: bool) -> str:
@@ -110,6 +110,7 @@ def scenario_readme(result: Result, division: Division, against: Against) -> str
         ("model", f"{plan.model.name}, sha256 {record.hashes.model}"),
         ("data", f"{plan.dataset.name}, sha256 {record.hashes.data}"),
         ("engine", f"{plan.engine.kind}, {plan.engine.dtype}, {_size(plan)}"),
+        *([("load", record.load.text)] if record.load else []),
         ("source", _commit(record)),
         ("image", record.environment.image_sha256 or "none"),
         *(
@@ -117,7 +118,7 @@ def scenario_readme(result: Result, division: Division, against: Against) -> str
             for part in result.parts.values()
         ),
     ]
-    conf = "".join(f"    {line}\n" for line in plan.user_conf().splitlines())
+    conf = "".join(f"    {line}\n" for line in record.user_conf.splitlines())
     return "\n\n".join(
         [
             f"# {benchmark_name(plan)}, {SCENARIOS[result.scenario]}",

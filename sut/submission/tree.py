@@ -88,12 +88,13 @@ def _write_source(git: Git | None, folder: Path) -> None:
 
 
 def _write_result(submission: Submission, result: Result, folder: Path) -> None:
-    plan, preview = result.main.run.record.plan, submission.preview
+    record, preview = result.main.run.record, submission.preview
     text = texts.scenario_readme(result, submission.division, submission.against)
     write_atomic(folder / "README.md", text)
-    write_atomic(folder / "user.conf", texts.user_conf(plan, preview))
+    write_atomic(folder / "user.conf", texts.user_conf(record, preview))
     write_atomic(folder / "plan.json", result.main.run.run_dir.plan.read_bytes())
-    write_atomic(folder / "measurements.json", texts.as_json(texts.measurements(plan, preview)))
+    measurements = texts.measurements(record.plan, preview)
+    write_atomic(folder / "measurements.json", texts.as_json(measurements))
     if performance := result.parts.get(Mode.PERFORMANCE):
         _copy(performance, folder / "performance" / "run_1", SUMMARY, DETAIL)
     if accuracy := result.parts.get(Mode.ACCURACY):

@@ -33,6 +33,7 @@ class Observer:
         self._first: Line | None = None  # of this attempt
         self._last: Line | None = None
         self._stage_began_s = 0.0  # of the last line's stage
+        self._chosen_qps: float | None = None
         self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
         self._job: slurm.JobState | None = None
         self._asked = float("-inf")
@@ -72,7 +73,7 @@ class Observer:
             stage=stage,
             stage_s=stage_s,
             usual_s=self._usual.get(stage) if stage else None,
-            left_s=left_s(self.plan, phases) if state == "running" else None,
+            left_s=left_s(self.plan, phases, self._chosen_qps) if state == "running" else None,
             phases=phases,
             verdict=result.verdict if result and state == "over" else None,
             status=result.status if result and state == "over" else None,
@@ -89,6 +90,7 @@ class Observer:
         if self._last is None or line.pid is not None or line.stage != self._last.stage:
             self._stage_began_s = line.t_s
         self._last = line
+        self._chosen_qps = line.target_qps or self._chosen_qps
         if self._job is not None and self._job.state in slurm.WAITING:
             self._asked = float("-inf")  # the job has started: its state is out of date
 

@@ -130,9 +130,13 @@ def _node_names(plan: Plan, replica: int) -> str:
     return compact(plan.nodes[part.node].name or f"node {part.node}" for part in parts)
 
 
-def left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:
-    """Time until the last phase ends: the running one by its rate, the others as planned."""
+def left_s(
+    plan: Plan, phases: tuple[PhaseState, ...], chosen_qps: float | None = None
+) -> float | None:
+    """Time until the last phase ends: the running one by its rate, the others as planned.
+    ``chosen_qps`` is the load that the run chose, if it does."""
     total_s = 0.0
+    settings = plan.settings_at(chosen_qps) if chosen_qps else plan.loadgen_settings
     for phase in phases:
         if phase.state == "running":
             if phase.projection is None or phase.projection.left_s is None:
@@ -140,6 +144,6 @@ def left_s(plan: Plan, phases: tuple[PhaseState, ...]) -> float | None:
             total_s += phase.projection.left_s
         elif phase.state == "waiting":
             total_s += fit.phase_s(
-                plan.scenario, Mode(phase.name), plan.loadgen_settings, plan.dataset.num_samples
+                plan.scenario, Mode(phase.name), settings, plan.dataset.num_samples
             )
     return round(total_s, 1)

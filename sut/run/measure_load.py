@@ -1,0 +1,176 @@
+"""Measures what the served replicas complete, and chooses the load that LoadGen offers.
+
+The run's own requests go through the dispatcher outside LoadGen. A replica's credit is the number
+of samples that it has in flight: as soon as one completes, the next is admitted.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from sut import _core
+from sut.errors import RunError
+from sut.plan import fit
+from sut.plan.plan import Mode, Plan
+from sut.results import offered
+from sut.results.offered import Batch, Limits, OfferedLoad
+from sut.results.progress import Progress
+from sut.results.work import quantiles
+from sut.run.recorder import Recorder
+from sut.run.replicas import Serving, credit
+from sut.rundir import RunDir, write_atomic
+from sut.units import number, quantity
+
+FULL_S = 4.0  # about how long each batch is measured
+SMALL_S = 2.0
+SMALL = 8  # the small batch is this part of the full one
+MAX_WAVES = 64
+SEED = 11  # of the choice of samples
+POLL_S = 0.05
+
+
+def choose(serving: Serving, run_dir: RunDir, progress: Progress) -> OfferedLoad:
+    """Measure a small and a full batch and choose the load. Raises RunError."""
+    limits = _limits(serving, run_dir)
+    try:
+        small, full = _small_and_full(serving, progress)
+    except RunError as error:
+        if error.code != "generate_timeout":
+            raise
+        limit, scenario = quantity(serving.plan.timeouts.warmup_s, "s"), serving.plan.scenario
+        raise RunError(
+            f"the load could not be measured within {limit}",
+            hint=f"set it: --set scenarios.{scenario}.target_qps=N, or allow more time: --set "
+            "site.timeouts.warmup_s=SECONDS",
+            code="measure_load",
+        ) from None
+    return offered.choose(full, small, limits)
+
+
+def _small_and_full(serving: Serving, progress: Progress) -> tuple[Batch, Batch]:
+    deadline = time.monotonic() + serving.plan.timeouts.warmup_s
+    places = serving.plan.engine.max_num_seqs
+    try:
+        progress.step("measuring the load: a small batch")
+        small = _measure(serving, max(1, places // SMALL), SMALL_S, deadline)
+        progress.step("measuring the load: a full batch")
+        return small, _measure(serving, places, FULL_S, deadline)
+    finally:
+        _limit_in_flight(serving, credit(places))
+
+
+def offer(load: OfferedLoad, recorder: Recorder, progress: Progress) -> None:
+    """Write the load into ``user.conf``, which LoadGen reads. Raises RunError where a run at this
+    load would exceed the wall limit."""
+    plan = recorder.plan
+    progress.step(f"offering {load.text}", target_qps=load.target_qps)
+    require_time(plan, load, recorder.phases_to_do, recorder.elapsed_s)
+    write_atomic(recorder.run_dir.user_conf, plan.user_conf(load.target_qps))
+
+
+def _limits(serving: Serving, run_dir: RunDir) -> Limits | None:
+    """LoadGen's limits on this run, from mlperf.conf and the plan's part of ``user.conf``."""
+    plan = serving.plan
+    write_atomic(run_dir.user_conf, plan.user_conf())
+    test = _core.LoadGenTest(
+        serving.dispatcher,
+        model=plan.loadgen_name,
+        scenario=plan.scenario.loadgen,
+        mode=Mode.PERFORMANCE,
+        user_conf=str(run_dir.user_conf),
+        audit_conf="",
+        log_dir=str(run_dir.root),
+        sut_name="",
+        qsl_name="",
+    )
+    if test.limits_ns is None:
+        return None
+    ttft_ns, tpot_ns = test.limits_ns
+    return Limits(ttft_ms=ttft_ns / 1e6, tpot_ms=tpot_ns / 1e6)
+
+
+def _measure(serving: Serving, per_replica: int, about_s: float, deadline: float) -> Batch:
+    """Keep ``per_replica`` samples in flight on every replica for about ``about_s``."""
+    _limit_in_flight(serving, per_replica)
+    in_flight = per_replica * len(serving.plan.replicas)
+    begin = time.monotonic()
+    _generate(serving, in_flight, deadline)
+    wave_s = time.monotonic() - begin
+    # The first wave also warmed up; where it was slow, it has to do.
+    if waves := min(MAX_WAVES, int(about_s / wave_s)):
+        _generate(serving, (1 + waves) * in_flight, deadline)
+    return batch_of(serving.dispatcher.samples(), in_flight)
+
+
+def _limit_in_flight(serving: Serving, per_replica: int) -> None:
+    for replica in serving.plan.replicas:
+        serving.dispatcher.set_credit(replica.index, per_replica)
+
+
+def _generate(serving: Serving, num_samples: int, deadline: float) -> None:
+    """Run samples of the data set on any replica. The counts of the dispatcher are then theirs."""
+    plan, dispatcher = serving.plan, serving.dispatcher
+    source = random.Random(SEED)
+    chosen = [source.randrange(plan.dataset.num_samples) for _ in range(num_samples)]
+    dispatcher.reset_stats()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(dispatcher.generate, chosen, -1, max(0.0, deadline - time.monotonic()))
+        try:
+            while not run.done():
+                time.sleep(POLL_S)
+                serving.check()
+        except BaseException as error:
+            # Without this the pool waits for the samples.
+            dispatcher.fail("interrupted", str(error))
+            raise
+    serving.check()
+    run.result()
+
+
+def batch_of(columns: Mapping[str, Sequence[int]], in_flight: int) -> Batch:
+    """The measures of a batch, from the dispatcher's samples of one or more waves.
+
+    Every admission after the first wave is a completion while all places were taken.
+    """
+    admitted, first = columns["admitted_ns"], columns["first_token_ns"]
+    completed, tokens = columns["completed_ns"], columns["output_tokens"]
+    order = sorted(admitted)
+    refills = len(order) - in_flight
+    if refills > 0:
+        rate = refills / (order[-1] - order[0]) * 1e9
+    else:
+        rate = len(order) / (max(completed) - order[0]) * 1e9
+    starts_later = order[in_flight] if refills > 0 else order[0]
+    rows = range(len(order))
+    ttft = quantiles((first[i] - admitted[i]) / 1e6 for i in rows if admitted[i] >= starts_later)
+    tpot = quantiles((completed[i] - first[i]) / 1e6 / max(1, tokens[i] - 1) for i in rows)
+    assert ttft is not None and tpot is not None
+    return Batch(
+        in_flight=in_flight,
+        num_samples=len(order),
+        samples_per_s=rate,
+        ttft_ms=ttft.p90,
+        tpot_ms=tpot.p90,
+    )
+
+
+def require_time(plan: Plan, load: OfferedLoad, phases: Sequence[Mode], elapsed_s: float) -> None:
+    if plan.slurm is None:
+        return
+    settings, num_samples = plan.settings_at(load.target_qps), plan.dataset.num_samples
+    needed_s = sum(fit.phase_s(plan.scenario, phase, settings, num_samples) for phase in phases)
+    limit_s = 60 * plan.slurm.time_min - plan.slurm.signal_delay_s
+    left_s = max(0.0, limit_s - elapsed_s)
+    if needed_s <= left_s:
+        return
+    more_min = math.ceil((fit.SLACK * needed_s - left_s) / 60)
+    raise RunError(
+        f"at the measured load, {number(load.target_qps)} queries/s, the run takes about "
+        f"{quantity(needed_s / 60, 'minutes')}; the wall limit leaves {number(left_s / 60)}",
+        hint=f"allow more time: --set site.slurm.time_min={plan.slurm.time_min + more_min}",
+        code="wall_limit",
+    )
