@@ -6,8 +6,10 @@ A benchmark and a site become a plan, the plan a run directory, the run director
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -129,13 +131,21 @@ def _run_for_programs(planned: Planned, submission: Submission, waits: bool) -> 
 def _run_campaign_for_programs(
     campaign: Campaign, planned: Sequence[Planned], submission: Submission, waits: bool
 ) -> int:
-    """The exit code is the worst of the runs'."""
     folder = members.new_folder(campaign, planned[0].run_root)
     jobs = list(members.submit_all(campaign, folder, planned, submission))
-    codes = [_wait_quietly(job) for job in jobs] if waits else []
+    code = _wait_and_compare(jobs, folder) if waits else EXIT_VALID
     runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=True)]
     _print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
-    return max(codes, default=EXIT_VALID)
+    return code
+
+
+def _wait_and_compare(jobs: Sequence[Job], folder: Path) -> int:
+    """The worst exit code of the runs."""
+    for job in jobs:
+        if _wait_quietly(job) == EXIT_DETACHED:
+            return EXIT_DETACHED
+    with contextlib.redirect_stdout(sys.stderr):
+        return compare([str(folder)])
 
 
 def _wait_quietly(job: Job) -> int:
