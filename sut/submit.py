@@ -64,6 +64,7 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     plan, changed = again.plan_of(run_dir)
     out = sys.stderr if arguments.json else sys.stdout
     print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}", file=out)
+    plan = request.keeping(plan, arguments.keep_engine or 0)
     for line in changed:
         print(f"  differs: {line}", file=out)
     return Planned("", plan, given_root(arguments.root) or run_dir.root.parent)
@@ -86,6 +87,12 @@ def _check(
 ) -> Submission:
     """How to submit the runs. Raises InputError that lists why this machine cannot."""
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
+    if arguments.keep_engine and planned[0].plan.slurm is not None:
+        raise InputError(
+            "--keep-engine has no effect on a job of its own: Slurm ends the engines with the job",
+            hint="make several runs in one job: srun --nodes=1 --pty bash, then on the node: "
+            "python -m sut.batch --keep-engine MINUTES",
+        )
     for each in planned:
         executor.check(each.plan, submission)
     checks.problems([check for each in checked for check in each]).raise_all()
