@@ -49,11 +49,17 @@ POLL_S = 0.02
 
 
 class EndError(Exception):
-    """The keeper ends. ``asked_by`` waits for the engines' end."""
+    """The keeper ends. ``asked_by`` waits for the engines' end, and then gets ``answer``."""
 
-    def __init__(self, grace_s: float = GRACE_S, asked_by: Channel | None = None) -> None:
+    def __init__(
+        self,
+        grace_s: float = GRACE_S,
+        asked_by: Channel | None = None,
+        answer: Answer | None = None,
+    ) -> None:
         self.grace_s = grace_s
         self.asked_by = asked_by
+        self.answer = answer or Done()
 
 
 def main() -> None:
@@ -248,7 +254,8 @@ class Keeper:
         self._samples = [a + b for a, b in zip(self._samples, request.samples, strict=True)]
         self._runs += 1
         if self._leaving or self._exits:
-            raise EndError(asked_by=channel)
+            ended = Problem(code="ended", message="the engines have ended")
+            raise EndError(asked_by=channel, answer=ended)
         self._deadline = time.monotonic() + self._keep_s
         return Done()
 
@@ -293,7 +300,7 @@ class Keeper:
             self._listener.close()
         if ending.asked_by is not None:
             with contextlib.suppress(LostError):
-                ending.asked_by.send(Done())
+                ending.asked_by.send(ending.answer)
 
 
 if __name__ == "__main__":
