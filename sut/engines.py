@@ -43,6 +43,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "machine, or stop them.",
         epilog="exit codes: 0 done, 2 bad input, 3 some engines are in use: they end with their "
         "run",
+        examples=("", "stop 3fa2", "stop --all"),
     )
     parser.add_argument("action", nargs="?", choices=("list", "stop"), default="list")
     parser.add_argument("ids", nargs="*", metavar="ID", help="for stop: the engines, by their ids")
