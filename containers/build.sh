@@ -26,13 +26,11 @@ sources() { # the part of the checkout that goes into an image, as a tar archive
     requirements sut tools
 }
 
-revision() { # the commit, or unknown
+revision() { # the commit, -dirty with changes, or unknown
   if [ -n "${SUT_REVISION:-}" ]; then
     echo "$SUT_REVISION"
-  elif git rev-parse HEAD &>/dev/null; then
-    echo "$(git rev-parse HEAD)$([ -z "$(git status --porcelain)" ] || echo -dirty)"
   else
-    echo unknown
+    python3 sut/machine/checkout.py
   fi
 }
 

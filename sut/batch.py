@@ -17,7 +17,7 @@ from sut.cluster.allocation import Allocation
 from sut.cluster.host import wait
 from sut.command import command
 from sut.errors import InputError
-from sut.launch import newrun, request
+from sut.launch import newrun, node, request
 from sut.launch.options import RUN, add_runs, find_run
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, load_plan
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> tuple[RunDir, int]:
     slurm.set_comment(job.job_id, str(run_dir))
     print(f"job {job.job_id} on {compact(job.nodes)}: {run_dir}", flush=True)
     code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **srun_environment(os.environ)})
+    node.close_unrecorded(run_dir, job, code)
     requeue.after_a_lost_node(run_dir, job)
     return run_dir, code
 
@@ -108,7 +109,7 @@ def _given(options: argparse.Namespace, job: Allocation) -> RunDir:
     refused it, srun would end the slower ones and return their exit code."""
     given = find_run(options.run, options)
     plan = load_plan(given.plan)
-    allocation.check(plan, job)
+    allocation.check(plan, job, given)
     _require_unused(given, attempts.earlier(plan, given), job)
     return given
 

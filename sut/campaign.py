@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = _started(folder)
     runs = [_run(member, folder) for member in started.members]
     _write(folder, f"Campaign {started.name}", runs)
-    rows = [(run.word, run.name) for run in runs]
+    rows = [(run.headline, run.name) for run in runs]
     rows.append(("compared", f"{folder / COMPARISON} (and .html)"))
     print(to_text(table((), rows)))
     return max((r.record.exit_code if r.record else EXIT_FAILED for r in runs), default=0)

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-from sut.cluster import runs, slurm
+from sut.cluster import runs, sbatch, slurm
 from sut.command import Parser, command
-from sut.errors import EXIT_VALID, InputError
+from sut.errors import CANCELLED, EXIT_VALID, InputError, RunError
+from sut.launch import ending
 from sut.launch.options import add_runs, find_run, shared
 from sut.machine import processes
 from sut.plan.plan import load_plan
-from sut.results import record
+from sut.results import attempts, record
 from sut.rundir import RunDir
 
 START_S = 30.0
@@ -43,6 +44,7 @@ def cancel(run: RunDir) -> str:
     if job := _job(run):
         slurm.cancel(job.job_id)
         if job.state in slurm.WAITING:
+            _record_unstarted(run, job.job_id)
             return (
                 f"cancelled job {job.job_id}, which had not started (scancel {job.job_id}): {run}"
             )
@@ -53,6 +55,17 @@ def cancel(run: RunDir) -> str:
     raise InputError(
         f"the run is not active ({run}): {_state(run)}", hint=f"python -m sut.watch {run}"
     )
+
+
+def _record_unstarted(run: RunDir, job_id: str) -> None:
+    """Record the end of a run whose job never starts: nothing else would."""
+    if attempts.has_record(run):
+        return
+    plan = load_plan(run.plan)
+    hint = f"to start it: {sbatch.continuing(plan, run)}"
+    error = RunError(f"job {job_id} was cancelled before it started", hint=hint, code=CANCELLED)
+    if ending.close(plan, run, ending.attempt_of(plan, job_id), error):
+        ending.draw(run)
 
 
 def _job(run: RunDir) -> slurm.JobState | None:

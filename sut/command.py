@@ -54,6 +54,8 @@ def command(main: Callable[_P, int]) -> Callable[_P, int]:
 
     @functools.wraps(main)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as sut/__init__.py leaves it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             code = main(*args, **kwargs)
             sys.stdout.flush()

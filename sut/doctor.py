@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sut.cluster.sbatch import Submission
 from sut.command import Parser, command
+from sut.interrupts import Interrupt
 from sut.launch import checks, executor, members
 from sut.launch.members import Planned
 from sut.launch.options import DEFAULT_BENCHMARK, RUN_ROOT, add, shared
@@ -32,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     planned = Planned("", *make_plan(request_of(_options(argv))))
     executor.check(planned.plan, Submission())
     checks.problems(checks.check(planned.plan, planned.run_root)).raise_all()
-    job = members.submit(planned, Submission())
-    num_nodes = quantity(len(job.plan.nodes), "nodes")
-    print(f"job {job.submitted.job_id} checks {num_nodes}: {job.run_dir}", flush=True)
-    code = follow(*job)
+    with Interrupt() as interrupt:
+        job = members.submit(planned, Submission())
+        num_nodes = quantity(len(job.plan.nodes), "nodes")
+        print(f"job {job.submitted.job_id} checks {num_nodes}: {job.run_dir}", flush=True)
+        code = follow(*job, interrupt)
     _show(job.run_dir)
     return code
 
@@ -54,7 +56,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "nodes to check: a number, a hostlist, or all (default: all)"
     add(parser, "nodes", default="all", help=text)
     add(parser, "root", help=f"folder for the run (default: ${RUN_ROOT}, or the site's run_root)")
-    parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT), keep_engine=None)
+    parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT))
     return parser.parse(argv)
 
 

@@ -14,6 +14,7 @@ EXIT_FAILED = 3
 # Codes of runs that were ended from outside.
 TRUNCATED = "truncated"  # the wall limit is near
 CANCELLED = "cancelled"  # by a signal
+NO_RECORD = "no_record"  # the run's process ended without a record
 NODE_LOST = "node_lost"  # a node of the run, or the network to it, failed
 
 

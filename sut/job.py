@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sut.cluster import host
 from sut.command import command, run_dir_of
+from sut.launch import node
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     description = "Start a run on this node of its job and wait until it has finished."
-    return host.run_node(run_dir_of(argv, "sut.job", description))
+    return node.run(run_dir_of(argv, "sut.job", description))
 
 
 if __name__ == "__main__":

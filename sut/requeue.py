@@ -1,4 +1,5 @@
-"""Another attempt for a job that lost a node: ``python -m sut.requeue RUN_DIR``.
+"""The end of a job: ``python -m sut.requeue RUN_DIR`` requeues one that lost a node, and records a
+run that none of its nodes could record.
 
 The last command of a batch script, on the script's node. It runs after the step has ended: when a
 node is lost, ``srun`` may end the step at any moment after the run wrote its record.
@@ -10,9 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from sut.cluster import slurm
-from sut.cluster.allocation import Allocation, of_process
+from sut.cluster.allocation import Allocation
 from sut.command import command, run_dir_of
 from sut.errors import EXIT_VALID, NODE_LOST
+from sut.launch import node
 from sut.plan.plan import load_plan
 from sut.results import record
 from sut.rundir import RunDir
@@ -21,7 +23,10 @@ from sut.rundir import RunDir
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     description = "Requeue this Slurm job if its run lost a node."
-    after_a_lost_node(run_dir_of(argv, "sut.requeue", description), of_process())
+    run_dir, here = run_dir_of(argv, "sut.requeue", description), node.here()
+    if not slurm.has_steps(here.job_id):  # a signal may end the script before its step
+        node.close_unrecorded(run_dir, here)
+    after_a_lost_node(run_dir, here)
     return EXIT_VALID
 
 

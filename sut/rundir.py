@@ -34,6 +34,11 @@ class RunDir:
         return self.root / "slurm"
 
     @property
+    def submitter(self) -> Path:
+        """The process that created the run; see :mod:`sut.cluster.liveness`."""
+        return self.slurm / "submitter.json"
+
+    @property
     def controller_log(self) -> Path:
         """Output of submitit's own process, for a job on this machine."""
         return self.slurm / "controller.log"
@@ -51,11 +56,6 @@ class RunDir:
         return sorted(log for log in self.logs.glob("replica-*.log") if log.is_file())
 
     @property
-    def keeper_log(self) -> Path:
-        """Output of the process that keeps the engines for the next run."""
-        return self.logs / "keeper.log"
-
-    @property
     def attempts(self) -> Path:
         """The run's jobs, started and requeued, and how they ended."""
         return self.root / "attempts.json"
@@ -63,6 +63,10 @@ class RunDir:
     def rendezvous(self, key: str) -> Path:
         """How the other nodes of a job connect to its head."""
         return self.root / "rendezvous" / f"{key}.json"
+
+    def node_failure(self, key: str, node: str) -> Path:
+        """Why a node other than the head could not start its part."""
+        return self.rendezvous(key).with_suffix(f".{node}.failed")
 
     @property
     def loadgen_root(self) -> Path:

@@ -6,10 +6,8 @@ A benchmark and a site become a plan, the plan a run directory, the run director
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -17,17 +15,20 @@ from rich.console import Console
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
 from sut.command import command
-from sut.errors import EXIT_VALID, InputError
+from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
+from sut.interrupts import Interrupt
 from sut.launch import again, checks, dry_run, executor, members, request
 from sut.launch.checks import Check
 from sut.launch.members import Job, Planned
 from sut.launch.options import find_run, given_root
+from sut.machine import checkout
 from sut.plan import config
+from sut.plan.benchmark import Preset
 from sut.plan.config import Campaign
 from sut.plan.plan import Plan
 from sut.units import quantity
 from sut.watch import outcome
-from sut.watch.follow import EXIT_DETACHED, follow, show_no_record, until_ended
+from sut.watch.follow import EXIT_DETACHED, close_if_unrecorded, detached, follow, until_ended
 from sut.watch.outcome import Outcome
 
 
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dry_run.show(planned, checked, arguments)
     submission = _check(arguments, planned, checked)
     waits = _waits(arguments, planned)
+    _warn_of_changes(planned)
     if campaign is None:
         run = _run_for_programs if arguments.json else _run
         return run(planned[0], submission, waits)
@@ -64,7 +66,6 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     plan, changed = again.plan_of(run_dir)
     out = sys.stderr if arguments.json else sys.stdout
     print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}", file=out)
-    plan = request.keeping(plan, arguments.keep_engine or 0)
     for line in changed:
         print(f"  differs: {line}", file=out)
     return Planned("", plan, given_root(arguments.root) or run_dir.root.parent)
@@ -87,16 +88,25 @@ def _check(
 ) -> Submission:
     """How to submit the runs. Raises InputError that lists why this machine cannot."""
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
-    if arguments.keep_engine and planned[0].plan.slurm is not None:
-        raise InputError(
-            "--keep-engine has no effect on a job of its own: Slurm ends the engines with the job",
-            hint="make several runs in one job: srun --nodes=1 --pty bash, then on the node: "
-            "python -m sut.batch --keep-engine MINUTES",
-        )
     for each in planned:
         executor.check(each.plan, submission)
     checks.problems([check for each in checked for check in each]).raise_all()
     return submission
+
+
+def _warn_of_changes(planned: Sequence[Planned]) -> None:
+    """Warn before an official run that could not be submitted for its source. In a container the
+    source is the image's."""
+    plans = [each.plan for each in planned]
+    if any(plan.preset is Preset.OFFICIAL and plan.container is None for plan in plans):
+        changes = checkout.changes() or []
+        if changes:
+            some = ", ".join(changes[:5]) + (", ..." if len(changes) > 5 else "")
+            print(
+                f"warning: sut.package will refuse this run: the source has uncommitted changes "
+                f"({some})\nhint: stop the run, commit them, and submit again: git commit -a",
+                file=sys.stderr,
+            )
 
 
 def _waits(arguments: argparse.Namespace, planned: Sequence[Planned]) -> bool:
@@ -105,10 +115,14 @@ def _waits(arguments: argparse.Namespace, planned: Sequence[Planned]) -> bool:
 
 
 def _run(planned: Planned, submission: Submission, waits: bool) -> int:
-    job = members.submit(planned, submission)
-    if not waits or job.plan.slurm is not None:
-        print(_submitted(job), flush=True)
-    return follow(*job) if waits else EXIT_VALID
+    with Interrupt() as interrupt:
+        job = members.submit(planned, submission)
+        on_slurm = job.plan.slurm is not None
+        if not waits or on_slurm:
+            print(_submitted(job), flush=True)
+        if waits or (interrupt.asked and not on_slurm):
+            return follow(*job, interrupt)
+        return detached(job.submitted) if interrupt.asked else EXIT_VALID
 
 
 def _run_campaign(
@@ -116,21 +130,27 @@ def _run_campaign(
 ) -> int:
     folder = members.new_folder(campaign, planned[0].run_root)
     jobs = []
-    for job in members.submit_all(campaign, folder, planned, submission):
-        print(_submitted(job), flush=True)
-        jobs.append(job)
-    print(f"compare the runs when they have finished: python -m sut.campaign {folder}", flush=True)
-    if not waits:
-        return EXIT_VALID
-    for job in jobs:
-        if follow(*job) == EXIT_DETACHED:
-            return EXIT_DETACHED
+    with Interrupt() as interrupt:
+        for job in members.submit_all(campaign, folder, planned, submission):
+            print(_submitted(job), flush=True)
+            jobs.append(job)
+            if interrupt.asked:
+                return _interrupted(jobs, interrupt)
+        print(
+            f"compare the runs when they have finished: python -m sut.campaign {folder}", flush=True
+        )
+        if not waits:
+            return EXIT_VALID
+        for job in jobs:
+            if follow(*job, interrupt) == EXIT_DETACHED:
+                return EXIT_DETACHED
     return compare([str(folder)])
 
 
 def _run_for_programs(planned: Planned, submission: Submission, waits: bool) -> int:
-    job = members.submit(planned, submission)
-    code = _wait_quietly(job) if waits else EXIT_VALID
+    with Interrupt() as interrupt:
+        job = members.submit(planned, submission)
+        code = _wait_quietly(job, interrupt) if waits else EXIT_VALID
     _print_json(_outcome(job, planned.name))
     return code
 
@@ -138,29 +158,23 @@ def _run_for_programs(planned: Planned, submission: Submission, waits: bool) -> 
 def _run_campaign_for_programs(
     campaign: Campaign, planned: Sequence[Planned], submission: Submission, waits: bool
 ) -> int:
+    """The exit code is the worst of the runs'."""
     folder = members.new_folder(campaign, planned[0].run_root)
-    jobs = list(members.submit_all(campaign, folder, planned, submission))
-    code = _wait_and_compare(jobs, folder) if waits else EXIT_VALID
+    with Interrupt() as interrupt:
+        jobs = list(members.submit_all(campaign, folder, planned, submission))
+        codes = [_wait_quietly(job, interrupt) for job in jobs] if waits else []
     runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=True)]
     _print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
-    return code
+    return max(codes, default=EXIT_VALID)
 
 
-def _wait_and_compare(jobs: Sequence[Job], folder: Path) -> int:
-    """The worst exit code of the runs."""
-    for job in jobs:
-        if _wait_quietly(job) == EXIT_DETACHED:
-            return EXIT_DETACHED
-    with contextlib.redirect_stdout(sys.stderr):
-        return compare([str(folder)])
-
-
-def _wait_quietly(job: Job) -> int:
+def _wait_quietly(job: Job, interrupt: Interrupt) -> int:
     """Wait with progress on standard error. Returns the run's exit code."""
-    if not until_ended(*job, Console(stderr=True)):
+    if not until_ended(*job, interrupt, Console(stderr=True)):
         return EXIT_DETACHED
+    close_if_unrecorded(*job)
     found = _outcome(job, "").result
-    return show_no_record(job.submitted, job.run_dir) if found is None else found.exit_code
+    return EXIT_FAILED if found is None else found.exit_code
 
 
 def _outcome(job: Job, name: str) -> Outcome:
@@ -169,6 +183,18 @@ def _outcome(job: Job, name: str) -> Outcome:
 
 def _print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
+
+
+def _interrupted(jobs: Sequence[Job], interrupt: Interrupt) -> int:
+    """Cancel the runs of a campaign on this machine; jobs of Slurm continue."""
+    if jobs[0].plan.slurm is not None:
+        names = " ".join(job.submitted.job_id for job in jobs)
+        print(f"stopped submitting; to cancel the submitted jobs: scancel {names}", file=sys.stderr)
+        return EXIT_DETACHED
+    for job in jobs:
+        interrupt.asked = True
+        follow(*job, interrupt)
+    return EXIT_DETACHED
 
 
 def _submitted(job: Job) -> str:

@@ -56,5 +56,4 @@ _SINGULAR = {
     "tokens": "token",
     "answers": "answer",
     "runs": "run",
-    "minutes": "minute",
 }

@@ -59,7 +59,7 @@ def in_job(monkeypatch: pytest.MonkeyPatch, nodes: str, *, attempt: int = 0) -> 
 @pytest.mark.parametrize(
     ("nodes", "text"),
     [
-        ("jw2", "job 7 has 1 (jw2)\nhint: sbatch --nodes=2 --nodelist='jw[2-3]'"),
+        ("jw2", "job 7 has 1 (jw2)\nhint: sbatch '--nodelist=jw[2-3]'"),
         ("jw2,jw4", "the plan is for 2 nodes (jw[2-3]), but job 7 has 2 (jw[2,4])"),
     ],
 )
@@ -74,7 +74,22 @@ def test_refuses_a_job_with_other_nodes(
     run_dir = newrun.create(plan, tmp_path / "runs")
     in_job(monkeypatch, nodes)
     assert job.main([str(run_dir)]) == 2
-    assert text in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert text in printed and f"slurm/multi.sh {run_dir}" in printed
+    assert_recorded(run_dir, "bad_input", text, exit_code=2)
+
+
+def assert_recorded(run_dir: RunDir, code: str, text: str, *, exit_code: int) -> None:
+    """Whether the run has a record and reports of one attempt of job 7 that failed."""
+    found = record.read(run_dir.record)
+    assert (found.status, found.exit_code, found.verdict) == ("failed", exit_code, None)
+    assert found.failure is not None and found.failure.code == code, found.failure
+    assert text in found.failure.message
+    (attempt,) = found.attempts
+    assert (attempt.job_id, attempt.status, attempt.failure) == ("7", "failed", found.failure)
+    assert attempt.ended_utc is not None
+    assert text.partition("\n")[0] in run_dir.report.read_text()
+    assert run_dir.report_html.is_file()
 
 
 def test_refuses_a_cluster_plan_outside_a_job(
@@ -99,6 +114,7 @@ def test_refuses_a_missing_image(
     in_job(monkeypatch, "jw2,jw3")
     assert job.main([str(run_dir)]) == 2
     assert f"{image}: No such file" in capsys.readouterr().err
+    assert_recorded(run_dir, "bad_input", f"{image}: No such file", exit_code=2)
 
 
 @pytest.mark.parametrize(

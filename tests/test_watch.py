@@ -19,19 +19,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli import environment, fast, latest, submit
+from cli import environment, fast, latest, processes_of, submit
 from plans import plan_of
 from records import completed, failed
 from rich.console import Console
 from rich.spinner import Spinner
 
-from sut.cluster import runs
+from sut.cluster import liveness, runs
 from sut.errors import InputError
 from sut.launch import newrun
 from sut.plan.plan import load_plan
 from sut.results import record
 from sut.results.progress import Line
-from sut.results.record import EngineOrigin, Engines, Step
+from sut.results.record import Step
 from sut.rundir import RunDir, write_atomic
 from sut.watch import usual
 from sut.watch.projection import Projection
@@ -151,10 +151,7 @@ def test_usual_times_are_of_runs_that_were_alike(tmp_path: Path) -> None:
     write_atomic(RunDir(tmp_path / "20260105-x").record, "{")
     broken = msgspec.structs.replace(failed(record.Failure(code="x", message="y")), plan=plan)
     record.write(broken, RunDir(tmp_path / "20260106-x"))
-    origin = EngineOrigin(replica=0, warm=True, started_utc="2026-01-06T00:00:00Z")
-    warm = completed(plan=plan, timings=(step("load", 0.1),), engines=Engines(replicas=(origin,)))
-    record.write(warm, RunDir(tmp_path / "20260107-x"))
-    ours = RunDir(tmp_path / "20260108-x")
+    ours = RunDir(tmp_path / "20260107-x")
     assert usual.step_times(ours, plan) == {"load": 20.0}
     assert usual.step_times(ours, other) == {"load": 500.0}
     assert usual.step_times(ours, plan_of("replay", sets=["engine.max_num_seqs=9"])) == {}
@@ -282,14 +279,54 @@ def test_finished_invalid_run_shows_reasons_and_exit_code(tmp_path: Path) -> Non
     assert frame.returncode == 0 and "finished: INVALID" in frame.stdout
 
 
-def test_killed_run_ended_without_a_record(running: Path) -> None:
-    first = msgspec.json.decode((running / "progress.jsonl").read_text().splitlines()[0], type=Line)
-    assert first.pid is not None
-    os.kill(first.pid, signal.SIGKILL)
-    until(lambda: look(running.parent.parent)["state"] == "lost")
-    shown = watch(running.parent.parent)
-    assert shown.returncode == 3 and "ended without a record" in shown.stdout
+def test_a_run_killed_with_its_host_is_lost(running: Path) -> None:
+    root = running.parent.parent
+    while left := processes_of(running):  # its host would record the end
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.partition(":")[0]), signal.SIGKILL)
+    assert look(root)["state"] == "lost"
+    shown = watch(root)
+    assert shown.returncode == 3
+    assert "ended without a record: its process has ended" in shown.stdout
     write_atomic(running / "report.md", "")  # the fixture waits for it
+
+
+def submitted_by(run: RunDir, process: liveness.Process) -> None:
+    write_atomic(run.submitter, msgspec.json.encode(process))
+
+
+def test_a_run_that_was_never_submitted_is_lost(tmp_path: Path) -> None:
+    run = newrun.create(plan_of("replay"), tmp_path / "runs")
+    assert look(tmp_path)["state"] == "starting"  # this process may still submit it
+    us = liveness.this_process()
+    submitted_by(run, msgspec.structs.replace(us, started=(us.started or 0) - 1))
+    state = look(tmp_path)
+    assert state["state"] == "lost" and "ended before submitting it" in state["why"]
+    submitted_by(run, msgspec.structs.replace(us, host="elsewhere"))
+    assert look(tmp_path)["state"] == "unknown"
+
+
+def test_a_run_whose_controller_ended_is_lost(tmp_path: Path) -> None:
+    run = newrun.create(plan_of("replay"), tmp_path / "runs")
+    code = "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(run.slurm)]) as controller:
+        (run.slurm / f"{controller.pid}_submitted.pkl").touch()
+        assert look(tmp_path)["state"] == "starting"
+        controller.kill()
+    state = look(tmp_path)
+    assert (state["state"], state["why"]) == ("lost", "its process has ended")
+    (run.slurm / f"{controller.pid}_submitted.pkl").rename(
+        run.slurm / f"{os.getpid()}_submitted.pkl"
+    )
+    assert look(tmp_path)["state"] == "lost"  # a process with its id, but another one
+
+
+def test_a_job_that_slurm_forgot_is_unknown(queued: RunDir, tmp_path: Path) -> None:
+    state = look(tmp_path, str(queued), **slurm_prints(tmp_path))
+    assert state["state"] == "unknown" and "does not know job 4711" in state["why"]
+    shown = watch(tmp_path, str(queued), "--once", **slurm_prints(tmp_path))
+    assert "no record: Slurm does not know job 4711" in shown.stdout
 
 
 def test_redraws_the_frame_on_a_terminal(running: Path) -> None:

@@ -12,7 +12,7 @@ readonly venv=$1 lock=requirements/host.lock
 unset PYTHONPATH PYTHONHOME
 export PIP_USER=0
 
-key=$(sha256sum $lock | cut -c1-16)
+key=$(cat $lock tools/login_env.sh | sha256sum | cut -c1-16)
 [ "$(cat "$venv/made-of" 2>/dev/null)" != "$key" ] || exit 0
 
 for python in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
@@ -27,4 +27,11 @@ rm -rf "$venv"
 pip_install "$venv/bin/python" --quiet --compile --only-binary :all: -r $lock
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo "$PWD" >"$site/mlperf-sut.pth"
+# What pip makes of [project.scripts] where the project is installed.
+cat >"$venv/bin/sut" <<'SCRIPT'
+#!/bin/sh
+# PYTHON_ARGCOMPLETE_OK
+exec "$(dirname "$0")/python" -m sut "$@"
+SCRIPT
+chmod +x "$venv/bin/sut"
 echo "$key" >"$venv/made-of"

@@ -67,6 +67,15 @@ void a_killed_engine_is_reported() {
   CHECK(failure && failure->code == "connection_lost" && failure->replica == 1);
 }
 
+void is_not_ready_after_a_failure() {
+  System system(1);
+  CHECK(system.dispatcher->wait_ready(0));
+  system.engines[0]->kill();
+  CHECK(!system.dispatcher->wait([] { return false; }, 20));
+  CHECK(system.dispatcher->failure() && system.dispatcher->ready_response(0));
+  CHECK(!system.dispatcher->wait_ready(0));
+}
+
 void ask_for_a_page(const std::string& endpoint) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -235,6 +244,7 @@ int main(int argc, char** argv) {
   another_programs_connection_is_not_the_engines();
   a_sample_past_its_deadline_is_a_failure();
   a_killed_engine_is_reported();
+  is_not_ready_after_a_failure();
   other_programs_on_the_ports_do_no_harm();
   a_hello_claiming_billions_of_values_is_harmless();
 }

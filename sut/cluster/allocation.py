@@ -7,12 +7,13 @@ host and forwards these variables.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 
+from sut.cluster import sbatch
 from sut.errors import InputError
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
+from sut.rundir import RunDir
 from sut.units import quantity
 from sut.values import Struct
 
@@ -48,12 +49,12 @@ def of_process(environment: Mapping[str, str] = os.environ) -> Allocation:
     )
 
 
-def check(plan: Plan, here: Allocation) -> None:
+def check(plan: Plan, here: Allocation, run_dir: RunDir) -> None:
     """Raise InputError unless the job has exactly the nodes of the plan, in the plan's order."""
     if plan.slurm is not None and not here.job_id:
         raise InputError(
             f"this process is not in a Slurm job, which the plan for site {plan.site} requires",
-            hint="sbatch slurm/multi.sh RUN_DIR",
+            hint=sbatch.continuing(plan, run_dir),
         )
     wanted = [node.name for node in plan.nodes]
     if len(wanted) == len(here.nodes) and (plan.slurm is None or _matches(plan, here.nodes)):
@@ -70,12 +71,10 @@ def check(plan: Plan, here: Allocation) -> None:
             f"not {compact(here.nodes)}",
             hint="reorder nodes: in the site's file, then submit again",
         )
-    named = compact(filter(None, wanted))
     raise InputError(
         f"the plan is for {quantity(len(wanted), 'nodes')} ({plan.nodes_text() or 'any'}), but job "
         f"{here.job_id} has {len(here.nodes)} ({compact(here.nodes)})",
-        hint=f"sbatch --nodes={len(wanted)}{named and f' --nodelist={shlex.quote(named)}'} "
-        "slurm/multi.sh RUN_DIR",
+        hint=sbatch.continuing(plan, run_dir),
     )
 
 

@@ -1,4 +1,4 @@
-"""The host side of a run on one node: start ``sut.run``, in a container or not, and wait for it."""
+"""The host side of a run on one node: start its process, in a container or not, and wait for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sut.cluster import allocation, container, image, slurm
-from sut.command import command
 from sut.errors import InputError
 from sut.inputs import cache
 from sut.plan.plan import Plan, load_plan
@@ -19,39 +18,34 @@ from sut.plan.site import Container
 from sut.rundir import RunDir
 
 
-def launch(run_dir: str) -> None:
-    """The function that submitit calls in its job. Exits with the code of :func:`run_node`.
-
-    submitit's own handler of SIGUSR2 would requeue the job at the wall limit; :func:`wait` replaces
-    it.
-    """
-    code = command(run_node)(RunDir(run_dir))
-    if code != 0:
-        sys.exit(code)
-
-
-def run_node(run_dir: RunDir) -> int:
-    """Run this node's part of a run to its end. Returns its exit code. Raises SutError."""
+def run_node(run_dir: RunDir, module: str = "sut.run") -> int:
+    """Run ``python -m MODULE RUN_DIR`` on this node as the plan wants it, in a container or not, to
+    its end. Returns its exit code. Raises SutError."""
     plan = load_plan(run_dir.plan)
     environment = {**os.environ, **slurm.forwarded_env(os.environ)}
     here = allocation.of_process(environment)
-    allocation.check(plan, here)
+    allocation.check(plan, here, run_dir)
     if plan.container is not None:
         node = here.nodes[here.node]
-        return _run_in_container(plan, plan.container, run_dir, node, environment)
-    argv = [sys.executable, "-m", "sut.run", str(run_dir)]
+        return _run_in_container(plan, plan.container, run_dir, node, environment, module)
+    argv = [sys.executable, "-m", module, str(run_dir)]
     return wait(argv, {**environment, cache.CACHE_VARIABLE: str(cache.cache_of(plan))})
 
 
 def _run_in_container(
-    plan: Plan, wanted: Container, run_dir: RunDir, node: str, environment: Mapping[str, str]
+    plan: Plan,
+    wanted: Container,
+    run_dir: RunDir,
+    node: str,
+    environment: Mapping[str, str],
+    module: str,
 ) -> int:
     source = Path(wanted.image)
     sha256 = image.sha256_of(source)
     staged = image.staged(source, sha256, wanted.node_cache)
     cache.cache_of(plan).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
-        inside = ["python3", "-m", "sut.run", str(run_dir)]
+        inside = ["python3", "-m", module, str(run_dir)]
         argv = container.argv(plan, run_dir.root, staged, Path(scratch), inside)
         host = {**environment, allocation.IMAGE_SHA256: sha256}
         return wait(argv, {**host, **container.environment(plan, host, node)})

@@ -1,4 +1,4 @@
-"""A plan as submitit's parameters: the only module that knows sbatch's options. Pure."""
+"""sbatch's options, for submitit and for a user: the only module that knows them. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, Slurm
 from sut.rundir import RunDir
 from sut.values import Struct
+
+# What slurm/*.sh request, by sbatch's options.
+_TIME_MIN = 240
+_OF_SCRIPTS = {"gres": "gpu:1", "time": _TIME_MIN, "signal": "USR2@120"}
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -75,3 +80,32 @@ def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:
     if submission.begin:
         options["begin"] = submission.begin
     return {**options, **asked.sbatch}
+
+
+def continuing(plan: Plan, run_dir: RunDir) -> str:
+    """The command that continues a run in its folder; finished phases are kept."""
+    if plan.slurm is None:
+        return shlex.join(["python", "-m", "sut.job", str(run_dir)])
+    asked, num_nodes = plan.slurm, len(plan.nodes)
+    script, usual = ("single", 1) if num_nodes == 1 else ("multi", 2)
+    wanted = {
+        "nodes": num_nodes if num_nodes != usual else 0,
+        "nodelist": compact([node.name for node in plan.nodes if node.name]),
+        "partition": asked.partition,
+        "account": asked.account,
+        "qos": asked.qos,
+        "constraint": asked.constraint,
+        "gres": asked.gres or "none",
+        "cpus-per-task": asked.cpus_per_task,
+        "mem": f"{asked.memory_gib}G" if asked.memory_gib else "",
+        "time": max(asked.time_min, _TIME_MIN),
+        "signal": f"USR2@{asked.signal_delay_s}",
+        **asked.sbatch,
+    }
+    words = [
+        f"--{name}={value}"
+        for name, value in wanted.items()
+        if value and _OF_SCRIPTS.get(name) != value
+    ]
+    exclusive = ["--exclusive"] if asked.exclusive else []
+    return shlex.join(["sbatch", *words, *exclusive, f"slurm/{script}.sh", str(run_dir)])

@@ -165,6 +165,12 @@ def command_of(job_id: str) -> str:
     return _output(["squeue", "--noheader", "--format=%o", f"--jobs={job_id}"]).strip()
 
 
+def has_steps(job_id: str) -> bool:
+    """Whether a step of the job runs, other than its script."""
+    steps = _output(["squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i"])
+    return any(step.rpartition(".")[2].isdecimal() for step in steps.split())
+
+
 def forwarded_env(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that :mod:`sut.cluster.allocation` reads and Slurm does not set; empty outside
     of a job. Raises SutError if Slurm cannot expand its list of nodes."""

@@ -53,7 +53,7 @@ def _sections(title: str, runs: Sequence[Run]) -> list[Section]:
 
 
 def _heading(runs: Sequence[Run]) -> str:
-    rows = [(run.name, run.word, _folder(run)) for run in runs]
+    rows = [(run.name, run.headline, _folder(run)) for run in runs]
     reasons = [f"{run.name}: {why}" for run in runs for why in run.why()]
     plans = [run.record.plan for run in runs if run.record]
     parts = [table(("run", "verdict", "folder"), rows)]
@@ -101,7 +101,7 @@ def _runs(runs: Sequence[Run]) -> str:
     rows = [
         (
             run.name,
-            run.word,
+            run.headline,
             number(target_qps(run.known)),
             *(number(each.read(run.known)) for each in columns),
             (run.phase and energy_per_token(run.phase)) or "-",

@@ -43,6 +43,10 @@ class Run(Struct, frozen=True, kw_only=True):
         return self.record.word if self.record else "no record"
 
     @property
+    def headline(self) -> str:
+        return self.record.headline if self.record else "no record"
+
+    @property
     def phase(self) -> PhaseRecord | None:
         """Its performance phase, if it finished."""
         return performance(self.record) if self.record else None

@@ -54,7 +54,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _figures(row: Row) -> tuple[str, ...]:
     numbers = (row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms)
-    return (row.verdict, compact(row.nodes.split(",")), *map(number, numbers))
+    return (row.headline, compact(row.nodes.split(",")), *map(number, numbers))
 
 
 def _below(row: Row, width: int) -> list[str]:

@@ -52,7 +52,7 @@ def _line(root: Path, row: Row) -> str:
     numbers = (row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms)
     cells = (
         report,
-        f'<b class="{escape(row.verdict.lower())}">{escape(row.verdict)}</b>',
+        f'<b class="{escape(row.verdict.lower())}">{escape(row.headline)}</b>',
         escape(row.benchmark),
         escape(row.scenario),
         escape(row.preset),

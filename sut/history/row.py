@@ -10,7 +10,7 @@ import msgspec
 
 from sut.plan.plan import Mode
 from sut.results.measures import measure
-from sut.results.record import INTERIM
+from sut.results.record import INTERIM, headline
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +45,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p99_ms: float | None = None
     tpot_p99_ms: float | None = None
     latency_p90_ms: float | None = None
+
+    @property
+    def headline(self) -> str:
+        return headline(self.verdict, self.mode) if self.mode else self.verdict
 
 
 # The fields of a record that a row needs; unknown fields are ignored.

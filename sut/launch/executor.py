@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sut.cluster import host, partitions, slurm
+from sut import interrupts
+from sut.cluster import partitions, slurm
 from sut.cluster.sbatch import Submission, parameters
 from sut.errors import InputError, SutError
+from sut.launch import node, python_check
 from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.rundir import RunDir
@@ -43,6 +45,7 @@ def check(plan: Plan, submission: Submission) -> None:
             f"site {plan.site} is a Slurm cluster, but sbatch was not found on this machine",
             hint="run the command on the cluster's login node, or use --site local",
         )
+    python_check.check(plan)
     if plan.slurm is None and plan.device is Device.CUDA:
         _check_gpus(_visible_gpus(), sum(node.gpus for node in plan.nodes))
 
@@ -97,7 +100,8 @@ def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
         **_gpus(plan),
     )
     try:
-        return executor.submit(host.launch, str(run_dir))
+        with interrupts.held():  # in its first moments the job does not ignore Ctrl-C yet
+            return executor.submit(node.launch, str(run_dir))
     except OSError as error:
         raise SutError(
             f"cannot start the run ({error.filename or run_dir}): {error.strerror}", code="submit"
@@ -140,8 +144,8 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
     executor = submitit.SlurmExecutor(folder=run_dir.slurm)
     executor.update_parameters(**parameters(plan, run_dir, submission, _excluded(plan)))
     try:
-        with _own_environment():
-            return executor.submit(host.launch, str(run_dir))
+        with _own_environment(), interrupts.held():
+            return executor.submit(node.launch, str(run_dir))
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         reason = " ".join(str(error).split())
         raise SutError(

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from sut.cluster.sbatch import Submission
-from sut.errors import Errors, InputError
-from sut.launch import executor, newrun
+from sut.errors import Errors, InputError, SutError
+from sut.launch import ending, executor, newrun
 from sut.launch.executor import Submitted
 from sut.launch.request import RunRequest, make_plan
 from sut.plan.benchmark import Scenario
@@ -76,9 +76,14 @@ def new_folder(campaign: Campaign, run_root: Path) -> Path:
 
 
 def submit(planned: Planned, submission: Submission) -> Job:
-    """Submit one run. Raises SutError."""
+    """Submit one run. Raises SutError; a run that was refused has a record with the reason."""
     run_dir = newrun.create(planned.plan, planned.run_root)
-    return Job(executor.submit(planned.plan, run_dir, submission), planned.plan, run_dir)
+    try:
+        return Job(executor.submit(planned.plan, run_dir, submission), planned.plan, run_dir)
+    except SutError as error:
+        if ending.close(planned.plan, run_dir, ending.attempt_of(planned.plan), error):
+            ending.draw(run_dir)
+        raise
 
 
 def submit_all(

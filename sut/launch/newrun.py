@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from sut.cluster import liveness
 from sut.command import as_typed
 from sut.errors import InputError
 from sut.plan.plan import Mode, Plan
@@ -20,21 +23,30 @@ from sut.rundir import RunDir, write_atomic
 def create(plan: Plan, run_root: Path, command: str = "") -> RunDir:
     """A new folder under ``run_root``; the link ``latest`` there points at it, unless the plan is
     a preflight. ``command`` is what a user typed to make it; empty: this process's command line.
-    Raises InputError if it cannot be written.
+    A process that is killed here leaves no run. Raises InputError if it cannot be written.
     """
     with writing_to(run_root):
         preflight = plan.mode is Mode.PREFLIGHT
         what = "preflight" if preflight else f"{plan.benchmark}-{plan.scenario}-{plan.preset}"
-        run_dir = RunDir(new_folder(run_root, what))
-        run_dir.slurm.mkdir()
-        run_dir.logs.mkdir()
-        made_by = Command(text=command or as_typed(), folder=os.getcwd())
-        write_atomic(run_dir.command, msgspec.json.encode(made_by) + b"\n")
-        write_atomic(run_dir.user_conf, plan.user_conf())
-        write_atomic(run_dir.plan, msgspec.json.format(msgspec.json.encode(plan), indent=2))
+        run_root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=run_root, prefix=".new-") as scratch:
+            new = RunDir(Path(scratch) / "run")
+            new.root.mkdir()
+            _write(plan, new, command)
+            run_dir = RunDir(_placed(run_root, what, lambda folder: new.root.rename(folder)))
         if not preflight:
             _point_latest_at(run_dir)
     return run_dir
+
+
+def _write(plan: Plan, run_dir: RunDir, command: str) -> None:
+    run_dir.slurm.mkdir()
+    run_dir.logs.mkdir()
+    made_by = Command(text=command or as_typed(), folder=os.getcwd())
+    write_atomic(run_dir.command, msgspec.json.encode(made_by) + b"\n")
+    write_atomic(run_dir.submitter, msgspec.json.encode(liveness.this_process()))
+    write_atomic(run_dir.user_conf, plan.user_conf())
+    write_atomic(run_dir.plan, msgspec.json.format(msgspec.json.encode(plan), indent=2))
 
 
 @contextlib.contextmanager
@@ -51,14 +63,21 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 def new_folder(root: Path, name: str) -> Path:
     """Create ``root``/TIME-``name``. Raises OSError."""
-    stamped = f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}"
     root.mkdir(parents=True, exist_ok=True)
+    return _placed(root, name, lambda folder: folder.mkdir())
+
+
+def _placed(root: Path, name: str, place: Callable[[Path], object]) -> Path:
+    """``root``/TIME-``name``, with a number if that exists, put in place by ``place``."""
+    stamped = f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}"
     for number in range(1, 1000):
         folder = root / (stamped if number == 1 else f"{stamped}-{number}")
         try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
+            place(folder)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                continue
+            raise
         return folder
     raise InputError(
         f"cannot create a run directory ({root}): 1,000 runs started in the same second",

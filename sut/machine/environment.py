@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sut.machine import nvml
+from sut.machine import checkout, nvml
 from sut.values import Struct
 
 PACKAGES = (
@@ -46,7 +46,8 @@ class Gpu(Struct, frozen=True, kw_only=True):
 
 
 class Git(Struct, frozen=True, kw_only=True):
-    """The checkout that the package runs from. ``dirty``: files differ from the commit."""
+    """The checkout that the package runs from. ``dirty``: the source differs from the commit; see
+    :mod:`sut.machine.checkout`."""
 
     commit: str
     dirty: bool
@@ -73,19 +74,17 @@ class Environment(Struct, frozen=True, kw_only=True):
 
 
 def collect(image_sha256: str | None = None) -> Environment:
-    import psutil  # the login node reads records and has no psutil
-
     cpu = lscpu(_output(["lscpu", "--json"]) or "")
-    sockets = cpu.get("Socket(s):", "")
+    sockets, cores = (_count(cpu, name) for name in ("Socket(s):", "Core(s) per socket:"))
     gpus, driver = _gpus()
     return Environment(
         hostname=platform.node(),
         cpu_model=cpu.get("Model name:") or platform.processor() or None,
-        num_sockets=int(sockets) if sockets.isdecimal() else None,
-        num_cores=psutil.cpu_count(logical=False),
-        num_cpus=psutil.cpu_count(),
+        num_sockets=sockets,
+        num_cores=sockets and cores and sockets * cores,
+        num_cpus=os.cpu_count(),
         num_usable_cpus=len(os.sched_getaffinity(0)),
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         gpus=gpus,
         gpu_driver=driver,
         os=_os_name(),
@@ -116,6 +115,11 @@ def lscpu(text: str) -> dict[str, str]:
         return dict(_fields(json.loads(text)["lscpu"]))
     except (ValueError, LookupError, TypeError):
         return {}
+
+
+def _count(fields: Mapping[str, str], name: str) -> int | None:
+    text = fields.get(name, "")
+    return int(text) if text.isdecimal() else None
 
 
 def _fields(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -174,17 +178,15 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 def git() -> Git | None:
     """The commit of the checkout that contains this package, or of the one that its image was
     built from. A package installed inside some other repository has none."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    if not (checkout.ROOT / ".git").exists():
         try:
             return git_of_image(IMAGE_LABELS.read_text(errors="replace"))
         except OSError:
             return None
-    commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
-    status = _output(["git", "-C", str(root), "status", "--porcelain"])
-    if commit is None or status is None:
+    commit, changes = checkout.commit(), checkout.changes()
+    if commit is None or changes is None:
         return None
-    return Git(commit=commit.strip(), dirty=bool(status.strip()))
+    return Git(commit=commit, dirty=bool(changes))
 
 
 def git_of_image(labels: str) -> Git | None:

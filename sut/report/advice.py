@@ -29,9 +29,9 @@ SLOWED = 0.05  # of the readings
 
 def of(record: Record, evidence: Mapping[str, Evidence]) -> list[str]:
     """Sentences in Markdown, the most urgent first."""
-    advice = []
+    advice: list[str] = []
     if record.failure is not None:
-        advice.append(_after(record.failure))
+        advice += _after(record.failure)
     for name, seen in evidence.items():
         if name not in {phase.name for phase in record.phases} and seen.samples is not None:
             advice += _less_load(record.plan, seen.samples)
@@ -51,12 +51,16 @@ def of(record: Record, evidence: Mapping[str, Evidence]) -> list[str]:
     return list(dict.fromkeys(advice))
 
 
-def _after(failure: Failure) -> str:
+def _after(failure: Failure) -> Iterator[str]:
+    """Nothing where the failure's hint is the command that continues the run."""
+    if failure.code in (CANCELLED, TRUNCATED) and "\nhint: " in failure.message:
+        return
     again = "`python -m sut.submit --again RUN_DIR` runs the same plan again."
     if failure.code in (CANCELLED, TRUNCATED):
-        return again
-    log = "logs" if failure.replica is None else f"logs/replica-{failure.replica}.log"
-    return f"Read `{log}` in the run directory and fix what it reports; {again}"
+        yield again
+    else:
+        log = "logs" if failure.replica is None else f"logs/replica-{failure.replica}.log"
+        yield f"Read `{log}` in the run directory and fix what it reports; {again}"
 
 
 def _less_load(plan: Plan, samples: SampleLog, reasons: Sequence[Check] = ()) -> Iterator[str]:

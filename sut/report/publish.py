@@ -6,6 +6,7 @@ process with a deadline.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def write_html(record: Record, run_dir: RunDir) -> str | None:
 
         figures = plots.draw(record, found)
     except ModuleNotFoundError as error:
-        cause = f"{error.name} is not installed here; the Python that runs vLLM has it"
+        cause = f"{error.name} is not installed here; to draw them: {_drawing(record, run_dir)}"
     except Exception as error:
         traceback.print_exc()
         cause = f"plotting failed: {error!r}"
@@ -67,6 +68,15 @@ def write_html(record: Record, run_dir: RunDir) -> str | None:
     page = render.render_html(record, found, figures, problem or "")
     write_atomic(run_dir.report_html, page)
     return problem
+
+
+def _drawing(record: Record, run_dir: RunDir) -> str:
+    """The command that draws the plots where this Python cannot: the run's own Python does."""
+    command = ["python3", "-m", "sut.report", str(run_dir)]
+    container = record.plan.container
+    if container is None:
+        return f"make build && .venv/bin/{shlex.join(command)}"
+    return shlex.join(["apptainer", "exec", "--bind", str(run_dir), container.image, *command])
 
 
 def _html_in_child(run_dir: RunDir) -> str | None:

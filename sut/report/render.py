@@ -79,7 +79,7 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
     parts.append(messaging.unverified(plan))
     parts += [f"Not read: {inline(e.problem)}" for e in evidence.values() if e.problem]
     parts += [f"**Incomplete report**: {inline(note)}"] if note else []
-    return Section(title=f"{record.word}: {title(plan)}", text="\n\n".join(parts))
+    return Section(title=f"{record.headline}: {title(plan)}", text="\n\n".join(parts))
 
 
 def _in_short(record: Record) -> Section | None:

@@ -10,7 +10,7 @@ import msgspec
 from sut.plan.plan import Mode, Plan
 from sut.results import messaging
 from sut.results.measures import Measures, measure
-from sut.results.record import EngineOrigin, PhaseRecord, Record, Step
+from sut.results.record import PhaseRecord, Record, Step
 from sut.rundir import SAMPLES, RunDir
 from sut.units import number, quantity
 
@@ -28,35 +28,9 @@ def reasons(phases: Sequence[PhaseRecord]) -> list[str]:
     return [f"{p.name}, {check.code}: {check.text}" for p in phases for check in p.verdict.reasons]
 
 
-def engines(record: Record) -> list[str]:
-    """Where the engines came from, if not from this run alone, and whether they stay."""
-    if record.engines is None:
-        return []
-    found = record.engines
-    lines = [warmth(origin) for origin in found.replicas if origin.warm]
-    lines += found.notes
-    if found.kept:
-        lines.append(
-            f"kept for {quantity(record.plan.keep_engine_min, 'minutes')} after the run; to stop "
-            f"them: sut engines stop {found.keeper}"
-        )
-    return lines
-
-
-def warmth(origin: EngineOrigin) -> str:
-    if not origin.warm:
-        return f"replica {origin.replica} started by this run"
-    runs, samples = (
-        quantity(origin.earlier_runs, "runs"),
-        quantity(origin.earlier_samples, "samples"),
-    )
-    return (
-        f"replica {origin.replica} warm: started {origin.started_utc}, had served {runs}, {samples}"
-    )
-
-
 class Message(NamedTuple):
-    """An error's message in its parts: what failed, the end of a log, and what to do."""
+    """An error's message in its parts: what failed, the end of a log or further errors, and what
+    to do."""
 
     first: str
     log: list[str]
@@ -64,9 +38,13 @@ class Message(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Message:
-        before, _, hint = text.partition("\nhint: ")
-        first, *log = before.splitlines() or [""]
-        return cls(first, log, hint)
+        lines: list[str] = []
+        hints: list[str] = []
+        for error in text.split("\nerror: "):
+            what, _, hint = error.partition("\nhint: ")
+            lines += (f"error: {what}" if lines else what).splitlines()
+            hints += [hint] if hint else []
+        return cls(lines[0] if lines else "", lines[1:], "; ".join(dict.fromkeys(hints)))
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -97,13 +75,12 @@ def latencies(phase: PhaseRecord, measures: Measures) -> list[Latency]:
 def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
     """About ten lines. ``log_tail`` is the end of the log that shows why a run failed."""
     plan = record.plan
-    lines = [f"{record.word}  {title(plan)}"]
+    lines = [f"{record.headline}  {title(plan)}"]
     if record.failure:
         message = Message.of(record.failure.message)
         lines += [f"  why       {record.failure.code}: {message.first}"]
         lines += [f"            | {line}" for line in (*message.log, *log_tail.splitlines())]
         lines += [f"  hint      {message.hint}"] if message.hint else []
-    lines += _labelled("engines", engines(record))
     if record.load:
         lines += [f"  load      {record.load.text}"]
     for phase in record.phases:

@@ -6,18 +6,21 @@ attempts are never combined.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from sut.errors import CANCELLED, NODE_LOST, InputError, RunError
+from sut.errors import CANCELLED, NO_RECORD, NODE_LOST, TRUNCATED, InputError, RunError, SutError
+from sut.machine.environment import Environment
 from sut.plan.plan import Plan
 from sut.results import record, sameness
 from sut.results.record import Attempt, Hashes, PhaseRecord, Record
-from sut.rundir import RunDir
+from sut.rundir import RunDir, write_atomic
 from sut.values import Struct
 
-INTERRUPTIONS = frozenset({CANCELLED, NODE_LOST, record.INTERIM})
+INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
 SAME = ("image_sha256", "model_sha256", "data_sha256")  # in all phases of one record
 
 
@@ -62,11 +65,83 @@ def earlier(plan: Plan, run_dir: RunDir) -> Earlier:
     return Earlier(attempts=attempts, record=before)
 
 
+def has_record(run_dir: RunDir) -> bool:
+    """Whether the last attempt that began has its final record."""
+    return run_dir.record.is_file() and not record.read(run_dir.record).interim
+
+
+def close(
+    plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError, environment: Environment
+) -> Record:
+    """Write the record of an attempt that ended with ``error`` and left none. ``attempt`` is used
+    if it did not begin. Finished phases are kept. Raises OSError, InputError."""
+    before = record.read(run_dir.record) if run_dir.record.is_file() else None
+    others = _read_attempts(run_dir.attempts)
+    if others and _began(attempt, others[-1]):
+        *first, attempt = others
+        others = tuple(first)
+    failure = failure_of(error)
+    ended = msgspec.structs.replace(
+        attempt, ended_utc=utc_now(), status=status_of(error), failure=failure
+    )
+    attempts = (*others, ended)
+    kept = {
+        name: getattr(before, name)
+        for name in ("environment", "hashes", "phases", "preflight", "nodes")
+        if before is not None and before.phases
+    }
+    given = {"environment": environment, "hashes": Hashes(), "phases": (), **kept}
+    result = Record(
+        run_id=run_dir.root.name,
+        created_utc=attempts[0].started_utc,
+        status=status_of(error),
+        exit_code=error.exit_code,
+        verdict=None,
+        failure=failure,
+        plan_digest=plan.digest(),
+        plan=plan,
+        timings=(),
+        attempts=attempts,
+        command=record.command_of(run_dir),
+        **given,
+    )
+    write(run_dir, attempts)
+    record.write(result, run_dir)
+    return result
+
+
+def _began(attempt: Attempt, last: Attempt) -> bool:
+    """Whether ``last`` is this attempt, written when it began."""
+    same_job = last.job_id == attempt.job_id
+    return same_job and last.status is None and last.started_utc >= attempt.started_utc
+
+
+def write(run_dir: RunDir, attempts: Sequence[Attempt]) -> None:
+    """Raises OSError."""
+    write_atomic(run_dir.attempts, msgspec.json.encode(attempts) + b"\n")
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def status_of(error: SutError) -> record.Status:
+    return "truncated" if error.code == TRUNCATED else "failed"
+
+
+def failure_of(error: SutError) -> record.Failure:
+    replica = error.replica if isinstance(error, RunError) else None
+    node = error.node if isinstance(error, RunError) else None
+    return record.Failure(code=error.code, message=str(error), replica=replica, node=node)
+
+
 def _again(run_dir: RunDir) -> str:
     return f"start a new run of the plan: python -m sut.submit --again {run_dir}"
 
 
-def require_same(before: Earlier, hashes: Hashes, image_sha256: str | None) -> None:
+def require_same(
+    before: Earlier, hashes: Hashes, image_sha256: str | None, run_dir: RunDir
+) -> None:
     """Raise RunError if finished phases were measured with another model, data set or image."""
     if before.record is None or not before.phases:
         return
@@ -81,7 +156,7 @@ def require_same(before: Earlier, hashes: Hashes, image_sha256: str | None) -> N
         raise RunError(
             f"this run cannot continue after {done}: {', '.join(map(str, changed))}",
             code="changed",
-            hint="measure all phases again: python -m sut.submit --again RUN_DIR",
+            hint=f"measure all phases again: python -m sut.submit --again {run_dir}",
         )
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from sut.errors import InputError
 from sut.machine.environment import Environment
-from sut.plan.plan import Plan
+from sut.plan.plan import Mode, Plan
 from sut.results.compliance import Verification
 from sut.results.judge import Validity, Verdict
 from sut.results.mllog import Scalar
@@ -141,27 +141,6 @@ class Command(Struct, frozen=True, kw_only=True):
     folder: str
 
 
-class EngineOrigin(Struct, frozen=True, kw_only=True):
-    """Where a replica's engine came from. ``warm``: an earlier run had started it. ``earlier_runs``
-    and ``earlier_samples`` are what it had served before this run."""
-
-    replica: int
-    warm: bool
-    started_utc: str
-    earlier_runs: int = 0
-    earlier_samples: int = 0
-
-
-class Engines(Struct, frozen=True, kw_only=True):
-    """The engines of the last attempt. ``keeper`` identifies those that stay for the next run, or
-    came from an earlier one. ``kept``: they stayed after this run."""
-
-    replicas: tuple[EngineOrigin, ...]
-    keeper: str = ""
-    kept: bool = False
-    notes: tuple[str, ...] = ()
-
-
 class Record(Struct, frozen=True, kw_only=True):
     """One run. ``verdict`` is VALID only if every phase's is; None if the run failed, or was
     truncated because its wall limit was near."""
@@ -185,7 +164,6 @@ class Record(Struct, frozen=True, kw_only=True):
     preflight: tuple[NodePreflight, ...] = ()
     nodes: tuple[Environment, ...] = ()  # all nodes but the first, which is environment
     command: Command | None = None  # None: unknown
-    engines: Engines | None = None  # None: not started
 
     @property
     def interim(self) -> bool:
@@ -201,6 +179,19 @@ class Record(Struct, frozen=True, kw_only=True):
     def word(self) -> str:
         """The verdict, or without one the status in capitals."""
         return self.verdict or self.status.upper()
+
+    @property
+    def headline(self) -> str:
+        return headline(self.word, self.plan.mode)
+
+
+def headline(word: str, mode: str) -> str:
+    """A run's word for people. VALID is about performance: of a run that did not measure it, the
+    test that was run and whether it passed."""
+    test = {Mode.ACCURACY: "accuracy", Mode.COMPLIANCE: "TEST06"}.get(Mode(mode))
+    if test is None or word not in ("VALID", "INVALID"):
+        return word
+    return f"{test} {'passed' if word == 'VALID' else 'not passed'}"
 
 
 def write(record: Record, run_dir: RunDir) -> Path:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from sut.cluster import sbatch
 from sut.cluster.allocation import Allocation, check, of_process
 from sut.command import run_dir_of
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, RunError, SutError
@@ -28,7 +29,7 @@ from sut.results import attempts, record
 from sut.results.phase_record import Measured, interrupted, judge_phase
 from sut.results.progress import Progress
 from sut.results.record import Hashes
-from sut.run import keeping, measure_load
+from sut.run import measure_load
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
 from sut.run.replicas import Serving
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     allocation = of_process()
     try:
         plan = load_plan(run_dir.plan)
-        check(plan, allocation)
+        check(plan, allocation, run_dir)
+        signals.continuing = sbatch.continuing(plan, run_dir)
         if allocation.node > 0:
             _leave(_follow(plan, run_dir, allocation))
         recorder = Recorder(plan, run_dir, allocation)
@@ -103,36 +105,29 @@ def measure(
     with meters, Nodes(plan, run_dir, allocation) as nodes, signals.raised():
         with recorder.step("join"):
             nodes.join(progress)
-        model_path, notes = _check_nodes(recorder, nodes, allocation, progress)
+        model_path = _check_nodes(recorder, nodes, progress)
         if plan.mode is Mode.PREFLIGHT:
             return
         samples, answers = _prepare(recorder, model_path, progress)
         with Serving(plan, run_dir, nodes, samples.prompts, model_path, answers) as serving:
-            serving.notes = notes
             _load(recorder, serving, progress)
             for mode in recorder.phases_to_do:
                 measured = _run_phase(mode, recorder, serving, samples, progress)
                 with _until_judged(mode, signals):
                     _judge(mode, recorder, serving, samples, measured, progress)
             recorder.begin_shutdown()
-        recorder.keep_engines(serving.engines)
 
 
-def _check_nodes(
-    recorder: Recorder, nodes: Nodes, allocation: Allocation, progress: Progress
-) -> tuple[Path | None, tuple[str, ...]]:
-    """Hold warm engines and run preflight. Return the model's folder, None for a plan without a
-    model, and notes on the choice of engines."""
+def _check_nodes(recorder: Recorder, nodes: Nodes, progress: Progress) -> Path | None:
+    """Run preflight, and return the model's folder; None for a plan without a model."""
     with recorder.step("preflight"):
         progress.step("preflight: locating the model")
-        plan, run_dir = recorder.plan, recorder.run_dir
+        plan = recorder.plan
         model_path = model.locate(plan.model) if uses_model(plan.engine, plan.dataset) else None
-        choice = keeping.choose(plan, run_dir, allocation, nodes[0].host, model_path, progress)
-        nodes.kept = choice.kept
         found = preflight.check(nodes, model_path, progress)
         recorder.keep_preflight(found)
         preflight.require(found.nodes)
-    return model_path, choice.notes
+    return model_path
 
 
 def _prepare(
@@ -152,7 +147,6 @@ def _prepare(
 def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:
     with recorder.step("load"):
         serving.load(progress)
-    recorder.keep_engines(serving.engines)
     with recorder.step("warm-up"):
         progress.step("warming up")
         serving.warm_up()

@@ -6,12 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 
 import msgspec
 
 from sut.cluster.allocation import Allocation
-from sut.errors import EXIT_INVALID, EXIT_VALID, TRUNCATED, RunError, SutError
+from sut.errors import EXIT_INVALID, EXIT_VALID, RunError, SutError
 from sut.machine import environment
 from sut.plan.plan import Mode, Plan
 from sut.report.publish import publish
@@ -19,7 +18,7 @@ from sut.results import attempts, record
 from sut.results.judge import Validity, overall
 from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
-from sut.rundir import RunDir, write_atomic
+from sut.rundir import RunDir
 from sut.serving.preflight import Preflight
 
 
@@ -29,7 +28,6 @@ class Recorder:
         self.plan = plan
         self.run_dir = run_dir
         self._interrupted: record.InterruptedPhase | None = None
-        self._engines: record.Engines | None = None
         self._here = environment.collect(allocation.image_sha256)
         self._start = time.monotonic() - environment.process_age_s()
         self._steps: list[record.Step] = []
@@ -50,7 +48,7 @@ class Recorder:
             job_id=allocation.job_id,
             restart=allocation.attempt,
             nodes=allocation.nodes,
-            started_utc=_utc_now(),
+            started_utc=attempts.utc_now(),
         )
 
     @property
@@ -84,11 +82,8 @@ class Recorder:
 
     def keep_hashes(self, hashes: record.Hashes) -> None:
         """Raises RunError where finished phases were measured with other files."""
-        attempts.require_same(self._earlier, hashes, self._here.image_sha256)
+        attempts.require_same(self._earlier, hashes, self._here.image_sha256, self.run_dir)
         self._hashes, self._environment = hashes, self._here
-
-    def keep_engines(self, engines: record.Engines) -> None:
-        self._engines = engines
 
     def keep_interrupted(self, phase: record.InterruptedPhase) -> None:
         self._interrupted = phase
@@ -187,20 +182,20 @@ class Recorder:
         record.write(self._record(interim), self.run_dir)
 
     def _write_attempts(self, last: record.Attempt) -> None:
-        attempts = (*self._earlier.attempts, last)
-        write_atomic(self.run_dir.attempts, msgspec.json.encode(attempts) + b"\n")
+        attempts.write(self.run_dir, (*self._earlier.attempts, last))
 
     def _record(self, failure: SutError | None) -> record.Record:
         judged = failure is None and self.plan.phases
         verdict = overall(phase.verdict for phase in self._phases) if judged else None
-        status, failed = _status(failure), None if failure is None else _failure(failure)
+        status: record.Status = "completed" if failure is None else attempts.status_of(failure)
+        failed = None if failure is None else attempts.failure_of(failure)
         attempt = msgspec.structs.replace(
-            self._attempt, ended_utc=_utc_now(), status=status, failure=failed
+            self._attempt, ended_utc=attempts.utc_now(), status=status, failure=failed
         )
-        attempts = (*self._earlier.attempts, attempt)
+        every = (*self._earlier.attempts, attempt)
         return record.Record(
             run_id=self.run_dir.root.name,
-            created_utc=attempts[0].started_utc,
+            created_utc=every[0].started_utc,
             status=status,
             exit_code=_exit_code(failure, verdict),
             verdict=verdict,
@@ -213,31 +208,14 @@ class Recorder:
             load=self._load,
             phases=tuple(self._phases),
             interrupted=self._interrupted,
-            attempts=attempts,
+            attempts=every,
             preflight=self._preflight,
             nodes=self._other_nodes,
             command=self._command,
-            engines=self._engines,
         )
-
-
-def _utc_now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _status(failure: SutError | None) -> record.Status:
-    if failure is None:
-        return "completed"
-    return "truncated" if failure.code == TRUNCATED else "failed"
 
 
 def _exit_code(failure: SutError | None, verdict: Validity | None) -> int:
     if failure is not None:
         return failure.exit_code
     return EXIT_INVALID if verdict == "INVALID" else EXIT_VALID
-
-
-def _failure(error: SutError) -> record.Failure:
-    replica = error.replica if isinstance(error, RunError) else None
-    node = error.node if isinstance(error, RunError) else None
-    return record.Failure(code=error.code, message=str(error), replica=replica, node=node)

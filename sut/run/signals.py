@@ -16,9 +16,11 @@ MADV_POPULATE_READ = 22  # linux/mman.h
 
 
 class Signals:
-    """Once created, no signal ends the process. An early one is kept."""
+    """Once created, no signal ends the process. An early one is kept. ``continuing`` is the
+    command that continues the run."""
 
     def __init__(self) -> None:
+        self.continuing = ""
         self._first: RunError | None = None
         self._raising = False
         # sut.job ignores SIGTERM and SIGUSR2, and children inherit that. They are meant for a run.
@@ -50,7 +52,7 @@ class Signals:
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self._first is None:
-            self._first = _error(signal.Signals(number))
+            self._first = _error(signal.Signals(number), self.continuing)
             if self._raising:
                 raise self._first
 
@@ -59,14 +61,12 @@ class Signals:
             raise self._first
 
 
-def _error(number: signal.Signals) -> RunError:
+def _error(number: signal.Signals, continuing: str) -> RunError:
+    hint = f"to continue with the interrupted phase: {continuing}" if continuing else ""
     if number is signal.SIGUSR2:
-        return RunError(
-            "stopped because the wall limit is near (SIGUSR2); finished phases are kept",
-            hint="submit the same run directory again; it continues with the interrupted phase",
-            code=TRUNCATED,
-        )
-    return RunError(f"cancelled by {number.name}", code=CANCELLED)
+        message = "stopped because the wall limit is near (SIGUSR2); finished phases are kept"
+        return RunError(message, hint=hint, code=TRUNCATED)
+    return RunError(f"cancelled by {number.name}", hint=hint, code=CANCELLED)
 
 
 def keep_code_in_memory() -> None:

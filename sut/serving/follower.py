@@ -114,7 +114,7 @@ def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
                     signalled=signalled.name,
                 )
     except RunError as error:
-        return Problem(code=error.code, message=str(error))
+        return Problem(code=error.code, message=str(error), replica=error.replica)
     return Done()
 
 

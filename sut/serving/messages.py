@@ -85,6 +85,7 @@ class Report(Struct, frozen=True, kw_only=True, tag="report"):
 class Problem(Struct, frozen=True, kw_only=True, tag="problem"):
     code: str
     message: str
+    replica: int | None = None
 
 
 Request = Start | FreePort | GetState | BeginCheck | GetReport | End

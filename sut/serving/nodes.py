@@ -6,17 +6,19 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+import msgspec
+
 from sut.cluster.allocation import Allocation
 from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.machine import network
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.results.progress import Progress
+from sut.results.record import Failure
 from sut.rundir import RunDir
 from sut.serving import channel, rendezvous
 from sut.serving.channel import Channel, LostError
 from sut.serving.follower import GRACE_S
-from sut.serving.kept import Kept
 from sut.serving.local import LocalNode
 from sut.serving.messages import HELLO
 from sut.serving.process import PartId
@@ -40,6 +42,7 @@ class Nodes:
         self.names = allocation.nodes
         self._plan = plan
         self._rendezvous = run_dir.rendezvous(allocation.key)
+        self._failures = {n: run_dir.node_failure(allocation.key, n) for n in self.names[1:]}
         self._slurm = run_dir.slurm
         self._local = LocalNode(plan, run_dir, 0, self.names[0], host)
         self._remotes: dict[int, RemoteNode] = {}
@@ -54,8 +57,10 @@ class Nodes:
             raise lost from error
 
     def _lost_before(self, error: BaseException | None) -> RunError | None:
-        """The lost node behind a cancelled run: srun signals all tasks when one fails."""
+        """The node behind a cancelled run: srun signals all tasks when one fails."""
         if isinstance(error, RunError) and error.code == CANCELLED:
+            if failed := self._failed_to_start():
+                return failed
             for remote in self.remotes:
                 try:
                     remote.refresh()
@@ -68,15 +73,6 @@ class Nodes:
 
     def __iter__(self) -> Iterator[LocalNode | RemoteNode]:
         return (self[index] for index in range(len(self._remotes) + 1))
-
-    @property
-    def kept(self) -> Kept | None:
-        """The owner of the engines of this node in place of this process, or None."""
-        return self._local.kept
-
-    @kept.setter
-    def kept(self, kept: Kept | None) -> None:
-        self._local.kept = kept
 
     @property
     def remotes(self) -> list[RemoteNode]:
@@ -100,6 +96,8 @@ class Nodes:
         with rendezvous.opened(self._rendezvous, self._local.host) as (listener, secret):
             while missing := self._missing():
                 progress.step(f"waiting for node {compact(missing)}")
+                if failed := self._failed_to_start():
+                    raise failed
                 if time.monotonic() > deadline:
                     raise RunError(
                         f"node {compact(missing)} did not join within {join_s:g} s",
@@ -111,6 +109,14 @@ class Nodes:
                 connected = channel.accept(listener, secret, POLL_S)
                 if connected is not None:
                     self._add(connected)
+
+    def _failed_to_start(self) -> RunError | None:
+        """The failure that a node's host left because the node cannot join."""
+        for name, path in self._failures.items():
+            with contextlib.suppress(FileNotFoundError):
+                failure = msgspec.json.decode(path.read_bytes(), type=Failure)
+                return RunError(failure.message, code=failure.code, node=name)
+        return None
 
     def _missing(self) -> list[str]:
         return [n for i, n in enumerate(self.names) if i > 0 and i not in self._remotes]

@@ -122,7 +122,7 @@ class RemoteNode:
     def _ask(self, request: Request, kind: type[A]) -> A:
         answer: Answer = self._call(lambda channel: exchange(channel, request))
         if isinstance(answer, Problem):
-            raise RunError(answer.message, code=answer.code, node=self.name)
+            raise RunError(answer.message, code=answer.code, replica=answer.replica, node=self.name)
         assert isinstance(answer, kind)
         return answer
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 from io import BytesIO
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from sut.machine.checkout import ROOT
 
 
 def has(commit: str) -> bool:

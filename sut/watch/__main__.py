@@ -1,6 +1,7 @@
 """``python -m sut.watch RUN``: show a run from any machine that sees its folder.
 
-It only reads: starting, stopping or killing it has no effect on the run.
+Starting, stopping or killing it has no effect on the run. It writes nothing but the report of a
+run that ended without one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rich.console import Console
 from sut.cluster.runs import LATEST
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, EXIT_VALID
+from sut.launch import ending
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.report.summary import summary
 from sut.results import record
@@ -61,9 +63,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def watch(observer: Observer) -> int:
     """Show the run until it finishes, then its result. Returns the run's exit code."""
     state = _until_finished(observer)
-    if state.state == "lost":
+    if state.state in ("lost", "unknown"):
         Console().print(frame(state))
         return EXIT_FAILED
+    if observer.has_ended and ending.report_is_missing(observer.run):
+        ending.draw(observer.run)
     result = record.read(observer.run.record)
     print(summary(result, observer.run))
     return result.exit_code
@@ -76,7 +80,8 @@ def _until_finished(observer: Observer) -> RunState:
             state = observer.look()
             if state.state == "over":
                 return state
-            lost_since = (lost_since or time.monotonic()) if state.state == "lost" else None
+            lost = state.state in ("lost", "unknown")
+            lost_since = (lost_since or time.monotonic()) if lost else None
             if lost_since is not None and time.monotonic() - lost_since >= LOST_AFTER_S:
                 return state
             screen.show(state)

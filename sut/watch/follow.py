@@ -8,15 +8,17 @@ import shutil
 import signal
 import sys
 import time
-from types import FrameType
 
 from rich.console import Console
 
-from sut.errors import EXIT_FAILED, SutError
+from sut.cluster import sbatch, slurm
+from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
+from sut.interrupts import Interrupt
+from sut.launch import ending
 from sut.launch.executor import Submitted
 from sut.plan.plan import Plan
 from sut.report.summary import summary
-from sut.results import record
+from sut.results import attempts, record
 from sut.rundir import RunDir, tail
 from sut.watch.observer import Observer
 from sut.watch.screen import Screen
@@ -28,15 +30,19 @@ SHARED_FILES_S = 5.0
 EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
 
 
-def follow(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
+def follow(job: Submitted, plan: Plan, run_dir: RunDir, interrupt: Interrupt) -> int:
     """Show a job's progress until it ends, then its result. Returns the exit code."""
-    if not until_ended(job, plan, run_dir):
+    if not until_ended(job, plan, run_dir, interrupt):
         return EXIT_DETACHED
-    return show_result(job, run_dir)
+    return show_result(job, plan, run_dir)
 
 
 def until_ended(
-    job: Submitted, plan: Plan, run_dir: RunDir, console: Console | None = None
+    job: Submitted,
+    plan: Plan,
+    run_dir: RunDir,
+    interrupt: Interrupt,
+    console: Console | None = None,
 ) -> bool:
     """Show a job's progress until it ends, on standard output or ``console``. False if the user
     stopped following.
@@ -45,26 +51,30 @@ def until_ended(
     exits.
     """
     observer = Observer(run_dir)
-    if plan.slurm is None:
-        with Cancelling() as cancelling, Screen(console) as screen:
-            while not job.done():
-                screen.show(observer.look())
-                cancelling.cancel_if_asked(observer.pid)
-                screen.wait(POLL_S)
-    else:
-        try:
-            with Screen(console) as screen:
-                while not job.done():
-                    screen.show(observer.look())
-                    screen.wait(POLL_S)
-        except KeyboardInterrupt:
-            print(
-                f"\ndetached; the job continues. To cancel it: scancel {job.job_id}",
-                file=sys.stderr,
-            )
-            return False
+    with Screen(console) as screen:
+        while not job.done():
+            screen.show(observer.look())
+            if interrupt.asked and plan.slurm is not None:
+                detached(job)
+                return False
+            if interrupt.asked and observer.pid is not None:
+                interrupt.asked = False
+                _cancel(observer.pid)
+            screen.wait(POLL_S)
+    if plan.slurm is not None:
         _wait_for_record(run_dir)
     return True
+
+
+def detached(job: Submitted) -> int:
+    print(f"\ndetached; the job continues. To cancel it: scancel {job.job_id}", file=sys.stderr)
+    return EXIT_DETACHED
+
+
+def _cancel(pid: int) -> None:
+    print("\ncancelling the run", file=sys.stderr)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 def _wait_for_record(run_dir: RunDir) -> None:
@@ -74,52 +84,45 @@ def _wait_for_record(run_dir: RunDir) -> None:
         time.sleep(POLL_S)
 
 
-def show_result(job: Submitted, run_dir: RunDir) -> int:
-    if not run_dir.record.is_file():
-        return show_no_record(job, run_dir)
+def show_result(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
+    """Print the result of a job that has ended. Returns its exit code."""
+    if not close_if_unrecorded(job, plan, run_dir):
+        return EXIT_FAILED
+    if ending.report_is_missing(run_dir):
+        ending.draw(run_dir)
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
     print(summary(result, run_dir, tail(job.log, LOG_LINES) if internal else ""))
     return result.exit_code
 
 
-def show_no_record(job: Submitted, run_dir: RunDir) -> int:
-    print(f"error: {_why_no_record(job, run_dir)}", file=sys.stderr)
-    return EXIT_FAILED
+def close_if_unrecorded(job: Submitted, plan: Plan, run_dir: RunDir) -> bool:
+    """Write the record of a job that has ended without one. False if that is not possible."""
+    if attempts.has_record(run_dir):
+        return True
+    error = _why_no_record(job, plan, run_dir)
+    attempt = ending.attempt_of(plan, job.job_id if plan.slurm else "")
+    if ending.close(plan, run_dir, attempt, error) is None:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    return True
 
 
-def _why_no_record(job: Submitted, run_dir: RunDir) -> SutError:
-    failed = f"the run ended without a record ({run_dir})"
+def _why_no_record(job: Submitted, plan: Plan, run_dir: RunDir) -> RunError:
+    state = slurm.job_state(job.job_id) if plan.slurm is not None else None
+    if state is not None and state.state == "CANCELLED":
+        hint = f"to start it: {sbatch.continuing(plan, run_dir)}"
+        message = f"job {job.job_id} was cancelled before the run began"
+        return RunError(message, hint=hint, code=CANCELLED)
+    is_now = f": job {job.job_id} is {state.state}" if state else ""
+    failed = f"the run ended without a record{is_now}"
     if shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
-        return SutError(
-            f"{failed}: No space left on device",
+        return RunError(
+            f"{failed} ({run_dir}): No space left on device",
             hint="free some space, or use another folder: --set site.run_root=/path",
+            code=NO_RECORD,
         )
     last = tail(job.log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(empty)"
-    return SutError(f"{failed}; end of its log, {job.log}:\n{last}", hint=f"less {job.log}")
-
-
-class Cancelling:
-    """A context in which Ctrl-C and SIGTERM request that the run is cancelled."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def __enter__(self) -> Cancelling:
-        signals = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._ask) for number in signals}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        print("\ncancelling the run", file=sys.stderr)
-        self._asked = True
-
-    def cancel_if_asked(self, pid: int | None) -> None:
-        if self._asked and pid is not None:
-            self._asked = False
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+    return RunError(
+        f"{failed}; end of its log, {job.log}:\n{last}", hint=f"less {job.log}", code=NO_RECORD
+    )

@@ -7,18 +7,19 @@ import socket
 import time
 from collections import deque
 from pathlib import Path
-from typing import Literal
 
-from sut.cluster import runs, slurm
+from sut.cluster import liveness
+from sut.cluster.liveness import Liveness
 from sut.plan.plan import Mode, load_plan
 from sut.results import mllog, record
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
 from sut.watch import usual
 from sut.watch.projection import Goal, goal_of
-from sut.watch.state import PhaseState, RunState, left_s, measured
+from sut.watch.state import PhaseState, RunState, State, left_s, measured
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
+SILENT_S = 60.0  # without progress, after which a run that nobody knows counts as unknown
 ASK_SLURM_S = 10.0  # between two queries for one job: every user shares slurmctld
 
 
@@ -35,13 +36,18 @@ class Observer:
         self._stage_began_s = 0.0  # of the last line's stage
         self._chosen_qps: float | None = None
         self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
-        self._job: slurm.JobState | None = None
+        self._liveness = Liveness(state="unknown")
         self._asked = float("-inf")
 
     @property
     def pid(self) -> int | None:
         """The run's process once it is known. SIGTERM to it cancels the run."""
         return self._first.pid if self._first else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of the run is left that could still write its report."""
+        return self._liveness.state == "ended"
 
     @functools.cached_property
     def _usual(self) -> dict[str, float]:
@@ -51,7 +57,7 @@ class Observer:
         new = self._reader.read()
         for line in new:
             self._take(line)
-        self._ask_slurm()
+        self._ask()
         result = record.read(self.run.record) if self.run.record.is_file() else None
         state = self._state(result)
         over = state in ("over", "lost")
@@ -66,7 +72,8 @@ class Observer:
             preset=self.plan.preset,
             site=self.plan.site,
             state=state,
-            job=self._job,
+            job=self._liveness.job,
+            why=self._why(state),
             t_s=self._last.t_s if self._last else None,
             step=self._last.step if self._last else "",
             silent_s=silent_s,
@@ -91,7 +98,7 @@ class Observer:
             self._stage_began_s = line.t_s
         self._last = line
         self._chosen_qps = line.target_qps or self._chosen_qps
-        if self._job is not None and self._job.state in slurm.WAITING:
+        if self._liveness.state == "pending":
             self._asked = float("-inf")  # the job has started: its state is out of date
 
     def _stage(self, state: str, silent_s: float | None) -> tuple[str, float | None]:
@@ -106,36 +113,47 @@ class Observer:
             return "", None
         return last.stage, round(last.t_s - self._stage_began_s + (silent_s or 0.0), 1)
 
-    def _ask_slurm(self) -> None:
-        if self.plan.slurm is None or time.monotonic() - self._asked < ASK_SLURM_S:
+    def _ask(self) -> None:
+        """Look for the run's job: each time on this machine, in Slurm every few seconds."""
+        if self.plan.slurm is not None and time.monotonic() - self._asked < ASK_SLURM_S:
             return
-        self._asked = time.monotonic()
-        if job_id := runs.job_of(self.run):
-            self._job = slurm.job_state(job_id) or self._job
+        found = liveness.of_run(self.run, self.plan)
+        if found.state != "submitting":  # its job appears any moment
+            self._asked = time.monotonic()
+        if found.state != "unknown" or self._liveness.job is None:
+            self._liveness = found  # a query that Slurm does not answer changes nothing
 
-    def _state(
-        self, result: record.Record | None
-    ) -> Literal["pending", "starting", "running", "over", "lost"]:
+    def _state(self, result: record.Record | None) -> State:
         if result is not None and result.status == "completed":  # final
             return "over"
-        job = self._job
-        if job is not None and job.state in slurm.WAITING:
+        live = self._liveness.state
+        if live == "pending":
             return "pending"
         final = result is not None and not result.interim
         if final and _newer(self.run.record, self.run.progress):
             return "over"
-        if (job is not None and not job.alive) or self._is_gone():
+        if live == "active" or self._is_here() is True:
+            return "running" if self._lines else "starting"
+        if live == "ended" or self._is_here() is False:
             return "over" if final else "lost"
+        if live == "unknown" and (_age_s(self.run.progress) or SILENT_S) >= SILENT_S:
+            return "over" if final else "unknown"
         return "running" if self._lines else "starting"
 
-    def _is_gone(self) -> bool:
-        """Whether the run was a process of this machine and has ended."""
+    def _why(self, state: str) -> str:
+        """Why there is no record of a run that is lost or unknown."""
+        if state not in ("lost", "unknown"):
+            return ""
+        return self._liveness.why or "its process has ended"
+
+    def _is_here(self) -> bool | None:
+        """Whether the run's process lives; None if it is not a known process of this machine."""
         first = self._first
         if first is None or first.pid is None or first.host != socket.gethostname():
-            return False
+            return None
         if self.plan.container is not None:  # its process ids may differ from the host's
-            return False
-        return not Path(f"/proc/{first.pid}").exists()
+            return None
+        return liveness.is_running(first.pid)
 
     def _phase(self, mode: Mode, result: record.Record | None, over: bool) -> PhaseState:
         judged = next((p for p in result.phases if p.name == mode), None) if result else None

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sut.report.summary import Message
 from sut.report.table import table
+from sut.results.record import headline
 from sut.units import number, quantity
 from sut.watch.state import PhaseState, ReplicaState, RunState
 
@@ -136,12 +137,13 @@ def _situation(state: RunState) -> str:
             start = f", expected to start at {job.start}" if job.start else ""
             return f"job {job.job_id} is {job.state}{why}{since}{start}"
         case "over":
-            word = state.verdict or (state.status or "").upper()
+            word = headline(state.verdict or (state.status or "").upper(), state.mode)
             why = Message.of(state.failure or "").first.rstrip(":")
             return f"finished: {word}" + (f", {why}" if why else "")
         case "lost":
-            how = f"{on} is {job.state}" if job else "its process has ended"
-            return f"ended without a record: {how}"
+            return f"ended without a record: {state.why}"
+        case "unknown":
+            return f"no record: {state.why}"
         case _:
             step = state.step or "starting"
             return f"{step} ({on}){_times(state)}" if on else f"{step}{_times(state)}"

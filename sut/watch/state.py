@@ -52,8 +52,12 @@ class PhaseState(Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaState, ...] = ()
 
 
+State = Literal["pending", "starting", "running", "over", "lost", "unknown"]
+
+
 class RunState(Struct, frozen=True, kw_only=True):
-    """One run. ``state`` is lost if the run ended without a record; ``left_s`` is an estimate
+    """One run. ``state`` is lost if the run ended without a record, and unknown if it has none and
+    nothing here knows its process or job: ``why`` is then the evidence. ``left_s`` is an estimate
     until the end of the last phase; ``silent_s`` is the time since the last line of progress."""
 
     run: str  # its folder
@@ -62,7 +66,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     mode: str
     preset: str
     site: str
-    state: Literal["pending", "starting", "running", "over", "lost"]
+    state: State
     job: slurm.JobState | None
     t_s: float | None  # of the last line of progress, from the run's start
     step: str
@@ -76,6 +80,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     status: str | None = None
     exit_code: int | None = None
     failure: str | None = None
+    why: str = ""
 
 
 def measured(

@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM at a command that has started something which must not be left half done."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """A context in which Ctrl-C and SIGTERM only set ``asked``. No exception interrupts the work
+    between two looks at it, and none can be lost in code that ignores exceptions."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Interrupt:
+        self._before = {number: signal.signal(number, self._ask) for number in NUMBERS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Ctrl-C reaches this process after the context, and programs started in it never."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

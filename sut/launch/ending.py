@@ -1,0 +1,56 @@
+"""The end of a run whose own process could not write its record or its report.
+
+``sut.run`` writes both. This is for everything before it starts and after it is killed, and needs
+neither the image nor torch nor the C++ core.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from sut.errors import SutError
+from sut.machine import environment
+from sut.plan.plan import Plan
+from sut.results import attempts
+from sut.results.record import Attempt, Record
+from sut.rundir import RunDir
+
+REPORT_S = 60.0
+
+
+def attempt_of(plan: Plan, job_id: str = "") -> Attempt:
+    """An attempt of a run that has not begun."""
+    names = tuple(node.name for node in plan.nodes if node.name)
+    return Attempt(job_id=job_id, restart=0, nodes=names, started_utc=attempts.utc_now())
+
+
+def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Record | None:
+    """Write the record of an attempt that ended with ``error``. None if it cannot be written,
+    which is reported on standard error."""
+    try:
+        return attempts.close(plan, run_dir, attempt, error, environment.collect())
+    except (OSError, SutError) as problem:
+        print(f"error: record not written ({run_dir.record}): {problem}", file=sys.stderr)
+        return None
+
+
+def report_is_missing(run_dir: RunDir) -> bool:
+    """Whether the last attempt's record has no page: one is drawn after the attempt's end is
+    written."""
+    if not run_dir.record.is_file():
+        return False
+    try:
+        return run_dir.report_html.stat().st_mtime_ns < run_dir.attempts.stat().st_mtime_ns
+    except FileNotFoundError:
+        return not run_dir.report_html.is_file()
+
+
+def draw(run_dir: RunDir) -> None:
+    """Write the reports with this Python. Without matplotlib they have no plots and say how to
+    draw them."""
+    command = [sys.executable, "-m", "sut.report", str(run_dir)]
+    try:
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=REPORT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"error: report not written ({run_dir}): {error}", file=sys.stderr)

@@ -1,0 +1,195 @@
+"""A record for every run: also where its own process could not start, or was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from cli import ROOT, environment, fast, latest, set_arguments, submit, until
+from jobs import LONG, Job, plan_for, write_plan
+from plans import plan_of
+
+from sut.cluster.sbatch import Submission
+from sut.errors import SutError
+from sut.launch import members, newrun
+from sut.launch.members import Planned
+from sut.results import record
+from sut.results.progress import Line
+from sut.rundir import RunDir
+
+# One query after the other, and limits that a busy machine meets.
+ACCURACY_LASTS = [
+    "scenarios.server.target_qps=100",
+    "scenarios.server.ttft_latency_ms=60000",
+    "scenarios.server.tpot_latency_ms=6000",
+]
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    """A program of the host, faked at the process boundary."""
+    path = folder / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def on_path(folder: Path, **changes: str) -> dict[str, str]:
+    return environment(PATH=f"{folder / 'bin'}:{os.environ['PATH']}", **changes)
+
+
+@pytest.fixture
+def in_image(tmp_path: Path) -> RunDir:
+    """A run of one node in an image."""
+    image = tmp_path / "an.sif"
+    image.touch()
+    program(tmp_path, "scontrol", 'echo "$3"')
+    sets = (f"site.container.image={image}", f"site.cache={tmp_path / 'cache'}")
+    return newrun.create(plan_of("replay", site="devcluster", nodes="jw2", sets=sets), tmp_path)
+
+
+def run_job(run_dir: RunDir, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "jw2", "SLURM_NODEID": "0"}
+    return subprocess.run(
+        [sys.executable, "-m", "sut.job", str(run_dir)],
+        env=env | job,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("apptainer", "code", "status", "text"),
+    [
+        ("exit 255", "no_record", "failed", "no record on jw2: exit code 255"),
+        ("kill -KILL $$", "no_record", "failed", "no record on jw2: killed by SIGKILL"),
+        ("trap - TERM; kill -SEGV $$", "no_record", "failed", "killed by SIGSEGV"),
+        ("exit 143", "cancelled", "failed", "ended by SIGTERM on jw2 before the run began"),
+        ("exit 140", "truncated", "truncated", "ended by SIGUSR2 on jw2 before the run began"),
+    ],
+)
+def test_a_container_that_does_not_start_leaves_a_record(
+    in_image: RunDir, tmp_path: Path, apptainer: str, code: str, status: str, text: str
+) -> None:
+    program(tmp_path, "apptainer", apptainer)
+    done = run_job(in_image, on_path(tmp_path))
+    found = record.read(in_image.record)
+    assert (done.returncode, found.exit_code, found.status) == (3, 3, status), done.stderr
+    assert found.failure is not None and found.failure.code == code
+    assert text in found.failure.message and found.failure.node == "jw2"
+    assert [attempt.job_id for attempt in found.attempts] == ["7"]
+    assert text in in_image.report.read_text() and in_image.report_html.is_file()
+
+
+def test_a_host_without_apptainer_leaves_a_record(in_image: RunDir, tmp_path: Path) -> None:
+    done = run_job(in_image, on_path(tmp_path) | {"PATH": str(tmp_path / "bin")})
+    failure = record.read(in_image.record).failure
+    assert done.returncode == 2 and failure is not None
+    assert "cannot start apptainer" in failure.message
+
+
+def test_another_node_that_cannot_start_is_the_cause(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, absent=[1]) as job:
+        until(lambda: any("waiting for node n1" in line.step for line in job.lines()))
+        code = "import sys; from sut import job; sys.executable = '/no/python'; "
+        code += f"sys.exit(job.main([{str(run_dir)!r}]))"
+        around = {"SUT_NODES": "n0,n1", "SLURM_JOB_ID": "77", "SLURM_NODEID": "1"}
+        env = environment(SLURM_RESTART_COUNT="0", **around)
+        assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 2
+        assert job.wait(20) == {0: 3}
+    failure = job.record.failure
+    assert failure is not None and failure.node == "n1"
+    assert "cannot start /no/python" in failure.message
+
+
+def test_a_module_that_cannot_be_imported_leaves_a_record(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "psutil.py").write_text("raise ImportError('libfoo.so: no such file')\n")
+    run = submit(tmp_path, *fast(), env=environment(PYTHONPATH=f"{broken}:{ROOT}"))
+    failure = latest(tmp_path).failure
+    assert run.returncode == 3 and failure is not None and failure.code == "no_record"
+    assert "libfoo.so: no such file" in run.stdout and "libfoo.so" in failure.message
+
+
+def kill(run_dir: RunDir) -> None:
+    """Kill a run's own process as the kernel does when memory is short."""
+    first = msgspec.json.decode(run_dir.progress.read_bytes().splitlines()[0], type=Line)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+
+
+def test_a_killed_run_keeps_its_phases_and_continues(tmp_path: Path) -> None:
+    slow = set_arguments(ACCURACY_LASTS)
+    assert submit(tmp_path, *fast(), "--mode", "all", *slow, "--no-wait").returncode == 0
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    until(
+        lambda: run_dir.progress.is_file() and '"phase":"accuracy"' in run_dir.progress.read_text(),
+        60,
+    )
+    kill(run_dir)
+    until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
+    found = latest(tmp_path)
+    assert found.failure is not None and found.failure.code == "no_record"
+    assert "killed by SIGKILL" in found.failure.message
+    assert [phase.name for phase in found.phases] == ["performance"]
+    (attempt,) = found.attempts
+    assert attempt.status == "failed" and attempt.ended_utc is not None
+    again = subprocess.run(
+        [sys.executable, "-m", "sut.job", str(run_dir)], env=environment(), capture_output=True
+    )
+    assert again.returncode == 0, again.stdout
+    continued = latest(tmp_path)
+    assert continued.verdict == "VALID" and continued.phases[0] == found.phases[0]
+    assert [attempt.status for attempt in continued.attempts] == ["failed", "completed"]
+
+
+def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
+    assert submit(tmp_path, *fast()).returncode == 0
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    kept = run_dir.record.read_bytes()
+    again = subprocess.run(
+        [sys.executable, "-m", "sut.job", str(run_dir)], env=environment(), capture_output=True
+    )
+    assert again.returncode == 2 and run_dir.record.read_bytes() == kept
+
+
+def test_a_refused_job_has_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("srun", "scontrol", "sinfo", "squeue"):
+        program(tmp_path, name, "exit 1")
+    program(tmp_path, "sbatch", "echo sbatch: error: invalid partition specified: gpu >&2; exit 1")
+    monkeypatch.setenv("PATH", on_path(tmp_path)["PATH"])
+    plan = plan_of("replay", site="devcluster", nodes="jw2")
+    with pytest.raises(SutError, match="invalid partition specified: gpu"):
+        members.submit(Planned("", plan, tmp_path / "runs"), Submission())
+    found = latest(tmp_path)
+    assert found.failure is not None and found.failure.code == "submit"
+    assert "invalid partition specified: gpu" in found.failure.message
+    assert [attempt.job_id for attempt in found.attempts] == [""]
+    listed = subprocess.run(
+        [sys.executable, "-m", "sut.history", "--root", str(tmp_path / "runs")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert "FAILED" in listed.stdout and "without a record" not in listed.stdout
+
+
+def test_a_truncated_run_prints_one_way_to_continue(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1, *LONG), tmp_path / "run")
+    with Job(run_dir, 1) as job:
+        job.until_measuring()
+        job.signal(0, signal.SIGUSR2)
+        assert job.wait() == {0: 3}
+    failure = job.record.failure
+    assert failure is not None and failure.code == "truncated"
+    hint = f"to continue with the interrupted phase: python -m sut.job {run_dir}"
+    assert failure.message.endswith(f"hint: {hint}")
+    report = run_dir.report.read_text()
+    assert report.count(str(run_dir)) >= 1 and "--again RUN_DIR` runs the same" not in report
