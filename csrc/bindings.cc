@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <map>
 #include <optional>
 
@@ -130,7 +131,20 @@ void register_stats(py::module_& m) {
 void register_replica_links(py::module_& m) {
   using sut::ReplicaLinks;
   py::class_<ReplicaLinks, std::shared_ptr<ReplicaLinks>>(m, "ReplicaLinks")
-      .def(py::init<const std::string&, int>(), py::kw_only(), "host"_a, "num_replicas"_a)
+      .def(py::init([](const std::string& host, int num_replicas,
+                       const std::vector<std::array<int, 3>>& ports) {
+             std::vector<sut::ReplicaLink::Ports> of_replicas;
+             for (const auto& [handshake, input, output] : ports)
+               of_replicas.push_back({handshake, input, output});
+             return std::make_shared<ReplicaLinks>(host, num_replicas, of_replicas);
+           }),
+           py::kw_only(), "host"_a, "num_replicas"_a,
+           "ports"_a = std::vector<std::array<int, 3>>{})
+      .def("adopt",
+           [](ReplicaLinks& links, int replica, const py::bytes& ready_response) {
+             links.adopt(replica, std::string(ready_response));
+           },
+           "replica"_a, "ready_response"_a)
       .def("handshake_address",
            [](const ReplicaLinks& links, int replica) {
              return host_and_port(links.handshake_endpoint(replica));
@@ -160,14 +174,15 @@ void register_dispatcher(py::module_& m) {
       .def(py::init([](std::shared_ptr<sut::ReplicaLinks> links,
                        std::shared_ptr<sut::SampleStore> store, const sut::WireLayout& layout,
                        std::size_t max_output_tokens, double sample_deadline_s,
-                       double stall_deadline_s) {
+                       double stall_deadline_s, std::uint32_t first_use) {
              store->seal();
              return make_shared_without_gil<Dispatcher>(
                  std::move(links), std::move(store), layout,
-                 Dispatcher::Options{max_output_tokens, sample_deadline_s, stall_deadline_s});
+                 Dispatcher::Options{max_output_tokens, sample_deadline_s, stall_deadline_s,
+                                     first_use});
            }),
            "links"_a.none(false), "store"_a.none(false), "layout"_a, py::kw_only(),
-           "max_output_tokens"_a, "sample_deadline_s"_a, "stall_deadline_s"_a)
+           "max_output_tokens"_a, "sample_deadline_s"_a, "stall_deadline_s"_a, "first_use"_a = 1)
       .def("wait_ready", &Dispatcher::wait_ready, "timeout_s"_a, ReleaseGil())
       .def("ready_response",
            [](const Dispatcher& dispatcher, int replica) -> std::optional<py::bytes> {
@@ -175,6 +190,7 @@ void register_dispatcher(py::module_& m) {
              return response ? std::optional<py::bytes>(*response) : std::nullopt;
            },
            "replica"_a)
+      .def("num_sent", &Dispatcher::num_sent, "replica"_a)
       .def("set_credit", &Dispatcher::set_credit, "replica"_a, "max_in_flight"_a, ReleaseGil())
       .def("generate", &sut::generate, "samples"_a, "replica"_a, "timeout_s"_a, ReleaseGil())
       .def("fail",

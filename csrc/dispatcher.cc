@@ -13,7 +13,7 @@ Dispatcher::Dispatcher(std::shared_ptr<ReplicaLinks> links,
       store_(std::move(store)),
       layout_(std::move(layout)),
       options_(std::move(options)),
-      in_flight_(options_.max_output_tokens) {
+      in_flight_(options_.max_output_tokens, options_.first_use) {
   if (options_.max_output_tokens < 1)
     throw std::invalid_argument("max_output_tokens must be at least 1");
   if (!(options_.sample_deadline_s > 0) || !(options_.stall_deadline_s > 0))
@@ -51,6 +51,10 @@ bool Dispatcher::wait_ready(double timeout_s) {
 std::optional<std::string> Dispatcher::ready_response(int replica) const {
   std::lock_guard lock(state_mutex_);
   return replicas_.at(static_cast<std::size_t>(replica))->ready_response;
+}
+
+std::int64_t Dispatcher::num_sent(int replica) const {
+  return replicas_.at(static_cast<std::size_t>(replica))->num_sent.load();
 }
 
 void Dispatcher::set_credit(int replica, std::size_t max_in_flight) {

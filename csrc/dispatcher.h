@@ -56,6 +56,9 @@ class Dispatcher {
     std::size_t max_output_tokens = 0;  // per sample; more is a failure
     double sample_deadline_s = 0;       // from admission to completion
     double stall_deadline_s = 0;        // silence of a replica with samples in flight
+    // A number that is higher than the `use` of each request id that an earlier dispatcher sent to
+    // the same engines.
+    std::uint32_t first_use = 1;
   };
 
   static constexpr int kAnyReplica = -1;
@@ -73,6 +76,9 @@ class Dispatcher {
   // passed (false). After a failure it is false, also where every replica was ready.
   bool wait_ready(double timeout_s);
   std::optional<std::string> ready_response(int replica) const;
+
+  // The number of samples sent to a replica. reset_stats() keeps it.
+  std::int64_t num_sent(int replica) const;
 
   // Sets the maximum number of samples in flight at a replica, initially 0.
   void set_credit(int replica, std::size_t max_in_flight);
@@ -117,6 +123,7 @@ class Dispatcher {
     ReplicaLink& link;
     ReplicaStats stats;
     std::atomic<std::size_t> credit{0};
+    std::atomic<std::int64_t> num_sent{0};
     std::optional<std::string> ready_response;  // under state_mutex_
     bool ready = false;                         // this and below: I/O thread only
     std::int64_t last_heard_ns = 0;

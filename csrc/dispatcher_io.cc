@@ -70,7 +70,7 @@ void Dispatcher::serve(Replica& replica, int index) {
       &poll_items_[static_cast<std::size_t>(index) * ReplicaLink::kNumItems];
   const auto readable = [items](ReplicaLink::Item i) { return items[i].revents & ZMQ_POLLIN; };
   if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
-  if (readable(ReplicaLink::kInput)) receive_ready(replica);
+  if (!replica.ready || readable(ReplicaLink::kInput)) receive_ready(replica);
   // An engine that reconnects continues as if nothing had happened, and an answer that lost tokens
   // on the way looks like a short one. So a lost connection ends the run before any frame of the
   // next connection is read.
@@ -245,6 +245,7 @@ void Dispatcher::admit() {
     slot.admitted_ns = now;
     if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
     replica.stats.admit(now, request.num_prompt_tokens);
+    replica.num_sent.fetch_add(1, std::memory_order_relaxed);
     waiting = queue_.erase(waiting);
     if (!replica.link.send(request, id)) return fail_by_lost_connection(index);
   }

@@ -13,7 +13,7 @@ namespace sut {
 class InFlightTable {
  public:
   struct Slot {
-    std::uint32_t use = 0;  // number of samples this slot has had
+    std::uint32_t use = 0;  // first_use for its first sample, and one more for each later one
     bool taken = false;
     std::uint32_t replica = 0;
     Sample sample{};
@@ -24,13 +24,15 @@ class InFlightTable {
     std::vector<std::int32_t> tokens;
   };
 
-  explicit InFlightTable(std::size_t max_output_tokens) : max_output_tokens_(max_output_tokens) {}
+  InFlightTable(std::size_t max_output_tokens, std::uint32_t first_use)
+      : max_output_tokens_(max_output_tokens), first_use_(first_use) {}
 
   // A free slot under a new id.
   RequestId take() {
     if (free_.empty()) {
       free_.push_back(static_cast<std::uint32_t>(slots_.size()));
-      slots_.emplace_back().tokens.reserve(max_output_tokens_);
+      slots_.emplace_back().use = first_use_ - 1;
+      slots_.back().tokens.reserve(max_output_tokens_);
     }
     const std::uint32_t index = free_.back();
     free_.pop_back();
@@ -67,6 +69,7 @@ class InFlightTable {
 
  private:
   std::size_t max_output_tokens_;
+  std::uint32_t first_use_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;
 };

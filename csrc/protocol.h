@@ -18,6 +18,9 @@ inline constexpr std::string_view kInputs = "inputs";
 inline constexpr std::string_view kOutputs = "outputs";
 inline constexpr std::string_view kParallelConfig = "parallel_config";
 
+// The identity of an engine's sockets: its data-parallel rank, which is 0 for every engine here.
+inline constexpr std::string_view kIdentity{"\0\0", 2};
+
 // Input socket: the engine's ready response first; then requests from the front-end, each a frame
 // with its type, one byte, and a frame with its data.
 inline constexpr char kAddRequest = 0;    // data: an EngineCoreRequest

@@ -2,6 +2,7 @@
 
 #include <msgpack.hpp>
 #include <stdexcept>
+#include <utility>
 
 namespace sut {
 namespace {
@@ -54,20 +55,20 @@ void skip_rest(Socket& socket, Frame& frame) {
 
 }  // namespace
 
-ReplicaLink::ReplicaLink(const Context& context, const std::string& host)
+ReplicaLink::ReplicaLink(const Context& context, const std::string& host, const Ports& ports)
     : handshake_(context, ZMQ_ROUTER),
       input_(context, ZMQ_ROUTER),
       output_(context, ZMQ_PULL),
-      input_lost_(context, input_),
-      output_lost_(context, output_) {
+      input_lost_(context, input_, ConnectionMonitor::kAll),
+      output_lost_(context, output_, ConnectionMonitor::kAll) {
   input_.set(ZMQ_ROUTER_MANDATORY, 1);
   for (Socket* socket : {&input_, &output_}) {
     socket->set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);
     socket->set(ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs);
   }
-  handshake_endpoint_ = handshake_.bind_any_port(host);
-  input_endpoint_ = input_.bind_any_port(host);
-  output_endpoint_ = output_.bind_any_port(host);
+  handshake_endpoint_ = handshake_.bind(host, ports.handshake);
+  input_endpoint_ = input_.bind(host, ports.input);
+  output_endpoint_ = output_.bind(host, ports.output);
 }
 
 void ReplicaLink::serve_handshake() {
@@ -86,6 +87,7 @@ void ReplicaLink::serve_handshake() {
 }
 
 std::optional<std::string> ReplicaLink::receive_ready() {
+  if (adopted_) return receive_adopted();
   Frame identity;
   std::optional<std::string> response;
   while (input_.receive(identity)) {
@@ -101,6 +103,18 @@ std::optional<std::string> ReplicaLink::receive_ready() {
     skip_rest(input_, message);
   }
   return response;
+}
+
+std::optional<std::string> ReplicaLink::receive_adopted() {
+  input_lost_.take(kUnknown);
+  output_lost_.take(kUnknown);
+  const std::optional<int> input = input_lost_.only_connection();
+  const std::optional<int> output = output_lost_.only_connection();
+  if (!input || !output) return std::nullopt;
+  identity_ = protocol::kIdentity;
+  input_source_ = *input;
+  output_source_ = *output;
+  return std::exchange(adopted_, std::nullopt);
 }
 
 bool ReplicaLink::receive_output(Frame& frame) {
@@ -120,14 +134,24 @@ bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
   return input_.send(identity, true) && input_.send(type, true) && input_.send(payload, false);
 }
 
-ReplicaLinks::ReplicaLinks(const std::string& host, int num_replicas) {
+ReplicaLinks::ReplicaLinks(const std::string& host, int num_replicas,
+                           const std::vector<ReplicaLink::Ports>& ports) {
   if (num_replicas < 1) throw std::invalid_argument("num_replicas must be at least 1");
-  for (int i = 0; i < num_replicas; ++i)
-    links_.push_back(std::make_unique<ReplicaLink>(context_, host));
+  const auto count = static_cast<std::size_t>(num_replicas);
+  if (!ports.empty() && ports.size() != count)
+    throw std::invalid_argument("ports must be those of every replica");
+  for (std::size_t i = 0; i < count; ++i)
+    links_.push_back(std::make_unique<ReplicaLink>(
+        context_, host, ports.empty() ? ReplicaLink::Ports{} : ports[i]));
 }
 
 const std::string& ReplicaLinks::handshake_endpoint(int replica) const {
   return links_.at(static_cast<std::size_t>(replica))->handshake_endpoint();
+}
+
+void ReplicaLinks::adopt(int replica, std::string ready_response) {
+  if (taken_.load()) throw std::logic_error("a dispatcher already uses these links");
+  links_.at(static_cast<std::size_t>(replica))->adopt(std::move(ready_response));
 }
 
 void ReplicaLinks::take() {

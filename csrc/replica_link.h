@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "disconnect_monitor.h"
+#include "connection_monitor.h"
 #include "sample_store.h"
 #include "socket.h"
 #include "wire.h"
@@ -25,9 +25,20 @@ namespace sut {
 // own set.
 class ReplicaLink {
  public:
-  ReplicaLink(const Context& context, const std::string& host);
+  struct Ports {
+    int handshake = Socket::kAnyPort;
+    int input = Socket::kAnyPort;
+    int output = Socket::kAnyPort;
+  };
+
+  ReplicaLink(const Context& context, const std::string& host, const Ports& ports);
 
   const std::string& handshake_endpoint() const { return handshake_endpoint_; }
+
+  // Continue with an engine that an earlier front-end on the same ports left idle, and whose ready
+  // response that front-end kept. The engine reconnects automatically and sends no other one.
+  void adopt(std::string ready_response) { adopted_ = std::move(ready_response); }
+
   // Poll these for input; in the order of Item.
   enum Item { kHandshake, kInput, kOutput, kInputLost, kOutputLost, kNumItems };
   std::array<zmq_pollitem_t, kNumItems> poll_items() const {
@@ -38,7 +49,8 @@ class ReplicaLink {
   // Answers a waiting HELLO with our addresses. No other message on this socket is answered.
   void serve_handshake();
 
-  // The engine's ready response (msgpack), if it has arrived.
+  // The engine's ready response (msgpack), if it has arrived; that of an adopted engine, once both
+  // of its connections are there.
   std::optional<std::string> receive_ready();
 
   // One frame of outputs. False if there is none.
@@ -61,31 +73,39 @@ class ReplicaLink {
  private:
   static constexpr int kUnknown = -1;
 
+  std::optional<std::string> receive_adopted();
+
   Socket handshake_;
   Socket input_;
   Socket output_;
-  DisconnectMonitor input_lost_;
-  DisconnectMonitor output_lost_;
+  ConnectionMonitor input_lost_;
+  ConnectionMonitor output_lost_;
   int input_source_ = kUnknown;
   int output_source_ = kUnknown;
   std::string handshake_endpoint_;
   std::string input_endpoint_;
   std::string output_endpoint_;
   std::string identity_;  // the engine's, as reported by ROUTER
+  std::optional<std::string> adopted_;  // its ready response, until it has reconnected
 };
 
 // The links of every replica of a run. They are bound on construction, so engines can start before
 // there is a dispatcher; their messages wait in the sockets.
 class ReplicaLinks {
  public:
-  // Throws SocketError, std::invalid_argument.
-  ReplicaLinks(const std::string& host, int num_replicas);
+  // `ports` has those of each replica, or is empty for free ones. Throws SocketError,
+  // std::invalid_argument.
+  ReplicaLinks(const std::string& host, int num_replicas,
+               const std::vector<ReplicaLink::Ports>& ports = {});
 
   std::size_t size() const { return links_.size(); }
   ReplicaLink& operator[](std::size_t i) { return *links_[i]; }
 
   // tcp://HOST:PORT, for a replica's engine. Throws std::out_of_range.
   const std::string& handshake_endpoint(int replica) const;
+
+  // See ReplicaLink::adopt(); before take(). Throws std::out_of_range, std::logic_error.
+  void adopt(int replica, std::string ready_response);
 
   // Claims the links for a dispatcher. Throws std::logic_error on the second call.
   void take();

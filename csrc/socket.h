@@ -102,10 +102,14 @@ class Socket {
       throw SocketError("cannot connect to " + endpoint);
   }
 
-  // Binds to a free port and returns the endpoint, tcp://HOST:PORT.
-  std::string bind_any_port(const std::string& host) {
-    if (zmq_bind(handle_, ("tcp://" + host + ":*").c_str()) != 0)
-      throw SocketError("cannot bind a socket on host '" + host + "'");
+  static constexpr int kAnyPort = 0;
+
+  // Binds to a port and returns the endpoint, tcp://HOST:PORT.
+  std::string bind(const std::string& host, int port = kAnyPort) {
+    const std::string wanted = port == kAnyPort ? "*" : std::to_string(port);
+    if (zmq_bind(handle_, ("tcp://" + host + ":" + wanted).c_str()) != 0)
+      throw SocketError("cannot bind a socket on host '" + host + "'" +
+                        (port == kAnyPort ? "" : ", port " + wanted));
     char endpoint[256];
     std::size_t size = sizeof endpoint;
     if (zmq_getsockopt(handle_, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0)

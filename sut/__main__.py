@@ -40,6 +40,9 @@ GROUPS = {
         ),
         "watch": Command("follow a run", "sut watch latest"),
         "cancel": Command("end a run", "sut cancel latest"),
+        "engines": Command(
+            "list or stop the engines kept for the next run", "sut engines stop --all"
+        ),
         "batch": Command(
             "run inside a Slurm job", "sbatch slurm/multi.sh --scenario offline --mode all"
         ),

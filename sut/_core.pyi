@@ -79,16 +79,23 @@ class Stats:
 class ReplicaLinks:
     """The sockets of every replica, bound on construction to free ports.
 
-    Engines may start before there is a dispatcher; their messages wait in the sockets.
+    Engines may start before there is a dispatcher; their messages wait in the sockets. ``ports``
+    are those to bind for each replica instead: handshake, input and output.
     """
 
-    def __init__(self, *, host: str, num_replicas: int) -> None: ...
+    def __init__(
+        self, *, host: str, num_replicas: int, ports: Sequence[tuple[int, int, int]] = ()
+    ) -> None: ...
     def handshake_address(self, replica: int) -> tuple[str, int]: ...
+    def adopt(self, replica: int, ready_response: bytes) -> None:
+        """Continue with an engine that earlier links on the same ports left idle. It counts as
+        ready once it has reconnected. Raises RuntimeError once a dispatcher uses the links."""
 
 class Dispatcher:
     """A native vLLM V1 front-end for the engines at ``links``, which no other may use.
 
-    :meth:`close`, or the destructor, joins its thread; it is idempotent.
+    :meth:`close`, or the destructor, joins its thread; it is idempotent. Request ids count from
+    ``first_use``: with adopted engines, a number above all samples that they had before.
     """
 
     def __init__(
@@ -100,11 +107,14 @@ class Dispatcher:
         max_output_tokens: int,
         sample_deadline_s: float,
         stall_deadline_s: float,
+        first_use: int = 1,
     ) -> None: ...
     def wait_ready(self, timeout_s: float) -> bool:
         """Block until every replica is ready. False after a failure and after ``timeout_s``."""
     def ready_response(self, replica: int) -> bytes | None:
         """The engine's EngineCoreReadyResponse (msgpack), or None before it arrived."""
+    def num_sent(self, replica: int) -> int:
+        """The number of samples sent to a replica. :meth:`reset_stats` keeps it."""
     def set_credit(self, replica: int, max_in_flight: int) -> None: ...
     def generate(self, samples: Sequence[int], replica: int, timeout_s: float) -> list[list[int]]:
         """Run samples outside LoadGen on one replica, or on any with -1; return their output

@@ -56,7 +56,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "nodes to check: a number, a hostlist, or all (default: all)"
     add(parser, "nodes", default="all", help=text)
     add(parser, "root", help=f"folder for the run (default: ${RUN_ROOT}, or the site's run_root)")
-    parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT))
+    parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT), keep_engine=None)
     return parser.parse(argv)
 
 

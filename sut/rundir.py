@@ -56,6 +56,11 @@ class RunDir:
         return sorted(log for log in self.logs.glob("replica-*.log") if log.is_file())
 
     @property
+    def keeper_log(self) -> Path:
+        """Output of the process that keeps the engines for the next run."""
+        return self.logs / "keeper.log"
+
+    @property
     def attempts(self) -> Path:
         """The run's jobs, started and requeued, and how they ended."""
         return self.root / "attempts.json"

@@ -6,8 +6,10 @@ A benchmark and a site become a plan, the plan a run directory, the run director
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -66,6 +68,7 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     plan, changed = again.plan_of(run_dir)
     out = sys.stderr if arguments.json else sys.stdout
     print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}", file=out)
+    plan = request.keeping(plan, arguments.keep_engine or 0)
     for line in changed:
         print(f"  differs: {line}", file=out)
     return Planned("", plan, given_root(arguments.root) or run_dir.root.parent)
@@ -88,6 +91,12 @@ def _check(
 ) -> Submission:
     """How to submit the runs. Raises InputError that lists why this machine cannot."""
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
+    if arguments.keep_engine and planned[0].plan.slurm is not None:
+        raise InputError(
+            "--keep-engine has no effect on a job of its own: Slurm ends the engines with the job",
+            hint="make several runs in one job: srun --nodes=1 --pty bash, then on the node: "
+            "python -m sut.batch --keep-engine MINUTES",
+        )
     for each in planned:
         executor.check(each.plan, submission)
     checks.problems([check for each in checked for check in each]).raise_all()
@@ -158,14 +167,22 @@ def _run_for_programs(planned: Planned, submission: Submission, waits: bool) -> 
 def _run_campaign_for_programs(
     campaign: Campaign, planned: Sequence[Planned], submission: Submission, waits: bool
 ) -> int:
-    """The exit code is the worst of the runs'."""
     folder = members.new_folder(campaign, planned[0].run_root)
     with Interrupt() as interrupt:
         jobs = list(members.submit_all(campaign, folder, planned, submission))
-        codes = [_wait_quietly(job, interrupt) for job in jobs] if waits else []
+        code = _wait_and_compare(jobs, folder, interrupt) if waits else EXIT_VALID
     runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=True)]
     _print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
-    return max(codes, default=EXIT_VALID)
+    return code
+
+
+def _wait_and_compare(jobs: Sequence[Job], folder: Path, interrupt: Interrupt) -> int:
+    """The worst exit code of the runs."""
+    for job in jobs:
+        if _wait_quietly(job, interrupt) == EXIT_DETACHED:
+            return EXIT_DETACHED
+    with contextlib.redirect_stdout(sys.stderr):
+        return compare([str(folder)])
 
 
 def _wait_quietly(job: Job, interrupt: Interrupt) -> int:

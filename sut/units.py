@@ -56,4 +56,5 @@ _SINGULAR = {
     "tokens": "token",
     "answers": "answer",
     "runs": "run",
+    "minutes": "minute",
 }

@@ -102,6 +102,7 @@ def test_names_load_engine_limits_and_command() -> None:
 def test_shows_where_the_time_went() -> None:
     steps = (
         Step(name="start", start_s=0.0, duration_s=2.0),
+        Step(name="join", start_s=2.0, duration_s=0.1),
         Step(name="load", start_s=2.0, duration_s=12.0),
         Step(name="performance", start_s=14.0, duration_s=5.0),
         Step(name="shutdown", start_s=19.0, duration_s=1.0),
@@ -113,6 +114,7 @@ def test_shows_where_the_time_went() -> None:
     assert "| report |" not in text  # a report drawn again is the same
     (drawn,) = timings.section(record).figures
     assert "start: 2 s" in drawn.svg and "shutdown: 1 s" in drawn.svg
+    assert "| join | 2 s | 0.1 s | 0.5% |" in text and "join" not in drawn.svg
     assert re.search(r'x="36.0"[^>]* width="216.0"', drawn.svg)  # load: from 2 to 14 of 20 s
     assert [key.label for key in drawn.keys] == ["LoadGen's test", "other"]
     assert "tests took 25.0%" in drawn.caption

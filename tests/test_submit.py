@@ -101,6 +101,27 @@ def test_json_is_one_object_with_the_result(tmp_path: Path) -> None:
     assert "writing the report" in run.stderr or "performance" in run.stderr
 
 
+def test_json_of_a_campaign_lists_its_runs(tmp_path: Path) -> None:
+    campaign = {
+        "name": "two",
+        "benchmark": "replay",
+        "site": "local",
+        "scenarios": ["server"],
+        "preset": "quick",
+        "runs": [
+            {"name": "small", "nodes": "", "sets": ["engine.max_num_seqs=8"]},
+            {"name": "large", "nodes": "", "sets": ["engine.max_num_seqs=32"]},
+        ],
+    }
+    (tmp_path / "two.yaml").write_text(json.dumps(campaign))
+    run = submit(tmp_path, "--config", "two.yaml", "--json")
+    assert run.returncode == 1, run.stderr
+    printed = json.loads(run.stdout)
+    assert [each["name"] for each in printed["runs"]] == ["small, server", "large, server"]
+    assert {each["result"]["verdict"] for each in printed["runs"]} == {"INVALID"}
+    assert (Path(printed["folder"]) / "comparison.html").is_file()
+
+
 def test_json_of_a_run_that_goes_on_has_no_result(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--json", "--no-wait")
     printed = json.loads(run.stdout)

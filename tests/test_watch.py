@@ -31,7 +31,7 @@ from sut.launch import newrun
 from sut.plan.plan import load_plan
 from sut.results import record
 from sut.results.progress import Line
-from sut.results.record import Step
+from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
 from sut.watch import usual
 from sut.watch.projection import Projection
@@ -151,7 +151,10 @@ def test_usual_times_are_of_runs_that_were_alike(tmp_path: Path) -> None:
     write_atomic(RunDir(tmp_path / "20260105-x").record, "{")
     broken = msgspec.structs.replace(failed(record.Failure(code="x", message="y")), plan=plan)
     record.write(broken, RunDir(tmp_path / "20260106-x"))
-    ours = RunDir(tmp_path / "20260107-x")
+    origin = EngineOrigin(replica=0, warm=True, started_utc="2026-01-06T00:00:00Z")
+    warm = completed(plan=plan, timings=(step("load", 0.1),), engines=Engines(replicas=(origin,)))
+    record.write(warm, RunDir(tmp_path / "20260107-x"))
+    ours = RunDir(tmp_path / "20260108-x")
     assert usual.step_times(ours, plan) == {"load": 20.0}
     assert usual.step_times(ours, other) == {"load": 500.0}
     assert usual.step_times(ours, plan_of("replay", sets=["engine.max_num_seqs=9"])) == {}

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "../disconnect_monitor.h"
+#include "../connection_monitor.h"
 #include "../socket.h"
 
 namespace replay {
@@ -15,7 +15,8 @@ class Connection {
   // The peer counts as lost when it closes the connection or is silent for 30 s.
   Connection(const sut::Context& context, int type, const std::string& endpoint,
              std::string_view identity = {})
-      : socket_(context, type), disconnect_(context, socket_) {
+      : socket_(context, type),
+        disconnect_(context, socket_, sut::ConnectionMonitor::kLosses) {
     socket_.set(ZMQ_HEARTBEAT_IVL, 10'000);
     socket_.set(ZMQ_HEARTBEAT_TIMEOUT, 30'000);
     if (!identity.empty()) socket_.set(ZMQ_ROUTING_ID, identity);
@@ -37,11 +38,15 @@ class Connection {
   bool receive(sut::Frame& frame) { return socket_.receive(frame); }
 
   zmq_pollitem_t readable() const { return socket_.readable(); }
+  void forget_losses() {
+    disconnect_.take(-1);  // no connection has this number
+  }
+
   zmq_pollitem_t lost() const { return disconnect_.readable(); }
 
  private:
   sut::Socket socket_;
-  sut::DisconnectMonitor disconnect_;
+  sut::ConnectionMonitor disconnect_;
 };
 
 }  // namespace replay

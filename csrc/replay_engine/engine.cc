@@ -35,7 +35,7 @@ Engine::Engine(const Options& options)
     : options_(options),
       faults_(options.faults),
       scheduler_(options.limits, options.model),
-      front_end_(options.handshake_address) {}
+      front_end_(options.handshake_address, options.reconnects) {}
 
 int Engine::run() {
   std::optional<int> exit_code = load();

@@ -21,8 +21,9 @@ enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstLoss };
 
 }  // namespace
 
-FrontEnd::FrontEnd(const std::string& handshake_address) {
-  handshake_.emplace(context_, ZMQ_DEALER, handshake_address, kIdentity);
+FrontEnd::FrontEnd(const std::string& handshake_address, bool reconnects)
+    : reconnects_(reconnects) {
+  handshake_.emplace(context_, ZMQ_DEALER, handshake_address, sut::protocol::kIdentity);
   poll_on(*handshake_, std::array{handshake_->lost()});
 }
 
@@ -83,8 +84,12 @@ bool FrontEnd::wait(std::int64_t until_ns) {
     return false;
   }
   if (std::any_of(poll_items_.begin() + kFirstLoss, poll_items_.end(), happened)) {
-    reason_ = "front-end disconnected";
-    return false;
+    if (!outlives_front_end()) {
+      reason_ = "front-end disconnected";
+      return false;
+    }
+    input_->forget_losses();
+    output_->forget_losses();
   }
   return true;
 }

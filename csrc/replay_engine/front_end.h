@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "../protocol.h"
 #include "connection.h"
 #include "event_fds.h"
 #include "handshake.h"
@@ -21,7 +22,8 @@ class FrontEnd {
   static constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
   static constexpr std::int64_t kNotAtAll = 0;
 
-  explicit FrontEnd(const std::string& handshake_address);
+  // `reconnects`: once ready, a lost front-end is waited for, as vLLM does.
+  FrontEnd(const std::string& handshake_address, bool reconnects);
 
   // Send HELLO and return the front-end's addresses; none if wait() returned false. Blocks for at
   // most five minutes, as vLLM does, and then throws std::runtime_error.
@@ -42,7 +44,7 @@ class FrontEnd {
   void reset_output();
 
   // Block until there is a frame to receive, or until `until_ns` on the clock of now_ns(). False
-  // if the front-end has disconnected or a stop signal has arrived.
+  // if the front-end has disconnected, unless reconnecting, or a stop signal has arrived.
   bool wait(std::int64_t until_ns);
 
   // Let sent frames leave before the process exits, for at most `limit`.
@@ -52,11 +54,16 @@ class FrontEnd {
   const char* reason() const { return reason_; }
 
  private:
-  void connect_input() { input_.emplace(context_, ZMQ_DEALER, addresses_.input, kIdentity); }
+  void connect_input() {
+    input_.emplace(context_, ZMQ_DEALER, addresses_.input, sut::protocol::kIdentity);
+  }
   void connect_output() { output_.emplace(context_, ZMQ_PUSH, addresses_.output); }
   void poll_on_both() { poll_on(*input_, std::array{input_->lost(), output_->lost()}); }
   void poll_on(Connection& source, std::span<const zmq_pollitem_t> losses);
 
+  bool outlives_front_end() const { return reconnects_ && output_; }
+
+  const bool reconnects_;
   StopSignal stop_signal_;  // before the context, whose threads inherit the signal mask
   Alarm alarm_;
   std::int64_t alarm_at_ns_ = 0;

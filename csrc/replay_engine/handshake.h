@@ -14,9 +14,6 @@ struct Addresses {
   std::string output;
 };
 
-// The engine's identity on the handshake and input sockets: index 0, two bytes little-endian.
-inline constexpr std::string_view kIdentity{"\0\0", 2};
-
 // The engine's handshake messages, as msgpack.
 std::string hello_message();
 std::string ready_message();

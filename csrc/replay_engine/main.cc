@@ -1,3 +1,7 @@
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <stdexcept>
@@ -6,6 +10,16 @@
 
 #include "engine.h"
 #include "options.h"
+
+namespace {
+
+// Has the kernel send SIGTERM when the parent dies. False if it is dead already.
+bool end_with_parent() {
+  const pid_t parent = getppid();
+  return prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0) == 0 && getppid() == parent;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string_view> arguments(argv + 1, argv + argc);
@@ -20,6 +34,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "replay_engine: error: %s\n%s", error.what(), replay::usage().data());
     return 2;
   }
+  if (options.reconnects && !end_with_parent()) return 1;
   try {
     return replay::Engine(options).run();
   } catch (const std::exception& error) {

@@ -59,6 +59,8 @@ std::string_view usage() {
          "  --step-per-sequence-us F    added duration per decoding sequence (default: 0)\n"
          "  --seed N                    seed of the answer lengths (default: 0)\n"
          "  --vllm-version V            reported version (default: 0.32.0)\n"
+         "  --on-disconnect WHAT        exit (default); reconnect: wait for the next front-end, and\n"
+         "                              end with the parent process\n"
          "  --fault SPEC                inject a fault; may be repeated; see README.md\n";
 }
 
@@ -88,6 +90,9 @@ Options parse_options(const std::vector<std::string_view>& arguments) {
       options.model.seed = parse_integer(option, value, std::uint64_t{0});
     } else if (option == "--vllm-version") {
       options.vllm_version = value;
+    } else if (option == "--on-disconnect") {
+      if (value != "exit" && value != "reconnect") reject(option, value, "exit or reconnect");
+      options.reconnects = value == "reconnect";
     } else if (option == "--fault") {
       options.faults.push_back(parse_fault(value));
     } else {

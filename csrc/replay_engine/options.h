@@ -16,6 +16,7 @@ struct Options {
   ServiceModel model;
   std::string vllm_version = "0.32.0";
   std::vector<Fault> faults;
+  bool reconnects = false;  // outlives a front-end, and ends with its parent process
 };
 
 // The program's usage, one line per option.

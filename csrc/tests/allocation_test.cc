@@ -54,7 +54,7 @@ msgpack::sbuffer step_frame(const std::vector<sut::RequestId>& ids) {
 }  // namespace
 
 int main() {
-  sut::InFlightTable table(kNumTokens);
+  sut::InFlightTable table(kNumTokens, 1);
   std::vector<sut::RequestId> ids;
   for (std::size_t i = 0; i < kNumSequences; ++i) ids.push_back(table.take());
   const msgpack::sbuffer frame = step_frame(ids);

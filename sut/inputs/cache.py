@@ -22,6 +22,11 @@ def cache_dir() -> Path:
     """The user's cache folder for this project. It may not exist."""
     if given := os.environ.get(CACHE_VARIABLE):
         return Path(given)
+    return user_cache_dir()
+
+
+def user_cache_dir() -> Path:
+    """The same, whatever the site of the run that this process is part of."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlperf-sut"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sut.command import Parser
+from sut.errors import InputError
 from sut.inputs import model
 from sut.launch import default_site
 from sut.launch.options import DEFAULT_BENCHMARK, RUN, add, add_runs, given_root, shared
@@ -19,7 +20,7 @@ from sut.plan.document import keys_of
 from sut.plan.plan import Mode, Plan
 from sut.plan.resolve import resolve
 from sut.plan.site import Site
-from sut.values import Struct
+from sut.values import NonNegativeInt, Struct
 
 
 class RunRequest(Struct, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     preset: Preset = Preset.SMOKE
     sets: tuple[str, ...] = ()
     root: str = ""
+    keep_engine_min: NonNegativeInt = 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -94,6 +96,13 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         "--full", action="store_true", help="with --dry-run: the whole plan and LoadGen's user.conf"
     )
     parser.add_argument(
+        "--keep-engine",
+        type=_minutes,
+        metavar="MINUTES",
+        help="leave the engines running for the next run with the same engine settings, and use "
+        "those that an earlier run has left; they end after MINUTES without use (see sut engines)",
+    )
+    parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -118,6 +127,16 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
     return parser
 
 
+def _minutes(text: str) -> int:
+    minutes = int(text)
+    if minutes < 1:
+        raise ValueError
+    return minutes
+
+
+_minutes.__name__ = "number of minutes"  # argparse prints it
+
+
 def request_of(arguments: argparse.Namespace) -> RunRequest:
     """The options that were given, and the defaults of the others."""
     given = {
@@ -129,6 +148,7 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "preset": arguments.preset,
         "sets": arguments.set,
         "root": arguments.root and str(arguments.root),
+        "keep_engine_min": arguments.keep_engine,
     }
     return msgspec.convert({k: v for k, v in given.items() if v is not None}, RunRequest)
 
@@ -149,7 +169,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path]:
         model_size=_model_size(benchmark, site),
         sets=sets,
     )
-    return plan, _run_root(request, sets, site)
+    return keeping(plan, request.keep_engine_min), _run_root(request, sets, site)
 
 
 def _run_root(request: RunRequest, sets: Sequence[str], site: Site) -> Path:
@@ -165,3 +185,17 @@ def _model_size(benchmark: Benchmark, site: Site) -> fit.ModelSize | None:
         return model.EMBEDDED_SIZE
     path = site.models.get(benchmark.model.name, "")
     return fit.model_size(Path(path)) if path else None
+
+
+def keeping(plan: Plan, minutes: int) -> Plan:
+    """The plan, with its engines kept for ``minutes`` after its run. Raises InputError."""
+    why = ""
+    if plan.container is not None:
+        why = f"the container of site {plan.site} ends its engines with each run"
+    elif len(plan.nodes) > 1:
+        why = f"it works on one node, and the plan has {len(plan.nodes)}"
+    if minutes and why:
+        raise InputError(
+            f"--keep-engine cannot be used here: {why}", hint="leave out --keep-engine"
+        )
+    return msgspec.structs.replace(plan, keep_engine_min=minutes)

@@ -120,6 +120,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts
     node_local: tuple[str, ...] = ()  # folders that only compute nodes have
     env: dict[str, str] = {}  # added to the engines' environment
+    keep_engine_min: NonNegativeInt = 0  # how long the engines stay for the next run; no setting
 
     @property
     def phases(self) -> tuple[Mode, ...]:
@@ -136,8 +137,10 @@ class Plan(Struct, frozen=True, kw_only=True):
         return size // len(self.replicas[replica].parts)
 
     def digest(self) -> str:
-        """sha256 of the plan's canonical JSON; equal plans have equal digests."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+        """sha256 of the plan's canonical JSON; equal plans have equal digests. Whether engines stay
+        after the run makes no difference."""
+        plan = msgspec.structs.replace(self, keep_engine_min=0)
+        return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
 
     @property
     def measures_load(self) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 from sut.plan.plan import Mode, Plan
 from sut.results import messaging
 from sut.results.measures import Measures, measure
-from sut.results.record import PhaseRecord, Record, Step
+from sut.results.record import EngineOrigin, PhaseRecord, Record, Step
 from sut.rundir import SAMPLES, RunDir
 from sut.units import number, quantity
 
@@ -26,6 +26,33 @@ def title(plan: Plan) -> str:
 
 def reasons(phases: Sequence[PhaseRecord]) -> list[str]:
     return [f"{p.name}, {check.code}: {check.text}" for p in phases for check in p.verdict.reasons]
+
+
+def engines(record: Record) -> list[str]:
+    """Where the engines came from, if not from this run alone, and whether they stay."""
+    if record.engines is None:
+        return []
+    found = record.engines
+    lines = [warmth(origin) for origin in found.replicas if origin.warm]
+    lines += found.notes
+    if found.kept:
+        lines.append(
+            f"kept for {quantity(record.plan.keep_engine_min, 'minutes')} after the run; to stop "
+            f"them: sut engines stop {found.keeper}"
+        )
+    return lines
+
+
+def warmth(origin: EngineOrigin) -> str:
+    if not origin.warm:
+        return f"replica {origin.replica} started by this run"
+    runs, samples = (
+        quantity(origin.earlier_runs, "runs"),
+        quantity(origin.earlier_samples, "samples"),
+    )
+    return (
+        f"replica {origin.replica} warm: started {origin.started_utc}, had served {runs}, {samples}"
+    )
 
 
 class Message(NamedTuple):
@@ -81,6 +108,7 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
         lines += [f"  why       {record.failure.code}: {message.first}"]
         lines += [f"            | {line}" for line in (*message.log, *log_tail.splitlines())]
         lines += [f"  hint      {message.hint}"] if message.hint else []
+    lines += _labelled("engines", engines(record))
     if record.load:
         lines += [f"  load      {record.load.text}"]
     for phase in record.phases:

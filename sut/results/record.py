@@ -141,6 +141,27 @@ class Command(Struct, frozen=True, kw_only=True):
     folder: str
 
 
+class EngineOrigin(Struct, frozen=True, kw_only=True):
+    """Where a replica's engine came from. ``warm``: an earlier run had started it. ``earlier_runs``
+    and ``earlier_samples`` are what it had served before this run."""
+
+    replica: int
+    warm: bool
+    started_utc: str
+    earlier_runs: int = 0
+    earlier_samples: int = 0
+
+
+class Engines(Struct, frozen=True, kw_only=True):
+    """The engines of the last attempt. ``keeper`` identifies those that stay for the next run, or
+    came from an earlier one. ``kept``: they stayed after this run."""
+
+    replicas: tuple[EngineOrigin, ...]
+    keeper: str = ""
+    kept: bool = False
+    notes: tuple[str, ...] = ()
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """One run. ``verdict`` is VALID only if every phase's is; None if the run failed, or was
     truncated because its wall limit was near."""
@@ -164,6 +185,7 @@ class Record(Struct, frozen=True, kw_only=True):
     preflight: tuple[NodePreflight, ...] = ()
     nodes: tuple[Environment, ...] = ()  # all nodes but the first, which is environment
     command: Command | None = None  # None: unknown
+    engines: Engines | None = None  # None: not started
 
     @property
     def interim(self) -> bool:

@@ -29,7 +29,7 @@ from sut.results import attempts, record
 from sut.results.phase_record import Measured, interrupted, judge_phase
 from sut.results.progress import Progress
 from sut.results.record import Hashes
-from sut.run import measure_load
+from sut.run import keeping, measure_load
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
 from sut.run.replicas import Serving
@@ -105,29 +105,36 @@ def measure(
     with meters, Nodes(plan, run_dir, allocation) as nodes, signals.raised():
         with recorder.step("join"):
             nodes.join(progress)
-        model_path = _check_nodes(recorder, nodes, progress)
+        model_path, notes = _check_nodes(recorder, nodes, allocation, progress)
         if plan.mode is Mode.PREFLIGHT:
             return
         samples, answers = _prepare(recorder, model_path, progress)
         with Serving(plan, run_dir, nodes, samples.prompts, model_path, answers) as serving:
+            serving.notes = notes
             _load(recorder, serving, progress)
             for mode in recorder.phases_to_do:
                 measured = _run_phase(mode, recorder, serving, samples, progress)
                 with _until_judged(mode, signals):
                     _judge(mode, recorder, serving, samples, measured, progress)
             recorder.begin_shutdown()
+        recorder.keep_engines(serving.engines)
 
 
-def _check_nodes(recorder: Recorder, nodes: Nodes, progress: Progress) -> Path | None:
-    """Run preflight, and return the model's folder; None for a plan without a model."""
+def _check_nodes(
+    recorder: Recorder, nodes: Nodes, allocation: Allocation, progress: Progress
+) -> tuple[Path | None, tuple[str, ...]]:
+    """Hold warm engines and run preflight. Return the model's folder, None for a plan without a
+    model, and notes on the choice of engines."""
     with recorder.step("preflight"):
         progress.step("preflight: locating the model")
-        plan = recorder.plan
+        plan, run_dir = recorder.plan, recorder.run_dir
         model_path = model.locate(plan.model) if uses_model(plan.engine, plan.dataset) else None
+        choice = keeping.choose(plan, run_dir, allocation, nodes[0].host, model_path, progress)
+        nodes.kept = choice.kept
         found = preflight.check(nodes, model_path, progress)
         recorder.keep_preflight(found)
         preflight.require(found.nodes)
-    return model_path
+    return model_path, choice.notes
 
 
 def _prepare(
@@ -147,6 +154,7 @@ def _prepare(
 def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:
     with recorder.step("load"):
         serving.load(progress)
+    recorder.keep_engines(serving.engines)
     with recorder.step("warm-up"):
         progress.step("warming up")
         serving.warm_up()

@@ -28,6 +28,7 @@ class Recorder:
         self.plan = plan
         self.run_dir = run_dir
         self._interrupted: record.InterruptedPhase | None = None
+        self._engines: record.Engines | None = None
         self._here = environment.collect(allocation.image_sha256)
         self._start = time.monotonic() - environment.process_age_s()
         self._steps: list[record.Step] = []
@@ -84,6 +85,9 @@ class Recorder:
         """Raises RunError where finished phases were measured with other files."""
         attempts.require_same(self._earlier, hashes, self._here.image_sha256, self.run_dir)
         self._hashes, self._environment = hashes, self._here
+
+    def keep_engines(self, engines: record.Engines) -> None:
+        self._engines = engines
 
     def keep_interrupted(self, phase: record.InterruptedPhase) -> None:
         self._interrupted = phase
@@ -212,6 +216,7 @@ class Recorder:
             preflight=self._preflight,
             nodes=self._other_nodes,
             command=self._command,
+            engines=self._engines,
         )
 
 

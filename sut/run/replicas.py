@@ -5,23 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sut import _core
-from sut.errors import RunError
+from sut.errors import CANCELLED, NODE_LOST, TRUNCATED, RunError
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan, Replica
+from sut.results import record
 from sut.results.progress import Progress
 from sut.rundir import RunDir, tail
 from sut.serving import wire
+from sut.serving.keeper_messages import Granted
 from sut.serving.nodes import Nodes
 from sut.serving.process import Address, Launch, PartId
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
+RECONNECT_S = 5.0  # for a warm engine; it tries ten times a second
+PROBE_S = 30.0  # for a warm engine's first sample
 POLL_S = 0.25
 EXIT_GRACE_S = 1.0  # from a lost connection to the exit code that explains it
 SIGNAL_GRACE_S = 0.3
 LOG_LINES = 12
+ENDED_FROM_OUTSIDE = (CANCELLED, TRUNCATED, NODE_LOST)
 
 
 class Serving:
@@ -47,13 +53,33 @@ class Serving:
         self.model_path = model_path
         self._answers = answers
         self._dispatcher: _core.Dispatcher | None = None
+        self._store: _core.SampleStore | None = None
+        self._started_utc = ""
+        self.notes: tuple[str, ...] = ()  # why the engines are those that they are
+        self.warm: Granted | None = None  # the engines were started by an earlier run
+        self.kept = False  # they stay for the next run
 
     def __enter__(self) -> Serving:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._dispatcher is not None:
+            idle = kind is None and self._is_idle()
             self._dispatcher.close()
+            if idle and self.nodes.kept is not None:
+                self.kept = self.nodes.kept.release(self._ready_responses(), self._num_sent())
+
+    def _is_idle(self) -> bool:
+        """Whether the engines have completed all that they were sent."""
+        stats = self.dispatcher.stats()
+        return self.dispatcher.failure is None and stats.issued == stats.completed
+
+    def _ready_responses(self) -> list[bytes]:
+        found = [self.dispatcher.ready_response(r.index) for r in self.plan.replicas]
+        return [response for response in found if response is not None]
+
+    def _num_sent(self) -> list[int]:
+        return [self.dispatcher.num_sent(replica.index) for replica in self.plan.replicas]
 
     @property
     def dispatcher(self) -> _core.Dispatcher:
@@ -65,24 +91,89 @@ class Serving:
 
         Raises RunError when an engine exits, has another version, or is not ready in time.
         """
+        if self._continue_with_warm(progress):
+            return
         progress.step("starting the engines")
         links = self._bind()
-        deadline = time.monotonic() + self.plan.timeouts.ready_s
+        started = time.monotonic()
+        self._started_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for replica in self.plan.replicas:
             self._start(replica, Address(*links.handshake_address(replica.index)))
         progress.step("encoding the requests while the engines load")
+        self._dispatch(links)
+        self._wait_ready(progress, started, self.plan.timeouts.ready_s)
+        self._give_credit()
+
+    def _dispatch(self, links: _core.ReplicaLinks) -> None:
+        """Create the dispatcher for ``links``."""
+        self._store = self._store or self._encoded()
+        before = self.warm.samples if self.warm else ()
         self._dispatcher = _core.Dispatcher(
             links,
-            self._store(),
+            self._store,
             _core.WireLayout(**wire.layout(self.plan.engine.kind)),
             max_output_tokens=self.plan.generation.max_tokens,
             sample_deadline_s=self.plan.timeouts.sample_s,
             stall_deadline_s=self.plan.timeouts.stall_s,
+            first_use=(1 + sum(before)) % 2**32,
         )
-        self._wait_ready(progress, deadline)
-        self._give_credit()
 
-    def _store(self) -> _core.SampleStore:
+    def _continue_with_warm(self, progress: Progress) -> bool:
+        """Connect to the engines of an earlier run, and let each replica answer a sample. Where one
+        does not, those engines are ended, and this run starts its own."""
+        kept = self.nodes.kept
+        if kept is None or kept.granted is None:
+            return False
+        self.warm = kept.granted
+        progress.step(f"connecting to warm engines {kept.keeper}")
+        try:
+            links = self._bind()
+            for replica, response in zip(self.plan.replicas, self.warm.ready, strict=True):
+                links.adopt(replica.index, response)
+            self._dispatch(links)
+            self._wait_ready(progress, time.monotonic(), RECONNECT_S)
+            self._give_credit()
+            self._generate(1, PROBE_S)
+        except RunError as error:
+            if error.code in ENDED_FROM_OUTSIDE:
+                raise
+            self._drop_warm(str(error))
+            return False
+        return True
+
+    def _drop_warm(self, reason: str) -> None:
+        kept = self.nodes.kept
+        assert kept is not None
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+        kept.stop(EXIT_GRACE_S)
+        first, *_ = reason.splitlines()
+        self.notes += (
+            f"own engines, which end with this run (warm engines {kept.keeper} failed: {first})",
+        )
+        self.nodes.kept = self.warm = None
+
+    @property
+    def engines(self) -> record.Engines:
+        """Where each replica's engine came from."""
+        kept, warm = self.nodes.kept, self.warm
+        return record.Engines(
+            replicas=tuple(
+                record.EngineOrigin(
+                    replica=replica.index,
+                    warm=warm is not None,
+                    started_utc=warm.started_utc if warm else self._started_utc,
+                    earlier_runs=warm.runs if warm else 0,
+                    earlier_samples=warm.samples[replica.index] if warm else 0,
+                )
+                for replica in self.plan.replicas
+            ),
+            keeper=kept.keeper if kept else "",
+            kept=self.kept,
+            notes=self.notes,
+        )
+
+    def _encoded(self) -> _core.SampleStore:
         store = _core.SampleStore()
         encoded = wire.encode(self.plan, self._prompts, self.model_path, self._answers)
         for (request, id_offset), prompt in zip(encoded, self._prompts, strict=True):
@@ -91,7 +182,11 @@ class Serving:
 
     def _bind(self) -> _core.ReplicaLinks:
         try:
-            return _core.ReplicaLinks(host=self.nodes[0].host, num_replicas=len(self.plan.replicas))
+            return _core.ReplicaLinks(
+                host=self.nodes[0].host,
+                num_replicas=len(self.plan.replicas),
+                ports=self.nodes.kept.ports if self.nodes.kept else (),
+            )
         except RuntimeError as error:
             raise RunError(
                 str(error),
@@ -116,10 +211,11 @@ class Serving:
                 handshake=handshake,
                 rendezvous=rendezvous,
                 host=node.host,
+                kept=self.nodes.kept is not None,
             )
             node.start(launch, None if self.model_path is None else str(self.model_path))
 
-    def _wait_ready(self, progress: Progress, deadline: float) -> None:
+    def _wait_ready(self, progress: Progress, started: float, within_s: float) -> None:
         while not self.dispatcher.wait_ready(POLL_S):
             self.check()
             waiting = [
@@ -128,9 +224,9 @@ class Serving:
                 if self.dispatcher.ready_response(r.index) is None
             ]
             progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
-            if time.monotonic() > deadline:
+            if time.monotonic() > started + within_s:
                 raise RunError(
-                    f"replica {waiting[0]} was not ready after {self.plan.timeouts.ready_s:g} s; "
+                    f"replica {waiting[0]} was not ready after {within_s:g} s; "
                     f"{self._log_tail((waiting[0], 0))}",
                     hint="if it only needs more time: --set site.timeouts.ready_s=SECONDS",
                     code="not_ready",
@@ -146,11 +242,17 @@ class Serving:
             self.dispatcher.set_credit(replica.index, credit(int(ready["max_num_seqs"])))
 
     def warm_up(self) -> None:
-        """Run some samples on every replica, outside LoadGen and untimed. Raises RunError."""
-        samples = range(min(NUM_WARMUP_SAMPLES, len(self._prompts)))
+        """Run some samples on every replica, outside LoadGen and untimed. Raises RunError. Warm
+        engines have had theirs in :meth:`load`."""
+        if self.warm is None:
+            self._generate(NUM_WARMUP_SAMPLES, self.plan.timeouts.warmup_s)
+
+    def _generate(self, num_samples: int, timeout_s: float) -> None:
+        """Run samples on every replica, and wait for their answers. Raises RunError."""
+        samples = range(min(num_samples, len(self._prompts)))
         with ThreadPoolExecutor(len(self.plan.replicas)) as pool:
             runs = [
-                pool.submit(self.dispatcher.generate, samples, r.index, self.plan.timeouts.warmup_s)
+                pool.submit(self.dispatcher.generate, samples, r.index, timeout_s)
                 for r in self.plan.replicas
             ]
             try:

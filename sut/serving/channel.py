@@ -42,6 +42,9 @@ class Channel:
         host: str = self._socket.getsockname()[0]
         return host
 
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
     def send(self, message: msgspec.Struct) -> None:
         """Raises LostError."""
         try:

@@ -9,9 +9,10 @@ from pathlib import Path
 from sut.machine import network
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
+from sut.serving.kept import Kept
 from sut.serving.messages import Report
 from sut.serving.node_check import NodeCheck
-from sut.serving.process import EngineProcess, Launch, PartId
+from sut.serving.process import EngineProcess, Launch, PartId, command
 
 
 class LocalNode:
@@ -23,12 +24,19 @@ class LocalNode:
         self._run_dir = run_dir
         self._engines: dict[PartId, EngineProcess] = {}
         self._check: NodeCheck | None = None
+        self.kept: Kept | None = None  # owns the engines in this node's place
 
     def start(self, launch: Launch, model_path: str | None) -> None:
         """Start an engine's process. Call from the main thread. Raises RunError."""
-        path = None if model_path is None else Path(model_path)
-        engine = EngineProcess(self._plan, launch, path, self._run_dir)
-        self._engines[launch.replica, launch.part] = engine
+        part = (launch.replica, launch.part)
+        wanted = command(self._plan, launch, None if model_path is None else Path(model_path))
+        if self.kept is not None:
+            self.kept.start(part, wanted)
+            return
+        log = self._run_dir.replica_log(*part)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self._engines[part] = EngineProcess(wanted, output, launch.replica)
 
     def free_port(self) -> int:
         """Raises RunError."""
@@ -36,6 +44,8 @@ class LocalNode:
 
     def exits(self) -> dict[PartId, int]:
         """The engines that exited, and their status; negative for a signal."""
+        if self.kept is not None:
+            return self.kept.exits()
         polled = {part: engine.poll() for part, engine in self._engines.items()}
         return {part: status for part, status in polled.items() if status is not None}
 
@@ -44,7 +54,15 @@ class LocalNode:
 
     def begin_check(self, model_path: str | None) -> None:
         path = None if model_path is None else Path(model_path)
-        self._check = NodeCheck(self._plan, self._run_dir, self._index, self.host, path)
+        warm = self.kept.granted if self.kept else None
+        self._check = NodeCheck(
+            self._plan,
+            self._run_dir,
+            self._index,
+            self.host,
+            path,
+            warm=() if warm is None else warm.sessions,
+        )
         threading.Thread(target=self._check.run, daemon=True).start()
 
     def report(self) -> Report:
@@ -53,7 +71,10 @@ class LocalNode:
         return Report(report=self._check.report, doing=self._check.doing)
 
     def stop(self, grace_s: float) -> None:
-        """Stop every engine, and kill those still running after ``grace_s``."""
+        """Stop every engine, and kill those still running after ``grace_s``. Engines that were
+        released for the next run stay."""
+        if self.kept is not None:
+            self.kept.stop(grace_s)
         for engine in self._engines.values():
             engine.terminate()
         deadline = time.monotonic() + grace_s

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import runpy
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from sut.cluster import allocation
@@ -54,14 +55,23 @@ class NodeCheck:
     """The checks of this node. ``doing`` is the current step, ``report`` None until they end."""
 
     def __init__(
-        self, plan: Plan, run_dir: RunDir, index: int, host: str, model_path: Path | None
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        index: int,
+        host: str,
+        model_path: Path | None,
+        *,
+        warm: Collection[int] = (),
     ) -> None:
+        """``warm`` are the sessions of this run's engines that an earlier run has started."""
         self.doing = "starting"
         self.report: NodeReport | None = None
         self._plan = plan
         self._run_dir = run_dir
         self._host = host
         self._model_path = model_path
+        self._warm = warm
         self._parts = [
             (replica.index, part)
             for replica in plan.replicas
@@ -87,7 +97,7 @@ class NodeCheck:
     def _checks(self) -> Iterator[PreflightCheck]:
         self.doing = "querying the GPUs"
         if self._plan.device is Device.CUDA:
-            yield from _gpus(self._plan, [part for _, part in self._parts])
+            yield from _gpus(self._plan, [part for _, part in self._parts], self._warm)
         self.doing = "checking disks and network"
         yield _engine(self._plan)
         yield _disk("run_dir", self._run_dir.root)
@@ -179,7 +189,7 @@ def _engine(plan: Plan) -> PreflightCheck:
     return _passes("engine", f"vLLM {wire.VLLM_VERSION}", wire.check_installed)
 
 
-def _gpus(plan: Plan, parts: list[Part]) -> Iterator[PreflightCheck]:
+def _gpus(plan: Plan, parts: list[Part], warm: Collection[int]) -> Iterator[PreflightCheck]:
     used = sorted({gpu for part in parts for gpu in part.gpus})
     try:
         found = cuda.probe()
@@ -195,7 +205,7 @@ def _gpus(plan: Plan, parts: list[Part]) -> Iterator[PreflightCheck]:
     yield PreflightCheck("gpus", not missing, text, measured=len(found.gpus), unit="GPUs")
     yield _driver(found, _torch_cuda() if plan.engine.kind is EngineKind.VLLM else None)
     for each in (found.gpus[gpu] for gpu in used if gpu not in missing):
-        yield _free_gpu(each, utilization(plan.engine.extra_args))
+        yield _free_gpu(each, utilization(plan.engine.extra_args), warm)
 
 
 def _driver(found: Cuda, built_for: tuple[int, int] | str | None) -> PreflightCheck:
@@ -225,17 +235,28 @@ def _torch_cuda() -> tuple[int, int] | str:
     return int(major), int(minor)
 
 
-def _free_gpu(gpu: cuda.Gpu, share: float) -> PreflightCheck:
+def _free_gpu(gpu: cuda.Gpu, share: float, warm: Collection[int]) -> PreflightCheck:
     needed_mib = share * gpu.memory_mib
     text = f"{gpu.uuid}: {gpu.free_mib:,} of {gpu.memory_mib:,} MiB free"
-    if gpu.pids:
-        text += f"; other processes compute on it: {', '.join(map(str, gpu.pids))}"
+    strangers = [pid for pid in gpu.pids if _session(pid) not in warm]
+    if gpu.pids and not strangers:
+        text += "; the run's warm engines have the rest"
+        return PreflightCheck("gpu_free", True, text, measured=gpu.free_mib, unit="MiB")
+    if strangers:
+        text += f"; other processes compute on it: {', '.join(map(str, strangers))}"
     elif gpu.free_mib < needed_mib:
         text += (
             f"; vLLM takes {needed_mib:,.0f}. Find what else uses it: run nvidia-smi on the host"
         )
     ok = not gpu.pids and gpu.free_mib >= needed_mib
     return PreflightCheck("gpu_free", ok, text, measured=gpu.free_mib, unit="MiB")
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _disk(name: str, folder: Path) -> PreflightCheck:

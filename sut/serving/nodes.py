@@ -19,6 +19,7 @@ from sut.rundir import RunDir
 from sut.serving import channel, rendezvous
 from sut.serving.channel import Channel, LostError
 from sut.serving.follower import GRACE_S
+from sut.serving.kept import Kept
 from sut.serving.local import LocalNode
 from sut.serving.messages import HELLO
 from sut.serving.process import PartId
@@ -73,6 +74,15 @@ class Nodes:
 
     def __iter__(self) -> Iterator[LocalNode | RemoteNode]:
         return (self[index] for index in range(len(self._remotes) + 1))
+
+    @property
+    def kept(self) -> Kept | None:
+        """The owner of the engines of this node in place of this process, or None."""
+        return self._local.kept
+
+    @kept.setter
+    def kept(self, kept: Kept | None) -> None:
+        self._local.kept = kept
 
     @property
     def remotes(self) -> list[RemoteNode]:

@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, BinaryIO
 
 import sut
 from sut.errors import RunError
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
-from sut.rundir import RunDir
 from sut.values import Struct
 
 REPLAY_ENGINE = Path(sut.__file__).parent / "replay_engine"
@@ -45,6 +45,20 @@ class Launch(Struct, frozen=True, kw_only=True):
     handshake: Address  # the dispatcher's socket for this replica
     rendezvous: Address | None = None  # where the ranks of a replica of several parts meet
     host: str  # this node's address
+    kept: bool = False  # it outlives this run's front-end
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """A program with its whole environment."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+def command(plan: Plan, launch: Launch, model_path: Path | None) -> Command:
+    """What :class:`EngineProcess` runs for one part of a replica."""
+    words = tuple(argv(plan, launch, model_path))
+    return Command(argv=words, env={**os.environ, **environment(plan, launch)})
 
 
 def argv(plan: Plan, launch: Launch, model_path: Path | None) -> list[str]:
@@ -92,6 +106,8 @@ def _replay_argv(plan: Plan, launch: Launch) -> list[str]:
     command += ["--seed", str(model.seed + launch.replica)]
     for fault in model.faults:
         command += ["--fault", fault]
+    if launch.kept:
+        command += ["--on-disconnect", "reconnect"]
     return command
 
 
@@ -146,32 +162,39 @@ def _usr2_blocked() -> Iterator[None]:
 
 
 class EngineProcess:
-    def __init__(
-        self, plan: Plan, launch: Launch, model_path: Path | None, run_dir: RunDir
-    ) -> None:
-        """Start it with its output in its log, and return at once. Call from the main thread: an
-        engine ends with the thread that started it. Raises RunError where the program is missing.
+    def __init__(self, command: Command, output: int | BinaryIO, replica: int) -> None:
+        """Start it and return at once. ``output`` is as in :mod:`subprocess`. Call from the main
+        thread: an engine ends with the thread that started it. Raises RunError where the program is
+        missing.
         """
-        log = run_dir.replica_log(launch.replica, launch.part)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        command = argv(plan, launch, model_path)
-        with log.open("wb") as output, _usr2_blocked():
+        with _usr2_blocked():
             try:
                 self._process = subprocess.Popen(
-                    command,
+                    command.argv,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **environment(plan, launch)},
+                    env=command.env,
                     start_new_session=True,
                 )
             except OSError as error:
                 raise RunError(
-                    f"cannot start {command[0]}: {error.strerror}",
+                    f"cannot start {command.argv[0]}: {error.strerror}",
                     hint="build the project again: pip install .",
                     code="engine_missing",
-                    replica=launch.replica,
+                    replica=replica,
                 ) from None
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also that of its session and process group."""
+        return self._process.pid
+
+    @property
+    def output(self) -> IO[bytes]:
+        """What it prints, where ``output`` was a pipe."""
+        assert self._process.stdout is not None
+        return self._process.stdout
 
     def poll(self) -> int | None:
         """The exit status, negative for a signal, or None while it runs."""
@@ -183,8 +206,7 @@ class EngineProcess:
 
     def stop(self, deadline: float) -> None:
         """Wait until its process group has ended. At ``deadline`` (``time.monotonic``), kill it."""
-        while self._group_lives() and time.monotonic() < deadline:
-            self._process.poll()
+        while self.lives() and time.monotonic() < deadline:
             time.sleep(0.02)
         self._signal(signal.SIGKILL)
         self._process.wait()
@@ -193,7 +215,9 @@ class EngineProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def _group_lives(self) -> bool:
+    def lives(self) -> bool:
+        """Whether a process of its group runs."""
+        self._process.poll()
         try:
             os.killpg(self._process.pid, 0)
         except ProcessLookupError:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from sut.plan.plan import Plan
-from sut.results.record import Step
+from sut.results.record import Engines, Step
 from sut.rundir import RunDir
 
 NUM_SEEN = 40  # records read, from the newest
@@ -32,6 +32,13 @@ class _Record(msgspec.Struct):
     status: str
     plan: _Plan
     timings: list[Step]
+    engines: Engines | None = None
+
+    @property
+    def usual(self) -> bool:
+        """Whether it ran to its end and started its engines: warm ones load in no time."""
+        warm = self.engines is not None and any(each.warm for each in self.engines.replicas)
+        return self.status == "completed" and not warm
 
 
 _decoder = msgspec.json.Decoder(_Record)
@@ -41,7 +48,7 @@ def step_times(run: RunDir, plan: Plan) -> dict[str, float]:
     """The median duration of each step in seconds, by its name; empty without earlier runs of the
     same benchmark, site and engine settings."""
     ours = msgspec.json.decode(msgspec.json.encode(plan), type=_Plan)
-    alike = [r for r in _records(run) if r.status == "completed" and r.plan == ours][:NUM_USED]
+    alike = [r for r in _records(run) if r.usual and r.plan == ours][:NUM_USED]
     times: dict[str, list[float]] = {}
     for record in alike:
         for step in record.timings:

@@ -1,0 +1,126 @@
+"""The engines that runs have kept for the next run: ``python -m sut.engines [stop]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import msgspec
+from rich.console import Console
+
+from sut.command import Parser, command
+from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
+from sut.launch.options import add
+from sut.report.table import table
+from sut.serving import kept
+from sut.serving.keeper_messages import Status
+from sut.units import number, quantity
+
+GRACE_S = 10.0
+
+Living = dict[str, Status | None]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _options(argv)
+    living = _living()
+    if arguments.action == "stop":
+        return _stop(_chosen(arguments, living))
+    if arguments.json:
+        statuses = [status for status in living.values() if status is not None]
+        print(msgspec.json.format(msgspec.json.encode(statuses)).decode())
+        return EXIT_VALID
+    _print(living)
+    return EXIT_VALID
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m sut.engines",
+        description="List the engines that runs with --keep-engine have left running on this "
+        "machine, or stop them.",
+        epilog="exit codes: 0 done, 2 bad input, 3 some engines are in use: they end with their "
+        "run",
+        examples=("", "stop 3fa2", "stop --all"),
+    )
+    parser.add_argument("action", nargs="?", choices=("list", "stop"), default="list")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="for stop: the engines, by their ids")
+    parser.add_argument("--all", action="store_true", help="for stop: all engines")
+    add(parser, "json")
+    return parser.parse(argv)
+
+
+def _living() -> Living:
+    try:
+        return dict(kept.living())
+    except OSError as error:
+        raise InputError(
+            f"cannot read the registry of engines ({error.filename}): {error.strerror}",
+            hint="make the folder accessible to you alone: chmod 700 FOLDER",
+        ) from None
+
+
+def _chosen(arguments: argparse.Namespace, living: Living) -> list[str]:
+    """The engines to stop. Raises InputError."""
+    if arguments.all or not (arguments.ids or len(living) > 1):
+        return list(living)
+    if not arguments.ids:
+        raise InputError(
+            f"{len(living)} engines are running: {', '.join(living)}",
+            hint="sut engines stop ID, or: sut engines stop --all",
+        )
+    chosen = []
+    for wanted in arguments.ids:
+        found = [each for each in living if each.startswith(wanted)]
+        if len(found) != 1:
+            problem = "several engines" if found else "no engines"
+            raise InputError(f"{problem} with id {wanted}", hint="for all ids: sut engines")
+        chosen += found
+    return chosen
+
+
+def _stop(chosen: Sequence[str]) -> int:
+    if not chosen:
+        print("no kept engines on this machine")
+    code = EXIT_VALID
+    for each in chosen:
+        reason = kept.stop(each, GRACE_S)
+        print(f"{each}: {f'{reason}; ends with that run' if reason else 'stopped'}", flush=True)
+        code = EXIT_FAILED if reason else code
+    return code
+
+
+def _print(living: Living) -> None:
+    if not living:
+        print("no kept engines on this machine")
+        return
+    head = ("id", "serves", "replicas", "started", "runs", "samples", "state")
+    Console().print(table(head, [_row(*each) for each in living.items()], right=(2, 4, 5)))
+
+
+def _row(keeper: str, status: Status | None) -> tuple[str, ...]:
+    if status is None:
+        return keeper, "-", "-", "-", "-", "-", f"no answer; kill it: sut engines stop {keeper}"
+    return (
+        keeper,
+        status.what,
+        number(len(status.samples)),
+        status.started_utc,
+        number(status.runs),
+        number(sum(status.samples)),
+        _state(status),
+    )
+
+
+def _state(status: Status) -> str:
+    if status.ends_in_s is None:
+        return f"in use by {status.run}"
+    if status.ends_in_s < 60:
+        return f"idle; ends in {quantity(round(status.ends_in_s), 's')}"
+    return f"idle; ends in {quantity(round(status.ends_in_s / 60), 'minutes')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Which engines a run gets: those that an earlier run kept, or its own.
+
+Engines serve a run only if it asks for them with ``--keep-engine`` and nothing that decides them
+differs. Whatever is in doubt, the run starts its own, and its record says why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sut.cluster.allocation import Allocation
+from sut.inputs import model
+from sut.plan.plan import Mode, Plan
+from sut.results.progress import Progress
+from sut.rundir import RunDir
+from sut.serving import engine_settings, kept
+from sut.serving.channel import LostError
+from sut.serving.engine_settings import Settings
+from sut.serving.keeper_messages import Setup, Status
+from sut.serving.kept import Kept
+
+GRACE_S = 10.0
+MAX_DIFFERENCES = 3
+
+
+class Choice(NamedTuple):
+    """``kept`` is None for engines that end with the run. ``notes`` are for people."""
+
+    kept: Kept | None
+    notes: tuple[str, ...]
+
+
+def choose(
+    plan: Plan,
+    run_dir: RunDir,
+    here: Allocation,
+    host: str,
+    model_path: Path | None,
+    progress: Progress,
+) -> Choice:
+    """Hold matching engines, or the keeper of new ones; end idle ones that are in the way."""
+    if plan.mode is Mode.PREFLIGHT:
+        return Choice(None, ())
+    if not plan.keep_engine_min:
+        return Choice(None, tuple(_clear(plan, here, {}, "", progress)))
+    progress.step("looking for warm engines")
+    sha256 = None if model_path is None else model.model_hash(model_path)
+    settings = engine_settings.of_run(plan, host, model_path, sha256, here)
+    keeper = engine_settings.id_of(settings)
+    cleared = tuple(_clear(plan, here, settings, keeper, progress))
+    keep_s = plan.keep_engine_min * 60.0
+    found = kept.acquire(keeper, str(run_dir), keep_s)
+    if isinstance(found, Kept):
+        return Choice(found, cleared)
+    if isinstance(found, str):
+        return Choice(None, (*cleared, _own(f"engines {keeper}: {found}")))
+    setup = Setup(
+        keeper=keeper,
+        what=f"{plan.benchmark}, {plan.engine.kind} on {plan.device}",
+        settings=dict(settings),
+        resources=engine_settings.resources(plan),
+        job_id=here.job_id,
+        until_pid=_job_process(os.environ) if here.job_id else None,
+        run=str(run_dir),
+        keep_s=keep_s,
+    )
+    try:
+        return Choice(kept.create(setup, host, len(plan.replicas)), cleared)
+    except (OSError, LostError) as error:
+        where = getattr(error, "filename", None) or "the registry of engines"
+        reason = getattr(error, "strerror", None) or str(error)
+        return Choice(None, (*cleared, _own(f"{where}: {reason}")))
+
+
+def _own(reason: str) -> str:
+    return f"own engines, which end with this run ({reason})"
+
+
+def _job_process(environment: Mapping[str, str]) -> int | None:
+    """The batch script or the shell of this Slurm job, which outlives its runs."""
+    return int(environment.get("SLURM_TASK_PID") or 0) or None
+
+
+def _clear(
+    plan: Plan, here: Allocation, settings: Settings, keeper: str, progress: Progress
+) -> Iterator[str]:
+    """End idle engines on this run's cores or GPUs, except those of ``keeper``. They would take
+    memory, and a busy GPU fails preflight."""
+    ours = set(engine_settings.resources(plan))
+    try:
+        found = list(kept.living())
+    except OSError:
+        return
+    for other, status in found:
+        if other == keeper or status is None or not _in_the_way(status, ours, here):
+            continue
+        progress.step(f"stopping idle engines {other} ({status.what})")
+        if not kept.stop(other, GRACE_S):
+            yield f"ended idle engines {other}: {_why(status, settings)}"
+
+
+def _in_the_way(status: Status, ours: set[str], here: Allocation) -> bool:
+    return not status.run and status.job_id == here.job_id and not ours.isdisjoint(status.resources)
+
+
+def _why(status: Status, settings: Settings) -> str:
+    if not settings:
+        return "this run starts its own"
+    differing = engine_settings.differences(status.settings, settings)
+    more = len(differing) - MAX_DIFFERENCES
+    text = ", ".join(differing[:MAX_DIFFERENCES])
+    return f"other {text}" + (f" and {more} more" if more > 0 else "")

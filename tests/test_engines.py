@@ -1,0 +1,384 @@
+"""Engines that a run keeps for the next one: used, refused, and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from cli import environment, fast, latest, set_arguments, submit, until
+from plans import plan_of
+
+from sut.cluster.allocation import Allocation
+from sut.results import record
+from sut.results.record import Record
+from sut.rundir import RunDir
+from sut.serving import engine_settings, kept, registry
+from sut.serving.keeper_messages import Setup
+from sut.serving.process import Address, Launch, command
+
+KEEP = ["--keep-engine", "5"]
+LONG = set_arguments(["scenarios.server.min_duration_ms=60000"])
+
+
+@pytest.fixture(autouse=True)
+def _registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A registry of this test alone, empty again at its end."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    yield
+    owners = keepers()
+    for owner in owners:
+        owner.kill()
+    psutil.wait_procs(owners, 10)
+
+
+def keepers() -> list[psutil.Process]:
+    found = []
+    for keeper in registry.ids():
+        connected = registry.connect(keeper)
+        if connected is not None:
+            found.append(psutil.Process(registry.pid_of(connected)))
+            connected.close()
+    return found
+
+
+def engines_of(keeper: psutil.Process) -> list[psutil.Process]:
+    return keeper.children(recursive=True)
+
+
+def gone(processes: Sequence[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+def run(cwd: Path, *arguments: str) -> Record:
+    """A fast run that must be VALID."""
+    done = submit(cwd, *fast(), *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return latest(cwd)
+
+
+def origin(of: Record) -> record.EngineOrigin:
+    assert of.engines is not None
+    (only,) = of.engines.replicas
+    return only
+
+
+def sut_engines(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "sut", "engines", *arguments]
+    return subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=60)
+
+
+def started(cwd: Path, *arguments: str) -> RunDir:
+    """A long run that is measuring."""
+    done = submit(cwd, *fast(), *LONG, "--no-wait", *arguments)
+    assert done.returncode == 0, done.stderr
+    run_dir = RunDir(cwd / "runs" / "latest")
+    until(lambda: run_dir.progress.is_file() and "output_tokens" in run_dir.progress.read_text())
+    return run_dir
+
+
+def head_of(run_dir: RunDir) -> psutil.Process:
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[1:3] == ["-m", "sut.run"] and words[3:] == [str(run_dir)]:
+            return process
+    raise AssertionError(f"{run_dir} has no process")
+
+
+def test_the_next_run_uses_the_engines_of_the_first(tmp_path: Path) -> None:
+    first = run(tmp_path, *KEEP)
+    assert first.engines is not None and first.engines.kept
+    assert not origin(first).warm and origin(first).earlier_runs == 0
+    (keeper,) = keepers()
+    (engine,) = engines_of(keeper)
+    second = run(tmp_path, *KEEP)
+    third = run(tmp_path, *KEEP)
+    for number, each in enumerate((second, third), 1):
+        assert origin(each).warm and origin(each).earlier_runs == number
+        assert origin(each).started_utc == origin(first).started_utc
+        assert each.plan_digest == first.plan_digest
+    (phase,) = second.phases
+    assert phase.dispatcher is not None
+    # Its own samples, and the one that each warm replica answers before it counts as ready.
+    served = origin(third).earlier_samples - origin(second).earlier_samples
+    assert served == phase.dispatcher.completed + 1
+    assert keepers() == [keeper] and engines_of(keeper) == [engine]
+
+
+def test_the_record_and_the_summary_say_that_engines_were_warm(tmp_path: Path) -> None:
+    first = run(tmp_path, *KEEP)
+    done = submit(tmp_path, *fast(), *KEEP)
+    samples = origin(latest(tmp_path)).earlier_samples
+    started_utc = origin(first).started_utc
+    assert f"replica 0 warm: started {started_utc}, had served 1 run, {samples} samples" in (
+        done.stdout
+    )
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    assert "replica 0 warm" in run_dir.report.read_text()
+    assert run_dir.replica_log(0).read_text().startswith(f"warm engine, started {started_utc};")
+
+
+def test_a_run_that_does_not_ask_starts_its_own(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    second = run(tmp_path)
+    assert second.engines is not None and not origin(second).warm and not second.engines.kept
+    (note,) = second.engines.notes
+    assert note.startswith("ended idle engines ")
+    assert gone(engines) and registry.ids() == []
+
+
+def test_other_engine_settings_start_other_engines(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    second = run(tmp_path, *KEEP, *set_arguments(["engine.max_num_seqs=72"]))
+    assert second.engines is not None and not origin(second).warm and second.engines.kept
+    (note,) = second.engines.notes
+    assert note.endswith("other replica 0: command")
+    assert gone(engines) and len(keepers()) == 1
+
+
+def test_another_load_uses_the_same_engines(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    second = run(tmp_path, *KEEP, *set_arguments(["scenarios.server.target_qps=700"]))
+    assert origin(second).warm
+
+
+def test_a_second_run_at_once_starts_its_own(tmp_path: Path) -> None:
+    started(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    second = run(tmp_path, *KEEP)
+    assert second.engines is not None and not origin(second).warm and not second.engines.kept
+    (note,) = second.engines.notes
+    assert note.startswith("own engines, which end with this run (engines ")
+    assert "in use by " in note
+    assert keepers() == [keeper]
+
+
+def test_a_killed_run_leaves_no_engine(tmp_path: Path) -> None:
+    run_dir = started(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    head_of(run_dir).kill()
+    until(lambda: gone([keeper, *engines]))
+    assert registry.ids() == []
+
+
+def test_a_cancelled_run_leaves_no_engine(tmp_path: Path) -> None:
+    run_dir = started(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    head_of(run_dir).send_signal(signal.SIGTERM)
+    until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
+    assert gone(engines) and registry.ids() == []
+    until(lambda: gone([keeper]))
+    failed = record.read(run_dir.record)
+    assert failed.failure is not None and failed.failure.code == "cancelled"
+    assert failed.engines is not None and not failed.engines.kept
+
+
+def test_a_killed_keeper_ends_its_engines_and_the_run(tmp_path: Path) -> None:
+    run_dir = started(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    keeper.kill()
+    until(lambda: gone(engines))
+    until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
+    failed = record.read(run_dir.record)
+    assert failed.failure is not None
+    assert failed.failure.code in ("keeper_lost", "connection_lost")
+
+
+def test_a_killed_idle_keeper_is_forgotten(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    keeper.kill()
+    until(lambda: gone(engines))
+    assert len(registry.ids()) == 1
+    assert "no kept engines" in sut_engines().stdout
+    assert registry.ids() == []
+    assert not origin(run(tmp_path, *KEEP)).warm
+
+
+def test_an_engine_that_dies_idle_ends_its_keeper(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    (engine,) = engines_of(keeper)
+    engine.kill()
+    until(lambda: gone([keeper]))
+    assert not origin(run(tmp_path, *KEEP)).warm
+
+
+def test_a_frozen_engine_is_replaced(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    (engine,) = engines_of(keeper)
+    engine.suspend()
+    second = run(tmp_path, *KEEP)
+    assert second.engines is not None and not origin(second).warm and not second.engines.kept
+    (note,) = second.engines.notes
+    assert "was not ready after 5 s" in note
+    assert gone([engine])
+
+
+def test_stopping_engines_in_use_waits_for_their_run(tmp_path: Path) -> None:
+    done = submit(tmp_path, *fast(), *KEEP, "--no-wait", *set_arguments(SHORT))
+    assert done.returncode == 0, done.stderr
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    until(lambda: run_dir.progress.is_file() and "output_tokens" in run_dir.progress.read_text())
+    (keeper,) = keepers()
+    stop = sut_engines("stop", "--all")
+    assert stop.returncode == 3 and f"in use by {run_dir}" in stop.stdout
+    until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
+    found = record.read(run_dir.record)
+    assert found.verdict == "VALID" and found.engines is not None and not found.engines.kept
+    until(lambda: gone([keeper]))
+
+
+SHORT = ["scenarios.server.min_duration_ms=4000"]
+
+
+def test_stop_ends_idle_engines(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    (keeper_id,) = registry.ids()
+    assert keeper_id in sut_engines().stdout and "idle" in sut_engines().stdout
+    assert sut_engines("stop", keeper_id[:6]).stdout == f"{keeper_id}: stopped\n"
+    assert gone(engines)
+    assert sut_engines("stop", "--all").stdout == "no kept engines on this machine\n"
+
+
+def test_stop_kills_a_keeper_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, *KEEP)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    (keeper_id,) = registry.ids()
+    keeper.suspend()
+    monkeypatch.setattr(kept, "END_S", 0.1)
+    assert kept.stop(keeper_id, 0.1) == ""
+    until(lambda: gone([keeper, *engines]))
+
+
+def test_refuses_to_stop_unknown_engines() -> None:
+    stop = sut_engines("stop", "abc")
+    assert stop.returncode == 2 and "error: no engines with id abc" in stop.stderr
+
+
+@pytest.mark.parametrize("folder", ["a file", "public"])
+def test_without_a_private_registry_the_run_keeps_nothing(tmp_path: Path, folder: str) -> None:
+    if folder == "public":
+        registry.folder().mkdir(parents=True)
+        registry.folder().chmod(0o755)
+    else:
+        registry.folder().parent.write_text("")
+    first = run(tmp_path, *KEEP)
+    assert first.engines is not None and not first.engines.kept
+    (note,) = first.engines.notes
+    assert note.startswith(f"own engines, which end with this run ({registry.folder()}")
+    if folder == "public":
+        listed = sut_engines()
+        assert listed.returncode == 0 and "no kept engines" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--keep-engine", "0"], "invalid number of minutes value: '0'"),
+        (["--keep-engine", "x"], "invalid number of minutes value: 'x'"),
+    ],
+)
+def test_refuses_an_invalid_time(tmp_path: Path, arguments: list[str], text: str) -> None:
+    done = submit(tmp_path, *fast(), *arguments)
+    assert done.returncode == 2 and text in done.stderr
+
+
+def small_setup(tmp_path: Path, keep_s: float, until_pid: int | None = None) -> Setup:
+    return Setup(
+        keeper="test",
+        what="a test",
+        settings={},
+        resources=("core 0",),
+        job_id="",
+        until_pid=until_pid,
+        run=str(tmp_path / "run"),
+        keep_s=keep_s,
+    )
+
+
+def with_an_engine(setup: Setup) -> kept.Kept:
+    """A new keeper with a program that only waits."""
+    hold = kept.create(setup, "127.0.0.1", 1)
+    launch = Launch(replica=0, part=0, handshake=Address("127.0.0.1", 1), host="127.0.0.1")
+    waiting = command(plan_of("replay"), launch, None)
+    hold.start((0, 0), type(waiting)(argv=("sleep", "600"), env=dict(os.environ)))
+    return hold
+
+
+def test_idle_engines_end_by_themselves(tmp_path: Path) -> None:
+    hold = with_an_engine(small_setup(tmp_path, keep_s=0.3))
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    assert len(engines) == 1
+    assert hold.release([b"ready"], [3])
+    until(lambda: gone([keeper, *engines]))
+    assert registry.ids() == []
+
+
+def test_engines_end_with_their_job(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as job:
+        hold = with_an_engine(small_setup(tmp_path, keep_s=600, until_pid=job.pid))
+        (keeper,) = keepers()
+        assert hold.release([b"ready"], [3])
+        job.kill()
+        until(lambda: gone([keeper]))
+
+
+def test_only_one_keeper_of_a_kind_can_start(tmp_path: Path) -> None:
+    setup = small_setup(tmp_path, keep_s=600)
+    hold = with_an_engine(setup)
+    with pytest.raises(FileExistsError):
+        kept.create(setup, "127.0.0.1", 1)
+    assert isinstance(kept.acquire("test", "other", 1), str)
+    hold.stop(1.0)
+    assert kept.acquire("test", "other", 1) is None
+
+
+def test_no_program_gets_a_port_of_an_idle_engine(tmp_path: Path) -> None:
+    hold = with_an_engine(small_setup(tmp_path, keep_s=600))
+    for port in hold.ports[0]:
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", port))
+        with socket.socket() as engine, pytest.raises(ConnectionRefusedError):
+            engine.connect(("127.0.0.1", port))
+    hold.stop(1.0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "counts"),
+    [("OMP_NUM_THREADS", True), ("VLLM_USE_V1", True), ("TERM", False), ("SSH_TTY", False)],
+)
+def test_the_environment_of_an_engine_counts(
+    variable: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings() -> engine_settings.Settings:
+        return engine_settings.of_run(plan_of("replay"), "127.0.0.1", None, None, Allocation())
+
+    before = settings()
+    monkeypatch.setenv(variable, "changed")
+    assert (engine_settings.id_of(settings()) != engine_settings.id_of(before)) == counts
+    assert bool(engine_settings.differences(before, settings())) == counts
+    assert "changed" not in settings().values()
