@@ -265,5 +265,5 @@ def test_damaged_file_is_named_and_costs_only_plots(run_dir: RunDir) -> None:
 
 def test_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
     refused = write_again(tmp_path)
-    assert refused.returncode == 2 and "record.json" in refused.stderr
+    assert refused.returncode == 2 and "is not a run directory" in refused.stderr
     assert "Traceback" not in refused.stderr
