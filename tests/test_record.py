@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from loadgen_logs import smallest_valid, ten_queries
 from records import PLAN, accuracy, completed, failed, performance
+from test_offered import LOAD
 
 from sut.cluster.allocation import Allocation
 from sut.errors import InputError, RunError
 from sut.machine import environment
-from sut.results import mllog, record
+from sut.results import attempts, mllog, record
 from sut.run import recorder
 from sut.rundir import RunDir
 
@@ -68,6 +70,23 @@ def test_the_first_record_stays_where_the_second_cannot_be_written(
     assert record.read(tmp_path) == returned and returned.failure is not None
     assert [step.name for step in returned.timings] == ["start", "shutdown"]
     assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_killed_run_keeps_the_steps_and_the_load_it_wrote(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    interim = record.Failure(code=record.INTERIM, message="it continues")
+    phase = performance(smallest_valid())
+    written = msgspec.structs.replace(failed(interim, phase), load=LOAD)
+    record.write(written, run_dir)
+    attempt = record.Attempt(
+        job_id="", restart=0, nodes=("jw2",), started_utc="2026-11-24T02:15:00Z"
+    )
+    error = RunError("killed", code="no_record")
+    closed = attempts.close(PLAN, run_dir, attempt, error, environment.collect())
+    assert closed == record.read(tmp_path)
+    assert closed.timings == written.timings and closed.load == LOAD
+    again = attempts.close(PLAN, run_dir, attempt, error, environment.collect())
+    assert again.timings == ()  # those are another attempt's
 
 
 def without_plan(document: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ def close(
     attempts = (*others, ended)
     kept = {
         name: getattr(before, name)
-        for name in ("environment", "hashes", "phases", "preflight", "nodes")
+        for name in ("environment", "hashes", "load", "phases", "preflight", "nodes")
         if before is not None and before.phases
     }
     given = {"environment": environment, "hashes": Hashes(), "phases": (), **kept}
@@ -100,7 +100,7 @@ def close(
         failure=failure,
         plan_digest=plan.digest(),
         plan=plan,
-        timings=(),
+        timings=before.timings if before is not None and before.interim else (),
         attempts=attempts,
         command=record.command_of(run_dir),
         **given,
