@@ -18,6 +18,7 @@ from sut.cluster.host import wait
 from sut.command import command
 from sut.errors import InputError
 from sut.launch import newrun, node, request
+from sut.launch.notices import Notices
 from sut.launch.options import RUN, add_runs, find_run
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, load_plan
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> tuple[RunDir, int]:
     print(f"job {job.job_id} on {compact(job.nodes)}: {run_dir}", flush=True)
     code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **srun_environment(os.environ)})
     node.close_unrecorded(run_dir, job, code)
-    requeue.after_a_lost_node(run_dir, job)
+    requeue.end(run_dir, job)
     return run_dir, code
 
 
@@ -100,8 +101,7 @@ def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
             "slurm/multi.sh), the others to python -m sut.submit",
         )
     options.nodes = ",".join(job.nodes)
-    plan, run_root = request.make_plan(request.request_of(options))
-    return _of_this_job(plan, run_root, job)
+    return _of_this_job(*request.make_plan(request.request_of(options)), job)
 
 
 def _given(options: argparse.Namespace, job: Allocation) -> RunDir:
@@ -127,7 +127,7 @@ def _require_unused(run_dir: RunDir, before: attempts.Earlier, job: Allocation) 
         )
 
 
-def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
+def _of_this_job(plan: Plan, run_root: Path, notices: Notices, job: Allocation) -> RunDir:
     """A new run directory, or that of the job's earlier attempt if it was interrupted.
 
     scrontab requeues a job whenever it is due, even after a completed run.
@@ -138,7 +138,7 @@ def _of_this_job(plan: Plan, run_root: Path, job: Allocation) -> RunDir:
         same = load_plan(earlier.plan).digest() == plan.digest()
         if same and attempts.was_interrupted(earlier):
             return earlier
-    run_dir = newrun.create(plan, run_root, _command(job))
+    run_dir = newrun.create(plan, run_root, _command(job), notices)
     link.unlink(missing_ok=True)
     link.symlink_to(run_dir.root.name)
     return run_dir

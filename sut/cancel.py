@@ -81,14 +81,16 @@ def _job(run: RunDir) -> slurm.JobState | None:
 
 
 def _process(run: RunDir) -> int | None:
-    """The run's process on this machine. One whose job has just started appears within seconds;
-    its job itself must not get the signal, because it would write no record."""
+    """The run's process on this machine, once it handles SIGTERM: until then it ignores the
+    signal, and its job would end without a record."""
     deadline = time.monotonic() + START_S
     while True:
         pid = processes.running("sut.run", str(run))
-        starting = processes.arguments(int(runs.job_of(run) or 0))[-1:] == [str(run.slurm)]
-        if pid is not None or not starting or time.monotonic() > deadline:
+        job = " ".join(processes.arguments(int(runs.job_of(run) or 0)))
+        if pid is not None and processes.handles(pid, signal.SIGTERM):
             return pid
+        if (pid is None and str(run.slurm) not in job) or time.monotonic() > deadline:
+            return None
         time.sleep(POLL_S)
 
 

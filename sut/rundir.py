@@ -25,6 +25,11 @@ class RunDir:
         return self.root / "command.json"
 
     @property
+    def notices(self) -> Path:
+        """Who is notified when the run ends; see :mod:`sut.launch.notices`."""
+        return self.root / "notices.json"
+
+    @property
     def user_conf(self) -> Path:
         return self.root / "user.conf"
 

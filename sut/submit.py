@@ -19,7 +19,7 @@ from sut.cluster.sbatch import Submission
 from sut.command import command
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.interrupts import Interrupt
-from sut.launch import again, checks, dry_run, executor, members, request
+from sut.launch import again, checks, dry_run, executor, members, notices, request
 from sut.launch.checks import Check
 from sut.launch.members import Job, Planned
 from sut.launch.options import find_run, given_root
@@ -71,7 +71,10 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     plan = request.keeping(plan, arguments.keep_engine or 0)
     for line in changed:
         print(f"  differs: {line}", file=out)
-    return Planned("", plan, given_root(arguments.root) or run_dir.root.parent)
+    notified = notices.read(run_dir)
+    if arguments.notify is not None:
+        notified = msgspec.structs.replace(notified, command=arguments.notify)
+    return Planned("", plan, given_root(arguments.root) or run_dir.root.parent, notified)
 
 
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> None:

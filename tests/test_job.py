@@ -19,6 +19,7 @@ from sut.cluster.allocation import Allocation
 from sut.cluster.sbatch import Submission
 from sut.errors import InputError
 from sut.launch import executor, newrun
+from sut.launch.notices import NOBODY
 from sut.plan.plan import Plan
 from sut.results import record
 from sut.results.record import Attempt, Failure
@@ -252,6 +253,6 @@ def test_a_batch_job_records_how_it_was_submitted(
     squeue.write_text(f"#!/bin/sh\n{answer}\n")
     squeue.chmod(0o755)
     allocation = Allocation(job_id="7", nodes=("jw2", "jw3"))
-    run_dir = batch._of_this_job(plan, tmp_path / "runs", allocation)
+    run_dir = batch._of_this_job(plan, tmp_path / "runs", NOBODY, allocation)
     found = record.command_of(run_dir)
     assert found is not None and command in found.text and found.folder == os.getcwd()

@@ -163,7 +163,7 @@ def test_refuses_a_short_key_that_is_not_one(typed: str, message: str) -> None:
 
 def planned(*sets: str, scenario: Scenario = Scenario.SERVER) -> Sequence[object]:
     request = RunRequest(benchmark="replay", site="local", scenario=scenario, sets=sets)
-    plan, _ = make_plan(request)
+    plan, *_ = make_plan(request)
     return plan.digest(), plan.loadgen_settings.target_qps, plan.not_official_because
 
 

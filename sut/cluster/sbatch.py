@@ -18,10 +18,12 @@ _OF_SCRIPTS = {"gres": "gpu:1", "time": _TIME_MIN, "signal": "USR2@120"}
 
 
 class Submission(Struct, frozen=True, kw_only=True):
-    """When a job may start, by sbatch's names. Not part of the plan."""
+    """When a job may start and who gets mail, by sbatch's names. Not part of the plan."""
 
     begin: str = ""  # e.g. 02:00, now+1hour
     dependency: str = ""  # e.g. singleton, afterany:123
+    mail_type: str = ""  # e.g. END,FAIL
+    mail_user: str = ""
 
 
 def parameters(
@@ -61,10 +63,11 @@ def parameters(
 
 
 def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
-    """Lines before srun: the requeue at the script's end, and the cores (since Slurm 22.05 srun
+    """Lines before srun: the script's last command, and the cores (since Slurm 22.05 srun
     ignores SLURM_CPUS_PER_TASK)."""
     last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
-    lines = [f"trap {shlex.quote(last)} EXIT"]
+    # Without a handler, bash would end at SIGTERM, before srun has ended the run.
+    lines = [f"trap {shlex.quote(last)} EXIT", "trap : TERM"]
     if asked.cpus_per_task:
         lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
     return lines
@@ -77,8 +80,12 @@ def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:
         # submitit takes whole GB only. 0 is all of a node's memory; exclusive alone is not.
         "mem": f"{asked.memory_gib}G" if asked.memory_gib else "0",
     }
-    if submission.begin:
-        options["begin"] = submission.begin
+    given = {
+        "begin": submission.begin,
+        "mail-type": submission.mail_type,
+        "mail-user": submission.mail_user,
+    }
+    options |= {name: value for name, value in given.items() if value}
     return {**options, **asked.sbatch}
 
 

@@ -187,6 +187,12 @@ def forwarded_env(environment: Mapping[str, str]) -> dict[str, str]:
     return {allocation.NODES: ",".join(names)}
 
 
+def is_preempted(job_id: str) -> bool:
+    """Whether another job takes the place of this one, which Slurm then requeues."""
+    time = re.search(r"\bPreemptTime=(\S+)", _output(["scontrol", "show", "job", job_id]))
+    return time is not None and _known(time[1]) != ""
+
+
 def set_comment(job_id: str, comment: str) -> None:
     """Set the job's comment, which leads to its files. A failure is ignored."""
     _output(["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"])

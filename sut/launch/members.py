@@ -12,6 +12,7 @@ from sut.cluster.sbatch import Submission
 from sut.errors import Errors, InputError, SutError
 from sut.launch import ending, executor, newrun
 from sut.launch.executor import Submitted
+from sut.launch.notices import NOBODY, Notices
 from sut.launch.request import RunRequest, make_plan
 from sut.plan.benchmark import Scenario
 from sut.plan.config import Campaign, CampaignRun
@@ -43,6 +44,7 @@ class Planned(NamedTuple):
     name: str
     plan: Plan
     run_root: Path
+    notices: Notices = NOBODY
 
 
 class Job(NamedTuple):
@@ -77,7 +79,12 @@ def new_folder(campaign: Campaign, run_root: Path) -> Path:
 
 def submit(planned: Planned, submission: Submission) -> Job:
     """Submit one run. Raises SutError; a run that was refused has a record with the reason."""
-    run_dir = newrun.create(planned.plan, planned.run_root)
+    notices = planned.notices
+    run_dir = newrun.create(planned.plan, planned.run_root, notified=notices)
+    if planned.plan.slurm is not None:
+        submission = msgspec.structs.replace(
+            submission, mail_type=notices.mail_type, mail_user=notices.mail_user
+        )
     try:
         return Job(executor.submit(planned.plan, run_dir, submission), planned.plan, run_dir)
     except SutError as error:

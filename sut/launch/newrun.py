@@ -15,12 +15,14 @@ import msgspec
 from sut.cluster import liveness
 from sut.command import as_typed
 from sut.errors import InputError
+from sut.launch import notices
+from sut.launch.notices import NOBODY, Notices
 from sut.plan.plan import Mode, Plan
 from sut.results.record import Command
 from sut.rundir import RunDir, write_atomic
 
 
-def create(plan: Plan, run_root: Path, command: str = "") -> RunDir:
+def create(plan: Plan, run_root: Path, command: str = "", notified: Notices = NOBODY) -> RunDir:
     """A new folder under ``run_root``; the link ``latest`` there points at it, unless the plan is
     a preflight. ``command`` is what a user typed to make it; empty: this process's command line.
     A process that is killed here leaves no run. Raises InputError if it cannot be written.
@@ -33,6 +35,7 @@ def create(plan: Plan, run_root: Path, command: str = "") -> RunDir:
             new = RunDir(Path(scratch) / "run")
             new.root.mkdir()
             _write(plan, new, command)
+            notices.write(notified, new)
             run_dir = RunDir(_placed(run_root, what, lambda folder: new.root.rename(folder)))
         if not preflight:
             _point_latest_at(run_dir)

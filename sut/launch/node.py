@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,9 +40,20 @@ def launch(run_dir: str) -> None:
     submitit's own handler of SIGUSR2 would requeue the job at the wall limit; :func:`host.wait`
     replaces it.
     """
-    code = command(run)(RunDir(run_dir))
+    try:
+        code = command(run)(RunDir(run_dir))
+    finally:
+        _notify(RunDir(run_dir))
     if code != EXIT_VALID:
         sys.exit(code)
+
+
+def _notify(run_dir: RunDir) -> None:
+    """On this machine; a Slurm job does it at the end of its script. In a process of its own,
+    which cannot change the run's exit code."""
+    with contextlib.suppress(InputError):
+        if run_dir.notices.is_file() and load_plan(run_dir.plan).slurm is None:
+            subprocess.call([sys.executable, "-m", "sut.notify", str(run_dir)])
 
 
 def run(run_dir: RunDir) -> int:

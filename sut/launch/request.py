@@ -13,6 +13,7 @@ from sut.command import Parser
 from sut.errors import InputError
 from sut.inputs import model
 from sut.launch import default_site
+from sut.launch.notices import NOBODY, Notices
 from sut.launch.options import DEFAULT_BENCHMARK, RUN, add, add_runs, given_root, shared
 from sut.plan import config, fit, keys
 from sut.plan.benchmark import Benchmark, Preset, Scenario
@@ -36,6 +37,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     sets: tuple[str, ...] = ()
     root: str = ""
     keep_engine_min: NonNegativeInt = 0
+    notify: str | None = None  # None: the site's
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -116,6 +118,12 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         "result; progress goes to standard error; with --dry-run what would run",
     )
     parser.add_argument(
+        "--notify",
+        metavar="COMMAND",
+        help="shell command that runs when the run has ended, however it ended (default: the "
+        "site's notify)",
+    )
+    parser.add_argument(
         "--begin", default="", metavar="TIME", help="earliest start, as in sbatch: 02:00"
     )
     parser.add_argument(
@@ -149,12 +157,13 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "sets": arguments.set,
         "root": arguments.root and str(arguments.root),
         "keep_engine_min": arguments.keep_engine,
+        "notify": getattr(arguments, "notify", None),
     }
     return msgspec.convert({k: v for k, v in given.items() if v is not None}, RunRequest)
 
 
-def make_plan(request: RunRequest) -> tuple[Plan, Path]:
-    """The plan, and the folder for its run directory. Raises InputError."""
+def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
+    """The plan, the folder for its run directory, and who is notified. Raises InputError."""
     where = request.site or default_site.default()
     sets = [keys.full(change, request.scenario) for change in request.sets]
     benchmark, site = config.load(request.benchmark, where, sets)
@@ -169,7 +178,18 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path]:
         model_size=_model_size(benchmark, site),
         sets=sets,
     )
-    return keeping(plan, request.keep_engine_min), _run_root(request, sets, site)
+    kept = keeping(plan, request.keep_engine_min)
+    return kept, _run_root(request, sets, site), _notices(request, site)
+
+
+def _notices(request: RunRequest, site: Site) -> Notices:
+    if request.mode is Mode.PREFLIGHT:  # sut.doctor shows its result itself
+        return NOBODY
+    return Notices(
+        command=site.notify if request.notify is None else request.notify,
+        mail_type=site.slurm.mail_type if site.slurm else "",
+        mail_user=site.slurm.mail_user if site.slurm else "",
+    )
 
 
 def _run_root(request: RunRequest, sets: Sequence[str], site: Site) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 
@@ -31,3 +32,13 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of this signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = status.partition("\nSigCgt:")[2].split(maxsplit=1)[0]
+    return bool(int(caught, 16) >> (number - 1) & 1)

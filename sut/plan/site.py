@@ -66,6 +66,8 @@ class SiteSlurm(Struct, frozen=True, kw_only=True):
     load_min: PositiveInt = 10  # predicted time to load a model and warm up
     signal_delay_s: PositiveInt = 120  # before the wall limit: the run stops and keeps its results
     max_requeues: NonNegativeInt = 2  # after lost nodes
+    mail_type: str = ""  # events at which Slurm sends mail, e.g. END,FAIL
+    mail_user: str = ""  # to whom; empty: the submitting user
     sbatch: dict[str, str] = {}  # additional options, e.g. {reservation: mlperf}
 
 
@@ -130,5 +132,6 @@ class Site(Struct, frozen=True, kw_only=True):
     # or binds in them are not checked before submission
     cpu: CpuDevice = CpuDevice()
     timeouts: Timeouts = Timeouts()
+    notify: str = ""  # shell command at the end of each run; --notify has precedence
     env: dict[str, str] = {}  # added to the engines' environment
     system: SystemDescription = SystemDescription()  # for a submission: what runs cannot measure

@@ -1,0 +1,98 @@
+"""The command of ``--notify``: it gets the run's result, and never changes it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from sut.errors import EXIT_FAILED
+from sut.launch import notices
+from sut.plan.plan import load_plan
+from sut.report.summary import title
+from sut.rundir import RunDir
+from sut.units import quantity
+from sut.watch import outcome
+from sut.watch.outcome import Outcome
+
+LIMIT_S = 60.0
+
+
+def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
+    """Run the command of a run that has ended, if it has one. Its output goes to this process's,
+    and so does a line on how it ended. Raises InputError if the run's files cannot be read."""
+    command = notices.read(run_dir).command
+    if not command:
+        return
+    facts = environment(run_dir)
+    problem = _problem(command, facts, limit_s)
+    result = f"failed: {problem}" if problem else "finished"
+    print(f"--notify command {result}", file=sys.stderr, flush=True)
+
+
+def environment(run_dir: RunDir) -> dict[str, str]:
+    """The facts of a run that has ended, as environment variables."""
+    plan = load_plan(run_dir.plan)
+    found = outcome.of(run_dir, "", plan)
+    result = found.result
+    failure = result.failure.code if result and result.failure else ""
+    return {
+        "SUT_SUMMARY": _summary(found, title(plan)),
+        "SUT_VERDICT": (result.verdict if result else None) or "",
+        "SUT_STATUS": result.status if result else "failed",
+        "SUT_EXIT_CODE": str(result.exit_code if result else EXIT_FAILED),
+        "SUT_FAILURE": failure,
+        "SUT_REASONS": ",".join(result.why) if result else "",
+        "SUT_RUN": run_dir.root.name,
+        "SUT_RUN_DIR": str(run_dir),
+        "SUT_REPORT": str(run_dir.report_html),
+        "SUT_RECORD": str(run_dir.record),
+        "SUT_BENCHMARK": plan.benchmark,
+        "SUT_SCENARIO": plan.scenario.value,
+        "SUT_NODE": os.uname().nodename,
+    }
+
+
+def _summary(found: Outcome, what: str) -> str:
+    """One line."""
+    result = found.result
+    if result is None:
+        return f"FAILED  {what}: the run ended without a record"
+    word = result.verdict or result.status.upper()
+    if result.failure is not None:
+        return f"{word}  {what}: {result.failure.code}: {result.failure.first_line}"
+    figures = [
+        f"{name}{quantity(value, unit)}"
+        for name, value, unit in (
+            ("", result.tokens_per_s, "tokens/s"),
+            ("TTFT p99 ", result.ttft_p99_ms, "ms"),
+            ("TPOT p99 ", result.tpot_p99_ms, "ms"),
+        )
+        if value is not None
+    ]
+    parts = [f"not met: {', '.join(result.why)}" if result.why else "", ", ".join(figures)]
+    return f"{word}  {what}: {'; '.join(filter(None, parts)) or 'no figures'}"
+
+
+def _problem(command: str, facts: dict[str, str], limit_s: float) -> str:
+    """Why the command failed; empty if it succeeded. Ends its process group after the limit."""
+    try:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            env={**os.environ, **facts},
+            stdin=subprocess.PIPE,
+            stdout=sys.stderr,
+            stderr=sys.stderr,
+            text=True,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return str(error)
+    try:
+        process.communicate(f"{facts['SUT_SUMMARY']}\n", timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return f"ended after {quantity(limit_s, 's')}"
+    return f"exit code {process.returncode}" if process.returncode else ""

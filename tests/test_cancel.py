@@ -1,0 +1,124 @@
+"""sut.cancel: a run on this machine and a Slurm job."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from cli import fast, processes_of, submit, until
+from cluster.cluster import Cluster
+from on_cluster import leftovers, replay
+from on_cluster import submit as submit_job
+from on_cluster import until as until_on_cluster
+from plans import plan_of
+
+from sut import cancel
+from sut.launch import newrun
+from sut.machine import processes
+from sut.results import record
+from sut.rundir import RunDir
+
+LONG = ("--set", "min_duration_ms=60000")
+
+
+def cancelled(run: RunDir) -> bool:
+    failure = record.read(run.record).failure if run.record.is_file() else None
+    return failure is not None and failure.code == "cancelled"
+
+
+def test_ends_a_run_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit(tmp_path, *fast(), *LONG, "--no-wait").returncode == 0
+    run = RunDir(tmp_path / "runs" / "latest")
+    # At once: the run may not have a process yet.
+    assert cancel.main(["latest", "--root", str(tmp_path / "runs")]) == 0
+    printed = capsys.readouterr().out
+    assert "cancelled the run on this machine (SIGTERM to process" in printed
+    assert f"record  {run.record}" in printed
+    until(lambda: cancelled(run))
+    until(lambda: not processes_of(run.root))
+    assert cancel.main([str(run)]) == 2
+    assert f"not active ({run}): it has ended, FAILED" in capsys.readouterr().err
+
+
+def test_a_run_without_a_process_is_not_active(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = newrun.create(plan_of("replay"), tmp_path / "runs")
+    # The process of the job has ended, and its number belongs to another process.
+    (run.slurm / f"{os.getpid()}_submitted.pkl").touch()
+    assert cancel.main([str(run)]) == 2
+    assert "no job of it, and no process on" in capsys.readouterr().err
+
+
+def with_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, squeue: str, scancel: str) -> None:
+    """squeue prints a line, scancel is a script."""
+    for name, script in (("squeue", f"echo '{squeue}'"), ("scancel", scancel)):
+        program = folder / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}", prepend=os.pathsep)
+
+
+@pytest.fixture
+def queued(tmp_path: Path) -> RunDir:
+    run = newrun.create(plan_of("replay", site="devcluster", nodes="all"), tmp_path / "runs")
+    (run.slurm / "4711_submitted.pkl").touch()
+    return run
+
+
+def test_reports_what_slurm_refuses(
+    queued: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = f"RUNNING|None|||jw[2-3]|{queued}"
+    with_slurm(tmp_path, monkeypatch, job, "echo 'Access denied' >&2; exit 1")
+    assert cancel.main([str(queued)]) == 3
+    assert capsys.readouterr().err == "error: scancel 4711 failed: Access denied\n"
+
+
+def test_never_cancels_a_job_of_another_run(
+    queued: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_slurm(tmp_path, monkeypatch, "RUNNING|None|||jw2|/another/run", "exit 0")
+    assert cancel.main([str(queued)]) == 2
+    # A number of a process is not a job.
+    local = newrun.create(plan_of("replay"), tmp_path / "runs")
+    (local.slurm / "4712_submitted.pkl").touch()
+    with_slurm(tmp_path, monkeypatch, "RUNNING|None|||jw2|", "exit 0")
+    assert cancel.main([str(local)]) == 2
+    assert cancel.main([str(queued)]) == 0
+
+
+def test_finds_a_process_by_its_whole_command_line(tmp_path: Path) -> None:
+    assert processes.running("sut.run", str(tmp_path)) is None
+    assert processes.arguments(os.getpid())[0] != "" and processes.arguments(2**30) == []
+
+
+def test_knows_which_signals_a_process_handles() -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    assert not processes.handles(os.getpid(), signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    assert processes.handles(os.getpid(), signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert not processes.handles(2**30, signal.SIGUSR1)
+
+
+def test_ends_jobs_that_run_and_that_wait(idle: Cluster) -> None:
+    first = submit_job(idle, *replay(100), "--nodes", "jw2")
+    second = submit_job(idle, *replay(100), "--nodes", "jw2")
+    until_on_cluster(first.has_measured)
+    done = idle.run(f"python -m sut.cancel {second.job_id}")
+    assert f"cancelled job {second.job_id}, which had not started" in done.stdout, done.stderr
+    done = idle.run(f"python -m sut.cancel {Path(first.name).name}")
+    assert f"cancelled job {first.job_id} on jw2" in done.stdout, done.stderr
+    assert f"record  {first.name}/record.json" in done.stdout
+    until_on_cluster(lambda: cancelled(first.dir), 60)
+    assert {first.end(), second.end()} == {"CANCELLED"}
+    assert leftovers(idle) == []
+    done = idle.run(f"python -m sut.cancel {first.job_id}")
+    assert done.returncode == 2 and "it has ended, FAILED" in done.stderr

@@ -1,0 +1,192 @@
+"""sut.init: a site file from what Slurm and this machine report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from cluster.cluster import Cluster
+
+from sut import init, validate
+from sut.cluster import slurm
+from sut.launch import new_site
+from sut.plan import config
+from sut.plan.site import Device
+
+# Slurm's commands are faked at the process boundary; everything above is real.
+SINFO = """\
+cpu01|batch*|1-00:00:00|64|257000|(null)
+cpu02|batch*|1-00:00:00|64|257000|(null)
+gpu2|ml|4:30:00|32|128000+|gpu:a100:4(S:0-1),tmpdisk:100
+gpu10|ml|4:30:00|32|128000+|gpu:a100:4(S:0-1)
+gpu1|ml|4:30:00|32|128000+|gpu:a100:4(S:0-1)
+old1|ml|4:30:00|16|64000|gpu:v100:2
+gpu1|debug|30:00|32|128000|gpu:a100:4(S:0-1)
+"""
+
+
+@pytest.fixture
+def on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "sbatch": "exit 1",
+        "sinfo": f"printf %s {shlex.quote(SINFO)}",
+        "scontrol": 'echo "ClusterName             = delta"',
+        "sacctmgr": 'case $* in *DefaultAccount*) echo ml;; *) printf "other\\nml\\n";; esac',
+    }
+    for name, answer in answers.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{answer}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}", prepend=os.pathsep)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("on_a_cluster")
+def test_writes_what_slurm_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "configs/sites").mkdir(parents=True)
+    assert init.main([]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("wrote configs/sites/delta.yaml\n")
+    assert "3 nodes of partition ml of delta, 4 gpu:a100 each" in printed
+    assert printed.endswith("then: python -m sut.doctor --site delta\n")
+    site = config.load_site("delta")
+    assert [node.name for node in site.nodes] == ["gpu1", "gpu2", "gpu10"]  # Slurm's order
+    assert {node.gpus for node in site.nodes} == {4} and site.device is Device.CUDA
+    assert site.slurm is not None
+    assert (site.slurm.cluster, site.slurm.partition) == ("delta", "ml")
+    assert (site.slurm.gres, site.slurm.max_time_min) == ("gpu:a100", 270)
+    text = (tmp_path / "configs/sites/delta.yaml").read_text()
+    assert "old1 (2 v100)" in text and "yours: ml, other" in text and "also: batch, debug" in text
+
+
+@pytest.mark.usefixtures("on_a_cluster")
+def test_takes_another_partition_and_device(tmp_path: Path) -> None:
+    assert init.main(["mine", "--partition", "batch"]) == 0
+    site = config.load_site(str(tmp_path / "mine.yaml"))
+    assert site.name == "mine" and site.device is Device.CPU and site.slurm is not None
+    assert [(node.name, node.gpus) for node in site.nodes] == [("cpu01", 0), ("cpu02", 0)]
+    assert site.slurm.gres == "" and site.slurm.max_time_min == 24 * 60
+    assert init.main(["mine", "--device", "cpu", "--force"]) == 0
+    site = config.load_site(str(tmp_path / "mine.yaml"))
+    assert {node.gpus for node in site.nodes} == {0} and site.device is Device.CPU
+
+
+@pytest.mark.usefixtures("on_a_cluster")
+def test_refuses_an_unknown_partition(capsys: pytest.CaptureFixture[str]) -> None:
+    assert init.main(["--partition", "gpu"]) == 2
+    assert "no such partition\nhint: choose from: batch, ml, debug" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("on_a_cluster")
+def test_uses_an_image_and_models_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/mlperf-sut-cuda.sif").touch()
+    (tmp_path / "models/A: b #c").mkdir(parents=True)
+    (tmp_path / "models/A: b #c/config.json").touch()
+    assert init.main(["mine"]) == 0
+    site = config.load_site(str(tmp_path / "mine.yaml"))
+    assert site.container is not None
+    assert site.container.image == str(tmp_path / "images/mlperf-sut-cuda.sif")
+    assert site.models == {"A: b #c": str(tmp_path / "models/A: b #c")}
+
+
+@pytest.mark.usefixtures("on_a_cluster")
+def test_without_an_answer_from_slurm_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bin/sinfo").write_text("#!/bin/sh\nexit 1\n")
+    assert init.main([]) == 2
+    assert "Slurm lists no nodes" in capsys.readouterr().err
+    assert init.main(["here", "--local"]) == 0
+    assert config.load_site(str(tmp_path / "here.yaml")).slurm is None
+
+
+def test_writes_a_site_of_this_machine_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert init.main(["mine", "--local"]) == 0
+    before = (tmp_path / "mine.yaml").read_text()
+    assert init.main(["mine", "--local", "--device", "cuda"]) == 2
+    assert "error: mine.yaml exists\nhint: choose another name" in capsys.readouterr().err
+    assert (tmp_path / "mine.yaml").read_text() == before
+    assert init.main(["mine", "--local", "--device", "cuda", "--force"]) == 0
+    assert capsys.readouterr().out.startswith("replaced mine.yaml\n")
+    assert init.main(["../x"]) == 2 and init.main(["--local", "--partition", "x"]) == 2
+
+
+def test_prints_the_file_without_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert init.main(["mine", "--local", "--print"]) == 0
+    text = capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine.yaml").write_text(text)
+    assert validate.main(["mine.yaml"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [
+        ("gpu:a30:1(S:0-1)", (("a30", 1),)),
+        ("gpu:2", (("", 2),)),
+        ("tmp:5,gpu:h100_nvl:8(S:0),gpu:a30:1", (("h100_nvl", 8), ("a30", 1))),
+        ("mygpu:3", ()),
+        ("", ()),
+    ],
+)
+def test_reads_generic_resources(gres: str, gpus: tuple[tuple[str, int], ...]) -> None:
+    assert slurm.gpus_of(gres) == gpus
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [("1-02:00:00", 26 * 60), ("4:30:00", 270), ("30:00", 30), ("infinite", None), ("", None)],
+)
+def test_reads_time_limits(limit: str, minutes: int | None) -> None:
+    assert slurm.minutes(limit) == minutes
+
+
+def test_a_site_written_on_the_cluster_passes_its_checks(idle: Cluster) -> None:
+    where = "cd && rm -rf new && mkdir new && cd new"
+    done = idle.run(f"{where} && python -m sut.init mine --device cpu && cat mine.yaml")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "2 nodes of partition gpu of devcluster",
+        "{name: jw2}",
+        "{name: jw3}",
+        "interface: eth0",
+        "yours: users",
+        "image: /opt/images/mlperf-sut-cpu.sif",
+    ):
+        assert words in done.stdout
+    done = idle.run("cd new && python -m sut.doctor --site mine.yaml", timeout_s=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = idle.run("cd new && python -m sut.init gpus --print")
+    assert "gres: gpu:a30" in done.stdout and "{name: jw2, gpus: 1" in done.stdout
+
+
+def test_chooses_the_partition_by_gpus_then_by_default() -> None:
+    def node(name: str, partition: str, gpus: int, *, default: bool = False) -> slurm.PartitionNode:
+        return slurm.PartitionNode(
+            name=name,
+            partition=partition,
+            is_default=default,
+            max_time_min=None,
+            cpus=1,
+            memory_gib=1,
+            gpus=(("a30", gpus),) if gpus else (),
+        )
+
+    every = [node("a", "one", 0, default=True), node("b", "two", 1), node("c", "three", 8)]
+    assert new_site.alike(every, "").partition.partition == "three"
+    every = [node("a", "one", 1, default=True), node("c", "three", 8)]
+    assert new_site.alike(every, "").partition.partition == "one"
+    every = [node("a", "one", 0), node("b", "two", 0, default=True)]
+    assert new_site.alike(every, "").partition.partition == "two"
+    assert new_site.alike(every, "one").names == ("a",)

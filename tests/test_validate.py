@@ -1,0 +1,85 @@
+"""sut.validate: what a file is, or every error in it with its line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from cli import ROOT
+
+from sut import validate
+
+SHIPPED = sorted((ROOT / "configs").glob("[!rs]*/*.yaml")) + sorted(ROOT.glob("configs/sites/*"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_shipped_files_are_valid(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate.main([str(path)]) == 0
+    kind = path.parent.name.removesuffix("s")
+    assert capsys.readouterr().out.startswith(f"{path}: a valid {kind}, {path.stem}: ")
+
+
+def errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, name: str = "mine.yaml"
+) -> str:
+    path = tmp_path / name
+    path.write_text(text)
+    assert validate.main([str(path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err.replace(f"{tmp_path}/", "")
+
+
+def test_reports_every_error_of_a_site_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "name: x\ndevice: gpu\nslurm:\n  partitoin: gpu\n  load_min: 0\n"
+    assert errors(tmp_path, capsys, text) == (
+        "error: mine.yaml:2: device: 'gpu' is not one of cpu, cuda (did you mean 'cuda'?)\n"
+        "error: mine.yaml:4: slurm.partitoin: unknown key (did you mean 'partition'?)\n"
+        "error: mine.yaml:5: slurm.load_min: 0 is not greater than 0\n"
+    )
+
+
+def test_reports_errors_between_the_keys_of_a_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "configs/benchmarks/replay.yaml").read_text()
+    text = text.replace("max_model_len: 1024", "max_model_len: 100")
+    text = text.replace("min_tokens: 16", "min_tokens: 99")
+    assert errors(tmp_path, capsys, text) == (
+        "error: mine.yaml: generation.min_tokens 99 exceeds generation.max_tokens 64\n"
+        "error: mine.yaml: engine.max_model_len 100 is less than 576: prompts of up to 512 tokens "
+        "plus answers of up to 64\nhint: --set engine.max_model_len=576\n"
+    )
+
+
+def test_reports_a_site_that_no_run_can_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert errors(tmp_path, capsys, "name: x\nslurm: {}\n").startswith(
+        "error: mine.yaml: site x has slurm: but no nodes:\nhint: "
+    )
+
+
+def test_plans_every_run_of_a_campaign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "name: x\nbenchmark: replay\nsite: devcluster\nruns:\n"
+    text += "  - {name: one, nodes: jw2}\n  - {name: two, nodes: jw9}\n"
+    text += "  - {name: three, nodes: jw8}\n"
+    shown = errors(tmp_path, capsys, text)
+    assert "error: mine.yaml: two, server: --nodes jw9: site devcluster has no node 'jw9'" in shown
+    assert "error: mine.yaml: three, server: --nodes jw8" in shown
+
+
+@pytest.mark.parametrize("text", ["", "a: 1\n", "name: x\n", "- x\n", "name: [\n"])
+def test_refuses_other_files(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert errors(tmp_path, capsys, text).startswith("error: mine.yaml")
+
+
+def test_checks_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(ROOT / "configs/sites/local.yaml", tmp_path)
+    assert validate.main([f"{tmp_path}/none.yaml", f"{tmp_path}/local.yaml"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == f"error: cannot read {tmp_path}/none.yaml: No such file or directory\n"
+    assert printed.out.startswith(f"{tmp_path}/local.yaml: a valid site")
