@@ -17,6 +17,7 @@ from sut.machine import processes
 from sut.plan.plan import load_plan
 from sut.results import attempts, record
 from sut.rundir import RunDir
+from sut.watch import notify
 
 START_S = 30.0
 POLL_S = 0.2
@@ -45,6 +46,7 @@ def cancel(run: RunDir) -> str:
         slurm.cancel(job.job_id)
         if job.state in slurm.WAITING:
             _record_unstarted(run, job.job_id)
+            notify.send(run)
             return (
                 f"cancelled job {job.job_id}, which had not started (scancel {job.job_id}): {run}"
             )

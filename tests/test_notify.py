@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import stat
 from pathlib import Path
 
@@ -121,6 +122,16 @@ def test_ends_a_command_that_hangs(
     assert capfd.readouterr().err.endswith("--notify command failed: ended after 1 s\n")
     child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/cmdline")
     until(lambda: not child.is_file() or not child.read_bytes())
+
+
+def test_a_command_can_be_ended_though_its_job_ignores_the_signal(
+    ended: RunDir, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_command(ended, "kill -TERM $$")
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    send(ended)
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
+    assert capfd.readouterr().err.endswith("--notify command failed: exit code -15\n")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,12 @@ def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
     if not command:
         return
     facts = environment(run_dir)
-    problem = _problem(command, facts, limit_s)
+    # A job ignores SIGTERM, and a program started so keeps ignoring it; a handler is not inherited.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        problem = _problem(command, facts, limit_s)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     result = f"failed: {problem}" if problem else "finished"
     print(f"--notify command {result}", file=sys.stderr, flush=True)
 
