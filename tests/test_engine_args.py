@@ -6,6 +6,7 @@ import pytest
 
 from sut.errors import Errors
 from sut.plan import engine_args
+from tools import vllm_options
 
 
 def found(*extra_args: str) -> str:
@@ -20,7 +21,7 @@ def found(*extra_args: str) -> str:
         (("--max-num-seqs", "8"), "engine.max_num_seqs"),
         (("--max-num-seqs=8",), "engine.max_num_seqs"),
         (("--max_num_seqs=8",), "engine.max_num_seqs"),
-        (("--max-num-s", "8"), "engine.max_num_seqs"),
+        (("--max-num-seq", "8"), "engine.max_num_seqs"),
         (("--max-num-batched-tokens=1",), "engine.max_num_batched_tokens"),
         (("-tp", "2"), "engine.tensor_parallel_size"),
         (("--pipeline-parallel-size=2",), "engine.pipeline_parallel_size"),
@@ -42,4 +43,46 @@ def test_refuses_an_option_that_the_nodes_set(word: str) -> None:
 
 def test_other_options_are_passed_on() -> None:
     given = ("--quantization", "fp8", "--gpu-memory-utilization=0.8", "-cc.mode=2", "-O3")
+    given += ("-O", "2")
+    given += ("--kv_cache_dtype=fp8", "--hf-overrides.rope_scaling.factor", "2", "--seed", "-1")
+    given += ("--lora-modules", "a=/a", "b=/b", "--quantization-c", "{}", "--log-level=info")
     assert found(*given, "--disable-custom-all-reduce", "--model-impl=auto") == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ("--quantisation", "fp8"),
+            "has no option --quantisation (did you mean '--quantization'?)",
+        ),
+        (("--kv-cache-dtype", "fp9"), "--kv-cache-dtype fp9: not one of vLLM's choices"),
+        (("--kv-cache-dtype=fp9",), "hint: choose one of: auto, "),
+        (("--quantization",), "--quantization needs a value"),
+        (("--quantization", "--headless"), "--quantization needs a value"),
+        (("--disable-custom-all-reduce=1",), "--disable-custom-all-reduce takes no value"),
+        (("fp8",), "'fp8' belongs to no option"),
+        (("--quantization", "fp8", "fp8"), "'fp8' belongs to no option"),
+        (("--max-nu", "8"), "has no option --max-nu"),  # two options begin so
+        (("-x",), "has no option -x"),
+        (("-xx.mode=2",), "has no option -xx"),
+    ],
+)
+def test_refuses_what_vllms_parser_would(arguments: tuple[str, ...], text: str) -> None:
+    assert text in found(*arguments)
+
+
+def test_reports_every_option_once() -> None:
+    text = found("--quantisation", "fp8", "--max-num-seqs", "8", "--kv-cache-dtype", "fp9")
+    assert text.count("engine.extra_args") == 3
+
+
+def test_knows_the_options_that_it_names() -> None:
+    _, options = engine_args._known()
+    assert {*engine_args.KEYS, *engine_args.OURS} - {"--model"} <= options.keys()
+
+
+@pytest.mark.vllm
+def test_the_options_are_those_of_the_installed_vllm() -> None:
+    pytest.importorskip("vllm")
+    assert engine_args.OPTIONS_FILE.read_text() == vllm_options.text()

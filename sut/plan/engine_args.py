@@ -1,10 +1,23 @@
-"""``engine.extra_args``: options of vLLM that the keys of a plan must not contradict."""
+"""``engine.extra_args``: checked against vLLM's options and against the keys of a plan.
+
+vLLM's own parser takes seconds to import, and a login node has none: its options are in
+``vllm_options.json``, which :mod:`tools.vllm_options` writes.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from sut.errors import Errors
+from sut.plan.document import nearest
+from sut.values import Struct
+
+OPTIONS_FILE = Path(__file__).with_name("vllm_options.json")
 
 # What a run passes to vLLM itself, and the key that sets it.
 KEYS = {
@@ -21,39 +34,131 @@ KEYS = {
     "--model": "model.name",
 }
 # What depends on the run's nodes and ports.
-_OURS = (
+OURS = {
     "--headless",
     *("--data-parallel-address", "-dpa", "--data-parallel-rpc-port", "-dpp"),
     *("--data-parallel-size", "-dp", "--data-parallel-rank", "-dpn"),
     *("--nnodes", "-n", "--node-rank", "-r", "--master-addr", "--master-port"),
-)
-_SHORTEST = len("--xxxx")  # of an abbreviation
+}
+
+
+class Option(Struct, frozen=True, kw_only=True):
+    """``values`` is how many values it takes: 0, 1, or -1 for any number. ``choices``: empty for
+    any value."""
+
+    values: int
+    choices: tuple[str, ...] = ()
+
+
+class _Given(NamedTuple):
+    """An option as it was given. ``values`` are those after it, or after its ``=``."""
+
+    word: str
+    name: str  # in full
+    option: Option
+    values: list[str]
+    is_part: bool  # of a JSON value: --hf-overrides.key
 
 
 def check(extra_args: Sequence[str], errors: Errors) -> None:
-    """Add to ``errors`` each option in ``extra_args`` that the plan sets."""
-    for word, option in _options(extra_args):
-        if option in KEYS:
+    """Add to ``errors`` each word that vLLM would refuse, or that contradicts a key of the plan."""
+    for given in _parsed(extra_args, errors):
+        if given.name in KEYS:
+            key = KEYS[given.name]
             errors.add(
-                f"engine.extra_args contradicts {KEYS[option]}: {word}",
-                hint=f"leave it out and set the key: --set {KEYS[option]}=VALUE",
+                f"engine.extra_args contradicts {key}: {given.word}",
+                hint=f"leave it out and set the key: --set {key}=VALUE",
             )
-        else:
+        elif given.name in OURS:
             errors.add(
-                f"engine.extra_args: {word} depends on the run's nodes, which set it",
+                f"engine.extra_args: {given.word} depends on the run's nodes, which set it",
                 hint="leave it out; one engine is a replica: --set site.num_replicas=N",
             )
+        else:
+            _check_values(given, errors)
 
 
-def _options(extra_args: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The words that are options of a run, with the option in full."""
-    for word in extra_args:
-        name = word.partition("=")[0]
-        if not name.startswith("-"):
+def _check_values(given: _Given, errors: Errors) -> None:
+    option, values = given.option, given.values
+    if option.values == 0 and values:
+        errors.add(f"engine.extra_args: {given.name} takes no value: {given.word}")
+    if option.values == 1 and not values:
+        errors.add(f"engine.extra_args: {given.word} needs a value")
+    for value in values if option.choices and not given.is_part else ():
+        # Some options convert the case of their value.
+        if value.lower() not in map(str.lower, option.choices):
+            errors.add(
+                f"engine.extra_args: {given.name} {value}: not one of vLLM's choices"
+                f"{nearest(value, option.choices)}",
+                hint=f"choose one of: {', '.join(option.choices)}",
+            )
+
+
+def _parsed(words: Sequence[str], errors: Errors) -> Iterator[_Given]:
+    """The options in ``words``. Adds unknown ones, and words that belong to none, to ``errors``."""
+    if not words:
+        return
+    version, options = _known()
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not _is_option(word):
+            errors.add(
+                f"engine.extra_args: '{word}' belongs to no option",
+                hint="give a list of options and values: "
+                """--set 'engine.extra_args=["--quantization", "fp8"]'""",
+            )
             continue
-        # vLLM accepts abbreviated options, and underscores in place of dashes.
-        name = "--" + name[2:].replace("_", "-") if name.startswith("--") else name
-        for option in (*KEYS, *_OURS):
-            if name == option or (len(name) >= _SHORTEST and option.startswith(name)):
-                yield word, option
-                break
+        written, equals, value = _spelled_out(word).partition("=")
+        base = written.partition(".")[0]
+        name = _full(base, options)
+        if not name:
+            errors.add(
+                f"engine.extra_args: vLLM {version} has no option {base}{nearest(base, options)}",
+                hint="correct it, or leave it out",
+            )
+            position += _num_values(words[position:])  # whatever it would take
+            continue
+        values = [value] if equals else []
+        if not values and options[name].values != 0:
+            most = 1 if options[name].values == 1 else len(words)
+            count = min(most, _num_values(words[position:]))
+            values = list(words[position : position + count])
+            position += count
+        yield _Given(word, name, options[name], values, "." in written)
+
+
+def _spelled_out(word: str) -> str:
+    """vLLM accepts underscores in place of dashes, and -O3 for --optimization-level=3."""
+    if word.startswith("-O"):
+        level = word.removeprefix("-O").removeprefix("=")
+        return "--optimization-level" + (f"={level}" if level else "")
+    name, equals, value = word.partition("=")
+    key, dot, part = name.partition(".")
+    key = "--" + key[2:].replace("_", "-") if key.startswith("--") else key
+    return f"{key}{dot}{part}{equals}{value}"
+
+
+def _full(name: str, options: dict[str, Option]) -> str:
+    """The option in full: an abbreviation must fit one only. Empty if there is none."""
+    if name in options:
+        return name
+    fitting = [each for each in options if name.startswith("--") and each.startswith(name)]
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and not re.fullmatch(r"-\d+(\.\d*)?|-", word)
+
+
+def _num_values(words: Sequence[str]) -> int:
+    """How many of ``words`` come before the next option."""
+    return next((i for i, word in enumerate(words) if _is_option(word)), len(words))
+
+
+@functools.cache
+def _known() -> tuple[str, dict[str, Option]]:
+    """vLLM's version, and its options by name."""
+    table = json.loads(OPTIONS_FILE.read_bytes())
+    return table["version"], {name: Option(**each) for name, each in table["options"].items()}
