@@ -67,14 +67,14 @@ def to_html(sections: Sequence[Section], tone: str) -> str:
         f'<header class="{tone}"><h1>{html.escape(first.title)}</h1></header>',
         markdown.to_html(first.text),
         f'<nav aria-label="sections">{links}</nav>',
-        _figures(first.figures),
+        _figures(first.figures, "plots"),
     ]
     for n, section in enumerate(others):
         body += [
             f'<section id="{n}"><h2>{html.escape(section.title)}</h2>',
             _card_list(section),
             markdown.to_html(section.text),
-            _figures(section.figures),
+            _figures(section.figures, f"plots-{n}"),
             "</section>",
         ]
     return frame(first.title, "\n".join(body))
@@ -123,7 +123,8 @@ def _card(card: Card) -> str:
     )
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def _figures(figures: Sequence[Figure], name: str) -> str:
+    """``name`` is the fragment of a link to them."""
     if not figures:
         return ""
     drawn = "\n".join(
@@ -131,7 +132,7 @@ def _figures(figures: Sequence[Figure]) -> str:
         f"<figcaption>{html.escape(figure.caption)}</figcaption>\n</figure>"
         for figure in figures
     )
-    return f'<div class="figures">\n{drawn}\n</div>'
+    return f'<div class="figures" id="{name}">\n{drawn}\n</div>'
 
 
 def _legend(keys: Sequence[Key]) -> str:
