@@ -50,7 +50,7 @@ def test_a_record_contains_loadgens_own_keys(tmp_path: Path) -> None:
     assert loadgen["effective_schedule_rng_seed"] == 16159082839903944936
 
 
-def test_the_first_record_stays_where_the_second_cannot_be_written(
+def test_a_full_disk_keeps_the_first_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = RunDir(tmp_path)
@@ -72,7 +72,7 @@ def test_the_first_record_stays_where_the_second_cannot_be_written(
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_a_killed_run_keeps_the_steps_and_the_load_it_wrote(tmp_path: Path) -> None:
+def test_a_killed_run_keeps_steps_and_load(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     interim = record.Failure(code=record.INTERIM, message="it continues")
     phase = performance(smallest_valid())

@@ -122,7 +122,7 @@ def test_key_figures_are_cards(run_dir: RunDir) -> None:
     assert re.search(r"<strong>[\d.]+ <small>ms</small></strong>.*limit 500 ms", ttft)
 
 
-def test_headings_form_an_outline_and_every_plot_has_a_text(run_dir: RunDir) -> None:
+def test_headings_are_an_outline_and_plots_have_text(run_dir: RunDir) -> None:
     text, page = page_of(run_dir)
     levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -176,7 +176,7 @@ def test_run_that_never_served_has_a_page(tmp_path: Path) -> None:
     assert "engine_died" in page.text and page.tags.count("svg") == 1  # the time by step
 
 
-def test_run_killed_while_its_report_is_drawn_has_its_record(tmp_path: Path) -> None:
+def test_killed_while_drawing_leaves_its_record(tmp_path: Path) -> None:
     package = tmp_path / "broken" / "matplotlib"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("import os\nos.kill(os.getppid(), 9)")

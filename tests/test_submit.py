@@ -122,7 +122,7 @@ def test_json_of_a_campaign_lists_its_runs(tmp_path: Path) -> None:
     assert (Path(printed["folder"]) / "comparison.html").is_file()
 
 
-def test_json_of_a_run_that_goes_on_has_no_result(tmp_path: Path) -> None:
+def test_json_without_waiting_has_no_result(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--json", "--no-wait")
     printed = json.loads(run.stdout)
     assert run.returncode == 0 and printed["result"] is None

@@ -114,7 +114,7 @@ def test_one_frame_fits_80_columns(running: Path) -> None:
     assert len(rows) == 2 and max(map(len, shown.stdout.splitlines())) <= 80
 
 
-def test_shows_how_long_a_step_takes_and_usually_takes(queued: RunDir, tmp_path: Path) -> None:
+def test_shows_a_steps_time_and_usual_time(queued: RunDir, tmp_path: Path) -> None:
     alike = completed(plan=load_plan(queued.plan), timings=(step("load", 95.0),))
     record.write(alike, RunDir(queued.root.parent / "20200101T000000Z-earlier"))
     append(
