@@ -26,11 +26,12 @@ def sut(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def completions(line: str, tmp_path: Path) -> list[str]:
+def completions(line: str, tmp_path: Path, **variables: str) -> list[str]:
     """What a shell offers after ``line``, by argcomplete's protocol."""
     answer = tmp_path / "answer"
     answer.write_text("")  # argcomplete leaves it out where it offers nothing
     sut(
+        **variables,
         _ARGCOMPLETE="1",
         _ARGCOMPLETE_STDOUT_FILENAME=str(answer),
         _ARGCOMPLETE_SUPPRESS_SPACE="1",
@@ -151,12 +152,33 @@ def test_runs_the_command_with_its_arguments() -> None:
         ("sut doctor --site devcl", ["devcluster"]),
         ("sut history --ben", ["--benchmark"]),
         ("sut verdict --round v6.1 --js", ["--json"]),
+        ("sut list sc", ["scenarios"]),
+        ("sut history --verdict F", ["FAILED"]),
+        ("sut nightly --pres", ["--preset"]),
     ],
 )
 def test_completes_commands_options_and_values(
     line: str, offered: list[str], tmp_path: Path
 ) -> None:
     assert completions(line, tmp_path) == offered
+
+
+@pytest.mark.parametrize("command", ["watch", "cancel", "compare A", "batch", "submit --again"])
+def test_completes_the_names_of_runs(command: str, tmp_path: Path) -> None:
+    for name in ("20260101T000000Z-replay", "20260102T000000Z-replay"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plan.json").touch()
+    (tmp_path / "latest").symlink_to("20260102T000000Z-replay")
+    names = ["latest", "20260102T000000Z-replay", "20260101T000000Z-replay"]
+    name, *rest = command.split()
+    root = " ".join(["sut", name, "--root", str(tmp_path), *rest])
+    assert completions(f"sut {command} 20260101", tmp_path, SUT_RUN_ROOT=str(tmp_path)) == names[2:]
+    assert completions(f"{root} l", tmp_path) == names[:1]
+    assert completions(f"{root} 2", tmp_path) == names[1:]
+
+
+def test_completes_paths_where_no_run_has_the_prefix(tmp_path: Path) -> None:
+    assert completions("sut watch slu", tmp_path, SUT_RUN_ROOT=str(tmp_path)) == ["slurm/"]
 
 
 def test_completes_every_command(tmp_path: Path) -> None:

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 import pytest
 from cluster.cluster import Cluster
 
 from sut import init, validate
-from sut.cluster import slurm
+from sut.cluster import partitions, slurm
+from sut.cluster.partitions import Machine, Partition
 from sut.launch import new_site
 from sut.plan import config
 from sut.plan.site import Device
 
 # Slurm's commands are faked at the process boundary; everything above is real.
-SINFO = """\
-cpu01|batch*|1-00:00:00|64|257000|(null)
-cpu02|batch*|1-00:00:00|64|257000|(null)
-gpu2|ml|4:30:00|32|128000+|gpu:a100:4(S:0-1),tmpdisk:100
-gpu10|ml|4:30:00|32|128000+|gpu:a100:4(S:0-1)
-gpu1|ml|4:30:00|32|128000+|gpu:a100:4(S:0-1)
-old1|ml|4:30:00|16|64000|gpu:v100:2
-gpu1|debug|30:00|32|128000|gpu:a100:4(S:0-1)
+SCONTROL = """\
+case "$*" in
+*config*) echo "ClusterName             = delta" ;;
+*partition*) cat <<'end'
+PartitionName=batch Default=YES MaxTime=1-00:00:00 Nodes=cpu[01-02] State=UP
+PartitionName=ml Default=NO MaxTime=04:30:00 Nodes=gpu2,gpu10,gpu1,old1 State=UP
+PartitionName=debug Default=NO MaxTime=00:30:00 Nodes=gpu1 State=UP
+PartitionName=empty Default=NO MaxTime=UNLIMITED Nodes=(null) State=UP
+end
+;;
+*node*) cat <<'end'
+NodeName=cpu01 CPUTot=64 RealMemory=257000 Gres=(null) State=IDLE
+NodeName=cpu02 CPUTot=64 RealMemory=257000 Gres=(null) State=IDLE
+NodeName=gpu1 CPUTot=32 RealMemory=128000 Gres=gpu:a100:4(S:0-1) State=IDLE
+NodeName=gpu2 CPUTot=32 RealMemory=128000 Gres=gpu:a100:4(S:0-1),tmpdisk:100 State=MIXED
+NodeName=gpu10 CPUTot=32 RealMemory=128000 Gres=gpu:a100:4(S:0-1) State=DOWN
+NodeName=old1 CPUTot=16 RealMemory=64000 Gres=gpu:v100:2 State=IDLE
+end
+;;
+esac
 """
 
 
 @pytest.fixture
 def on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {
-        "sbatch": "exit 1",
-        "sinfo": f"printf %s {shlex.quote(SINFO)}",
-        "scontrol": 'echo "ClusterName             = delta"',
-        "sacctmgr": 'case $* in *DefaultAccount*) echo ml;; *) printf "other\\nml\\n";; esac',
-    }
+    answers = {"sbatch": "exit 1", "scontrol": SCONTROL, "sacctmgr": 'printf "ml\\nother\\nml\\n"'}
     for name, answer in answers.items():
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
@@ -78,7 +85,10 @@ def test_takes_another_partition_and_device(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("on_a_cluster")
 def test_refuses_an_unknown_partition(capsys: pytest.CaptureFixture[str]) -> None:
     assert init.main(["--partition", "gpu"]) == 2
-    assert "no such partition\nhint: choose from: batch, ml, debug" in capsys.readouterr().err
+    assert (
+        "no such partition with nodes\nhint: choose from: batch, ml, debug"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("on_a_cluster")
@@ -98,7 +108,7 @@ def test_uses_an_image_and_models_that_are_there(tmp_path: Path) -> None:
 def test_without_an_answer_from_slurm_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "bin/sinfo").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin/scontrol").write_text("#!/bin/sh\nexit 1\n")
     assert init.main([]) == 2
     assert "Slurm lists no nodes" in capsys.readouterr().err
     assert init.main(["here", "--local"]) == 0
@@ -141,7 +151,7 @@ def test_prints_the_file_without_writing(
     ],
 )
 def test_reads_generic_resources(gres: str, gpus: tuple[tuple[str, int], ...]) -> None:
-    assert slurm.gpus_of(gres) == gpus
+    assert partitions.gpus_of(gres) == gpus
 
 
 @pytest.mark.parametrize(
@@ -172,21 +182,18 @@ def test_a_site_written_on_the_cluster_passes_its_checks(idle: Cluster) -> None:
 
 
 def test_chooses_the_partition_by_gpus_then_by_default() -> None:
-    def node(name: str, partition: str, gpus: int, *, default: bool = False) -> slurm.PartitionNode:
-        return slurm.PartitionNode(
-            name=name,
-            partition=partition,
-            is_default=default,
-            max_time_min=None,
-            cpus=1,
-            memory_gib=1,
-            gpus=(("a30", gpus),) if gpus else (),
-        )
+    gres = {"a": "gpu:a30:1", "b": "", "c": "gpu:h100:8", "d": ""}
+    machines = {name: Machine(name=name, gres=each) for name, each in gres.items()}
 
-    every = [node("a", "one", 0, default=True), node("b", "two", 1), node("c", "three", 8)]
-    assert new_site.alike(every, "").partition.partition == "three"
-    every = [node("a", "one", 1, default=True), node("c", "three", 8)]
-    assert new_site.alike(every, "").partition.partition == "one"
-    every = [node("a", "one", 0), node("b", "two", 0, default=True)]
-    assert new_site.alike(every, "").partition.partition == "two"
-    assert new_site.alike(every, "one").names == ("a",)
+    def partition(name: str, *, default: bool = False) -> Partition:
+        return Partition(name=name, default=default, nodes=tuple(name))
+
+    def chosen(*among: Partition) -> str:
+        return new_site.alike(among, machines).partition.name
+
+    assert chosen(partition("b", default=True), partition("a"), partition("c")) == "c"
+    assert chosen(partition("a", default=True), partition("c")) == "a"
+    assert chosen(partition("b"), partition("d", default=True)) == "d"
+    assert chosen(partition("b", default=True), Partition(name="none")) == "b"
+    mixed = new_site.alike([partition("abd")], machines)
+    assert mixed.names == ("a",) and mixed.others == ("b (no GPU)", "d (no GPU)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from sut.cluster import slurm
@@ -65,6 +66,18 @@ def machines(plan: Plan, partition: Partition) -> list[Machine]:
     """The nodes that a job of ``plan`` may get; empty if Slurm does not answer."""
     named = [node.name for node in plan.candidates or plan.nodes if node.name in partition.nodes]
     return [_machine(fields) for fields in slurm.show("node", compact(named))] if named else []
+
+
+def every_machine() -> dict[str, Machine]:
+    """Every node of the cluster by its name; empty if Slurm does not answer."""
+    return {found.name: found for found in map(_machine, slurm.show("node"))}
+
+
+def gpus_of(gres: str) -> tuple[tuple[str, int], ...]:
+    """The GPUs in a node's generic resources, ``gpu:a30:1(S:0),tmp:9``: their types, which may be
+    empty, and their numbers."""
+    found = re.finditer(r"(?:^|,)gpu(?::([^:,()]+))?:(\d+)(?=[(,]|$)", gres)
+    return tuple((each[1] or "", int(each[2])) for each in found)
 
 
 def _partition(fields: dict[str, str]) -> Partition:

@@ -40,19 +40,6 @@ class JobState(Struct, frozen=True, kw_only=True):
         return self.state in ALIVE
 
 
-class PartitionNode(Struct, frozen=True, kw_only=True):
-    """A node in one of its partitions. ``gpus`` are types, which may be empty, and numbers;
-    ``max_time_min`` is None if the partition has no limit."""
-
-    name: str
-    partition: str
-    is_default: bool  # the partition
-    max_time_min: int | None
-    cpus: int
-    memory_gib: float
-    gpus: tuple[tuple[str, int], ...]
-
-
 def is_here() -> bool:
     return shutil.which("sbatch") is not None
 
@@ -73,41 +60,6 @@ def cluster_name() -> str:
 def node_names() -> set[str]:
     """Every node of the cluster; empty if Slurm does not answer."""
     return set(_output(["sinfo", "--noheader", "--Node", "--format=%N"]).split())
-
-
-def nodes() -> list[PartitionNode]:
-    """Every node of every partition; empty if Slurm does not answer."""
-    found = []
-    sinfo = ["sinfo", "--noheader", "--Node", "--format=%N|%P|%l|%c|%m|%G"]
-    for line in _output(sinfo).splitlines():
-        name, partition, limit, cpus, memory_mib, gres = map(_known, line.split("|"))
-        found.append(
-            PartitionNode(
-                name=name,
-                partition=partition.rstrip("*"),
-                is_default=partition.endswith("*"),
-                max_time_min=minutes(limit),
-                cpus=int(cpus.rstrip("+") or 0),
-                memory_gib=int(memory_mib.rstrip("+") or 0) / 1024,
-                gpus=gpus_of(gres),
-            )
-        )
-    return found
-
-
-def gpus_of(gres: str) -> tuple[tuple[str, int], ...]:
-    """The GPUs in a node's generic resources, ``gpu:a30:1(S:0),tmp:9``: their type, which may be
-    empty, and their number."""
-    found = re.finditer(r"(?:^|,)gpu(?::([^:,()]+))?:(\d+)(?=[(,]|$)", gres)
-    return tuple((each[1] or "", int(each[2])) for each in found)
-
-
-def accounts(user: str) -> list[str]:
-    """The accounts that a user can charge, the default one first; empty without accounting."""
-    show = ["sacctmgr", "--noheader", "--parsable2", "show"]
-    default = _output([*show, "user", user, "format=DefaultAccount"]).split()
-    every = _output([*show, "associations", f"user={user}", "format=Account"]).split()
-    return list(dict.fromkeys([*default, *every]))
 
 
 def minutes(limit: str) -> int | None:

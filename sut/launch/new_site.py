@@ -10,13 +10,13 @@ import re
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from sut.cluster import slurm
-from sut.cluster.slurm import PartitionNode
+from sut.cluster import partitions, slurm
+from sut.cluster.partitions import Machine, Partition
 from sut.errors import InputError
 from sut.machine import nvml
 from sut.plan.site import Device
@@ -31,7 +31,7 @@ IMAGES = ("~/images", "/opt/images", "/shared/images")
 class Nodes(Struct, frozen=True, kw_only=True):
     """The nodes of a partition that are alike, and those that are not."""
 
-    partition: PartitionNode  # one of the nodes
+    partition: Partition
     names: tuple[str, ...]
     gres: str  # without the count
     gpus: int  # of a node
@@ -80,60 +80,65 @@ def _machine(name: str, device: str) -> Found:
 
 
 def _cluster(name: str, partition: str, device: str) -> Found:
-    cluster, every = slurm.cluster_name(), slurm.nodes()
-    if not every:
+    every, machines = partitions.known(), partitions.every_machine()
+    if not machines:
         raise InputError(
-            "Slurm lists no nodes (sinfo)",
+            "Slurm lists no nodes (scontrol show node)",
             hint="check that slurmctld answers: scontrol ping; or, for this machine alone: "
             "python -m sut.init --local",
         )
-    nodes = alike(every, partition)
+    cluster, nodes = slurm.cluster_name(), alike(every, machines, partition)
     chosen = Device(device or (Device.CUDA if nodes.gpus else Device.CPU))
+    user = f"user={getpass.getuser()}"
+    accounts = slurm.accounting("associations", "account", where=[user])
     return Found(
         name=name or cluster or "mine",
         device=chosen,
         cluster=cluster,
         nodes=nodes,
-        accounts=tuple(slurm.accounts(getpass.getuser())),
+        accounts=tuple(dict.fromkeys(account for (account,) in accounts)),
         interface=_interface_to(nodes.names[0]),
         image=_image(chosen),
         models=_models(),
     )
 
 
-def alike(every: Sequence[PartitionNode], partition: str) -> Nodes:
-    """The nodes of a partition with the most frequent GPUs: the given partition, else the default
-    one, else, if that has no GPUs, the one with most. Raises InputError for an unknown one."""
-    by_name: dict[str, list[PartitionNode]] = {}
-    for node in every:
-        by_name.setdefault(node.partition, []).append(node)
+def alike(
+    every: Sequence[Partition], machines: Mapping[str, Machine], partition: str = ""
+) -> Nodes:
+    """The nodes of a partition with the most frequent GPUs: of the given partition, or else of the
+    one with GPUs, of several the default one or else that with most. Raises InputError for an
+    unknown one."""
+    by_name = {each.name: each for each in every if each.nodes}
     if partition and partition not in by_name:
         raise InputError(
-            f"--partition {partition}: the cluster has no such partition",
+            f"--partition {partition}: the cluster has no such partition with nodes",
             hint=f"choose from: {', '.join(by_name)}",
         )
-    chosen = by_name[partition or max(by_name, key=lambda name: _rank(by_name[name]))]
-    (gpus, _), *_ = Counter(node.gpus for node in chosen).most_common()
-    if not gpus:  # a partition with some GPU nodes is for them
-        gpus = next((node.gpus for node in chosen if node.gpus), ())
-    (kind, count), *_ = gpus or (("", 0),)
+    gpus = {name: partitions.gpus_of(machine.gres) for name, machine in machines.items()}
+
+    def rank(each: Partition) -> tuple[bool, bool, int]:
+        total = sum(count for name in each.nodes for _, count in gpus.get(name, ()))
+        return total > 0, each.default, total
+
+    chosen = by_name[partition] if partition else max(by_name.values(), key=rank)
+    # A partition with some GPU nodes is for them.
+    kinds = Counter(gpus.get(name, ()) for name in chosen.nodes)
+    most = max(kinds, key=lambda kind: (bool(kind), kinds[kind]))
+    (kind, count), *_ = most or (("", 0),)
+    others = [name for name in chosen.nodes if gpus.get(name, ()) != most]
     return Nodes(
-        partition=chosen[0],
-        names=tuple(sorted({node.name for node in chosen if node.gpus == gpus}, key=_slurms_order)),
+        partition=chosen,
+        names=tuple(sorted(set(chosen.nodes) - set(others), key=_slurms_order)),
         gres=f"gpu:{kind}" if kind else "gpu" if count else "",
         gpus=count,
-        others=tuple(f"{node.name} ({_gpus(node)})" for node in chosen if node.gpus != gpus),
+        others=tuple(f"{name} ({_gpus(gpus.get(name, ()))})" for name in others),
         partitions=tuple(by_name),
     )
 
 
-def _rank(nodes: Sequence[PartitionNode]) -> tuple[int, bool, int]:
-    num_gpus = sum(count for node in nodes for _, count in node.gpus)
-    return (num_gpus > 0, nodes[0].is_default, num_gpus)
-
-
-def _gpus(node: PartitionNode) -> str:
-    return " and ".join(f"{count} {kind or 'gpu'}" for kind, count in node.gpus) or "no GPU"
+def _gpus(gpus: Sequence[tuple[str, int]]) -> str:
+    return " and ".join(f"{count} {kind or 'gpu'}" for kind, count in gpus) or "no GPU"
 
 
 def _slurms_order(name: str) -> tuple[str | int, ...]:
@@ -217,7 +222,7 @@ def _description(found: Found) -> str:
         gpus = f", {quantity(found.num_gpus, 'GPUs')}" if found.num_gpus else ""
         return f"{platform.node()}: {quantity(os.cpu_count(), 'cores')}{gpus}"
     names = quantity(len(found.nodes.names), "nodes")
-    where = f"partition {found.nodes.partition.partition} of {found.cluster or 'a Slurm cluster'}"
+    where = f"partition {found.nodes.partition.name} of {found.cluster or 'a Slurm cluster'}"
     return f"{names} of {where}"
 
 
@@ -273,14 +278,14 @@ def _slurm_lines(found: Found, nodes: Nodes) -> list[str]:
     limit = nodes.partition.max_time_min
     accounts = ", ".join(found.accounts)
     yours = f"empty: your default one; yours: {accounts}" if accounts else "empty: left out"
-    others = [name for name in nodes.partitions if name != nodes.partition.partition]
+    others = [name for name in nodes.partitions if name != nodes.partition.name]
     also = f" # also: {', '.join(others)}" if others else ""
     uses_gpus = nodes.gres and found.device is Device.CUDA
     gres = [f"  gres: {nodes.gres} # the count is added"] if uses_gpus else []
     return [
         "slurm: # by sbatch's names",
         f"  cluster: {_yaml(found.cluster)}",
-        f"  partition: {_yaml(nodes.partition.partition)}{also}",
+        f"  partition: {_yaml(nodes.partition.name)}{also}",
         f'  account: "" # {yours}',
         '  qos: ""',
         *gres,
