@@ -133,7 +133,7 @@ void register_replica_links(py::module_& m) {
   py::class_<ReplicaLinks, std::shared_ptr<ReplicaLinks>>(m, "ReplicaLinks")
       .def(py::init([](const std::string& host, int num_replicas,
                        const std::vector<std::array<int, 3>>& ports) {
-             std::vector<sut::ReplicaLink::Ports> of_replicas;
+             std::vector<sut::ReplicaPorts> of_replicas;
              for (const auto& [handshake, input, output] : ports)
                of_replicas.push_back({handshake, input, output});
              return std::make_shared<ReplicaLinks>(host, num_replicas, of_replicas);

@@ -47,6 +47,11 @@ bool is_hello(std::span<const char> message) {
   return false;  // some other program on this port: no answer
 }
 
+// Only links on given ports can adopt an engine, which needs all events.
+int monitored(const ReplicaPorts& ports) {
+  return ports.input == Socket::kAnyPort ? ConnectionMonitor::kLosses : ConnectionMonitor::kAll;
+}
+
 // Reads the remaining frames of a message.
 void skip_rest(Socket& socket, Frame& frame) {
   while (frame.has_more() && socket.receive(frame)) {
@@ -55,12 +60,12 @@ void skip_rest(Socket& socket, Frame& frame) {
 
 }  // namespace
 
-ReplicaLink::ReplicaLink(const Context& context, const std::string& host, const Ports& ports)
+ReplicaLink::ReplicaLink(const Context& context, const std::string& host, const ReplicaPorts& ports)
     : handshake_(context, ZMQ_ROUTER),
       input_(context, ZMQ_ROUTER),
       output_(context, ZMQ_PULL),
-      input_lost_(context, input_, ConnectionMonitor::kAll),
-      output_lost_(context, output_, ConnectionMonitor::kAll) {
+      input_lost_(context, input_, monitored(ports)),
+      output_lost_(context, output_, monitored(ports)) {
   input_.set(ZMQ_ROUTER_MANDATORY, 1);
   for (Socket* socket : {&input_, &output_}) {
     socket->set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);
@@ -135,14 +140,14 @@ bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
 }
 
 ReplicaLinks::ReplicaLinks(const std::string& host, int num_replicas,
-                           const std::vector<ReplicaLink::Ports>& ports) {
+                           const std::vector<ReplicaPorts>& ports) {
   if (num_replicas < 1) throw std::invalid_argument("num_replicas must be at least 1");
   const auto count = static_cast<std::size_t>(num_replicas);
   if (!ports.empty() && ports.size() != count)
     throw std::invalid_argument("ports must be those of every replica");
   for (std::size_t i = 0; i < count; ++i)
     links_.push_back(std::make_unique<ReplicaLink>(
-        context_, host, ports.empty() ? ReplicaLink::Ports{} : ports[i]));
+        context_, host, ports.empty() ? ReplicaPorts{} : ports[i]));
 }
 
 const std::string& ReplicaLinks::handshake_endpoint(int replica) const {

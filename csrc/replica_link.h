@@ -14,6 +14,13 @@
 
 namespace sut {
 
+// The ports of a replica's sockets on the front-end's host.
+struct ReplicaPorts {
+  int handshake = Socket::kAnyPort;
+  int input = Socket::kAnyPort;
+  int output = Socket::kAnyPort;
+};
+
 // The front-end's sockets for one replica, and vLLM's handshake on them (protocol.h). Created on
 // any thread, then used only by the dispatcher's I/O thread.
 //
@@ -25,18 +32,13 @@ namespace sut {
 // own set.
 class ReplicaLink {
  public:
-  struct Ports {
-    int handshake = Socket::kAnyPort;
-    int input = Socket::kAnyPort;
-    int output = Socket::kAnyPort;
-  };
-
-  ReplicaLink(const Context& context, const std::string& host, const Ports& ports);
+  ReplicaLink(const Context& context, const std::string& host, const ReplicaPorts& ports = {});
 
   const std::string& handshake_endpoint() const { return handshake_endpoint_; }
 
   // Continue with an engine that an earlier front-end on the same ports left idle, and whose ready
-  // response that front-end kept. The engine reconnects automatically and sends no other one.
+  // response that front-end kept. The engine reconnects automatically and sends no other one. Needs
+  // given ports.
   void adopt(std::string ready_response) { adopted_ = std::move(ready_response); }
 
   // Poll these for input; in the order of Item.
@@ -96,7 +98,7 @@ class ReplicaLinks {
   // `ports` has those of each replica, or is empty for free ones. Throws SocketError,
   // std::invalid_argument.
   ReplicaLinks(const std::string& host, int num_replicas,
-               const std::vector<ReplicaLink::Ports>& ports = {});
+               const std::vector<ReplicaPorts>& ports = {});
 
   std::size_t size() const { return links_.size(); }
   ReplicaLink& operator[](std::size_t i) { return *links_[i]; }
