@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import functools
 import math
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 from sut.errors import EXIT_BAD_INPUT, SutError
@@ -43,9 +44,25 @@ class Parser(argparse.ArgumentParser):
             argcomplete.autocomplete(self)
         return self.parse_args(argv)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse does, with the nearest choice."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            near = _nearest(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}{near}") from None
+
     def error(self, message: str) -> NoReturn:
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        if unknown and words.startswith("--"):
+            message += _nearest(words.split()[0].partition("=")[0], self._option_string_actions)
         hint = f"for all options: {self.prog} --help"
         self.exit(EXIT_BAD_INPUT, f"error: {message}\nhint: {hint}\n")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def command(main: Callable[_P, int]) -> Callable[_P, int]:

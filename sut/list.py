@@ -103,14 +103,17 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
             "keys slurm --site jw",
         ),
     )
-    parser.add_argument("what", choices=HEADS, help="what to list")
+    parser.add_argument("what", choices=HEADS, nargs="?", help="what to list")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only rows with these words")
     add(
         parser, "config", help=f"benchmark of the scenarios and keys (default: {DEFAULT_BENCHMARK})"
     )
     add(parser, "site", help="site of the keys (default: as in sut.submit)")
     add(parser, "json")
-    return parser.parse(argv)
+    options = parser.parse(argv)
+    if options.what is None:
+        parser.error(f"give what to list: {', '.join(HEADS)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -125,6 +125,20 @@ def test_refuses_an_unknown_option_with_a_hint() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["submit", "--senario", "server"], "--senario server (did you mean --scenario?)"),
+        (["submit", "--sets=a=1"], "--sets=a=1 (did you mean --set?)"),
+        (["submit", "--mode", "acuracy"], "(did you mean accuracy?)"),
+        (["history", "--verdict", "invald"], "(did you mean INVALID?)"),
+    ],
+)
+def test_suggests_the_nearest_option_or_choice(arguments: list[str], near: str) -> None:
+    run = sut(*arguments)
+    assert run.returncode == 2 and near in run.stderr.splitlines()[0]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_finds_each_command(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -67,6 +67,10 @@ def test_searches_names_and_meanings(capsys: pytest.CaptureFixture[str]) -> None
     assert "site.slurm.time_min" in [row["key"] for row in listed(capsys, "keys", "wall", "limit")]
     assert list_command.main(["keys", "nothing-like-it"]) == 2
     assert "error: no keys with nothing-like-it\nhint:" in capsys.readouterr().err
+    for argv, error in (([], "give what to list: benchmarks"), (["key"], "did you mean keys?")):
+        with pytest.raises(SystemExit, match="2"):
+            list_command.main(argv)
+        assert error in capsys.readouterr().err
 
 
 def test_every_field_is_a_key() -> None:
@@ -154,6 +158,7 @@ def test_a_short_key_is_completed(typed: str, whole: str) -> None:
         ("num_replica=2", r"unknown key \(did you mean 'site\.num_replicas'\?\)"),
         ("zzz.yyy=1", "unknown key\nhint: list the keys: python -m sut.list keys yyy"),
         ("BENCHMARK=1", "unknown key"),
+        ("path=/x", "unknown key\nhint"),
     ],
 )
 def test_refuses_a_short_key_that_is_not_one(typed: str, message: str) -> None:

@@ -115,7 +115,7 @@ def test_a_prefix_is_a_suggestion_only(valid: RunDir) -> None:
 
 def test_names_a_folder_without_runs(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=f"latest: no such run .* no run under {tmp_path}\nhint: give the folder"
+        InputError, match=f"latest: no such run .* no run under {tmp_path}\nhint: start one"
     ):
         runs.find("latest", tmp_path)
     with pytest.raises(InputError, match=r"is not a run directory: it has no plan\.json"):

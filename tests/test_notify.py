@@ -277,6 +277,18 @@ def test_runs_after_scancel(idle: Cluster) -> None:
     assert (facts["SUT_FAILURE"], facts["SUT_EXIT_CODE"]) == ("cancelled", "3")
 
 
+@pytest.mark.long
+def test_a_preempted_job_notifies_at_its_last_end(idle: Cluster) -> None:
+    command = 'echo "$SUT_VERDICT$SUT_FAILURE" >>~/four'
+    low = ("--set", "site.slurm.qos=low", "--notify", command)
+    run = submit_job(idle, *replay(15), "--nodes", "jw2", *low)
+    until_on_cluster(run.has_measured)
+    idle.run("sbatch --qos=high --nodelist=jw2 --exclusive --wrap 'sleep 1'")
+    until_on_cluster(lambda: run.state() == "COMPLETED", 240)
+    assert len(run.record().attempts) == 2
+    assert (idle.home() / "four").read_text() == "VALID\n"
+
+
 def test_slurm_gets_the_sites_mail_options(idle: Cluster) -> None:
     mail = ("--set", "site.slurm.mail_type=END", "--set", "site.slurm.mail_user=me@here")
     run = submit_job(idle, *replay(1), "--nodes", "jw2", *mail, "--begin", "now+1hour")

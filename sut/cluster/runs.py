@@ -54,7 +54,8 @@ def _not_found(name: str, root: Path) -> InputError:
     if not known:
         return InputError(
             f"{name}: no such run in the current folder, and no run under {root}",
-            hint="give the folder that contains the runs: --root DIR or SUT_RUN_ROOT",
+            hint="start one: python -m sut.submit; or give the folder that contains the runs: "
+            "--root DIR or SUT_RUN_ROOT",
         )
     close = [each for each in known if each.startswith(name)]
     close += difflib.get_close_matches(name, known, n=1)

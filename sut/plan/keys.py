@@ -25,6 +25,7 @@ from sut.plan.site import Site
 from sut.values import Struct
 
 FROM_SITE = ("model.path", "dataset.path")  # a benchmark must not have them
+SIMILAR = 0.7  # of 1; by difflib's default, path resembles sbatch
 _SITE = "site"
 _STAND_INS = {
     "target_qps": "BENCHMARK",
@@ -106,8 +107,8 @@ def _nearest(keys: Sequence[str], scenario: Scenario) -> str:
         name = key.name.replace("SCENARIO", scenario)
         known.setdefault(key.parts[-1], name)
         known[name] = name
-    close = difflib.get_close_matches(keys[-1], known, n=1)
-    close = close or difflib.get_close_matches(".".join(keys), known, n=1)
+    close = difflib.get_close_matches(keys[-1], known, n=1, cutoff=SIMILAR)
+    close = close or difflib.get_close_matches(".".join(keys), known, n=1, cutoff=SIMILAR)
     return f" (did you mean '{known[close[0]]}'?)" if close else ""
 
 
