@@ -13,7 +13,8 @@ from cli import environment, set_arguments, submit
 from plans import plan_of
 from test_model import safetensors
 
-from sut.launch import checks
+from sut.cluster.sbatch import Submission
+from sut.launch import checks, executor, newrun
 from sut.plan.plan import Plan
 
 PARTITIONS = """\
@@ -116,6 +117,8 @@ def test_names_what_slurm_would_refuse(image: Path, tmp_path: Path, change: str,
 @pytest.mark.usefixtures("slurm")
 def test_names_limits_of_a_partition_and_a_qos(image: Path, tmp_path: Path) -> None:
     sets = ("site.slurm.time_min=11", "site.slurm.partition=debug", "site.slurm.account=ml")
+    exact = ("site.slurm.time_min=10", "site.slurm.partition=debug")
+    assert found(on_cluster(image, *exact, nodes="jw2"), tmp_path) == ""
     text = found(on_cluster(image, *sets, "site.slurm.qos=fast", nodes="jw2"), tmp_path)
     assert "the wall limit of 11 minutes exceeds the 10 of partition debug" in text
     assert "partition debug does not allow account ml\nhint: choose one of: staff" in text
@@ -148,6 +151,25 @@ def test_what_slurm_does_not_answer_is_no_error(image: Path, slurm: Path, tmp_pa
 def test_another_machine_than_a_login_node_checks_nothing(tmp_path: Path) -> None:
     (made,) = checks.check(plan_of("replay", site="devcluster"), tmp_path)
     assert made.ok is None and "not a login node of site devcluster" in made.text
+
+
+def test_slurm_must_not_choose_a_node_outside_the_site(
+    image: Path, slurm: Path, tmp_path: Path
+) -> None:
+    (slurm / "scontrol.partition").write_text(PARTITIONS.replace("jw[2-3]", "jw[1-4]"))
+    (slurm / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
+    (slurm / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (slurm / "srun").chmod(0o755)
+
+    def script(nodes: str) -> str:
+        plan = on_cluster(image, nodes=nodes)
+        run_dir = newrun.create(plan, tmp_path / "runs")
+        assert executor.submit(plan, run_dir, Submission()).job_id == "7"
+        (file,) = run_dir.slurm.glob("*submission.sh")
+        return file.read_text()
+
+    assert "#SBATCH --exclude=jw1,jw4\n" in script("1") and "--nodelist" not in script("1")
+    assert "#SBATCH --nodelist=jw2,jw3\n" in script("2") and "--exclude" not in script("2")
 
 
 @pytest.mark.usefixtures("slurm")

@@ -15,6 +15,7 @@ from cli import environment
 from plans import plan_of
 
 from sut import batch, job, nightly, requeue
+from sut.cluster import allocation
 from sut.cluster.allocation import Allocation
 from sut.cluster.sbatch import Submission
 from sut.errors import InputError
@@ -91,6 +92,18 @@ def assert_recorded(run_dir: RunDir, code: str, text: str, *, exit_code: int) ->
     assert attempt.ended_utc is not None
     assert text.partition("\n")[0] in run_dir.report.read_text()
     assert run_dir.report_html.is_file()
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_runs_only_on_nodes_that_slurm_may_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = msgspec.structs.replace(plan_of("replay", site="devcluster"), container=None)
+    run_dir = newrun.create(plan, tmp_path / "runs")
+    in_job(monkeypatch, "jw9")
+    assert job.main([str(run_dir)]) == 2
+    assert "is for 1 node (any of jw[2-3]), but job 7 has 1 (jw9)" in capsys.readouterr().err
+    allocation.check(plan, Allocation(job_id="7", nodes=("jw3",)), run_dir)
 
 
 def test_refuses_a_cluster_plan_outside_a_job(
