@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -145,9 +146,12 @@ def _of_this_job(plan: Plan, run_root: Path, notices: Notices, job: Allocation) 
 
 
 def _command(job: Allocation) -> str:
-    """The job as it can be submitted again; empty if Slurm does not know its script."""
-    script = slurm.command_of(job.job_id)
-    return f"sbatch --nodes={len(job.nodes)} {script}" if script else ""
+    """The job as it can be submitted again; empty if Slurm does not know its script. The script
+    passes its arguments to this process."""
+    script, arguments = slurm.command_of(job.job_id), shlex.join(sys.argv[1:])
+    if not script:
+        return ""
+    return f"sbatch --nodes={len(job.nodes)} {script.removesuffix(arguments).strip()} {arguments}"
 
 
 if __name__ == "__main__":

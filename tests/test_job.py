@@ -252,20 +252,31 @@ def test_refuses_gpus_that_are_not_visible(
     executor.check(plan, Submission())
 
 
+SUBMITTED = "sbatch --nodes=2 /home/you/slurm/multi.sh --set 'a=[1]'"
+
+
 @pytest.mark.parametrize(
     ("answer", "command"),
     [
-        ("echo '/home/you/slurm/multi.sh --mode all'", "sbatch --nodes=2 /home/you/slurm/multi.sh"),
+        ("echo /home/you/slurm/multi.sh", SUBMITTED),
+        ("echo \"/home/you/slurm/multi.sh --set 'a=[1]'\"", SUBMITTED),
         ("exit 1", "pytest"),  # this process: the job's script is not known
     ],
 )
 def test_a_batch_job_records_how_it_was_submitted(
-    answer: str, command: str, plan: Plan, scontrol: Path, tmp_path: Path
+    answer: str,
+    command: str,
+    plan: Plan,
+    scontrol: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["batch.py", "--set", "a=[1]"])
     squeue = scontrol.with_name("squeue")
     squeue.write_text(f"#!/bin/sh\n{answer}\n")
     squeue.chmod(0o755)
     allocation = Allocation(job_id="7", nodes=("jw2", "jw3"))
     run_dir = batch._of_this_job(plan, tmp_path / "runs", NOBODY, allocation)
     found = record.command_of(run_dir)
-    assert found is not None and command in found.text and found.folder == os.getcwd()
+    assert found is not None and found.folder == os.getcwd()
+    assert found.text == command or (command == "pytest" and command in found.text)

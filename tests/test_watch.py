@@ -435,7 +435,7 @@ def test_finds_a_job_by_comment_link_or_files(
 def test_missing_run_gives_the_next_command(tmp_path: Path) -> None:
     shown = watch(tmp_path, "nothing")
     assert shown.returncode == 2 and "no such run" in shown.stderr
-    assert "python -m sut.history" in shown.stderr and "Traceback" not in shown.stderr
+    assert "--root DIR or SUT_RUN_ROOT" in shown.stderr and "Traceback" not in shown.stderr
 
 
 def test_reports_a_damaged_plan(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ def job_state(job_id: str) -> JobState | None:
 
 
 def command_of(job_id: str) -> str:
-    """The batch script of a job in the queue and its arguments; empty if Slurm does not answer."""
+    """The batch script of a job in the queue, in some versions of Slurm with its arguments; empty
+    if Slurm does not answer."""
     return _output(["squeue", "--noheader", "--format=%o", f"--jobs={job_id}"]).strip()
 
 
