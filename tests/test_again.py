@@ -8,9 +8,10 @@ import msgspec
 import pytest
 import records
 from cli import ROOT, fast, latest, submit
+from plans import plan_of
 
 from sut.errors import InputError
-from sut.launch import again
+from sut.launch import again, newrun
 from sut.machine import environment
 from sut.results import record
 from sut.results.record import Hashes
@@ -44,6 +45,15 @@ def test_reports_data_that_changed(tmp_path: Path) -> None:
     changed = msgspec.structs.replace(before, hashes=Hashes(data="0" * 64))
     (line,) = again.differences(changed, plan)
     assert line.startswith("data_sha256: 000000000000 -> ")
+
+
+def test_refuses_a_plan_of_another_version(tmp_path: Path) -> None:
+    plan = newrun.create(plan_of("replay"), tmp_path).plan
+    text = plan.read_text()
+    assert again.plan_of(RunDir(plan.parent))[0] == plan_of("replay")
+    plan.write_text(text.replace('"schema_version": 2', '"schema_version": 1'))
+    with pytest.raises(InputError, match=r"schema version 1; this program reads 2\nhint: submit"):
+        again.plan_of(RunDir(plan.parent))
 
 
 def test_refuses_a_folder_without_a_plan(tmp_path: Path) -> None:

@@ -153,9 +153,7 @@ def test_another_machine_than_a_login_node_checks_nothing(tmp_path: Path) -> Non
     assert made.ok is None and "not a login node of site devcluster" in made.text
 
 
-def test_slurm_must_not_choose_a_node_outside_the_site(
-    image: Path, slurm: Path, tmp_path: Path
-) -> None:
+def test_slurm_chooses_no_node_outside_the_site(image: Path, slurm: Path, tmp_path: Path) -> None:
     (slurm / "scontrol.partition").write_text(PARTITIONS.replace("jw[2-3]", "jw[1-4]"))
     (slurm / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
     (slurm / "srun").write_text("#!/bin/sh\nexit 1\n")
@@ -173,7 +171,7 @@ def test_slurm_must_not_choose_a_node_outside_the_site(
 
 
 @pytest.mark.usefixtures("slurm")
-def test_names_a_missing_image_and_a_file_that_is_none(tmp_path: Path) -> None:
+def test_names_an_image_that_is_missing_or_invalid(tmp_path: Path) -> None:
     image = tmp_path / "none.sif"
     text = found(on_cluster(image), tmp_path)
     assert f"cannot read the image ({image}): No such file or directory" in text
@@ -198,7 +196,7 @@ def test_paths_of_compute_nodes_are_not_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_names_a_path_that_other_nodes_do_not_see(
+def test_names_a_path_of_the_login_node_alone(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "OWN_FOLDERS", (tmp_path,))
@@ -237,7 +235,7 @@ def test_names_what_a_model_folder_misses(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("image")
-def test_names_a_linked_weight_file_that_is_not_bound(folder: Path, tmp_path: Path) -> None:
+def test_names_linked_weights_that_are_not_bound(folder: Path, tmp_path: Path) -> None:
     blobs = tmp_path / "blobs"
     blobs.mkdir()
     (folder / "model.safetensors").rename(blobs / "weights")

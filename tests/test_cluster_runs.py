@@ -37,7 +37,7 @@ def test_both_nodes_are_one_system_under_one_loadgen(idle: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("busy", "free"), [("jw2", "jw3"), ("jw3", "jw2")])
-def test_a_run_goes_to_the_node_that_is_free(idle: Cluster, busy: str, free: str) -> None:
+def test_a_run_goes_to_the_free_node(idle: Cluster, busy: str, free: str) -> None:
     job = idle.run(f"sbatch --parsable --exclusive --nodelist={busy} --wrap 'sleep 300'").stdout
     until(lambda: idle.run(f"squeue -h -j {job.strip()} -o %T").stdout.strip() == "RUNNING")
     run = submit(idle, *replay(1))

@@ -37,7 +37,7 @@ def test_reads_a_models_size_from_its_folder(tmp_path: Path) -> None:
     assert fit.model_size(tmp_path / "missing") is None
 
 
-def test_a_scaled_rotary_embedding_leaves_the_longest_sequence_unknown(tmp_path: Path) -> None:
+def test_a_scaled_rotary_embedding_has_no_known_length(tmp_path: Path) -> None:
     config = {"num_attention_heads": 9, "num_hidden_layers": 1, "hidden_size": 576}
     config |= {"max_position_embeddings": 4096}
     scaled = {"rope_type": "linear", "factor": 4.0}

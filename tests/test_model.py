@@ -37,7 +37,7 @@ def shard(folder: Path) -> None:
 
 
 @pytest.mark.own_cache
-def test_the_embedded_models_size_is_known_before_it_is_built() -> None:
+def test_the_embedded_models_size_matches_its_folder() -> None:
     built = fit.model_size(model.embedded())
     assert built is not None
     assert built.weights_gib == pytest.approx(model.EMBEDDED_SIZE.weights_gib, abs=0.01)

@@ -61,7 +61,7 @@ def test_knows_what_loadgens_mlperf_conf_sets() -> None:
         assert in_conf("*", scenario, "min_duration") == mlperf_conf.MIN_DURATION_MS
 
 
-def test_a_setting_of_the_plan_is_shown_before_mlperf_confs() -> None:
+def test_prefers_a_plans_setting_to_mlperf_confs() -> None:
     plan = plan_of("llama3.1-8b", site="jw", sets=("scenarios.server.ttft_latency_ms=9000",))
     shown = page.of(plan, ())
     assert shown.limits == "TTFT p99 9,000 ms, TPOT p99 100 ms"
@@ -73,7 +73,7 @@ def test_an_accuracy_test_issues_each_sample_once() -> None:
     assert page.of(plan, ()).size == "500 samples, each once"
 
 
-def test_marks_a_check_that_failed_and_one_that_was_not_made() -> None:
+def test_marks_failed_checks_and_those_not_made() -> None:
     failed, unknown = Check("image", "/x.sif"), Check("account", "not checked", made=False)
     failed.problems.add("cannot read the image", hint="build it")
     shown = page.of(plan_of("replay"), (failed, unknown, Check("cache", "/c")))

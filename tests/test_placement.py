@@ -46,7 +46,7 @@ def test_takes_one_node_of_slurms_choice() -> None:
     assert [node.name for node in placed(cluster(2, 1), "n1").nodes] == ["n1"]
 
 
-def test_takes_the_nodes_of_a_hostlist_in_the_sites_order() -> None:
+def test_takes_a_hostlists_nodes_in_the_sites_order() -> None:
     assert [node.name for node in placed(cluster(4, 1), "n[1-2]").nodes] == ["n1", "n2"]
     assert [node.name for node in placed(cluster(4, 1), "n3,n0").nodes] == ["n0", "n3"]
 
@@ -88,7 +88,7 @@ def test_slurm_chooses_among_nodes_that_differ_in_cores() -> None:
     ]
 
 
-def test_slurm_chooses_only_nodes_that_can_run_the_plan() -> None:
+def test_slurm_chooses_only_nodes_with_enough_cores() -> None:
     few, many, none = (
         SiteNode(name="a", cpus=(0,)),
         SiteNode(name="b", cpus=(0, 1)),
@@ -106,7 +106,7 @@ def test_slurm_chooses_only_nodes_that_can_run_the_plan() -> None:
     )
 
 
-def test_slurm_chooses_among_nodes_with_equal_gpus_that_the_model_fits() -> None:
+def test_slurm_chooses_only_gpus_that_fit_the_model() -> None:
     sizes = {"a": (1, 16.0), "b": (1, 24.0), "c": (2, 24.0), "d": (1, 24.0)}
     nodes = tuple(
         SiteNode(name=name, gpus=gpus, gpu_memory_gib=gib) for name, (gpus, gib) in sizes.items()

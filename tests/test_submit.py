@@ -177,7 +177,7 @@ def test_a_full_dry_run_prints_the_whole_plan(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_campaign_prints_each_run(tmp_path: Path) -> None:
+def test_a_campaigns_dry_run_prints_each_run(tmp_path: Path) -> None:
     campaign = str(ROOT / "configs/campaigns/devcluster-validation.yaml")
     run = submit(tmp_path, "--config", campaign, "--dry-run")
     assert run.returncode == 0, run.stderr
