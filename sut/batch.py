@@ -101,6 +101,13 @@ def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
             hint="give --begin, --dependency and --nodes to sbatch (sbatch --nodes=2 "
             "slurm/multi.sh), the others to python -m sut.submit",
         )
+    if options.keep_engine:
+        raise InputError(
+            "--keep-engine cannot be used with a batch script of this project: its run is a job "
+            "step, and Slurm ends the engines with the step",
+            hint="inside the job, on its node: python -m sut.submit --set site.slurm=null "
+            "--keep-engine MINUTES ... (docs/run.md)",
+        )
     options.nodes = ",".join(job.nodes)
     return _of_this_job(*request.make_plan(request.request_of(options)), job)
 

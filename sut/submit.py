@@ -96,9 +96,9 @@ def _check(
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
     if arguments.keep_engine and planned[0].plan.slurm is not None:
         raise InputError(
-            "--keep-engine has no effect on a job of its own: Slurm ends the engines with the job",
-            hint="make several runs in one job: srun --nodes=1 --pty bash, then on the node: "
-            "python -m sut.batch --keep-engine MINUTES",
+            "--keep-engine has no effect on a job for one run: Slurm ends the engines with the job",
+            hint="make several runs in one job: srun --nodes=1 --pty bash, and there: "
+            "python -m sut.submit --set site.slurm=null --keep-engine MINUTES ...",
         )
     for each in planned:
         executor.check(each.plan, submission)

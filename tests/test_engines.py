@@ -148,6 +148,17 @@ def test_other_engine_settings_start_other_engines(tmp_path: Path) -> None:
     assert gone(engines) and len(keepers()) == 1
 
 
+def test_a_measured_load_stays_with_the_engines(tmp_path: Path) -> None:
+    auto = set_arguments(["scenarios.server.target_qps=auto"])
+    first, second = run(tmp_path, *auto, *KEEP), run(tmp_path, *auto, *KEEP)
+    assert first.load is not None and second.load is not None
+    assert second.load.target_qps == first.load.target_qps
+    assert second.load.full == first.load.full
+    assert second.load.reason == f"{first.load.reason}; measured by an earlier run on these engines"
+    third = run(tmp_path, *auto, *KEEP)
+    assert third.load == second.load
+
+
 def test_another_load_uses_the_same_engines(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
     second = run(tmp_path, *KEEP, *set_arguments(["scenarios.server.target_qps=700"]))

@@ -116,6 +116,8 @@ def measure(
                 measured = _run_phase(mode, recorder, serving, samples, progress)
                 with _until_judged(mode, signals):
                     _judge(mode, recorder, serving, samples, measured, progress)
+            if recorder.is_valid:
+                keeping.remember(nodes.kept, recorder.plan, recorder.load)
             recorder.begin_shutdown()
         recorder.keep_engines(serving.engines)
 
@@ -129,7 +131,8 @@ def _check_nodes(
         progress.step("preflight: locating the model")
         plan, run_dir = recorder.plan, recorder.run_dir
         model_path = model.locate(plan.model) if uses_model(plan.engine, plan.dataset) else None
-        choice = keeping.choose(plan, run_dir, allocation, nodes[0].host, model_path, progress)
+        here = on_nodes(plan, allocation.nodes)
+        choice = keeping.choose(here, run_dir, allocation, nodes[0].host, model_path, progress)
         nodes.kept = choice.kept
         found = preflight.check(nodes, model_path, progress)
         recorder.keep_preflight(found)
@@ -160,7 +163,8 @@ def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:
         serving.warm_up()
     if recorder.plan.measures_load:
         with recorder.step("measure the load"):
-            load = recorder.load or measure_load.choose(serving, recorder.run_dir, progress)
+            known = recorder.load or keeping.remembered(serving.nodes.kept, recorder.plan)
+            load = known or measure_load.choose(serving, recorder.run_dir, progress)
             recorder.keep_load(load)
             measure_load.offer(load, recorder, progress)
 

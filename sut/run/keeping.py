@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from sut.cluster.allocation import Allocation
 from sut.inputs import model
 from sut.plan.plan import Mode, Plan
+from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
 from sut.rundir import RunDir
 from sut.serving import engine_settings, kept
@@ -113,3 +116,23 @@ def _why(status: Status, settings: Settings) -> str:
     more = len(differing) - MAX_DIFFERENCES
     text = ", ".join(differing[:MAX_DIFFERENCES])
     return f"other {text}" + (f" and {more} more" if more > 0 else "")
+
+
+def remember(found: Kept | None, plan: Plan, load: OfferedLoad | None) -> None:
+    """Keep the load of a VALID run for the next run of the same plan on these engines."""
+    if found is not None and load is not None:
+        found.memory.setdefault(_key(plan), msgspec.json.encode(load).decode())
+
+
+def remembered(found: Kept | None, plan: Plan) -> OfferedLoad | None:
+    """The load that an earlier VALID run of the same plan measured on these engines."""
+    text = None if found is None else found.memory.get(_key(plan))
+    if text is None:
+        return None
+    load = msgspec.json.decode(text, type=OfferedLoad)
+    reason = f"{load.reason}; measured by an earlier run on these engines"
+    return msgspec.structs.replace(load, reason=reason)
+
+
+def _key(plan: Plan) -> str:
+    return f"load of plan {plan.digest()}"

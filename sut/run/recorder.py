@@ -71,6 +71,11 @@ class Recorder:
         """Time since the start of this attempt."""
         return time.monotonic() - self._start
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether all phases so far are VALID."""
+        return overall(phase.verdict for phase in self._phases) == "VALID"
+
     def keep_load(self, load: OfferedLoad) -> None:
         self._load = load
 

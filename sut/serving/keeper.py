@@ -98,6 +98,7 @@ class Keeper:
         self._engines: dict[PartId, _Engine] = {}
         self._exits: dict[PartId, int] = {}
         self._ready: tuple[bytes, ...] = ()
+        self._memory: dict[str, str] = {}
         self._samples = [0] * len(self._setup.ports)
         self._runs = 0
         self._started_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -235,6 +236,7 @@ class Keeper:
             ready=self._ready,
             ports=self._setup.ports,
             sessions=tuple(engine.process.pid for engine in self._engines.values()),
+            memory=self._memory,
         )
 
     def _direct_output(self, run_dir: RunDir) -> None:
@@ -250,7 +252,7 @@ class Keeper:
         if channel is not self._holder:
             return Problem(code="not_held", message="only a run that holds engines releases them")
         self._holder = None
-        self._ready = request.ready
+        self._ready, self._memory = request.ready, request.memory
         self._samples = [a + b for a, b in zip(self._samples, request.samples, strict=True)]
         self._runs += 1
         if self._leaving or self._exits:

@@ -54,6 +54,7 @@ class Release(Struct, frozen=True, kw_only=True, tag="release"):
 
     ready: tuple[bytes, ...]  # each replica's READY message
     samples: tuple[int, ...]  # that each replica had in this run
+    memory: dict[str, str] = {}  # for the next run
 
 
 class GetStatus(Struct, frozen=True, kw_only=True, tag="get_status"):
@@ -80,6 +81,7 @@ class Granted(Struct, frozen=True, kw_only=True, tag="granted"):
     ready: tuple[bytes, ...]
     ports: tuple[Ports, ...]
     sessions: tuple[int, ...]  # of the engines' processes
+    memory: dict[str, str]  # the last run's
 
 
 class Status(Struct, frozen=True, kw_only=True, tag="status"):

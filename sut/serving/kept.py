@@ -49,6 +49,8 @@ class Kept:
         self.keeper = keeper
         self.ports: tuple[Ports, ...] = setup_or_granted.ports
         self.granted = setup_or_granted if isinstance(setup_or_granted, Granted) else None
+        # What the engines' runs want to know of each other; it lives as long as the engines.
+        self.memory = dict(self.granted.memory) if self.granted else {}
         self._channel: Channel | None = channel
 
     def start(self, part: PartId, command: Command) -> None:
@@ -71,7 +73,8 @@ class Kept:
         if self._channel is None:
             return False
         try:
-            answer = _exchange(self._channel, Release(ready=tuple(ready), samples=tuple(samples)))
+            release = Release(ready=tuple(ready), samples=tuple(samples), memory=self.memory)
+            answer = _exchange(self._channel, release)
         except LostError:
             answer = None
         self._close()
