@@ -9,12 +9,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli import environment, set_arguments, submit
+from cli import ROOT, environment, set_arguments, submit
 from plans import plan_of
 from test_model import safetensors
 
 from sut.cluster.sbatch import Submission
 from sut.launch import checks, executor, newrun
+from sut.plan import config
 from sut.plan.plan import Plan
 
 PARTITIONS = """\
@@ -270,6 +271,13 @@ def test_names_a_run_root_that_is_a_file(tmp_path: Path) -> None:
     assert (
         f"cannot use run root {tmp_path / 'file/runs'}: {tmp_path / 'file'} is not a folder" in text
     )
+
+
+@pytest.mark.parametrize("name", ["llama3.1-8b", "llama3.1-8b-edge"])
+def test_the_docs_have_the_datas_hash(name: str) -> None:
+    data = config.load(name, "local")[0].dataset
+    line = f"| `{data.name}` | `{name}` | `{data.sha256}` |"
+    assert line in (ROOT / "docs/benchmarks.md").read_text().splitlines()
 
 
 def test_the_section_of_a_hint_exists() -> None:

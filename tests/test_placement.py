@@ -7,7 +7,10 @@ import pytest
 from plans import plan_of
 
 from sut.errors import Errors
+from sut.launch import members
+from sut.launch.request import RunRequest
 from sut.plan.benchmark import Engine
+from sut.plan.config import Campaign, CampaignRun
 from sut.plan.placement import Placement, on_nodes, place
 from sut.plan.site import Device, Site, SiteNode, SiteSlurm
 
@@ -118,6 +121,13 @@ def test_slurm_chooses_only_gpus_that_fit_the_model() -> None:
     three = place(ENGINE, site, "3", (), errors, lambda node: node.gpu_memory_gib > 16)
     assert [node.name for node in three.site_nodes] == ["a", "b", "d"] and not three.candidates
     assert not errors
+
+
+def test_a_campaign_takes_a_hostlist() -> None:
+    runs = (CampaignRun(name="both", nodes="jw[2-3]"),)
+    campaign = Campaign(name="c", benchmark="replay", site="devcluster", runs=runs)
+    (both,) = members.plan(campaign, RunRequest())
+    assert [node.name for node in both.plan.nodes] == ["jw2", "jw3"]
 
 
 def test_replicas_get_the_cores_of_the_chosen_nodes() -> None:

@@ -22,7 +22,7 @@ from sut.cluster.allocation import Allocation
 from sut.machine import cuda
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind
 from sut.plan.fit import utilization
-from sut.plan.plan import Mode, Part, Plan, Replica
+from sut.plan.plan import Mode, Node, Part, Plan, Replica
 from sut.plan.site import Device
 from sut.results.progress import Progress
 from sut.results.record import NodePreflight, PreflightCheck, Record
@@ -80,6 +80,19 @@ def test_records_passed_checks_too(tmp_path: Path) -> None:
     assert latency.measured is not None and 0 < latency.measured < 20 and latency.unit == "ms"
     assert [node.hostname for node in record.nodes] == [record.environment.hostname]
     assert "| `latency` | - |" in run_dir.report.read_text()
+
+
+@pytest.mark.parametrize("core", [min(os.sched_getaffinity(0)), 100_000])
+def test_binds_engines_to_the_chosen_nodes_cores(tmp_path: Path, core: int) -> None:
+    candidates = (Node(name="other", cpus=(99_999,)), Node(name="n0", cpus=(core,)))
+    plan = plan_for(1, mode=Mode.PREFLIGHT, candidates=candidates)
+    run_dir = write_plan(plan, tmp_path / "run")
+    with Job(run_dir, 1) as job:
+        job.wait()
+    (check,) = checks_of(job.record.preflight[0], "cores")
+    assert check.measured == 1 and check.ok is (core < 100_000)
+    assert ("not usable: 100000. Correct cpus:" in check.text) is not check.ok
+    assert job.record.plan == plan  # the digest is that of the plan as it was submitted
 
 
 def test_reports_all_problems_of_all_nodes_together(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from sut.plan.site import Device
 from sut.results.record import PreflightCheck
 from sut.rundir import RunDir
 from sut.serving import wire
+from sut.units import quantity
 from sut.values import Struct
 
 MIB = 2**20
@@ -98,7 +99,9 @@ class NodeCheck:
         self.doing = "querying the GPUs"
         if self._plan.device is Device.CUDA:
             yield from _gpus(self._plan, [part for _, part in self._parts], self._warm)
-        self.doing = "checking disks and network"
+        self.doing = "checking cores, disks and network"
+        if cores := sorted({cpu for _, part in self._parts for cpu in part.cpus}):
+            yield _cores(cores)
         yield _engine(self._plan)
         yield _disk("run_dir", self._run_dir.root)
         yield _disk("cache", cache_dir())
@@ -257,6 +260,19 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except ProcessLookupError:
         return None
+
+
+def _cores(used: list[int]) -> PreflightCheck:
+    """The cores that the engines are bound to. A job may have fewer than its node."""
+    usable = os.sched_getaffinity(0)
+    missing = [cpu for cpu in used if cpu not in usable]
+    text = f"{quantity(len(used), 'cores')} for the engines, {len(usable)} usable"
+    if missing:
+        text += (
+            f"; not usable: {', '.join(map(str, missing))}. Correct cpus: of this node in the "
+            "site's file, or ask for more: slurm.cpus_per_task"
+        )
+    return PreflightCheck("cores", not missing, text, measured=len(used), unit="cores")
 
 
 def _disk(name: str, folder: Path) -> PreflightCheck:
