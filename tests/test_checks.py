@@ -235,6 +235,17 @@ def test_names_what_a_model_folder_misses(folder: Path, tmp_path: Path) -> None:
     assert """--set 'site.models."mine"=/path'""" in text and "compute nodes" not in text
 
 
+def test_shows_whether_the_model_was_read(folder: Path, tmp_path: Path) -> None:
+    def engine(plan: Plan) -> bool | None:
+        return {each.name: each.ok for each in checks.check(plan, tmp_path)}["engine"]
+
+    assert engine(plan_of("smollm2-135m-news")) is True
+    assert engine(with_model(folder)) is None  # its config.json is empty
+    sizes = {"num_attention_heads": 1, "num_hidden_layers": 1, "hidden_size": 1}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    assert engine(with_model(folder)) is True
+
+
 @pytest.mark.usefixtures("image")
 def test_names_linked_weights_that_are_not_bound(folder: Path, tmp_path: Path) -> None:
     blobs = tmp_path / "blobs"

@@ -15,6 +15,8 @@ from sut.cluster import limits, partitions, slurm
 from sut.cluster.partitions import Partition
 from sut.errors import Errors
 from sut.inputs import cache, hashes, model
+from sut.plan import fit
+from sut.plan.benchmark import EngineKind
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.plan.resolve import GET_INPUTS
@@ -62,6 +64,8 @@ def _of_paths(plan: Plan, run_root: Path) -> Iterator[Check]:
         yield _input("image", plan, container.image, lambda it: _image(plan, container, it))
     if plan.model.path:
         yield _input("model", plan, plan.model.path, lambda it: _model(plan, it))
+    if plan.engine.kind is EngineKind.VLLM:
+        yield _engine(plan)
     if plan.dataset.path:
         yield _input("data", plan, plan.dataset.path, lambda it: _data(plan, it))
     if container is not None and container.binds:
@@ -114,6 +118,14 @@ def _model(plan: Plan, found: Check) -> None:
         )
     if plan.container is not None and not found.problems:
         _check_links(plan.container, path, found.problems)
+
+
+def _engine(plan: Plan) -> Check:
+    """What the plan's resolution has checked: it raises what it finds."""
+    if plan.model.embedded or fit.model_size(Path(plan.model.path)) is not None:
+        return Check("engine", "its settings suit vLLM's options and the model's config.json")
+    text = "not checked against the model: this machine cannot read its config.json"
+    return Check("engine", text, made=False)
 
 
 def _check_links(container: Container, folder: Path, problems: Errors) -> None:
