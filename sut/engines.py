@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import msgspec
-from rich.console import Console
 
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch.options import add
-from sut.report.table import table
+from sut.report.table import table, to_text
 from sut.serving import kept
 from sut.serving.keeper_messages import Status
 from sut.units import number, quantity
@@ -97,7 +96,7 @@ def _print(living: Living) -> None:
         print("no kept engines on this machine")
         return
     head = ("id", "serves", "replicas", "started", "runs", "samples", "state")
-    Console().print(table(head, [_row(*each) for each in living.items()], right=(2, 4, 5)))
+    print(to_text(table(head, [_row(*each) for each in living.items()], right=(2, 4, 5))))
 
 
 def _row(keeper: str, status: Status | None) -> tuple[str, ...]:

@@ -301,6 +301,18 @@ def test_refuses_an_unfit_gpu_node(
         assert any(text in check.text for check in checks_of(record.preflight[0], name))
 
 
+def test_a_warm_engine_is_no_stranger_on_its_gpu() -> None:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as engine:
+        gpu = cuda.Gpu(uuid="GPU-1", name="A30", memory_mib=100, free_mib=5, pids=(engine.pid,))
+        warm = node_check._free_gpu(gpu, 0.9, [engine.pid])
+        stranger = node_check._free_gpu(gpu, 0.9, [])
+        gpu = msgspec.structs.replace(gpu, pids=(engine.pid, os.getpid()))
+        both = node_check._free_gpu(gpu, 0.9, [engine.pid])
+        engine.kill()
+    assert warm.ok and not stranger.ok and not both.ok
+    assert str(os.getpid()) in both.text and str(engine.pid) not in both.text
+
+
 def test_a_gpu_run_never_falls_back_to_the_cpu(tmp_path: Path) -> None:
     record = refused(gpu_plan(1), tmp_path / "run")
     assert failed(record) == {("n0", "gpus")}

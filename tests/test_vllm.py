@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli import environment, latest, processes_of, submit
+from cli import environment, latest, processes_of, set_arguments, submit
 from plans import plan_of
 from vllms_answers import answers
 
@@ -152,6 +152,33 @@ def test_a_killed_engine_core_ends_the_run(tmp_path: Path) -> None:
     assert run.returncode == 3 and record.status == "failed" and "FAILED" in stdout
     assert record.failure is not None and record.failure.replica == 0
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
+
+
+def test_a_kept_engine_serves_the_next_run(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir()
+    env = environment(XDG_RUNTIME_DIR=str(tmp_path / "runtime"))
+    few = set_arguments(
+        ["scenarios.server.target_qps=5", "scenarios.server.accuracy_sample_count=12"]
+    )
+    options = ["--preset", "quick", "--mode", "all", *few, "--keep-engine", "5"]
+    records = []
+    try:
+        for _ in range(2):
+            run = submit(tmp_path, *options, timeout_s=250, env=env)
+            assert run.returncode == 1, run.stdout + run.stderr  # ten queries are INVALID
+            records.append(latest(tmp_path))
+    finally:
+        stop = [sys.executable, "-m", "sut.engines", "stop", "--all"]
+        subprocess.run(stop, env=env, check=True, timeout=60)
+    origins = [record.engines.replicas[0] for record in records if record.engines is not None]
+    assert [each.warm for each in origins] == [False, True]
+    assert origins[1].started_utc == origins[0].started_utc and origins[1].earlier_runs == 1
+    for record in records:
+        performance, accuracy = record.phases
+        assert performance.loadgen_errors == accuracy.loadgen_errors == ()
+        assert accuracy.num_scored == 12
+        assert accuracy.accuracy is not None and accuracy.accuracy["rouge1"] > 5
+    assert processes_of(tmp_path) == []
 
 
 def _core_at_work(cwd: Path) -> int:

@@ -215,9 +215,13 @@ def stop(keeper: str, grace_s: float) -> str:
 def _stop(channel: Channel, grace_s: float) -> Answer:
     """Raises LostError where the keeper does not answer in time."""
     channel.send(Stop(grace_s=grace_s))
-    if not channel.poll(grace_s + END_S):
-        raise LostError(f"no answer for {grace_s + END_S:g} s")
-    return channel.receive(ANSWER)
+    while True:
+        if not channel.poll(grace_s + END_S):
+            raise LostError(f"no answer for {grace_s + END_S:g} s")
+        answer = channel.receive(ANSWER)
+        # A signal may have interrupted this run while it waited for another answer.
+        if isinstance(answer, Done | Problem):
+            return answer
 
 
 def _exchange(channel: Channel, request: Request) -> Answer:
