@@ -139,6 +139,21 @@ def test_suggests_the_nearest_option_or_choice(arguments: list[str], near: str) 
     assert run.returncode == 2 and near in run.stderr.splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["history", "--limit", "-1"], "--limit: -1 is not a whole number of 0 or more"),
+        (["history", "--limit", "1.5"], "--limit: 1.5 is not a whole number of 0 or more"),
+        (["compare", "A", "--tolerance", "-3"], "--tolerance: -3 is not a number of 0 or more"),
+        (["compare", "A", "--tolerance", "nan"], "--tolerance: nan is not a number of 0 or more"),
+        (["verdict", "A", "--max-tokens", "0"], "--max-tokens: 0 is not a whole number of 1"),
+    ],
+)
+def test_refuses_a_number_out_of_range(arguments: list[str], error: str) -> None:
+    run = sut(*arguments)
+    assert run.returncode == 2 and error in run.stderr.splitlines()[0]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_finds_each_command(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

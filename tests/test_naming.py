@@ -85,6 +85,7 @@ def test_each_command_takes_a_run_by(
     main([*options, ways(valid)[way]])
     printed = "".join(capsys.readouterr())
     assert expected.format(run=valid, name=valid.root.name) in printed
+    assert "no such run" not in printed
     assert not list(tmp_path.iterdir())
 
 

@@ -72,9 +72,21 @@ def test_plans_every_run_of_a_campaign(tmp_path: Path, capsys: pytest.CaptureFix
     assert "error: mine.yaml: three, server: --nodes jw8" in shown
 
 
-@pytest.mark.parametrize("text", ["", "a: 1\n", "name: x\n", "- x\n", "name: [\n"])
-def test_refuses_other_files(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert errors(tmp_path, capsys, text).startswith("error: mine.yaml")
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "expected a YAML mapping"),
+        ("- x\n", "expected a YAML mapping"),
+        ("name: [\n", "2: invalid YAML"),
+        ("a: 1\n", "neither a benchmark, a site nor a campaign: its keys are a\nhint: "),
+        ("name: x\n", "neither a benchmark, a site nor a campaign: its keys are name\nhint: "),
+    ],
+)
+def test_refuses_other_files(
+    text: str, error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = errors(tmp_path, capsys, text)
+    assert shown.startswith("error: mine.yaml:") and error in shown
 
 
 def test_checks_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
