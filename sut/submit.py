@@ -20,7 +20,7 @@ from sut.command import command
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.interrupts import Interrupt
 from sut.launch import again, checks, dry_run, executor, members, notices, request
-from sut.launch.checks import Check
+from sut.launch.finding import Finding
 from sut.launch.members import Job, Planned
 from sut.launch.options import find_run, given_root
 from sut.machine import checkout
@@ -90,7 +90,7 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> 
 
 
 def _check(
-    arguments: argparse.Namespace, planned: Sequence[Planned], checked: Sequence[Sequence[Check]]
+    arguments: argparse.Namespace, planned: Sequence[Planned], checked: Sequence[Sequence[Finding]]
 ) -> Submission:
     """How to submit the runs. Raises InputError that lists why this machine cannot."""
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)

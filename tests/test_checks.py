@@ -14,8 +14,8 @@ from plans import plan_of
 from test_model import safetensors
 
 from sut.cluster.sbatch import Submission
-from sut.launch import checks, executor, newrun
-from sut.plan import config
+from sut.launch import checks, executor, newrun, path_checks
+from sut.plan import config, resolve
 from sut.plan.plan import Plan
 
 PARTITIONS = """\
@@ -49,7 +49,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for kind, printed in kinds.items():
             (folder / f"{name}.{kind}").write_text(f"{printed}\n")
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    monkeypatch.setattr(checks, "OWN_FOLDERS", ())  # tests work in /tmp
+    monkeypatch.setattr(path_checks, "OWN_FOLDERS", ())  # tests work in /tmp
     return folder
 
 
@@ -200,11 +200,11 @@ def test_paths_of_compute_nodes_are_not_checked(tmp_path: Path) -> None:
 def test_names_a_path_of_the_login_node_alone(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "OWN_FOLDERS", (tmp_path,))
+    monkeypatch.setattr(path_checks, "OWN_FOLDERS", (tmp_path,))
     text = found(on_cluster(image), tmp_path / "runs")
     assert f"image {image} is on this machine's own disk" in text
     assert f"cannot use run root {tmp_path / 'runs'}: it is on this machine's own disk" in text
-    monkeypatch.setattr(checks.socket, "gethostname", lambda: "jw2.cluster")
+    monkeypatch.setattr(path_checks.socket, "gethostname", lambda: "jw2.cluster")
     assert found(on_cluster(image), tmp_path / "runs") == ""
 
 
@@ -292,7 +292,7 @@ def test_the_docs_have_the_datas_hash(name: str) -> None:
 
 
 def test_the_section_of_a_hint_exists() -> None:
-    file, _, anchor = checks.GET_INPUTS.partition("#")
+    file, _, anchor = resolve.GET_INPUTS.partition("#")
     text = (Path(__file__).parent.parent / file).read_text()
     assert f"### {anchor.replace('-', ' ')}" in text.lower()
 

@@ -11,7 +11,7 @@ from plans import plan_of
 
 from sut import _core
 from sut.launch import page
-from sut.launch.checks import Check
+from sut.launch.finding import Finding
 from sut.plan import mlperf_conf
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode, Plan
@@ -74,9 +74,9 @@ def test_an_accuracy_test_issues_each_sample_once() -> None:
 
 
 def test_marks_failed_checks_and_those_not_made() -> None:
-    failed, unknown = Check("image", "/x.sif"), Check("account", "not checked", made=False)
+    failed, unknown = Finding("image", "/x.sif"), Finding("account", "not checked", made=False)
     failed.problems.add("cannot read the image", hint="build it")
-    shown = page.of(plan_of("replay"), (failed, unknown, Check("cache", "/c")))
+    shown = page.of(plan_of("replay"), (failed, unknown, Finding("cache", "/c")))
     lines = page.render(shown).splitlines()[-3:]
     assert lines == [
         "checked     NOT OK  image    /x.sif",

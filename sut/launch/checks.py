@@ -6,230 +6,38 @@ only on compute nodes, is no error: preflight asks it again on the nodes.
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sut.cluster import limits, partitions, slurm
 from sut.cluster.partitions import Partition
 from sut.errors import Errors
-from sut.inputs import cache, hashes, model
-from sut.plan import fit
-from sut.plan.benchmark import EngineKind
+from sut.launch import path_checks
+from sut.launch.finding import Finding
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
-from sut.plan.resolve import GET_INPUTS
-from sut.plan.site import Container
-from sut.units import quantity
-
-HASHED_BYTES = 2**30  # a larger data file takes too long here; preflight hashes it
-# Each machine of a cluster has its own.
-OWN_FOLDERS = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/run")))
-_SIF_MAGIC, _SIF_OFFSET = b"SIF_MAGIC", 32
 
 
-class Check:
-    """One check: what was found, and every problem. ``ok`` is None if it could not be made."""
-
-    def __init__(self, name: str, text: str = "", *, made: bool = True) -> None:
-        self.name = name
-        self.text = text
-        self.problems = Errors()
-        self._made = made
-
-    @property
-    def ok(self) -> bool | None:
-        return not self.problems if self._made else None
-
-
-def check(plan: Plan, run_root: Path) -> list[Check]:
+def check(plan: Plan, run_root: Path) -> list[Finding]:
     """The checks of a plan whose run directory will be created in ``run_root``."""
     if plan.slurm is not None and not slurm.is_here():
         text = f"not checked: this is not a login node of site {plan.site} (sbatch was not found)"
-        return [Check("cluster", text, made=False)]
-    checks = list(_of_paths(plan, run_root))
-    return checks if plan.slurm is None else [*checks, *_of_slurm(plan)]
+        return [Finding("cluster", text, made=False)]
+    found = list(path_checks.check(plan, run_root))
+    return found if plan.slurm is None else [*found, *_of_slurm(plan)]
 
 
-def problems(checks: Sequence[Check]) -> Errors:
+def problems(checks: Sequence[Finding]) -> Errors:
     """Every problem once: the runs of a campaign share most of them."""
     texts = {str(problem): problem for each in checks for problem in each.problems}
     return Errors(texts.values())
 
 
-def _of_paths(plan: Plan, run_root: Path) -> Iterator[Check]:
-    container = plan.container
-    if container is not None:
-        yield _input("image", plan, container.image, lambda it: _image(plan, container, it))
-    if plan.model.path:
-        yield _input("model", plan, plan.model.path, lambda it: _model(plan, it))
-    if plan.engine.kind is EngineKind.VLLM:
-        yield _engine(plan)
-    if plan.dataset.path:
-        yield _input("data", plan, plan.dataset.path, lambda it: _data(plan, it))
-    if container is not None and container.binds:
-        yield _binds(plan, container)
-    yield _folder("run root", plan, run_root, "site.run_root")
-    yield _folder("cache", plan, cache.cache_of(plan), "site.cache")
-
-
-def _input(name: str, plan: Plan, path: str, look: Callable[[Check], None]) -> Check:
-    """A check of a file or folder, unless it is on the nodes only."""
-    found = Check(name, path)
-    if _is_node_local(plan, Path(path)):
-        return Check(name, f"{path}: on compute nodes only (site.node_local)", made=False)
-    look(found)
-    if not found.problems and _is_own(plan, Path(path)):
-        found.problems.add(
-            f"{name} {path} is on this machine's own disk, where no other node sees it",
-            hint=f"move it to a shared file system{_if_node_local(plan, path)}",
-        )
-    return found
-
-
-def _image(plan: Plan, container: Container, found: Check) -> None:
-    path = Path(container.image)
-    try:
-        with path.open("rb") as file:
-            file.seek(_SIF_OFFSET)
-            is_sif = file.read(len(_SIF_MAGIC)) == _SIF_MAGIC
-        found.text += f" ({quantity(path.stat().st_size / 2**30, 'GiB')})"
-    except OSError as error:
-        found.problems.add(
-            f"cannot read the image ({path}): {error.strerror}",
-            hint="build it with containers/build.sh (docs/images.md), or set another: "
-            f"--set site.container.image=FILE{_if_node_local(plan, str(path))}",
-        )
-        return
-    if not is_sif:
-        found.problems.add(
-            f"{path} is not an Apptainer image (SIF)",
-            hint="build it with containers/build.sh (docs/images.md)",
-        )
-
-
-def _model(plan: Plan, found: Check) -> None:
-    path = Path(plan.model.path)
-    hint = f"""{_download(plan)}--set 'site.models."{plan.model.name}"=/path'"""
-    for problem in model.check(path):
-        found.problems.add(
-            f"model {plan.model.name}: {problem}", hint=hint + _if_node_local(plan, str(path))
-        )
-    if plan.container is not None and not found.problems:
-        _check_links(plan.container, path, found.problems)
-
-
-def _engine(plan: Plan) -> Check:
-    """What the plan's resolution has checked: it raises what it finds."""
-    if plan.model.embedded or fit.model_size(Path(plan.model.path)) is not None:
-        return Check("engine", "its settings suit vLLM's options and the model's config.json")
-    text = "not checked against the model: this machine cannot read its config.json"
-    return Check("engine", text, made=False)
-
-
-def _check_links(container: Container, folder: Path, problems: Errors) -> None:
-    """The container sees a linked file only if its target is bound too."""
-    seen = [Path(each) for each in (str(folder), *container.binds)]
-    seen += [each.resolve() for each in seen]
-    for file in sorted(model.files(folder)):
-        target = file.resolve()
-        if not any(target.is_relative_to(each) for each in seen):
-            problems.add(
-                f"{file} is a link to {target}, which the container does not see",
-                hint=f"--set 'site.container.binds=[{target.parent}]'",
-            )
-            return
-
-
-def _data(plan: Plan, found: Check) -> None:
-    path, dataset = Path(plan.dataset.path), plan.dataset
-    hint = f"""{_download(plan)}--set 'site.datasets."{dataset.name}"=/path'"""
-    try:
-        with path.open("rb"):
-            size = path.stat().st_size
-        digest = "" if size > HASHED_BYTES else hashes.kept([path], lambda: hashes.sha256_of(path))
-    except OSError as error:
-        found.problems.add(
-            f"cannot read data set {dataset.name} ({path}): {error.strerror}",
-            hint=hint + _if_node_local(plan, str(path)),
-        )
-        return
-    found.text += f" (sha256 {digest[:12]})" if digest else ""
-    if digest and dataset.sha256 not in ("", digest):
-        found.problems.add(
-            f"{path} is not data set {dataset.name}: its sha256 is {digest[:12]}, not "
-            f"{dataset.sha256[:12]}",
-            hint=f"""{hint}; or run it unofficially: --set 'dataset.sha256=""'""",
-        )
-
-
-def _download(plan: Plan) -> str:
-    mlcommons = f"download it ({GET_INPUTS}), or " if plan.dataset.sha256 else ""
-    return f"{mlcommons}correct its path: "
-
-
-def _binds(plan: Plan, container: Container) -> Check:
-    found = Check("binds", ", ".join(container.binds))
-    for each in container.binds:
-        if not _is_node_local(plan, Path(each)) and not os.path.exists(each):
-            found.problems.add(
-                f"container.binds: {each}: no such file or folder",
-                hint=f"correct container.binds in the file of site {plan.site}"
-                f"{_if_node_local(plan, each)}",
-            )
-    return found
-
-
-def _folder(name: str, plan: Plan, folder: Path, key: str) -> Check:
-    """A folder that the run writes to and creates if it does not exist."""
-    if _is_node_local(plan, folder) and name != "run root":
-        return Check(name, f"{folder}: on compute nodes only (site.node_local)", made=False)
-    found = Check(name, str(folder))
-    existing = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    problem = ""
-    if not existing.is_dir():
-        problem = f"{existing} is not a folder"
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        problem = f"{existing} is not writable"
-    elif _is_own(plan, folder) and name == "run root":
-        problem = "it is on this machine's own disk, where no other node sees it"
-    if problem:
-        found.problems.add(
-            f"cannot use {name} {folder}: {problem}",
-            hint=f"use a writable folder{(plan.slurm and ' on a shared file system') or ''}: "
-            f"--set {key}=/path",
-        )
-    return found
-
-
-def _is_node_local(plan: Plan, path: Path) -> bool:
-    return any(path.is_relative_to(each) for each in plan.node_local)
-
-
-def _is_own(plan: Plan, path: Path) -> bool:
-    """Whether only this machine has ``path``, and the run is on others."""
-    if plan.slurm is None:
-        return False
-    here = socket.gethostname().partition(".")[0]
-    if here in {node.name for node in (*plan.candidates, *plan.nodes)}:
-        return False
-    return any(path.is_relative_to(each) for each in OWN_FOLDERS)
-
-
-def _if_node_local(plan: Plan, path: str) -> str:
-    """What to do about a path that only compute nodes have."""
-    if plan.slurm is None:
-        return ""
-    folder = Path(path).parent
-    return f"; if only compute nodes have it: --set 'site.node_local=[{folder}]'"
-
-
-def _of_slurm(plan: Plan) -> Iterator[Check]:
+def _of_slurm(plan: Plan) -> Iterator[Finding]:
     assert plan.slurm is not None
     known = partitions.known()
     if not known:
-        yield Check("Slurm", "not checked: scontrol does not answer", made=False)
+        yield Finding("Slurm", "not checked: scontrol does not answer", made=False)
         return
     found = partitions.chosen(plan.slurm, known)
     yield _partition(plan, found, known)
@@ -238,8 +46,8 @@ def _of_slurm(plan: Plan) -> Iterator[Check]:
     yield _account(plan)
 
 
-def _partition(plan: Plan, found: Partition | None, known: Sequence[Partition]) -> Check:
-    made = Check("partition")
+def _partition(plan: Plan, found: Partition | None, known: Sequence[Partition]) -> Finding:
+    made = Finding("partition")
     if found is not None and plan.slurm is not None:
         limit = found.max_time_min
         most = "no time limit" if limit is None else f"at most {limit:,} minutes"
@@ -248,22 +56,22 @@ def _partition(plan: Plan, found: Partition | None, known: Sequence[Partition]) 
     return made
 
 
-def _nodes(plan: Plan, partition: Partition) -> Check:
+def _nodes(plan: Plan, partition: Partition) -> Finding:
     machines = partitions.machines(plan, partition)
     if not machines:
-        return Check("nodes", "not checked: scontrol shows none of them", made=False)
-    made = Check("nodes", compact(machine.name for machine in machines))
+        return Finding("nodes", "not checked: scontrol shows none of them", made=False)
+    made = Finding("nodes", compact(machine.name for machine in machines))
     limits.check_machines(plan, machines, made.problems)
     off = [f"{each.name} is {each.state}" for each in machines if not each.available]
     made.text += f"; {', '.join(off)}: the job may wait" if off else ""
     return made
 
 
-def _account(plan: Plan) -> Check:
+def _account(plan: Plan) -> Finding:
     assert plan.slurm is not None
     asked = plan.slurm
     text = f"account {asked.account or 'default'}, qos {asked.qos or 'default'}"
-    made = Check("account", text)
+    made = Finding("account", text)
     if limits.check_account(plan, made.problems):
         return made
-    return Check("account", f"{text}: not checked by Slurm's accounting", made=False)
+    return Finding("account", f"{text}: not checked by Slurm's accounting", made=False)

@@ -12,7 +12,7 @@ import msgspec
 from sut.command import as_typed
 from sut.errors import EXIT_VALID
 from sut.launch import checks, page
-from sut.launch.checks import Check
+from sut.launch.finding import Finding
 from sut.launch.members import Planned
 from sut.plan.plan import Plan
 
@@ -20,7 +20,7 @@ OPTIONS = ("--dry-run", "--full", "--json")
 
 
 def show(
-    planned: Sequence[Planned], checked: Sequence[Sequence[Check]], arguments: argparse.Namespace
+    planned: Sequence[Planned], checked: Sequence[Sequence[Finding]], arguments: argparse.Namespace
 ) -> int:
     """Print plans, each with its checks, in the form that ``arguments`` asks for. Raises InputError
     that lists what the checks found."""

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sut.launch.checks import Check
+from sut.launch.finding import Finding
 from sut.plan import fit, mlperf_conf
 from sut.plan.benchmark import AUTO, EngineKind, Scenario
 from sut.plan.plan import Mode, Plan, uses_model
@@ -57,7 +57,7 @@ class Page(Struct, frozen=True, kw_only=True):
     checks: tuple[Checked, ...]
 
 
-def of(plan: Plan, checks: Sequence[Check], name: str = "") -> Page:
+def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
     settings, samples = plan.loadgen_settings, plan.dataset.num_samples
     return Page(
         name=name,
