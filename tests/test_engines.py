@@ -163,6 +163,14 @@ def test_another_load_uses_the_same_engines(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
     second = run(tmp_path, *KEEP, *set_arguments(["scenarios.server.target_qps=700"]))
     assert origin(second).warm
+    again = submit(tmp_path, "--again", "runs/latest", *KEEP)
+    assert again.returncode == 0 and "differs: " not in again.stdout
+    assert origin(latest(tmp_path)).earlier_runs == 2
+
+
+def test_a_dry_run_shows_how_long_engines_stay(tmp_path: Path) -> None:
+    done = submit(tmp_path, *fast(), *KEEP, "--dry-run")
+    assert "stays for 5 minutes after the run" in " ".join(done.stdout.split())
 
 
 def test_a_second_run_at_once_starts_its_own(tmp_path: Path) -> None:

@@ -164,7 +164,10 @@ def _engine(plan: Plan) -> str:
     what = "the replay engine" if engine.kind is EngineKind.REPLAY else f"vLLM, {engine.dtype}"
     sizes = f"at most {number(engine.max_num_seqs)} sequences of {number(engine.max_model_len)}"
     extra = f"; {' '.join(engine.extra_args)}" if engine.extra_args else ""
-    return f"{what}, {sizes} tokens, {number(engine.max_num_batched_tokens)} tokens a step{extra}"
+    text = f"{what}, {sizes} tokens, {number(engine.max_num_batched_tokens)} tokens a step{extra}"
+    if plan.keep_engine_min:
+        text += f"; stays for {quantity(plan.keep_engine_min, 'minutes')} after the run"
+    return text
 
 
 def _nodes(plan: Plan) -> str:

@@ -216,6 +216,7 @@ def keeping(plan: Plan, minutes: int) -> Plan:
         why = f"it works on one node, and the plan has {len(plan.nodes)}"
     if minutes and why:
         raise InputError(
-            f"--keep-engine cannot be used here: {why}", hint="leave out --keep-engine"
+            f"--keep-engine cannot be used here: {why}",
+            hint="leave out --keep-engine, or use one node without a container",
         )
     return msgspec.structs.replace(plan, keep_engine_min=minutes)
