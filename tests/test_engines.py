@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -401,3 +402,15 @@ def test_the_environment_of_an_engine_counts(
     assert (engine_settings.id_of(settings()) != engine_settings.id_of(before)) == counts
     assert bool(engine_settings.differences(before, settings())) == counts
     assert "changed" not in settings().values()
+
+
+def test_runs_of_one_job_share_engines_that_end_with_it(tmp_path: Path) -> None:
+    words = shlex.join([sys.executable, "-m", "sut.submit", *fast(), *KEEP])
+    script = (
+        f"export SLURM_JOB_ID=77 SLURM_TASK_PID=$$\n{words} && {words}\nstatus=$?\nexit $status"
+    )
+    job = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(), timeout=120)
+    assert job.returncode == 0
+    assert origin(latest(tmp_path)).warm and latest(tmp_path).attempts[-1].job_id == "77"
+    until(lambda: registry.ids() == [])
+    assert keepers() == []
