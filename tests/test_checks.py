@@ -247,7 +247,21 @@ def test_shows_whether_the_model_was_read(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("image")
-def test_names_linked_weights_that_are_not_bound(folder: Path, tmp_path: Path) -> None:
+def test_a_local_container_needs_apptainer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(with_model(folder, container=True), tmp_path).startswith("apptainer was not found")
+    (tmp_path / "apptainer").touch(0o755)
+    assert found(with_model(folder, container=True), tmp_path) == ""
+
+
+@pytest.mark.usefixtures("image")
+def test_names_linked_weights_that_are_not_bound(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apptainer").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     blobs = tmp_path / "blobs"
     blobs.mkdir()
     (folder / "model.safetensors").rename(blobs / "weights")

@@ -30,7 +30,7 @@ from sut.errors import InputError
 from sut.launch import newrun
 from sut.plan.plan import load_plan
 from sut.results import record
-from sut.results.progress import Line
+from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
 from sut.watch import usual
@@ -401,6 +401,20 @@ def test_requeued_job_starts_again_from_zero(queued: RunDir, tmp_path: Path) -> 
     env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw[2-3]|{queued}")
     state = look(tmp_path, "4711", **env)
     assert state["state"] == "starting" and state["phases"][0]["state"] == "waiting"
+
+
+def test_shows_the_node_that_slurm_chose(tmp_path: Path) -> None:
+    run = newrun.create(plan_of("replay", site="devcluster"), tmp_path / "runs")
+    (run.slurm / "4711_submitted.pkl").touch()
+    replica = ReplicaProgress(
+        index=0, in_flight=1, running=1, waiting=0, kv_cache_usage=0.0, output_tokens=1
+    )
+    line = Line(t_s=9.0, step="performance", phase="performance", replicas=(replica,))
+    append(run, Line(t_s=0.0, step="starting", pid=1, host="jw3"), line)
+    for nodes, shown in (("jw3", "jw3"), ("other", "node 0")):
+        env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||{nodes}|{run}")
+        phase = look(tmp_path, "4711", **env)["phases"][0]
+        assert [each["node"] for each in phase["replicas"]] == [shown]
 
 
 def test_job_without_a_record_is_lost(queued: RunDir, tmp_path: Path) -> None:

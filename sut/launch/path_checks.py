@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,11 @@ def _image(plan: Plan, container: Container, found: Finding) -> None:
             f"--set site.container.image=FILE{_if_node_local(plan, str(path))}",
         )
         return
+    if plan.slurm is None and shutil.which("apptainer") is None:
+        found.problems.add(
+            "apptainer was not found on this machine",
+            hint="install it, or run without a container: --set site.container=null",
+        )
     if not is_sif:
         found.problems.add(
             f"{path} is not an Apptainer image (SIF)",

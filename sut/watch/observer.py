@@ -10,7 +10,9 @@ from pathlib import Path
 
 from sut.cluster import liveness
 from sut.cluster.liveness import Liveness
-from sut.plan.plan import Mode, load_plan
+from sut.plan.hostlist import HostlistError, expand
+from sut.plan.placement import on_nodes
+from sut.plan.plan import Mode, Plan, load_plan
 from sut.results import mllog, record
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
@@ -173,7 +175,15 @@ class Observer:
             shell = PhaseState(name=mode, state="judging")
         if lines is None:
             return shell
-        return measured(shell, tuple(lines), self._goal(mode), self.plan)
+        return measured(shell, tuple(lines), self._goal(mode), self._placed())
+
+    def _placed(self) -> Plan:
+        """The plan on the nodes that Slurm chose, once they are known."""
+        job = self._liveness.job
+        try:
+            return on_nodes(self.plan, expand(job.nodes)) if job and job.nodes else self.plan
+        except (HostlistError, LookupError):  # other nodes than the plan's
+            return self.plan
 
     def _goal(self, mode: Mode) -> Goal | None:
         log = self.run.loadgen(mode) / mllog.FILE_NAME
