@@ -46,7 +46,7 @@ bench: build ## Measure the dispatcher; see docs/performance.md
 	@cmake --build build/release --target benchmarks >>build/bench.log
 	@$(PY) -m benchmarks
 
-build: build/stamp ## Build the C++ core in place
+build: build/stamp ## Build the C++ core in place, and convert the demo's model
 
 env: $(VENV)/made-of ## Make the Python environment, .venv
 
@@ -60,9 +60,11 @@ $(VENV)/made-of: packages FORCE
 	@tools/python_env.sh $(VENV)
 
 build/stamp: $(VENV)/made-of $(CPP_SOURCES)
-	@echo "==> C++ core (about a minute the first time)"
+	@echo "==> C++ core (about a minute the first time); the demo's model, converted for vLLM (20 s, once)"
 	@mkdir -p build
-	@SUT_BUILD_DIR=build/release $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m sut.assets --convert &>build/model.log & \
+	SUT_BUILD_DIR=build/release $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .; \
+	wait $$! || { echo "warning: no model yet; the first run that needs it tries again" && cat build/model.log; } >&2
 	@touch $@
 
 lint: build

@@ -13,7 +13,8 @@ scratch=$(mktemp -d -p /tmp)
 readonly scratch
 trap 'rm -rf "$scratch"' EXIT
 
-SUT_LOADGEN_SDIST=$(ls /opt/mlperf-sut/assets/mlcommons_loadgen-*.tar.gz)
+readonly assets=/opt/mlperf-sut/assets
+SUT_LOADGEN_SDIST=$(ls $assets/mlcommons_loadgen-*.tar.gz)
 export SUT_LOADGEN_SDIST XDG_CACHE_HOME=$scratch/cache SUT_BUILD_DIR=$scratch/build
 readonly ccache=/usr/src/mlperf-sut/ccache
 if command -v ccache >/dev/null && [ -w $ccache ]; then
@@ -24,6 +25,10 @@ fi
 python3 -m pip install --no-deps --no-build-isolation --no-index --force-reinstall \
   --disable-pip-version-check --no-cache-dir --root-user-action ignore .
 rm -rf build ./*.egg-info
+
+# A run then needs neither the 20 seconds nor a writable cache.
+SUT_ASSETS=$assets python3 -m sut.assets --convert "$assets"
+chmod -R a+rX "$assets"
 
 python3 - >>"$APPTAINER_LABELS" <<'END'
 import importlib.metadata

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 LOADGEN_VERSION: str
 
 class WireLayout:
-    """Positions and keys of vLLM's engine-core output fields; see :func:`sut.serving.wire.layout`.
+    """Positions and keys of vLLM's engine-core output fields, as in ``wire.PINNED_LAYOUT``.
 
     ``outputs`` and ``scheduler_stats`` index EngineCoreOutputs; ``request_id``,
     ``new_token_ids`` and ``finish_reason`` index EngineCoreOutput. The three keys

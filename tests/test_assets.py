@@ -10,7 +10,7 @@ import pytest
 
 from sut import assets
 from sut.errors import SutError
-from sut.inputs import cache, wheels
+from sut.inputs import cache, model, wheels
 
 
 @pytest.fixture
@@ -78,3 +78,20 @@ def test_fetches_the_wheels_into_a_new_folder(
     assert assets.main([str(folder)]) == 0
     assert [path.name for path in folder.iterdir()] == [wheel.file]
     assert assets.main([str(tmp_path / wheel.file)]) == 2
+
+
+def test_converts_the_model_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model, "convert", lambda gguf, folder: pytest.fail("converted again"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = [tmp_path / "mlperf-sut" / "models", tmp_path / "image"]
+    for folder, words in zip(folders, ([], [str(folders[1])]), strict=True):
+        (folder / model.CONVERTED).mkdir(parents=True)
+        assert assets.main(["--convert", *words]) == 0
+        assert capsys.readouterr().out == f"{folder / model.CONVERTED}\n"
+
+
+def test_requires_a_folder_or_the_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert assets.main([]) == 2
+    assert "hint: python -m sut.assets FOLDER" in capsys.readouterr().err

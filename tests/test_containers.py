@@ -11,6 +11,8 @@ import pytest
 from cli import ROOT
 from cluster.cluster import Cluster
 
+from sut.inputs import model
+
 BUILD = ROOT / "containers" / "build.sh"
 IMAGE = "/opt/images/mlperf-sut-cpu.sif"
 
@@ -65,10 +67,14 @@ def test_the_image_has_its_tools_and_labels(cluster: Cluster) -> None:
 
     tools = cluster.run(f"{inside} which lscpu g++ nvidia-smi")
     assert tools.stdout.split() == ["/usr/bin/lscpu", "/usr/bin/g++"]
-    assets = cluster.run(
-        f"{inside} python3 -c 'from sut.inputs import wheels; wheels.model_gguf()'"
+    converted = cluster.run(
+        f"{inside} python3 -c 'from sut.inputs import model; print(model.embedded())'"
     )
-    assert assets.returncode == 0, assets.stderr
+    assert converted.stdout == f"/opt/mlperf-sut/assets/{model.CONVERTED}\n", converted.stderr
+    articles = cluster.run(
+        f"{inside} python3 -c 'from sut.inputs import wheels; wheels.news_articles()'"
+    )
+    assert articles.returncode == 0, articles.stderr
     labels = cluster.run(f"apptainer inspect {IMAGE}").stdout
     assert f"mlperf-sut.sources: {sources(ROOT)}" in labels
     assert "mlperf-sut.version.vllm: 0.32.0" in labels

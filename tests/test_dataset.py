@@ -75,7 +75,7 @@ def test_a_replay_engine_can_answer_with_references(tmp_path: Path, tokenizer_fo
     engine = msgspec.structs.replace(echoing.engine, replay=replay)
     plan = msgspec.structs.replace(echoing, engine=engine)
     assert dataset.replay_answers(plan, samples, tokenizer_folder) == [[4], [8, 9]]
-    (request, _), _ = wire.encode(plan, samples.prompts, None, [[4], [8, 9]])
+    (request, _), _ = wire.encode(plan, samples.prompts, None, [[4], [8, 9]]).requests
     assert msgspec.msgpack.decode(request)[3]["extra_args"] == {"answer": [4]}
     short = msgspec.structs.replace(plan.generation, max_tokens=1)
     with pytest.raises(InputError, match=r"1 references \(sample 1 first\) are longer"):

@@ -97,6 +97,25 @@ def test_the_hash_depends_on_the_contents(
     assert model.model_hash(folder) != first
 
 
+def test_a_converted_model_in_the_assets_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUT_ASSETS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    (tmp_path / model.CONVERTED).mkdir()
+    assert model.embedded() == model.converted(tmp_path) == tmp_path / model.CONVERTED
+
+
+def test_assets_without_a_converted_model_leave_it_to_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUT_ASSETS", str(tmp_path / "assets"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached = tmp_path / "mlperf-sut" / "models" / model.CONVERTED
+    cached.mkdir(parents=True)
+    assert model.embedded() == cached
+
+
 def test_the_embedded_model_is_a_complete_folder() -> None:
     path = model.locate(Model(name=model.EMBEDDED, loadgen_name="x", embedded=True))
     assert model.check(path) == []

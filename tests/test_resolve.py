@@ -143,6 +143,15 @@ def test_vllm_is_headless_and_without_prefix_caching(tmp_path: Path) -> None:
     assert argv[-2:] == ["--quantization", "fp8"]
 
 
+def test_one_rank_on_the_cpu_is_one_process() -> None:
+    def module(*sets: str) -> str:
+        plan = plan_of("smollm2-135m-news", sets=sets)
+        return process.argv(plan, launch_of(0), Path("/model"))[2]
+
+    assert module() == "sut.serving.vllm_core"
+    assert module("engine.tensor_parallel_size=2") == "sut.serving.vllm_headless"
+
+
 def test_reports_every_obstacle_at_once(tmp_path: Path) -> None:
     sets = ("engine.max_model_len=100", "generation.min_tokens=1000")
     with pytest.raises(InputError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from vllms_answers import answers
 
 from sut.cluster.allocation import Allocation
 from sut.inputs import dataset, model
-from sut.plan.benchmark import EngineKind, Scenario
+from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode, Plan
 from sut.results.phase_record import judge_phase
 from sut.results.progress import Progress
@@ -71,9 +72,12 @@ def serving(
     prompts = dataset.load(plan, model_path).prompts
     with (
         Nodes(plan, run_dir, Allocation()) as nodes,
-        Serving(plan, run_dir, nodes, prompts, model_path) as served,
+        Serving(plan, run_dir, nodes, model_path) as served,
     ):
-        served.load(Progress(run_dir.progress))
+        progress = Progress(run_dir.progress)
+        served.start(progress)
+        served.connect(prompts, (), progress)
+        served.load(progress)
         served.warm_up()
         yield served
 
@@ -105,12 +109,28 @@ def test_every_scenario_runs_without_a_loadgen_error(
     assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
 
 
+def test_one_process_is_the_engine(serving: Serving) -> None:
+    (engine,) = processes_of(serving._run_dir.root)
+    pid, _, name = engine.partition(": ")
+    assert "EngineCore" in name
+    threads = Path(f"/proc/{pid}/task")
+    cores = {
+        thread.name: re.search(
+            r"^Cpus_allowed_list:\s*(\S+)", (thread / "status").read_text(), re.MULTILINE
+        )[1]
+        for thread in threads.iterdir()
+    }
+    # OpenMP's second thread is bound. The core's thread and those of its two sockets are not.
+    assert cores[pid] == "0-1" and "1" in cores.values()
+    assert sum(each == "0-1" for each in cores.values()) >= 3
+
+
 def test_the_pinned_layout_is_vllms_own() -> None:
-    assert wire.layout(EngineKind.VLLM) == wire.PINNED_LAYOUT
+    assert wire.vllm_layout() == wire.PINNED_LAYOUT
 
 
 def test_a_request_has_stop_ids_and_our_settings(plan: Plan, model_path: Path) -> None:
-    ((request, id_offset),) = wire.encode(plan, [[11, 12, 13]], model_path)
+    ((request, id_offset),) = wire.encode(plan, [[11, 12, 13]], model_path).requests
     assert request[id_offset : id_offset + 16] == wire.PLACEHOLDER_ID.encode()
     fields = msgspec.msgpack.decode(request)
     assert fields[:3] == [wire.PLACEHOLDER_ID, [11, 12, 13], None]
@@ -131,6 +151,8 @@ def test_a_server_run_with_a_model_is_valid(tmp_path: Path) -> None:
     assert record.verdict == "VALID" and phase.loadgen_errors == ()
     assert record.hashes.model and record.hashes.data
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
+    log = (tmp_path / "runs/latest/logs/replica-0.log").read_text()
+    assert "received signal=SIGTERM" in log and "exiting busy loop" in log
 
 
 def test_a_killed_engine_core_ends_the_run(tmp_path: Path) -> None:
@@ -151,6 +173,7 @@ def test_a_killed_engine_core_ends_the_run(tmp_path: Path) -> None:
     record = latest(tmp_path)
     assert run.returncode == 3 and record.status == "failed" and "FAILED" in stdout
     assert record.failure is not None and record.failure.replica == 0
+    assert "replica 0 was killed by signal 9" in record.failure.message
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
 
 

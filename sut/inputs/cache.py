@@ -1,17 +1,24 @@
-"""The cache folder: models, tokenized data and compiled kernels, shared by all runs."""
+"""The cache folder: models, tokenized data, requests and compiled kernels, shared by all runs."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from sut.errors import SutError
 from sut.plan.plan import Plan
+from sut.rundir import write_atomic
+
+T = TypeVar("T")
 
 CACHE_VARIABLE = "SUT_CACHE"
 
@@ -68,3 +75,31 @@ def _unwritable(error: OSError, target: Path) -> SutError:
         hint="make it writable and free some space, or set XDG_CACHE_HOME to another folder",
         code="cache",
     )
+
+
+def key_of(**made_of: object) -> str:
+    """The key of a cache entry: sha256 of everything that decides its value."""
+    return hashlib.sha256(msgspec.json.encode(made_of, order="sorted")).hexdigest()
+
+
+def read_entry(file: Path, key: str, kind: type[T]) -> T | None:
+    """The value that :func:`write_entry` stored under ``key``; None for another key, a damaged
+    file or none."""
+    try:
+        content = file.read_bytes()
+        value = content[hashlib.sha256().digest_size :]
+        return msgspec.msgpack.decode(value, type=kind) if _sealed(key, value) == content else None
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def write_entry(file: Path, key: str, value: object) -> None:
+    """Store ``value``. A cache that is not writable is no error: the next run is only slower."""
+    with contextlib.suppress(OSError):
+        write_atomic(file, _sealed(key, msgspec.msgpack.encode(value)))
+
+
+def _sealed(key: str, value: bytes) -> bytes:
+    """``value`` after a hash of it and its key, so that neither another nor a damaged entry is
+    used."""
+    return hashlib.sha256(key.encode() + value).digest() + value

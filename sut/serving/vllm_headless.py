@@ -18,6 +18,10 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     end_with_parent()
+    run()
+
+
+def run() -> None:
     from vllm.entrypoints.cli.serve import run_headless
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -28,11 +32,11 @@ def main() -> None:
     run_headless(arguments)
 
 
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies. vLLM then stops its own children."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Ask the kernel for a signal when the parent dies. At SIGTERM vLLM stops its own children."""
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+    if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before the call
         sys.exit(1)

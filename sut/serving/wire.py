@@ -18,6 +18,7 @@ from sut.errors import RunError
 from sut.machine import environment
 from sut.plan.benchmark import EngineKind, Generation
 from sut.plan.plan import Plan
+from sut.values import Struct
 
 VLLM_VERSION = "0.32.0"
 PLACEHOLDER_ID = "0" * 16  # the dispatcher overwrites it
@@ -37,6 +38,13 @@ PINNED_LAYOUT: Layout = {
     "waiting_key": "num_waiting_reqs",
     "kv_cache_usage_key": "kv_cache_usage",
 }
+
+
+class Encoded(Struct, frozen=True, kw_only=True):
+    """What is sent to the engines of a run, and how to read what they answer."""
+
+    layout: Layout
+    requests: list[tuple[bytes, int]]  # by sample: an EngineCoreRequest, its request id's offset
 
 
 def check_installed() -> None:
@@ -64,13 +72,9 @@ def _check_version(version: str, what: str) -> None:
         raise _unsupported(f"{what}; only {VLLM_VERSION} is supported")
 
 
-def layout(kind: EngineKind) -> Layout:
-    """The positions of an output's fields, read from vLLM's structs for a vLLM engine."""
-    return vllm_layout() if kind is EngineKind.VLLM else PINNED_LAYOUT
-
-
 def vllm_layout() -> Layout:
-    """The layout of vLLM's struct definitions. Imports vLLM, which takes seconds.
+    """The positions of an output's fields in vLLM's struct definitions. Imports vLLM, which takes
+    seconds.
 
     Raises RunError where the structs lack a field.
     """
@@ -101,19 +105,20 @@ def encode(
     prompts: Sequence[Sequence[int]],
     model_path: Path | None,
     answers: Sequence[Sequence[int]] = (),
-) -> list[tuple[bytes, int]]:
-    """Each prompt as the msgpack of an EngineCoreRequest, and the offset of its request id.
+) -> Encoded:
+    """The prompts' requests. For vLLM engines this imports vLLM, which takes seconds.
 
     ``answers`` are the replay engine's, one for each prompt. Without them it echoes the prompt.
     """
     match plan.engine.kind:
         case EngineKind.VLLM:
             assert model_path is not None
-            encoded = _encode_by_vllm(plan, prompts, model_path)
+            layout, encoded = vllm_layout(), _encode_by_vllm(plan, prompts, model_path)
         case EngineKind.REPLAY:
-            encoded = _encode_for_replay(plan.generation, prompts, answers)
+            layout, encoded = PINNED_LAYOUT, _encode_for_replay(plan.generation, prompts, answers)
     # The id is the first field, so the first match is right.
-    return [(request, request.index(PLACEHOLDER) + 1) for request in encoded]
+    requests = [(request, request.index(PLACEHOLDER) + 1) for request in encoded]
+    return Encoded(layout=layout, requests=requests)
 
 
 def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
