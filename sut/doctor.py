@@ -32,7 +32,7 @@ from sut.watch.follow import follow
 def main(argv: Sequence[str] | None = None) -> int:
     planned = Planned("", *make_plan(request_of(_options(argv))))
     executor.check(planned.plan, Submission())
-    checks.problems(checks.check(planned.plan, planned.run_root)).raise_all()
+    checks.problems([checks.check(planned.plan, planned.run_root)]).raise_all()
     with Interrupt() as interrupt:
         job = members.submit(planned, Submission())
         num_nodes = quantity(len(job.plan.nodes), "nodes")

@@ -17,7 +17,7 @@ from rich.console import Console
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
 from sut.command import command
-from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
+from sut.errors import EXIT_FAILED, EXIT_VALID, Errors, InputError
 from sut.interrupts import Interrupt
 from sut.launch import again, checks, dry_run, executor, members, notices, request
 from sut.launch.finding import Finding
@@ -100,9 +100,13 @@ def _check(
             hint="make several runs in one job: srun --nodes=1 --pty bash, and there: "
             "python -m sut.submit --set site.slurm=null --keep-engine MINUTES ...",
         )
+    errors = Errors()
     for each in planned:
-        executor.check(each.plan, submission)
-    checks.problems([check for each in checked for check in each]).raise_all()
+        try:
+            executor.check(each.plan, submission)
+        except InputError as error:
+            errors.append(error)
+    checks.once([*errors, *checks.problems(checked)]).raise_all()
     return submission
 
 

@@ -77,7 +77,7 @@ def on_cluster(image: Path, *sets: str, nodes: str = "all", benchmark: str = "re
 
 
 def found(plan: Plan, root: Path) -> str:
-    return "\n".join(map(str, checks.problems(checks.check(plan, root))))
+    return "\n".join(map(str, checks.problems([checks.check(plan, root)])))
 
 
 @pytest.mark.usefixtures("slurm")
@@ -191,7 +191,7 @@ def test_paths_of_compute_nodes_are_not_checked(tmp_path: Path) -> None:
     )
     made = checks.check(plan, tmp_path)
     assert {each.name: each.ok for each in made}["image"] is None
-    assert checks.problems(made) == []
+    assert checks.problems([made]) == []
     other = on_cluster(local / "none.sif", f"site.node_local=[{tmp_path / 'scrat'}]")
     assert "cannot read the image" in found(other, tmp_path)
 
@@ -296,6 +296,17 @@ def test_names_a_run_root_that_is_a_file(tmp_path: Path) -> None:
     assert (
         f"cannot use run root {tmp_path / 'file/runs'}: {tmp_path / 'file'} is not a folder" in text
     )
+
+
+def test_a_dry_run_reports_what_this_machine_lacks(tmp_path: Path) -> None:
+    env = environment(CUDA_VISIBLE_DEVICES="0")
+    sets = ["site.device=cuda", "site.num_replicas=2", f"site.models={{mine: {tmp_path}}}"]
+    sets += ["model.name=mine", "model.embedded=false"]
+    for dry in ([], ["--dry-run"]):
+        run = submit(tmp_path, *dry, *set_arguments(sets), env=env)
+        assert run.returncode == 2 and run.stderr.count("CUDA_VISIBLE_DEVICES lists 1") == 1
+        assert f"model mine: {tmp_path / 'config.json'}: No such file" in run.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("name", ["llama3.1-8b", "llama3.1-8b-edge"])

@@ -6,13 +6,15 @@ only on compute nodes, is no error: preflight asks it again on the nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sut.cluster import limits, partitions, slurm
 from sut.cluster.partitions import Partition
-from sut.errors import Errors
-from sut.launch import path_checks
+from sut.cluster.sbatch import Submission
+from sut.errors import Errors, InputError
+from sut.launch import executor, path_checks
 from sut.launch.finding import Finding
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
@@ -23,14 +25,28 @@ def check(plan: Plan, run_root: Path) -> list[Finding]:
     if plan.slurm is not None and not slurm.is_here():
         text = f"not checked: this is not a login node of site {plan.site} (sbatch was not found)"
         return [Finding("cluster", text, made=False)]
-    found = list(path_checks.check(plan, run_root))
-    return found if plan.slurm is None else [*found, *_of_slurm(plan)]
+    paths = path_checks.check(plan, run_root)
+    if plan.slurm is None:
+        return [_machine(plan), *paths]
+    return [*paths, *_of_slurm(plan)]
 
 
-def problems(checks: Sequence[Finding]) -> Errors:
-    """Every problem once: the runs of a campaign share most of them."""
-    texts = {str(problem): problem for each in checks for problem in each.problems}
-    return Errors(texts.values())
+def problems(planned: Sequence[Sequence[Finding]]) -> Errors:
+    """Every problem of some plans once: the runs of a campaign share most of them."""
+    return once(problem for found in planned for each in found for problem in each.problems)
+
+
+def once(errors: Iterable[InputError]) -> Errors:
+    return Errors({str(error): error for error in errors}.values())
+
+
+def _machine(plan: Plan) -> Finding:
+    made = Finding("machine", f"runs {sys.executable}" if plan.container is None else "")
+    try:
+        executor.check(plan, Submission())
+    except InputError as error:
+        made.problems.append(error)
+    return made
 
 
 def _of_slurm(plan: Plan) -> Iterator[Finding]:

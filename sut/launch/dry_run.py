@@ -33,7 +33,7 @@ def show(
         print("\n\n".join(map(page.render, pages)))
         first = planned[0]
         print(f"\n{page.commands(_command(), first.plan, first.run_root)}")
-    checks.problems([check for each in checked for check in each]).raise_all()
+    checks.problems(checked).raise_all()
     return EXIT_VALID
 
 
