@@ -158,7 +158,13 @@ def _command(job: Allocation) -> str:
     script, arguments = slurm.command_of(job.job_id), shlex.join(sys.argv[1:])
     if not script:
         return ""
-    return f"sbatch --nodes={len(job.nodes)} {script.removesuffix(arguments).strip()} {arguments}"
+    words = (
+        "sbatch",
+        f"--nodes={len(job.nodes)}",
+        script.removesuffix(arguments).strip(),
+        arguments,
+    )
+    return " ".join(word for word in words if word)
 
 
 if __name__ == "__main__":
