@@ -44,5 +44,5 @@ shoot report-phone 1194 844 "$(frame "$REPORT" 390 844 dark)" \
   "$(frame "$REPORT#$(section 'In short')" 390 844)" \
   "$(frame "$REPORT#$(section 'Timings')" 390 844)"
 shoot plots 1180 1500 "$(frame "$REPORT#plots-$(section 'Performance')" 1180 1500)"
-shoot history 1180 420 "$(frame "$HISTORY" 1180 420)"
+shoot history 1440 600 "$(frame "$HISTORY" 1440 600)"
 shoot comparison 1180 1010 "$(frame "$COMPARISON" 1180 1010)"

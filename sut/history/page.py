@@ -91,7 +91,7 @@ def _class(name: str) -> str:
 
 _STYLE = """
 main { max-width: none; }
-td.text { overflow-wrap: anywhere; }
+td.text { overflow-wrap: anywhere; min-width: 11rem; }
 input { font: inherit; max-width: 100%; }
 .n { text-align: right; }
 th button {
