@@ -117,6 +117,6 @@ def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str
 
 def run_dir_of(argv: Sequence[str] | None, module: str, description: str) -> RunDir:
     """The argument of a command that takes one run directory."""
-    parser = Parser(prog=f"python -m {module}", description=description)
+    parser = Parser(prog=f"python -m {module}", description=description, examples=("runs/latest",))
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a folder that sut.submit created")
     return RunDir(parser.parse(argv).run_dir)

@@ -231,7 +231,7 @@ def _submitted(job: Job) -> str:
         f"job {job_id} submitted: {what}\n"
         f"  files   {run_dir}\n"
         f"  watch   python -m sut.watch {job_id}\n"
-        f"  cancel  scancel {job_id}"
+        f"  cancel  python -m sut.cancel {job_id}"
     )
 
 

@@ -13,6 +13,9 @@ from cli import ROOT, environment
 
 from sut.__main__ import COMMANDS, main
 from sut.command import Parser
+from sut.plan.benchmark import ScenarioSettings
+
+SETTINGS = ScenarioSettings.__struct_fields__
 
 
 def sut(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -184,6 +187,9 @@ def test_runs_the_command_with_its_arguments() -> None:
         ("sut list sc", ["scenarios"]),
         ("sut history --verdict F", ["FAILED"]),
         ("sut nightly --pres", ["--preset"]),
+        ("sut submit --set engine.max_num_s", ["engine.max_num_seqs="]),
+        ("sut submit --scenario offline --set scen", [f"scenarios.offline.{x}=" for x in SETTINGS]),
+        ("sut doctor --set site.mod", ["site.models."]),
     ],
 )
 def test_completes_commands_options_and_values(

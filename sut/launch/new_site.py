@@ -220,7 +220,7 @@ def text(found: Found, site: str) -> str:
 def _description(found: Found) -> str:
     if found.nodes is None:
         gpus = f", {quantity(found.num_gpus, 'GPUs')}" if found.num_gpus else ""
-        return f"{platform.node()}: {quantity(os.cpu_count(), 'cores')}{gpus}"
+        return f"This machine, {platform.node()}: {quantity(os.cpu_count(), 'cores')}{gpus}"
     names = quantity(len(found.nodes.names), "nodes")
     where = f"partition {found.nodes.partition.name} of {found.cluster or 'a Slurm cluster'}"
     return f"{names} of {where}"
@@ -310,6 +310,6 @@ def _yaml(value: str | float) -> str:
 def summary(found: Found) -> str:
     """What was found, in a line."""
     if found.nodes is None:
-        return f"this machine: {_description(found)}"
+        return _description(found)
     gpus = f", {found.nodes.gpus} {found.nodes.gres} each" if found.nodes.gpus else ""
     return f"Slurm reports {_description(found)}{gpus}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         "action": "append",
         "default": [],
         "metavar": "KEY=VALUE",
-        "help": "change one key of the benchmark, or of the site (site.KEY=VALUE); repeatable",
+        "help": "change one key of the benchmark, or of the site (site.KEY=VALUE); repeatable; "
+        "all keys: python -m sut.list keys",
     },
     "json": {"action": "store_true", "help": "print JSON"},
 }
@@ -65,12 +67,28 @@ def add(group: argparse._ActionsContainer, name: str, **changes: Any) -> None:
     option: Any = group.add_argument(f"--{name}", **{**_SHARED[name], **changes})
     if name in _KINDS:
         option.completer = functools.partial(_complete, _KINDS[name])  # read by argcomplete
+    elif name == "set":
+        option.completer = _complete_keys
 
 
 def _complete(kinds: Sequence[str], prefix: str, **_: object) -> list[str]:
     from sut.plan import config
 
     return [name for kind in kinds for name in config.names(kind) if name.startswith(prefix)]
+
+
+def _complete_keys(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Whole keys, up to their first part that stands for any name."""
+    from sut.plan import keys
+
+    scenario = getattr(parsed_args, "scenario", None) or "server"
+    found = []
+    for key in keys.all_keys():
+        parts = [scenario if part == "SCENARIO" else part for part in key.parts]
+        known = list(itertools.takewhile(lambda part: not part.isupper(), parts))
+        if not key.group:
+            found.append(".".join(known) + ("=" if known == parts else "."))
+    return [name for name in dict.fromkeys(found) if name.startswith(prefix)]
 
 
 def add_runs(parser: argparse._ActionsContainer, name: str = "run", **changes: Any) -> None:

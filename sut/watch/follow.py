@@ -67,7 +67,8 @@ def until_ended(
 
 
 def detached(job: Submitted) -> int:
-    print(f"\ndetached; the job continues. To cancel it: scancel {job.job_id}", file=sys.stderr)
+    cancel = f"python -m sut.cancel {job.job_id}"
+    print(f"\ndetached; the job continues. To cancel it: {cancel}", file=sys.stderr)
     return EXIT_DETACHED
 
 
