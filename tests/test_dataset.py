@@ -180,4 +180,4 @@ def test_news_prompts_lack_their_first_sentences() -> None:
         assert 0 < len(prompt) <= plan.dataset.max_prompt_tokens
         text = tokenizer.decode(prompt)
         assert reference not in text
-        assert text.startswith("News article:\n") and text.endswith("Summary in one sentence:")
+        assert text.endswith("\n\nSummary:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from loadgen_logs import smallest_valid
 from plans import plan_of
 from records import completed, performance
 from replay import served
+from rich.console import Console
 
 from sut.errors import InputError, RunError
 from sut.plan import fit
@@ -22,8 +24,11 @@ from sut.report.render import render
 from sut.report.summary import summary
 from sut.results import sameness
 from sut.results.offered import FRACTION, ROOM, Batch, Limits, OfferedLoad, choose
+from sut.results.progress import Progress
 from sut.run.measure_load import batch_of, require_time
 from sut.rundir import RunDir
+from sut.watch.observer import Observer
+from sut.watch.screen import frame
 from sut.watch.state import PhaseState, left_s
 
 AUTO = "scenarios.server.target_qps=auto"
@@ -220,6 +225,22 @@ def test_the_remaining_time_uses_the_chosen_load() -> None:
     assert least is not None
     assert left_s(plan, waiting) == pytest.approx(least / fit.ASSUMED_QPS)
     assert left_s(plan, waiting, 10.0) == pytest.approx(least / 10, abs=0.1)
+
+
+def test_watching_shows_the_load_once_it_is_chosen(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1, AUTO), tmp_path / "run")
+    progress = Progress(run_dir.progress)
+    observer = Observer(run_dir)
+    assert observer.look().target_qps is None
+    progress.step(f"offering {LOAD.text}", target_qps=LOAD.target_qps)
+    progress.step("performance")
+    state = observer.look()
+    assert state.target_qps == 9.6
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(frame(state))
+    assert "replay, server, smoke preset, 9.6 queries/s" in shown.getvalue()
+    fixed = write_plan(plan_for(1), tmp_path / "fixed")
+    assert Observer(fixed).look().target_qps == 800
 
 
 # Runs.

@@ -25,8 +25,8 @@ from sut.run.replicas import Serving, credit
 from sut.rundir import RunDir, write_atomic
 from sut.units import number, quantity
 
-FULL_S = 4.0  # about how long each batch is measured
-SMALL_S = 2.0
+FULL_S = 4.0  # about how long the full batch is measured
+SMALL_S = 2.0  # and the small one
 SMALL = 8  # the small batch is this part of the full one
 MAX_WAVES = 64
 SEED = 11  # of the choice of samples

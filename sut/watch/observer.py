@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sut.cluster import liveness
 from sut.cluster.liveness import Liveness
+from sut.plan.benchmark import AUTO
 from sut.plan.hostlist import HostlistError, expand
 from sut.plan.placement import on_nodes
 from sut.plan.plan import Mode, Plan, load_plan
@@ -72,6 +73,7 @@ class Observer:
             scenario=self.plan.scenario,
             mode=self.plan.mode,
             preset=self.plan.preset,
+            target_qps=self._target_qps(),
             site=self.plan.site,
             state=state,
             job=self._liveness.job,
@@ -89,6 +91,12 @@ class Observer:
             exit_code=result.exit_code if result and state == "over" else None,
             failure=result.failure.message if result and result.failure and over else None,
         )
+
+    def _target_qps(self) -> float | None:
+        if self.plan.scenario.loadgen != "Server":
+            return None
+        planned = self.plan.loadgen_settings.target_qps
+        return self._chosen_qps if planned == AUTO else float(planned) if planned else None
 
     def _take(self, line: Line) -> None:
         if line.pid is not None:  # a new attempt

@@ -108,6 +108,8 @@ def frame(state: RunState, spinner: Spinner | None = None) -> RenderableType:
 
 def _title(state: RunState) -> Text:
     title = f"{state.benchmark}, {state.scenario}, {state.preset} preset"
+    if state.target_qps is not None:
+        title += f", {quantity(state.target_qps, 'queries')}/s"
     return Text.assemble((title, "bold"), f"\n{state.run}")
 
 

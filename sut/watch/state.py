@@ -76,6 +76,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     usual_s: float | None  # how long it took in earlier runs that were alike; None: unknown
     left_s: float | None
     phases: tuple[PhaseState, ...]
+    target_qps: float | None = None  # of a Server run, once it is known
     verdict: str | None = None  # of a finished run
     status: str | None = None
     exit_code: int | None = None
