@@ -71,7 +71,7 @@ def test_records_every_step_and_the_command(tmp_path: Path) -> None:
     assert submit(tmp_path, *arguments).returncode == 0
     record = latest(tmp_path)
     assert [step.name for step in record.timings] == [
-        *("start", "join", "preflight", "prepare", "load", "warm-up"),
+        *("start", "join", "preflight", "start engines", "prepare", "load", "warm-up"),
         *("performance", "judge performance", "shutdown", "report"),
     ]
     for before, after in pairwise(record.timings):

@@ -110,7 +110,8 @@ def measure(
             return
         with Serving(plan, run_dir, nodes, model_path) as serving:
             serving.notes = notes
-            serving.start(progress)
+            with recorder.step("start engines"):
+                serving.start(progress)
             samples = _prepare(recorder, serving, progress)
             _load(recorder, serving, progress)
             for mode in recorder.phases_to_do:
