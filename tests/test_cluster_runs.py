@@ -169,6 +169,7 @@ def test_a_run_is_truncated_near_the_wall_limit(idle: Cluster) -> None:
     assert record.interrupted is not None and record.interrupted.dispatcher.completed > 0
     assert re.match(r"# TRUNCATED", run.dir.report.read_text())
     assert (run.dir.loadgen("performance") / "mlperf_log_detail.txt").stat().st_size > 0
+    assert_drawn(run)
     assert leftovers(idle) == []
 
 
@@ -180,6 +181,38 @@ def test_scancel_leaves_a_record_and_no_process(idle: Cluster) -> None:
     until(lambda: leftovers(idle) == [], 30)
     failure = run.record().failure
     assert failure is not None and failure.code == "cancelled"
+    assert "sbatch --nodelist=jw[2-3] --gres=gpu:a30:1" in failure.message.replace("'", "")
+    assert failure.message.endswith(f"slurm/multi.sh {run.name}")
+    assert_drawn(run)
+
+
+def assert_drawn(run: ClusterRun) -> None:
+    """Whether the report has its plots: the signal takes the image away from the run in it."""
+    page = run.dir.report_html.read_text()
+    assert "<svg" in page and "no plots" not in page
+    assert "Incomplete report" not in run.dir.report.read_text()
+
+
+def test_a_node_without_the_image_is_recorded(idle: Cluster) -> None:
+    image = "/tmp/none.sif"
+    changes = ["--set", f"site.container.image={image}", "--set", "site.container.node_cache="]
+    run = submit(idle, *replay(3), *BOTH, *changes, "--set", "site.node_local=[/tmp]")
+    assert run.end() == "FAILED" and run.exit_code() == "2:0"
+    record = run.record()
+    assert record.failure is not None and f"{image}: No such file" in record.failure.message
+    assert [attempt.job_id for attempt in record.attempts] == [run.job_id]
+    assert run.dir.report_html.is_file()
+
+
+def test_a_job_cancelled_while_pending_is_recorded(idle: Cluster) -> None:
+    run = submit(idle, *replay(3), *BOTH, "--begin", "now+1hour")
+    done = idle.run(f"python -m sut.cancel {run.name}")
+    assert done.returncode == 0, done.stderr
+    failure = run.record().failure
+    assert failure is not None and failure.code == "cancelled"
+    assert "before it started" in failure.message and run.dir.report_html.is_file()
+    shown = idle.run(f"python -m sut.watch --once {run.name}")
+    assert "finished: FAILED" in shown.stdout, shown.stdout + shown.stderr
 
 
 def test_a_run_directory_may_contain_spaces_and_quotes(idle: Cluster) -> None:
