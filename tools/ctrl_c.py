@@ -37,15 +37,18 @@ def press(folder: Path, after_s: float) -> str:
         command += ["--set", change]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     output = (folder / "output.txt").open("w")
-    with output, subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=output,
-        stderr=output,
-        process_group=0,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as run:
+    with (
+        output,
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            process_group=0,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        ) as run,
+    ):
         time.sleep(after_s)
         os.killpg(run.pid, signal.SIGINT)
         try:

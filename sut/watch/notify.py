@@ -11,6 +11,7 @@ from sut.errors import EXIT_FAILED
 from sut.launch import notices
 from sut.plan.plan import load_plan
 from sut.report.summary import title
+from sut.results.record import headline
 from sut.rundir import RunDir
 from sut.units import quantity
 from sut.watch import outcome
@@ -64,7 +65,7 @@ def _summary(found: Outcome, what: str) -> str:
     result = found.result
     if result is None:
         return f"FAILED  {what}: the run ended without a record"
-    word = result.verdict or result.status.upper()
+    word = headline(result.verdict or result.status.upper(), found.mode)
     if result.failure is not None:
         return f"{word}  {what}: {result.failure.code}: {result.failure.first_line}"
     figures = [
