@@ -151,7 +151,7 @@ def test_a_killed_run_keeps_its_phases_and_continues(tmp_path: Path) -> None:
 
 
 def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
-    assert submit(tmp_path, *fast()).returncode == 0
+    assert submit(tmp_path, "--config", "replay", "--preset", "quick").returncode == 1
     run_dir = RunDir(tmp_path / "runs" / "latest")
     kept = run_dir.record.read_bytes()
     again = subprocess.run(
