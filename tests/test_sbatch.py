@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli import until
 from plans import plan_of
 
 from sut import batch
@@ -58,6 +59,30 @@ def sbatch_text(run_dir: RunDir) -> str:
 @pytest.mark.usefixtures("with_srun")
 def test_the_batch_script_is_the_golden_file() -> None:
     assert sbatch_text(RunDir(HARD)) == (GOLDEN / "distributed.sbatch").read_text()
+
+
+def test_the_last_command_follows_the_step_also_after_sigterm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, go = tmp_path / "log", tmp_path / "go"
+    last = tmp_path / "python"
+    last.write_text(f'#!/bin/sh\necho "last $3" >>{log}\n')
+    last.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(last))
+    setup = parameters(plan(), RunDir("/runs/one"), Submission())["setup"]
+    step = f"trap '' TERM; echo begin >>{log}; until [ -e {go} ]; do sleep 0.02; done"
+    words = ["sh", "-c", f"{step}; echo end >>{log}; exit 3"]
+    script = tmp_path / "script.sh"
+    script.write_text("\n".join([*setup, shlex.join(words)]))
+    env = {**os.environ, "SLURM_CPUS_PER_TASK": "1"}
+    with subprocess.Popen(["bash", script], env=env) as job:
+        until(log.is_file)
+        job.terminate()
+        pending = Path(f"/proc/{job.pid}/status")
+        until(lambda: int(pending.read_text().partition("ShdPnd:")[2].split()[0], 16) == 0)
+        go.touch()
+    assert job.returncode == 3
+    assert log.read_text() == "begin\nend\nlast /runs/one\n"
 
 
 @pytest.mark.usefixtures("with_srun")
