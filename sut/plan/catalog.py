@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from sut.errors import InputError
 from sut.plan import config, document
@@ -15,6 +14,9 @@ from sut.plan.keys import all_keys
 from sut.plan.site import Site
 from sut.units import number, quantity
 from sut.values import Struct
+
+_File = TypeVar("_File", bound=Struct)
+_Row = TypeVar("_Row", bound=Struct)
 
 
 class BenchmarkRow(Struct, frozen=True, kw_only=True):
@@ -64,49 +66,46 @@ class KeyRow(Struct, frozen=True, kw_only=True):
 
 
 def benchmarks() -> Iterator[BenchmarkRow]:
-    for name, path in config.files("benchmarks").items():
-        try:
-            found = config.read_as(path, Benchmark)
-        except InputError:
-            yield BenchmarkRow(name=name, description=_invalid(path), file=str(path))
-            continue
-        yield BenchmarkRow(
-            name=name,
-            model=found.model.name,
-            scenarios=tuple(found.scenarios.known()),
-            official="MLPerf" if found.official else "",
-            description=found.description,
-            file=str(path),
-        )
+    def cells(found: Benchmark) -> dict[str, Any]:
+        return {
+            "model": found.model.name,
+            "scenarios": tuple(found.scenarios.known()),
+            "official": "MLPerf" if found.official else "",
+            "description": found.description,
+        }
+
+    return _each("benchmarks", Benchmark, BenchmarkRow, cells)
 
 
 def campaigns() -> Iterator[CampaignRow]:
-    for name, path in config.files("campaigns").items():
-        try:
-            found = config.read_as(path, Campaign)
-        except InputError:
-            yield CampaignRow(name=name, description=_invalid(path), file=str(path))
-            continue
-        yield CampaignRow(
-            name=name, runs=len(found.each()), description=found.description, file=str(path)
-        )
+    def cells(found: Campaign) -> dict[str, Any]:
+        return {"runs": len(found.each()), "description": found.description}
+
+    return _each("campaigns", Campaign, CampaignRow, cells)
 
 
 def sites() -> Iterator[SiteRow]:
-    for name, path in config.files("sites").items():
+    def cells(found: Site) -> dict[str, Any]:
+        return {
+            "device": found.device,
+            "nodes": _nodes(found),
+            "run_root": found.run_root,
+            "description": found.description,
+        }
+
+    return _each("sites", Site, SiteRow, cells)
+
+
+def _each(
+    kind: str, struct: type[_File], row: type[_Row], cells: Callable[[_File], dict[str, Any]]
+) -> Iterator[_Row]:
+    """A row of each file; of one with errors, how to see them."""
+    for name, path in config.files(kind).items():
         try:
-            found = config.read_as(path, Site)
+            found = cells(config.read_as(path, struct))
         except InputError:
-            yield SiteRow(name=name, description=_invalid(path), file=str(path))
-            continue
-        yield SiteRow(
-            name=name,
-            device=found.device,
-            nodes=_nodes(found),
-            run_root=found.run_root,
-            description=found.description,
-            file=str(path),
-        )
+            found = {"description": f"invalid: python -m sut.validate {path}"}
+        yield row(name=name, file=str(path), **found)
 
 
 def scenarios(benchmark: str) -> Iterator[ScenarioRow]:
@@ -162,7 +161,3 @@ def _nodes(site: Site) -> str:
 
 def _limit(milliseconds: float | None) -> str:
     return quantity(milliseconds, "ms") if milliseconds else ""
-
-
-def _invalid(path: Path) -> str:
-    return f"invalid: python -m sut.validate {path}"
