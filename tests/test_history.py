@@ -390,7 +390,9 @@ const made = [["b", "9"], ["a", "-"], ["c", "10"]].map(
   texts => ({cells: texts.map(cell), textContent: texts.join(" "), hidden: false}));
 const clicks = [];
 const th = ["ascending", "descending"].map((first, cellIndex) => ({
-  ariaSort: "none", cellIndex, dataset: {first},
+  order: "none", cellIndex, dataset: {first},
+  getAttribute() { return this.order; },
+  setAttribute(_, order) { this.order = order; },
   classList: {contains: name => name === "n" && cellIndex === 1},
   firstChild: {addEventListener: (_, listener) => clicks.push(listener)},
 }));
@@ -405,8 +407,8 @@ const shown = () => order.filter(row => !row.hidden).map(row => row.cells[0].tex
 """
 CLICKS = """
 const seen = [];
-for (const column of [1, 1, 0, 0]) { clicks[column](); seen.push([shown(), th[column].ariaSort]); }
-seen.push([th[1].ariaSort]);
+for (const column of [1, 1, 0, 0]) { clicks[column](); seen.push([shown(), th[column].order]); }
+seen.push([th[1].order]);
 search({target: {value: "C 1"}});
 seen.push([shown(), found["[role=status]"].textContent]);
 console.log(JSON.stringify(seen));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -29,11 +30,10 @@ def to_table(rows: Sequence[Row], width: int | None) -> str:
     wide = to_text(table(HEAD, [_cells(row) for row in rows], right=range(5, 9)))
     if width is None or max(map(len, wide.splitlines())) <= width:
         return wide
-    head, *lines = to_text(table(NARROW, [_figures(row) for row in rows], right=range(2, 6))).split(
-        "\n"
-    )
-    below = ["\n".join(_below(row, width)) for row in rows]
-    return "\n".join([head, *(f"{a}\n{b}" for a, b in zip(lines, below, strict=True))])
+    narrow = to_text(table(NARROW, [_figures(row) for row in rows], right=range(2, 6)))
+    head, *lines = narrow.splitlines()
+    listed = ([line, *_below(row, width)] for line, row in zip(lines, rows, strict=True))
+    return "\n".join([head, *itertools.chain(*listed)])
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -142,9 +142,9 @@ const headings = [...document.querySelectorAll("th")];
 const opposite = {ascending: "descending", descending: "ascending"};
 for (const heading of headings) {
   heading.firstChild.addEventListener("click", () => {
-    const order = opposite[heading.ariaSort] ?? heading.dataset.first;
-    for (const each of headings) each.ariaSort = "none";
-    heading.ariaSort = order;
+    const order = opposite[heading.getAttribute("aria-sort")] ?? heading.dataset.first;
+    for (const each of headings) each.setAttribute("aria-sort", "none");
+    heading.setAttribute("aria-sort", order);
     sortBy(heading.cellIndex, heading.classList.contains("n"), order === "ascending" ? 1 : -1);
   });
 }
