@@ -12,7 +12,7 @@ from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch.options import add
 from sut.report.table import table, to_text
-from sut.serving import kept
+from sut.serving import kept, registry
 from sut.serving.keeper_messages import Status
 from sut.units import number, quantity
 
@@ -57,7 +57,7 @@ def _living() -> Living:
     except OSError as error:
         raise InputError(
             f"cannot read the registry of engines ({error.filename}): {error.strerror}",
-            hint="make the folder accessible to you alone: chmod 700 FOLDER",
+            hint=f"make the folder accessible to you alone: chmod 700 {registry.folder()}",
         ) from None
 
 

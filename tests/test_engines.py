@@ -119,11 +119,11 @@ def test_the_record_and_the_summary_say_that_engines_were_warm(tmp_path: Path) -
     done = submit(tmp_path, *fast(), *KEEP)
     samples = origin(latest(tmp_path)).earlier_samples
     started_utc = origin(first).started_utc
-    assert f"replica 0 warm: started {started_utc}, had served 1 run, {samples} samples" in (
+    assert f"1 replica warm: started {started_utc}, had served 1 run, {samples} samples" in (
         done.stdout
     )
     run_dir = RunDir(tmp_path / "runs" / "latest")
-    assert "replica 0 warm" in run_dir.report.read_text()
+    assert "1 replica warm" in run_dir.report.read_text()
     assert run_dir.replica_log(0).read_text().startswith(f"warm engine, started {started_utc};")
 
 
@@ -353,7 +353,7 @@ def test_idle_engines_end_by_themselves(tmp_path: Path) -> None:
     (keeper,) = keepers()
     engines = engines_of(keeper)
     assert len(engines) == 1
-    assert hold.release([b"ready"], [3])
+    assert hold.release("now", [b"ready"], [3])
     until(lambda: gone([keeper, *engines]))
     assert registry.ids() == []
 
@@ -362,7 +362,7 @@ def test_engines_end_with_their_job(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as job:
         hold = with_an_engine(small_setup(tmp_path, keep_s=600, until_pid=job.pid))
         (keeper,) = keepers()
-        assert hold.release([b"ready"], [3])
+        assert hold.release("now", [b"ready"], [3])
         job.kill()
         until(lambda: gone([keeper]))
 

@@ -9,8 +9,8 @@ from sut.plan.hostlist import compact
 from sut.report import timings
 from sut.report.markdown import or_dash, table
 from sut.report.page import Section
-from sut.report.summary import warmth
-from sut.results.record import Attempt, EngineOrigin, Record
+from sut.report.summary import engines
+from sut.results.record import Attempt, Record
 from sut.units import quantity
 
 
@@ -79,10 +79,6 @@ def _facts(env: Environment) -> dict[str, str]:
     }
 
 
-def _origins(record: Record) -> tuple[EngineOrigin, ...]:
-    return () if record.engines is None else record.engines.replicas
-
-
 def _provenance(record: Record) -> Section:
     plan, git = record.plan, record.environment.git
     source = "-" if git is None else f"{git.commit}{', with local changes' if git.dirty else ''}"
@@ -93,7 +89,7 @@ def _provenance(record: Record) -> Section:
         ("model", f"{plan.model.name}, sha256 {or_dash(record.hashes.model)}"),
         ("data", f"{plan.dataset.name}, sha256 {or_dash(record.hashes.data)}"),
         ("engine", f"{plan.engine.kind}, {plan.engine.dtype}, on {plan.device}"),
-        *(("engine start", warmth(origin)) for origin in _origins(record)),
+        *(("", line) for line in engines(record)),
         ("source", source),
         ("exit code", str(record.exit_code)),
     ]

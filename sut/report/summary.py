@@ -33,26 +33,23 @@ def engines(record: Record) -> list[str]:
     if record.engines is None:
         return []
     found = record.engines
-    lines = [warmth(origin) for origin in found.replicas if origin.warm]
-    lines += found.notes
+    lines = [_warmth([each for each in found.replicas if each.warm]), *found.notes]
     if found.kept:
         lines.append(
             f"kept for {quantity(record.plan.keep_engine_min, 'minutes')} after the run; to stop "
             f"them: sut engines stop {found.keeper}"
         )
-    return lines
+    return [line for line in lines if line]
 
 
-def warmth(origin: EngineOrigin) -> str:
-    if not origin.warm:
-        return f"replica {origin.replica} started by this run"
-    runs, samples = (
-        quantity(origin.earlier_runs, "runs"),
-        quantity(origin.earlier_samples, "samples"),
-    )
-    return (
-        f"replica {origin.replica} warm: started {origin.started_utc}, had served {runs}, {samples}"
-    )
+def _warmth(warm: Sequence[EngineOrigin]) -> str:
+    """Since when the warm engines run, and what they had served; empty without any."""
+    if not warm:
+        return ""
+    runs = quantity(max(each.earlier_runs for each in warm), "runs")
+    samples = quantity(sum(each.earlier_samples for each in warm), "samples")
+    since = min(each.started_utc for each in warm)
+    return f"{quantity(len(warm), 'replicas')} warm: started {since}, had served {runs}, {samples}"
 
 
 class Message(NamedTuple):

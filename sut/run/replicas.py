@@ -67,7 +67,11 @@ class Serving:
             idle = kind is None and self._is_idle()
             self._dispatcher.close()
             if idle and self.nodes.kept is not None:
-                self.kept = self.nodes.kept.release(self._ready_responses(), self._num_sent())
+                self.kept = self.nodes.kept.release(
+                    self.warm.started_utc if self.warm else self._started_utc,
+                    self._ready_responses(),
+                    self._num_sent(),
+                )
 
     def _is_idle(self) -> bool:
         """Whether the engines have completed all that they were sent."""

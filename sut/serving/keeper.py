@@ -252,6 +252,7 @@ class Keeper:
         if channel is not self._holder:
             return Problem(code="not_held", message="only a run that holds engines releases them")
         self._holder = None
+        self._started_utc = request.started_utc
         self._ready, self._memory = request.ready, request.memory
         self._samples = [a + b for a, b in zip(self._samples, request.samples, strict=True)]
         self._runs += 1

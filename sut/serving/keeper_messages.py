@@ -52,6 +52,7 @@ class Release(Struct, frozen=True, kw_only=True, tag="release"):
     """From the holder: its run ended cleanly, and the engines may serve the next. The answer is
     Done."""
 
+    started_utc: str  # of the engines
     ready: tuple[bytes, ...]  # each replica's READY message
     samples: tuple[int, ...]  # that each replica had in this run
     memory: dict[str, str] = {}  # for the next run

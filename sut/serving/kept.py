@@ -67,13 +67,18 @@ class Kept:
         assert isinstance(answer, Exits)
         return {each.part: each.status for each in answer.exits}
 
-    def release(self, ready: Sequence[bytes], samples: Sequence[int]) -> bool:
+    def release(self, started_utc: str, ready: Sequence[bytes], samples: Sequence[int]) -> bool:
         """Leave the engines to the next run; whether they stay. ``ready`` is each replica's READY
         message, ``samples`` the number that each had in this run. Their sockets must be closed."""
         if self._channel is None:
             return False
         try:
-            release = Release(ready=tuple(ready), samples=tuple(samples), memory=self.memory)
+            release = Release(
+                started_utc=started_utc,
+                ready=tuple(ready),
+                samples=tuple(samples),
+                memory=self.memory,
+            )
             answer = _exchange(self._channel, release)
         except LostError:
             answer = None
