@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,6 +25,7 @@ PartitionName=gpu AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL Default=YES Max
 MaxTime=1-00:00:00 Nodes=jw[2-3] State=UP TotalNodes=2
 PartitionName=debug AllowAccounts=staff AllowQos=fast Default=NO MaxNodes=1 MaxTime=00:10:00 \
 Nodes=jw2 State=UP TotalNodes=1
+PartitionName=closed DenyAccounts=physics Default=NO MaxTime=UNLIMITED Nodes=jw[2-3] State=UP
 PartitionName=old AllowAccounts=ALL AllowQos=ALL Default=NO MaxTime=UNLIMITED Nodes=jw[2-3] \
 State=INACTIVE"""
 NODES = """\
@@ -126,6 +129,10 @@ def test_names_limits_of_a_partition_and_a_qos(image: Path, tmp_path: Path) -> N
     assert "the wall limit of 11 minutes exceeds the 5 of qos fast" in text
     text = found(on_cluster(image, *sets, "site.slurm.qos=normal", nodes="jw2"), tmp_path)
     assert "partition debug does not allow qos normal\nhint: choose one of: fast" in text
+    denied = ("site.slurm.partition=closed", "site.slurm.account=physics")
+    assert "partition closed does not allow account physics" in found(
+        on_cluster(image, *denied), tmp_path
+    )
     text = found(on_cluster(image, "site.slurm.account=physics", "site.slurm.qos=fast"), tmp_path)
     assert "has no Slurm qos 'fast'\nhint: choose one of: normal" in text
 
@@ -288,6 +295,24 @@ def test_names_data_that_is_missing_or_another_file(tmp_path: Path) -> None:
     assert "docs/benchmarks.md#get-the-model-and-the-data" in text
     same = msgspec.structs.replace(other.dataset, sha256=sha256)
     assert found(msgspec.structs.replace(other, dataset=same), tmp_path) == ""
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody can write to, root included."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_names_folders_that_are_not_writable(read_only: Path) -> None:
+    text = found(plan_of("replay", sets=(f"site.cache={read_only}",)), read_only / "runs")
+    assert f"cannot use run root {read_only / 'runs'}: {read_only} is not writable" in text
+    assert f"cannot use cache {read_only}: {read_only} is not writable" in text
 
 
 def test_names_a_run_root_that_is_a_file(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_other_options_are_passed_on() -> None:
         (("--quantization", "--headless"), "--quantization needs a value"),
         (("--disable-custom-all-reduce=1",), "--disable-custom-all-reduce takes no value"),
         (("fp8",), "'fp8' belongs to no option"),
+        (("--disable-custom-all-reduce", "fp8"), "'fp8' belongs to no option"),
         (("--quantization", "fp8", "fp8"), "'fp8' belongs to no option"),
         (("--max-nu", "8"), "has no option --max-nu"),  # two options begin so
         (("-x",), "has no option -x"),
