@@ -10,6 +10,7 @@ import pytest
 from loadgen_logs import make, smallest_valid, ten_queries
 from records import METERS, PLAN, accuracy, completed, failed, performance
 
+from sut.plan.benchmark import ScenarioSettings
 from sut.report import timings
 from sut.report.render import render
 from sut.report.summary import summary
@@ -95,6 +96,9 @@ def test_names_load_engine_limits_and_command() -> None:
         assert f"| `{name}` | {value} |" in text
     assert text.rstrip().endswith(f"in `/home/you/x`:\n\n```\n{command.text}\n```")
     assert "at target_qps 1,000 (unverified)" in summary(record, RUN_DIR)
+    auto = msgspec.structs.replace(PLAN, loadgen_settings=ScenarioSettings(target_qps="auto"))
+    chosen = render(msgspec.structs.replace(record, plan=auto))
+    assert "| `target_qps` | 1,000, chosen by the run (auto) |" in chosen
     without = render(failed(DEATH)).split("## Settings")[1].split("\n## ")[0]
     assert "| `target_qps` | 50 |" in without and "```" not in without
 

@@ -15,7 +15,8 @@ def section(record: Record) -> Section | None:
     plan = record.plan
     if plan.mode is Mode.PREFLIGHT:
         return None
-    rows = [("`target_qps`", number(target_qps(record))), *_of_engine(plan.engine)]
+    chosen = ", chosen by the run (auto)" if plan.loadgen_settings.target_qps == AUTO else ""
+    rows = [("`target_qps`", f"{number(target_qps(record))}{chosen}"), *_of_engine(plan.engine)]
     rows += [
         ("replicas", f"{number(len(plan.replicas))} on {quantity(len(plan.nodes), 'nodes')}"),
         ("`max_tokens`", number(plan.generation.max_tokens)),
