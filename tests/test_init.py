@@ -162,7 +162,7 @@ def test_reads_time_limits(limit: str, minutes: int | None) -> None:
     assert slurm.minutes(limit) == minutes
 
 
-def test_a_site_written_on_the_cluster_passes_its_checks(idle: Cluster) -> None:
+def test_a_site_of_the_cluster_passes_its_checks(idle: Cluster) -> None:
     where = "cd && rm -rf new && mkdir new && cd new"
     done = idle.run(f"{where} && python -m sut.init mine --device cpu && cat mine.yaml")
     assert done.returncode == 0, done.stderr

@@ -48,7 +48,7 @@ def test_names_an_invalid_file(
     assert row["description"] == f"invalid: python -m sut.validate {broken}"
 
 
-def test_a_key_has_its_type_default_value_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_has_type_default_value_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = listed(capsys, "keys", "max_num_seqs", "--config", "replay")
     assert row == {
         "key": "engine.max_num_seqs",
@@ -172,7 +172,7 @@ def planned(*sets: str, scenario: Scenario = Scenario.SERVER) -> Sequence[object
     return plan.digest(), plan.loadgen_settings.target_qps, plan.not_official_because
 
 
-def test_a_short_key_makes_the_same_plan_as_the_whole_key() -> None:
+def test_a_short_key_makes_the_same_plan() -> None:
     short, whole = planned("target_qps=5"), planned("scenarios.server.target_qps=5")
     assert short == whole and short[1] == 5
     assert planned("target_qps=5", scenario=Scenario.OFFLINE)[1] == 5

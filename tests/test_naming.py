@@ -131,7 +131,7 @@ def new_root(**request: object) -> Path:
     return make_plan(RunRequest(benchmark="replay", site="local", **request))[1]  # type: ignore[arg-type]
 
 
-def test_the_run_root_is_the_options_the_variables_or_the_sites(
+def test_option_variable_and_site_choose_the_run_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -157,7 +157,7 @@ def test_finds_the_runs_of_a_parent_folder(
     assert root_of() == below / "runs"
 
 
-def test_a_new_run_is_written_to_the_given_root(tmp_path: Path) -> None:
+def test_writes_a_new_run_to_the_root(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--preset", "quick", "--root", "elsewhere")
     assert run.returncode == 1 and not (tmp_path / "runs").exists()
     again = submit(tmp_path, "--again", "latest", "--root", "elsewhere")

@@ -124,7 +124,7 @@ def test_ends_a_command_that_hangs(
     until(lambda: not child.is_file() or not child.read_bytes())
 
 
-def test_a_command_can_be_ended_though_its_job_ignores_the_signal(
+def test_a_command_handles_sigterm_as_usual(
     ended: RunDir, capfd: pytest.CaptureFixture[str]
 ) -> None:
     set_command(ended, "kill -TERM $$")
@@ -211,7 +211,7 @@ def test_again_notifies_as_before(tmp_path: Path) -> None:
         ("cancelled", 0, "2026-01-01T00:00:00", False),
     ],
 )
-def test_a_job_that_will_continue_is_not_at_its_end(
+def test_a_job_that_continues_does_not_notify(
     code: str,
     attempt: int,
     preempted: str,
@@ -255,7 +255,7 @@ def told_on(cluster: Cluster, name: str) -> dict[str, str]:
     return told(file)
 
 
-def test_runs_at_the_end_of_a_job_and_of_a_batch_script(idle: Cluster) -> None:
+def test_runs_after_a_job_and_a_batch_script(idle: Cluster) -> None:
     run = submit_job(idle, *replay(1), "--nodes", "jw2", "--notify", tell(Path("/home/bench/one")))
     facts = told_on(idle, "one")
     assert facts["SUT_VERDICT"] == "VALID" and facts["SUT_RUN_DIR"] == run.name

@@ -61,7 +61,7 @@ def test_the_batch_script_is_the_golden_file() -> None:
     assert sbatch_text(RunDir(HARD)) == (GOLDEN / "distributed.sbatch").read_text()
 
 
-def test_the_last_command_follows_the_step_also_after_sigterm(
+def test_the_last_command_follows_the_step_after_sigterm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, go = tmp_path / "log", tmp_path / "go"

@@ -31,7 +31,7 @@ def errors(
     return printed.err.replace(f"{tmp_path}/", "")
 
 
-def test_reports_every_error_of_a_site_with_its_line(
+def test_reports_every_error_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "name: x\ndevice: gpu\nslurm:\n  partitoin: gpu\n  load_min: 0\n"
