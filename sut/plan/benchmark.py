@@ -152,11 +152,9 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
     """
 
     loadgen_name: LoadGenName = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
-    # Server: auto measures the engines in the warm-up and offers a fraction of what they complete.
-    target_qps: PositiveFloat | Literal["auto"] | None = None
-    # SingleStream: the expected latency, which sizes the run. Server: a limit on the latency of
-    # the whole answer; 0: none.
-    target_latency_ms: NonNegativeFloat | None = None
+    target_qps: PositiveFloat | Literal["auto"] | None = None  # auto: measured; Server only
+    target_latency_ms: NonNegativeFloat | None = None  # SingleStream: the expected latency, which
+    # sizes the run. Server: a limit on the latency of the whole answer; 0: none
     ttft_latency_ms: PositiveInt | None = None  # limit on p99 of the time to first token
     tpot_latency_ms: PositiveInt | None = None  # limit on p99 of the time per output token
     min_duration_ms: NonNegativeInt | None = None  # shortest time in which queries are issued
