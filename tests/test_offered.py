@@ -50,6 +50,8 @@ FULL = Batch(in_flight=32, num_samples=96, samples_per_s=16.0, ttft_ms=800.0, tp
         (275 / ROOM, 120 / ROOM, 11 / 1.25, "at 11 samples at once, where TTFT"),
         # Even the small batch is too slow: half of it, as slow as it.
         (5000, 25 / ROOM, 2.0, "TPOT p90 was 50 ms with only 4, over 80% of its limit of 31.2 ms"),
+        # No fewer than one sample can be in flight.
+        (5000, 1, 1.0, "expected at 1 sample at once; TPOT p90 was 50 ms with only 4"),
     ],
 )
 def test_offers_a_fraction_of_what_meets_the_limits(
@@ -71,7 +73,8 @@ def test_one_place_needs_no_interpolation() -> None:
     within = choose(one, one, Limits(ttft_ms=1000, tpot_ms=500))
     over = choose(one, one, Limits(ttft_ms=1000, tpot_ms=25 / ROOM))
     assert within.target_qps == pytest.approx(FRACTION * 4)
-    assert over.target_qps == pytest.approx(FRACTION * 2)
+    assert over.target_qps == pytest.approx(FRACTION * 4)
+    assert "no load is sure to meet it" in over.reason
 
 
 def test_noise_in_the_small_batch_gives_a_lower_load() -> None:

@@ -75,8 +75,8 @@ class _Bound(Struct, frozen=True):
 def _why(in_flight: float, binding: _Bound | None, full: Batch, small: Batch) -> str:
     if binding is None:
         return f"completed with all {full.in_flight} places taken"
-    at = f"expected at {number(in_flight)} samples at once"
-    if in_flight >= small.in_flight:
+    at = f"expected at {quantity(in_flight, 'samples')} at once"
+    if binding.small < ROOM * binding.limit:
         allowed = quantity(ROOM * binding.limit, "ms")
         return f"{at}, where {binding.name} p90 is {allowed}, {ROOM:.0%} of its limit"
     return (
@@ -98,18 +98,18 @@ def _most_in_flight(
         _Bound("TTFT", small.ttft_ms, full.ttft_ms, limits.ttft_ms),
         _Bound("TPOT", small.tpot_ms, full.tpot_ms, limits.tpot_ms),
     ):
+        if bound.full <= ROOM * bound.limit:
+            continue
         in_flight = _in_flight_at(ROOM * bound.limit, bound, full, small)
-        if in_flight < found[0]:
+        if found[1] is None or in_flight < found[0]:
             found = (in_flight, bound)
     return found
 
 
 def _in_flight_at(latency_ms: float, bound: _Bound, full: Batch, small: Batch) -> float:
-    """The number in flight at which a latency is reached, at most that of the full batch."""
-    if bound.full <= latency_ms:
-        return full.in_flight
+    """The number in flight, at least 1, at which a latency that the full batch exceeds is met."""
     if bound.small >= latency_ms:  # also where noise made the small batch the slower one
-        return small.in_flight * latency_ms / bound.small
+        return max(1.0, small.in_flight * latency_ms / bound.small)
     share = (latency_ms - bound.small) / (bound.full - bound.small)
     return small.in_flight + share * (full.in_flight - small.in_flight)
 
