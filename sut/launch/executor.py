@@ -14,7 +14,9 @@ from sut import interrupts
 from sut.cluster import partitions, slurm
 from sut.cluster.sbatch import Submission, parameters
 from sut.errors import InputError, SutError
-from sut.launch import node, python_check
+from sut.launch import node
+from sut.machine import modules
+from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.rundir import RunDir
@@ -45,7 +47,9 @@ def check(plan: Plan, submission: Submission) -> None:
             f"site {plan.site} is a Slurm cluster, but sbatch was not found on this machine",
             hint="run the command on the cluster's login node, or use --site local",
         )
-    python_check.check(plan)
+    if plan.container is None:  # an image has its own Python
+        of_engine = modules.OF_VLLM if plan.engine.kind is EngineKind.VLLM else ()
+        modules.require(modules.OF_EVERY_RUN + of_engine)
     if plan.slurm is None and plan.device is Device.CUDA:
         _check_gpus(_visible_gpus(), sum(node.gpus for node in plan.nodes))
 

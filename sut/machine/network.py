@@ -6,8 +6,6 @@ import random
 import socket
 from pathlib import Path
 
-import psutil
-
 from sut.errors import RunError
 
 LOWEST_PORT = 10_000
@@ -16,6 +14,8 @@ NUM_TRIES = 100
 
 def address_of(interface: str) -> str:
     """The first IPv4 address of a network interface. Raises RunError where it has none."""
+    import psutil  # a login node, which only lists engines, has none
+
     interfaces = psutil.net_if_addrs()
     for address in interfaces.get(interface, []):
         if address.family == socket.AF_INET:
@@ -29,6 +29,8 @@ def address_of(interface: str) -> str:
 
 
 def is_up(interface: str) -> bool:
+    import psutil
+
     stats = psutil.net_if_stats().get(interface)
     return stats is not None and stats.isup
 
