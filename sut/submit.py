@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dry_run.show(planned, checked, arguments)
     submission = _check(arguments, planned, checked)
     waits = _waits(arguments, planned)
-    _warn_of_changes(planned)
+    warn_of_changes(planned)
     if campaign is None:
         run = _run_for_programs if arguments.json else _run
         return run(planned[0], submission, waits)
@@ -110,7 +110,7 @@ def _check(
     return submission
 
 
-def _warn_of_changes(planned: Sequence[Planned]) -> None:
+def warn_of_changes(planned: Sequence[Planned]) -> None:
     """Warn before an official run that could not be submitted for its source. In a container the
     source is the image's."""
     plans = [each.plan for each in planned]

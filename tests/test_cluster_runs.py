@@ -195,8 +195,8 @@ def assert_drawn(run: ClusterRun) -> None:
 
 def test_a_node_without_the_image_is_recorded(idle: Cluster) -> None:
     image = "/tmp/none.sif"
-    changes = ["--set", f"site.container.image={image}", "--set", "site.container.node_cache="]
-    run = submit(idle, *replay(3), *BOTH, *changes, "--set", "site.node_local=[/tmp]")
+    changes = ["--set", f"site.container.image={image}", "--set", "site.node_local=[/tmp]"]
+    run = submit(idle, *replay(3), *BOTH, *changes)
     assert run.end() == "FAILED" and run.exit_code() == "2:0"
     record = run.record()
     assert record.failure is not None and f"{image}: No such file" in record.failure.message

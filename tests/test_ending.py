@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,10 +110,12 @@ def test_another_node_that_cannot_start_is_the_cause(tmp_path: Path) -> None:
 
 
 def test_a_module_that_cannot_be_imported_leaves_a_record(tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "psutil.py").write_text("raise ImportError('libfoo.so: no such file')\n")
-    run = submit(tmp_path, *fast(), env=environment(PYTHONPATH=f"{broken}:{ROOT}"))
+    broken = tmp_path / "checkout"
+    shutil.copytree(ROOT / "sut", broken / "sut")
+    (broken / "configs").symlink_to(ROOT / "configs")
+    with (broken / "sut/run/phase.py").open("a") as file:
+        file.write("raise ImportError('libfoo.so: no such file')\n")
+    run = submit(tmp_path, *fast(), env=environment(PYTHONPATH=str(broken)))
     failure = latest(tmp_path).failure
     assert run.returncode == 3 and failure is not None and failure.code == "no_record"
     assert "libfoo.so: no such file" in run.stdout and "libfoo.so" in failure.message

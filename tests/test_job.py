@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,16 +12,19 @@ from pathlib import Path
 import msgspec
 import pytest
 import records
-from cli import environment
+from cli import ROOT, environment
 from plans import plan_of
 
-from sut import batch, job, nightly, requeue
+from sut import batch, job, nightly, requeue, submit
 from sut.cluster import allocation
 from sut.cluster.allocation import Allocation
 from sut.cluster.sbatch import Submission
 from sut.errors import InputError
 from sut.launch import executor, newrun
+from sut.launch.members import Planned
 from sut.launch.notices import NOBODY
+from sut.machine import checkout, modules
+from sut.plan.benchmark import Preset
 from sut.plan.plan import Plan
 from sut.results import record
 from sut.results.record import Attempt, Failure
@@ -280,3 +284,42 @@ def test_a_batch_job_records_how_it_was_submitted(
     found = record.command_of(run_dir)
     assert found is not None and found.folder == os.getcwd()
     assert found.text == command or (command == "pytest" and command in found.text)
+
+
+def test_names_the_modules_that_a_run_lacks() -> None:
+    modules.require(("msgspec", "sut._core"))
+    with pytest.raises(InputError, match=r"missing no_such, nor_this\nhint: make -C .* build"):
+        modules.require(("msgspec", "no_such", "nor_this"))
+
+
+def test_a_python_without_the_core_prints_no_traceback(tmp_path: Path) -> None:
+    """As a login node's environment, or an installation without extras."""
+    shutil.copytree(ROOT / "sut", tmp_path / "sut", ignore=shutil.ignore_patterns("_core*.so"))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    env = environment(PYTHONPATH=str(tmp_path))
+    for words in (["sut.run", "runs/x"], ["sut.submit", "--config", "replay"], ["sut.doctor"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stderr
+        assert "missing sut._core" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_warns_before_an_official_run_of_changed_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkout, "changes", lambda: [f"sut/{n}.py" for n in range(7)])
+    plan = plan_of("replay", preset=Preset.OFFICIAL)
+    submit.warn_of_changes([Planned("", plan, tmp_path)])
+    printed = capsys.readouterr().err
+    assert printed.startswith("warning: sut.package will refuse this run")
+    assert "(sut/0.py, sut/1.py, sut/2.py, sut/3.py, sut/4.py, ...)" in printed
+    for unchanged in (
+        msgspec.structs.replace(plan, preset=Preset.SMOKE),
+        plan_of("replay", site="devcluster", preset=Preset.OFFICIAL),  # the image's source runs
+    ):
+        submit.warn_of_changes([Planned("", unchanged, tmp_path)])
+    monkeypatch.setattr(checkout, "changes", list)
+    submit.warn_of_changes([Planned("", plan, tmp_path)])
+    assert capsys.readouterr().err == ""

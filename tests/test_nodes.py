@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli import until
+from cli import ROOT, until
 from jobs import LONG, Job, as_root, cable, plan_for, write_plan
 
 from sut.plan.plan import Part, Replica
@@ -193,3 +194,17 @@ def test_refuses_a_job_with_other_nodes(tmp_path: Path) -> None:
         assert job.wait() == {0: 2}
     assert "is for 2 nodes (any, any), but job 77 has 1 (n0)" in job.output(0)
     assert not run_dir.record.exists()
+
+
+def test_a_missing_engine_names_its_replica(tmp_path: Path) -> None:
+    within = {}
+    for index, left_out in enumerate(("", "replay_engine")):
+        folder = tmp_path / f"checkout-{index}"
+        shutil.copytree(ROOT / "sut", folder / "sut", ignore=shutil.ignore_patterns(left_out))
+        within[index] = ["env", "-C", str(folder)]
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, within=within) as job:
+        assert job.wait()[0] == 3
+    failure = job.record.failure
+    assert failure is not None and failure.code == "engine_missing", failure
+    assert (failure.replica, failure.node) == (1, "n1")

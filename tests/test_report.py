@@ -13,9 +13,9 @@ from records import METERS, PLAN, accuracy, completed, failed, performance
 from sut.plan.benchmark import ScenarioSettings
 from sut.report import timings
 from sut.report.render import render
-from sut.report.summary import summary
+from sut.report.summary import Message, summary
 from sut.results.messaging import UNVERIFIED
-from sut.results.record import Command, Failure, Record, Step
+from sut.results.record import Command, Failure, Record, Step, headline
 from sut.rundir import RunDir
 from sut.units import against, number, quantity
 
@@ -236,3 +236,35 @@ def test_shows_a_failures_log_and_hint_apart() -> None:
     assert "\n            | Killed\n  hint      free memory\n" in text
     report = render(record)
     assert "r.log:\n\n    Killed\n\n**Hint**: free memory\n" in report
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a", Message("a", [], "")),
+        ("a:\nlog 1\nlog 2\nhint: do b", Message("a:", ["log 1", "log 2"], "do b")),
+        (
+            "a\nhint: x\nerror: b\nlog\nhint: y\nerror: c\nhint: x",
+            Message("a", ["error: b", "log", "error: c"], "x; y"),
+        ),
+        ("", Message("", [], "")),
+    ],
+)
+def test_a_message_keeps_each_error_and_hint_apart(text: str, message: Message) -> None:
+    assert Message.of(text) == message
+
+
+@pytest.mark.parametrize(
+    ("word", "mode", "shown"),
+    [
+        ("VALID", "performance", "VALID"),
+        ("INVALID", "all", "INVALID"),
+        ("VALID", "accuracy", "accuracy passed"),
+        ("INVALID", "accuracy", "accuracy not passed"),
+        ("VALID", "compliance", "TEST06 passed"),
+        ("INVALID", "compliance", "TEST06 not passed"),
+        ("FAILED", "compliance", "FAILED"),
+    ],
+)
+def test_only_a_performance_run_is_headed_valid(word: str, mode: str, shown: str) -> None:
+    assert headline(word, mode) == shown

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from cli import environment, fast, latest, set_arguments, submit
+from cli import ROOT, environment, fast, latest, set_arguments, submit
 
 from sut.report import page as page_module
 from sut.report import publish
@@ -212,6 +212,26 @@ def test_plotting_bug_costs_neither_record_nor_report(
     report = (tmp_path / "runs/latest/report.md").read_text()
     assert report.startswith("# VALID") and re.search(reported, report)
     assert "python -m sut.report" in report
+
+
+def test_without_matplotlib_a_page_is_kept_or_says_how_to_draw(tmp_path: Path) -> None:
+    submit(tmp_path, *fast())
+    run_dir = RunDir(tmp_path / "runs/latest")
+    package = tmp_path / "without" / "matplotlib"
+    package.mkdir(parents=True)
+    missing = "raise ModuleNotFoundError('no matplotlib', name='matplotlib')\n"
+    (package / "__init__.py").write_text(missing)
+    command = [sys.executable, "-m", "sut.report", str(run_dir)]
+    env = environment(PYTHONPATH=f"{package.parent}:{ROOT}")
+    drawn = run_dir.report_html.read_bytes()
+    kept = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert kept.returncode == 0 and "kept as it is" in kept.stderr, kept.stderr
+    assert run_dir.report_html.read_bytes() == drawn
+    run_dir.report_html.unlink()
+    plain = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert plain.returncode == 3 and "matplotlib is not installed here" in plain.stderr
+    how = f".venv/bin/python3 -m sut.report {run_dir}"
+    assert how in run_dir.report_html.read_text() and how in run_dir.report.read_text()
 
 
 def write_again(folder: Path, *, only_html: bool = False) -> subprocess.CompletedProcess[str]:

@@ -36,14 +36,7 @@ def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Rec
 
 
 def report_is_missing(run_dir: RunDir) -> bool:
-    """Whether the last attempt's record has no page: one is drawn after the attempt's end is
-    written."""
-    if not run_dir.record.is_file():
-        return False
-    try:
-        return run_dir.report_html.stat().st_mtime_ns < run_dir.attempts.stat().st_mtime_ns
-    except FileNotFoundError:
-        return not run_dir.report_html.is_file()
+    return run_dir.record.is_file() and not attempts.has_page(run_dir)
 
 
 def draw(run_dir: RunDir) -> None:

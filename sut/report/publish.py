@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from sut.report import evidence, render
 from sut.report.page import Figure
 from sut.report.summary import summary
+from sut.results import attempts
 from sut.results.record import Record
 from sut.rundir import RunDir, write_atomic
 
@@ -51,7 +52,10 @@ def write_markdown(record: Record, run_dir: RunDir, note: str = "") -> None:
 
 
 def write_html(record: Record, run_dir: RunDir) -> str | None:
-    """Write the page. Returns why it has no plots, if it has none. Raises OSError."""
+    """Write the page. Returns why it has no plots, if it has none. Raises OSError.
+
+    Without matplotlib, a page that the run has already is kept: it may have the plots.
+    """
     found = evidence.read(record, run_dir)
     figures: Mapping[str, tuple[Figure, ...]] = {}
     cause = ""
@@ -60,6 +64,10 @@ def write_html(record: Record, run_dir: RunDir) -> str | None:
 
         figures = plots.draw(record, found)
     except ModuleNotFoundError as error:
+        if attempts.has_page(run_dir):
+            kept = f"{run_dir.report_html} kept as it is: {error.name} is not installed here"
+            print(kept, file=sys.stderr)
+            return None
         cause = f"{error.name} is not installed here; to draw them: {_drawing(record, run_dir)}"
     except Exception as error:
         traceback.print_exc()

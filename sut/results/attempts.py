@@ -70,6 +70,16 @@ def has_record(run_dir: RunDir) -> bool:
     return run_dir.record.is_file() and not record.read(run_dir.record).interim
 
 
+def has_page(run_dir: RunDir) -> bool:
+    """Whether the report's page is the last attempt's: it is drawn after the attempt's end is
+    written."""
+    try:
+        drawn = run_dir.report_html.stat().st_mtime_ns
+        return drawn >= run_dir.attempts.stat().st_mtime_ns
+    except FileNotFoundError:
+        return run_dir.report_html.is_file()
+
+
 def close(
     plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError, environment: Environment
 ) -> Record:
