@@ -192,7 +192,7 @@ def test_refuses_a_job_with_other_nodes(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 1) as job:
         assert job.wait() == {0: 2}
-    assert "is for 2 nodes (any, any), but job 77 has 1 (n0)" in job.output(0)
+    assert "is for 2 nodes (any), but job 77 has 1 (n0)" in job.output(0)
     assert not run_dir.record.exists()
 
 
