@@ -11,17 +11,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from cli import environment, fast, latest, set_arguments, submit, until
 from plans import plan_of
 
+from sut import _core
 from sut.cluster.allocation import Allocation
+from sut.inputs import dataset
 from sut.results import record
+from sut.results.progress import Progress
 from sut.results.record import Record
+from sut.run import keeping
+from sut.run.replicas import NUM_WARMUP_SAMPLES, Serving
 from sut.rundir import RunDir
 from sut.serving import engine_settings, kept, registry
 from sut.serving.keeper_messages import Setup
+from sut.serving.nodes import Nodes
 from sut.serving.process import Address, Launch, command
 
 KEEP = ["--keep-engine", "5"]
@@ -414,3 +421,26 @@ def test_runs_of_one_job_share_engines_that_end_with_it(tmp_path: Path) -> None:
     assert origin(latest(tmp_path)).warm and latest(tmp_path).attempts[-1].job_id == "77"
     until(lambda: registry.ids() == [])
     assert keepers() == []
+
+
+def test_released_engines_can_be_used_while_their_run_ends(tmp_path: Path) -> None:
+    plan = msgspec.structs.replace(plan_of("replay"), keep_engine_min=5)
+    run_dir, here = RunDir(tmp_path / "run"), Allocation()
+    run_dir.root.mkdir()
+    progress = Progress(run_dir.progress)
+    prompts = dataset.load(plan, None).prompts
+    with Nodes(plan, run_dir, here) as nodes:
+        choice = keeping.choose(plan, run_dir, here, nodes[0].host, None, progress)
+        hold = nodes.kept = choice.kept
+        assert hold is not None and hold.granted is None
+        with Serving(plan, run_dir, nodes, None) as serving:
+            serving.start(progress)
+            serving.connect(prompts, (), progress)
+            serving.load(progress)
+            serving.warm_up()
+        assert serving.kept
+        again = keeping.choose(plan, run_dir, here, nodes[0].host, None, progress).kept
+        assert again is not None and again.granted is not None
+        assert again.granted.samples == (NUM_WARMUP_SAMPLES,)
+        _core.ReplicaLinks(host=nodes[0].host, num_replicas=1, ports=again.ports)
+        again.stop(1.0)

@@ -17,6 +17,7 @@ from sut.results.progress import Progress
 from sut.rundir import RunDir, tail
 from sut.serving import requests, wire
 from sut.serving.keeper_messages import Granted
+from sut.serving.kept import Kept
 from sut.serving.nodes import Nodes
 from sut.serving.process import Address, Launch, PartId
 from sut.serving.wire import Encoded, Layout
@@ -64,14 +65,17 @@ class Serving:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._dispatcher is not None:
-            idle = kind is None and self._is_idle()
             self._dispatcher.close()
-            if idle and self.nodes.kept is not None:
-                self.kept = self.nodes.kept.release(
-                    self.warm.started_utc if self.warm else self._started_utc,
-                    self._ready_responses(),
-                    self._num_sent(),
-                )
+            if kind is None and self.nodes.kept is not None and self._is_idle():
+                self.kept = self._release(self.nodes.kept)
+
+    def _release(self, kept: Kept) -> bool:
+        """Leave the engines to the next run; whether they stay."""
+        started_utc = self.warm.started_utc if self.warm else self._started_utc
+        ready, num_sent = self._ready_responses(), self._num_sent()
+        # Without them the sockets are closed, and the next run can bind their ports.
+        self._links = self._dispatcher = None
+        return kept.release(started_utc, ready, num_sent)
 
     def _is_idle(self) -> bool:
         """Whether the engines have completed all that they were sent."""

@@ -45,12 +45,18 @@ END_S = 5.0  # from the engines' end to the keeper's
 class Kept:
     """A run's hold on its keeper. ``granted`` is None for engines that this run starts."""
 
-    def __init__(self, keeper: str, channel: Channel, setup_or_granted: Setup | Granted) -> None:
+    def __init__(
+        self,
+        keeper: str,
+        channel: Channel,
+        ports: tuple[Ports, ...],
+        granted: Granted | None = None,
+    ) -> None:
         self.keeper = keeper
-        self.ports: tuple[Ports, ...] = setup_or_granted.ports
-        self.granted = setup_or_granted if isinstance(setup_or_granted, Granted) else None
-        # What the engines' runs want to know of each other; it lives as long as the engines.
-        self.memory = dict(self.granted.memory) if self.granted else {}
+        self.ports = ports
+        self.granted = granted
+        # What a run wants its successors to know; it lives as long as the engines.
+        self.memory = dict(granted.memory) if granted else {}
         self._channel: Channel | None = channel
 
     def start(self, part: PartId, command: Command) -> None:
@@ -123,7 +129,7 @@ def acquire(keeper: str, run: str, keep_s: float) -> Kept | str | None:
         # It ended meanwhile, or hangs.
         return None if registry.connect(keeper) is None else str(error)
     if isinstance(answer, Granted):
-        return Kept(keeper, channel, answer)
+        return Kept(keeper, channel, answer.ports, answer)
     channel.close()
     assert isinstance(answer, Problem)
     return answer.message
@@ -148,7 +154,7 @@ def create(setup: Setup, host: str, num_replicas: int) -> Kept:
     setup = msgspec.structs.replace(setup, ports=tuple(zip(numbers, numbers, numbers, strict=True)))
     channel = Channel(ours)
     channel.send(setup)
-    return Kept(setup.keeper, channel, setup)
+    return Kept(setup.keeper, channel, setup.ports)
 
 
 def _reserve(host: str) -> socket.socket:
