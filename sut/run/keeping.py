@@ -62,7 +62,7 @@ def choose(
         return Choice(None, (*cleared, _own(f"engines {keeper}: {found}")))
     setup = Setup(
         keeper=keeper,
-        what=f"{plan.benchmark}, {plan.engine.kind} on {plan.device}",
+        what=f"{plan.benchmark} ({plan.engine.kind}, {plan.device})",
         settings=dict(settings),
         resources=engine_settings.resources(plan),
         job_id=here.job_id,
