@@ -24,8 +24,10 @@ from cli import environment, submit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loadgen_logs import smallest_valid, ten_queries
+from plans import plan_of
 from records import PLAN, completed, failed, performance
 
+from sut.cluster import liveness
 from sut.errors import InputError
 from sut.history import __main__ as history
 from sut.history import index
@@ -34,6 +36,7 @@ from sut.history.index import FILE_NAME, Index
 from sut.history.listing import to_table
 from sut.history.row import Row
 from sut.history.sorting import ordered
+from sut.launch import newrun
 from sut.results import record
 from sut.rundir import RunDir
 
@@ -189,13 +192,19 @@ def test_filters_without_a_match_are_named(root: Path) -> None:
     assert run(root, "--benchmark", "llama3.1-8b").stderr == ""
 
 
-def test_the_list_counts_what_it_leaves_out(root: Path) -> None:
-    RunDir(root / "queued").root.mkdir()
-    RunDir(root / "queued").plan.write_text("{}")
+def test_the_list_counts_what_it_leaves_out(root: Path, tmp_path: Path) -> None:
+    newrun.create(plan_of("replay"), tmp_path / "new").root.rename(root / "new")
+    killed = newrun.create(plan_of("replay"), tmp_path / "new")
+    submitter = msgspec.structs.replace(liveness.this_process(), started=0)
+    killed.submitter.write_bytes(msgspec.json.encode(submitter))
+    killed.root.rename(root / "killed")
+    (root / "damaged").mkdir()
+    (root / "damaged" / "plan.json").write_text("{}")
     shown = run(root, "--verdict", "INVALID").stdout
     assert "second" in shown and "early_stopping" in shown and "third" not in shown
     assert "1 of 3 runs with a record" in shown and "not verified by MLCommons" in shown
-    assert "1 without a record (pending, running or killed): queued" in shown
+    damaged, ended = "damaged (its plan is not readable)", "killed (ended without one)"
+    assert f"3 without a record: {damaged}, {ended}, new (starting)" in shown
 
 
 def test_notices_added_changed_and_removed_records(root: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sut.cluster import liveness
 from sut.command import Parser, at_least, command
 from sut.errors import EXIT_VALID, InputError
 from sut.history.index import Index
@@ -21,8 +22,9 @@ from sut.history.row import Row
 from sut.history.sorting import KEYS, NEWEST, ordered
 from sut.launch.options import add, run_root, shared
 from sut.plan.benchmark import Preset, Scenario
+from sut.plan.plan import load_plan
 from sut.results.messaging import UNVERIFIED
-from sut.rundir import write_atomic
+from sut.rundir import RunDir, write_atomic
 from sut.units import number
 
 LIMIT = 30
@@ -32,6 +34,13 @@ FILTERS = (*IN_ALL_RUNS, "node", "plan", "since")
 VERDICTS = ("VALID", "INVALID", "FAILED", "TRUNCATED", "UNFINISHED", "UNREADABLE")
 SCENARIOS = [*map(str, Scenario), "preflight"]
 _AGO = re.compile(r"(\d+)([hdw])")
+_STATES: dict[liveness.State, str] = {
+    "submitting": "starting",
+    "pending": "pending",
+    "active": "running",
+    "ended": "ended without one",
+    "unknown": "not known here",
+}
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
 
@@ -48,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.html:
             print(_write_page(index.root, rows))
         else:
-            print(listing(rows, index.count(), index.without_record))
+            print(listing(index.root, rows, index.count(), index.without_record))
         if not rows and (nothing := nothing_matches(index, options)):
             print(nothing, file=sys.stderr)
     return EXIT_VALID
@@ -146,16 +155,25 @@ def since(text: str, now: datetime) -> str:
     return then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def listing(rows: Sequence[Row], num_indexed: int, without_record: Sequence[str]) -> str:
+def listing(
+    root: Path, rows: Sequence[Row], num_indexed: int, without_record: Sequence[str]
+) -> str:
     """The rows as a table for a terminal, and how many runs it leaves out."""
     notes = [f"{number(len(rows))} of {number(num_indexed)} runs with a record. {UNVERIFIED}"]
     if without_record:
-        some = ", ".join(without_record[-3:]) + ", ..." * (len(without_record) > 3)
-        notes.append(
-            f"{number(len(without_record))} without a record (pending, running or killed): {some}"
-        )
+        newest = [f"{name} ({_state(RunDir(root / name))})" for name in without_record[-3:]]
+        some = ", ".join(newest) + ", ..." * (len(without_record) > 3)
+        notes.append(f"{number(len(without_record))} without a record: {some}")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     return "\n".join([*([to_table(rows, width)] if rows else []), *notes])
+
+
+def _state(run: RunDir) -> str:
+    """What a run without a record is doing."""
+    try:
+        return _STATES[liveness.of_run(run, load_plan(run.plan)).state]
+    except InputError:
+        return "its plan is not readable"
 
 
 def nothing_matches(index: Index, options: argparse.Namespace) -> str:
