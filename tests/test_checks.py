@@ -119,6 +119,13 @@ def test_names_what_slurm_would_refuse(image: Path, tmp_path: Path, change: str,
 
 
 @pytest.mark.usefixtures("slurm")
+def test_names_all_that_a_node_lacks(image: Path, tmp_path: Path) -> None:
+    sets = ("site.slurm.memory_gib=10", "site.slurm.cpus_per_task=3")
+    text = found(on_cluster(image, *sets), tmp_path)
+    assert text.count("node jw2 has") == text.count("node jw3 has") == 2
+
+
+@pytest.mark.usefixtures("slurm")
 def test_names_limits_of_a_partition_and_a_qos(image: Path, tmp_path: Path) -> None:
     sets = ("site.slurm.time_min=11", "site.slurm.partition=debug", "site.slurm.account=ml")
     exact = ("site.slurm.time_min=10", "site.slurm.partition=debug")

@@ -6,6 +6,7 @@ What Slurm does not answer is not checked.
 from __future__ import annotations
 
 import getpass
+import itertools
 import re
 from collections.abc import Collection, Sequence
 
@@ -83,24 +84,26 @@ def check_machines(plan: Plan, known: Sequence[Machine], errors: Errors) -> None
     chooses needs as many fitting nodes as it has."""
     asked = plan.slurm
     assert asked is not None
-    problems = [problem for each in known if (problem := _problem(asked, each))]
+    lacking = [found for each in known if (found := _lacks(asked, each))]
     needed = len(plan.nodes) if plan.candidates else len(known)
-    if len(known) - len(problems) < needed:
-        for problem in dict.fromkeys(problems):
+    if len(known) - len(lacking) < needed:
+        for problem in itertools.chain.from_iterable(lacking):
             errors.add(problem, hint=f"correct slurm: in the file of site {plan.site}")
 
 
-def _problem(asked: Slurm, machine: Machine) -> str:
+def _lacks(asked: Slurm, machine: Machine) -> list[str]:
     """Why a node cannot run the job; empty if it can."""
-    name = f"node {machine.name}"
+    name, found = f"node {machine.name}", []
     if asked.gres and _num_gres(machine.gres, asked.gres) < int(asked.gres.rpartition(":")[2]):
-        return f"{name} has gres {machine.gres or 'none'}; the run asks for {asked.gres}"
+        found.append(f"{name} has gres {machine.gres or 'none'}; the run asks for {asked.gres}")
     if asked.memory_gib * MIB_PER_GIB > machine.memory_mib:
         has_gib = machine.memory_mib // MIB_PER_GIB
-        return f"{name} has {has_gib} GiB of memory; slurm.memory_gib is {asked.memory_gib}"
+        found.append(f"{name} has {has_gib} GiB of memory; slurm.memory_gib is {asked.memory_gib}")
     if asked.cpus_per_task > machine.cpus:
-        return f"{name} has {machine.cpus} cores; slurm.cpus_per_task is {asked.cpus_per_task}"
-    return ""
+        found.append(
+            f"{name} has {machine.cpus} cores; slurm.cpus_per_task is {asked.cpus_per_task}"
+        )
+    return found
 
 
 def check_account(plan: Plan, errors: Errors) -> bool:
