@@ -179,10 +179,13 @@ def test_run_that_never_served_has_a_page(tmp_path: Path) -> None:
 def test_killed_while_drawing_leaves_its_record(tmp_path: Path) -> None:
     package = tmp_path / "broken" / "matplotlib"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("import os\nos.kill(os.getppid(), 9)")
+    # Whoever looks at the run draws its report again: only the run itself is killed.
+    mark = tmp_path / "killed"
+    kill = f"import os, pathlib\npathlib.Path({str(mark)!r}).touch(exist_ok=False)"
+    (package / "__init__.py").write_text(f"{kill}\nos.kill(os.getppid(), 9)")
     env = environment()
     env["PYTHONPATH"] = f"{package.parent}:{env['PYTHONPATH']}"
-    assert "\nVALID" in submit(tmp_path, *fast(), env=env).stdout
+    assert "\nVALID" in submit(tmp_path, *fast(), env=env).stdout and mark.exists()
     steps = [step.name for step in latest(tmp_path).timings]
     assert steps[0] == "start" and steps[-1] == "shutdown"  # all that had ended
 
