@@ -27,9 +27,9 @@ from sut.run import keeping
 from sut.run.replicas import NUM_WARMUP_SAMPLES, Serving
 from sut.rundir import RunDir
 from sut.serving import engine_settings, kept, registry
-from sut.serving.keeper_messages import Setup
+from sut.serving.keeper_messages import Setup, StartEngine
 from sut.serving.nodes import Nodes
-from sut.serving.process import Address, Launch, command
+from sut.serving.process import Address, Command, Launch, command
 
 KEEP = ["--keep-engine", "5"]
 LONG = set_arguments(["scenarios.server.min_duration_ms=60000"])
@@ -365,6 +365,49 @@ def test_idle_engines_end_by_themselves(tmp_path: Path) -> None:
     assert registry.ids() == []
 
 
+def test_engines_can_stay_for_months(tmp_path: Path) -> None:
+    hold = with_an_engine(small_setup(tmp_path, keep_s=1e7))
+    (keeper,) = keepers()
+    assert hold.release("2026-11-27T00:00:00Z", [b"ready"], [3])
+    with pytest.raises(psutil.TimeoutExpired):
+        keeper.wait(0.5)
+    ((_, status),) = kept.living()
+    assert status is not None and status.ends_in_s is not None and status.ends_in_s > 9e6
+
+
+def test_a_run_that_was_interrupted_waits_for_the_end_of_its_engines(tmp_path: Path) -> None:
+    hold = kept.create(small_setup(tmp_path, keep_s=600), "127.0.0.1", 1)
+    stubborn = "trap '' TERM; while :; do sleep 0.1; done"
+    wanted = Command(argv=("sh", "-c", stubborn), env=dict(os.environ))
+    channel = hold._channel
+    assert channel is not None
+    channel.send(StartEngine(part=(0, 0), command=wanted))  # its answer is never read
+    assert channel.poll(10)
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    assert engines
+    hold.stop(0.5)
+    assert gone(engines)
+
+
+def test_stop_does_not_kill_a_run_whose_keeper_has_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import time; from sut.serving import registry\n"
+        "with registry.locked(): listener = registry.listen('test')\n"
+        "time.sleep(600)"
+    )
+    monkeypatch.setattr(kept, "END_S", 0.1)
+    with subprocess.Popen([sys.executable, "-c", code], env=environment()) as starter:
+        until(lambda: registry.ids() == ["test"])
+        until(lambda: keepers() != [])
+        assert "no answer" in kept.stop("test", 0.1)
+        assert starter.poll() is None
+        starter.kill()
+    assert kept.stop("test", 0.1) == ""
+
+
 def test_engines_end_with_their_job(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as job:
         hold = with_an_engine(small_setup(tmp_path, keep_s=600, until_pid=job.pid))
@@ -444,3 +487,23 @@ def test_released_engines_can_be_used_while_their_run_ends(tmp_path: Path) -> No
         assert again.granted.samples == (NUM_WARMUP_SAMPLES,)
         _core.ReplicaLinks(host=nodes[0].host, num_replicas=1, ports=again.ports)
         again.stop(1.0)
+
+
+def test_an_engine_that_becomes_ready_at_the_deadline_is_ready(tmp_path: Path) -> None:
+    plan, run_dir = plan_of("replay"), RunDir(tmp_path)
+    answers = iter([False, True])
+
+    class Late:
+        """A dispatcher whose replica becomes ready just after the wait for it."""
+
+        failure = None
+
+        def wait_ready(self, _timeout_s: float) -> bool:
+            return next(answers)
+
+        def ready_response(self, _replica: int) -> bytes:
+            return b"ready"
+
+    serving = Serving(plan, run_dir, Nodes(plan, run_dir, Allocation()), None)
+    serving._dispatcher = Late()  # type: ignore[assignment]
+    serving._wait_ready(Progress(run_dir.progress), started=0.0, within_s=0.0)

@@ -247,6 +247,8 @@ class Serving:
                 for r in self.plan.replicas
                 if self.dispatcher.ready_response(r.index) is None
             ]
+            if not waiting:  # the last became ready meanwhile
+                continue
             progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
             if time.monotonic() > started + within_s:
                 raise RunError(

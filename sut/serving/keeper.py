@@ -46,6 +46,7 @@ from sut.serving.process import EngineProcess, PartId
 GRACE_S = 5.0
 CHUNK = 2**16
 POLL_S = 0.02
+MAX_WAIT_S = 3600.0  # epoll refuses 25 days
 
 
 class EndError(Exception):
@@ -132,7 +133,7 @@ class Keeper:
             self._watch(job, self._raise_ending)
 
     def _serve_once(self) -> None:
-        left_s = max(0.0, self._deadline - time.monotonic())
+        left_s = min(max(0.0, self._deadline - time.monotonic()), MAX_WAIT_S)
         for key, _ in self._selector.select(None if self._holder else left_s):
             key.data()
         if self._holder is None and time.monotonic() >= self._deadline:

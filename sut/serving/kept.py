@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from sut.errors import RunError
+from sut.machine import processes
 from sut.rundir import RunDir
 from sut.serving import registry
 from sut.serving.channel import Channel, LostError
@@ -39,6 +40,7 @@ from sut.serving.keeper_messages import (
 from sut.serving.messages import Done, Problem
 from sut.serving.process import Command, PartId
 
+KEEPER = "sut.serving.keeper"
 END_S = 5.0  # from the engines' end to the keeper's
 
 
@@ -95,7 +97,11 @@ class Kept:
         """Stop the engines, unless they were released, and wait for their end."""
         if self._channel is not None:
             with contextlib.suppress(LostError):  # its end is the engines' end
-                _stop(self._channel, grace_s)
+                self._channel.send(Stop(grace_s=grace_s))
+                # A signal may have left an earlier answer unread, so no answer says that it is the
+                # one to this request.
+                while self._channel.poll(grace_s + END_S):
+                    self._channel.receive(ANSWER)
             self._close()
 
     def _ask(self, request: Request) -> Answer:
@@ -176,7 +182,7 @@ def _spawn(run: str, fds: Sequence[int]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         subprocess.Popen(
-            [sys.executable, "-m", "sut.serving.keeper", *map(str, fds)],
+            [sys.executable, "-m", KEEPER, *map(str, fds)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -213,26 +219,25 @@ def stop(keeper: str, grace_s: float) -> str:
     pid = registry.pid_of(connected)
     channel = Channel(connected)
     try:
-        answer = _stop(channel, grace_s)
-    except LostError:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        answer = None
+        channel.send(Stop(grace_s=grace_s))
+        if not channel.poll(grace_s + END_S):
+            return _kill(pid)
+        answer = channel.receive(ANSWER)
+    except LostError:  # it has ended
+        return ""
     finally:
         channel.close()
     return answer.message if isinstance(answer, Problem) else ""
 
 
-def _stop(channel: Channel, grace_s: float) -> Answer:
-    """Raises LostError where the keeper does not answer in time."""
-    channel.send(Stop(grace_s=grace_s))
-    while True:
-        if not channel.poll(grace_s + END_S):
-            raise LostError(f"no answer for {grace_s + END_S:g} s")
-        answer = channel.receive(ANSWER)
-        # A signal may have interrupted this run while it waited for another answer.
-        if isinstance(answer, Done | Problem):
-            return answer
+def _kill(pid: int) -> str:
+    """Kill a keeper that does not answer. Where it has not started yet, the process is the run that
+    starts it; where it is in another PID namespace, the number is 0. Neither is killed."""
+    if KEEPER not in processes.arguments(pid):
+        return "no answer"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return ""
 
 
 def _exchange(channel: Channel, request: Request) -> Answer:
