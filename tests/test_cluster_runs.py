@@ -197,7 +197,7 @@ def test_a_node_without_the_image_is_recorded(idle: Cluster) -> None:
     image = "/tmp/none.sif"
     changes = ["--set", f"site.container.image={image}", "--set", "site.node_local=[/tmp]"]
     run = submit(idle, *replay(3), *BOTH, *changes)
-    assert run.end() == "FAILED" and run.exit_code() == "2:0"
+    assert run.end() == "FAILED"  # srun ends the slower node, so its exit code varies
     record = run.record()
     assert record.failure is not None and f"{image}: No such file" in record.failure.message
     assert [attempt.job_id for attempt in record.attempts] == [run.job_id]
