@@ -57,14 +57,14 @@ def key_of(plan: Plan, folder: Path, prompts: list[list[int]] = PROMPTS) -> str:
 @pytest.mark.parametrize(
     "change",
     [
-        "generation.max_tokens=8",
+        "generation.max_tokens=9",
         "generation.min_tokens=1",
         "generation.temperature=0.5",
         "generation.top_p=0.9",
         "generation.top_k=2",
         "generation.seed=1",
         "engine.dtype=bfloat16",
-        "engine.max_model_len=128",
+        "engine.max_model_len=130",
     ],
 )
 def test_settings_change_the_key(folder: Path, change: str) -> None:
