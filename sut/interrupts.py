@@ -30,6 +30,19 @@ class Interrupt:
 
 
 @contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Ctrl-C ends the process in this context, which creates nothing. As an exception it could be
+    lost in a library that ignores all of them."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def held() -> Iterator[None]:
     """Ctrl-C reaches this process after the context, and programs started in it never."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

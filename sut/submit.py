@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from sut import interrupts
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
 from sut.command import command
@@ -36,13 +37,14 @@ from sut.watch.outcome import Outcome
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = request.parse(argv)
-    campaign = config.load_campaign(arguments.config) if arguments.config else None
-    planned = _plan(arguments, campaign)
-    checked = [checks.check(each.plan, each.run_root) for each in planned]
-    if arguments.dry_run:
-        return dry_run.show(planned, checked, arguments)
-    submission = _check(arguments, planned, checked)
+    with interrupts.at_once():
+        arguments = request.parse(argv)
+        campaign = config.load_campaign(arguments.config) if arguments.config else None
+        planned = _plan(arguments, campaign)
+        checked = [checks.check(each.plan, each.run_root) for each in planned]
+        if arguments.dry_run:
+            return dry_run.show(planned, checked, arguments)
+        submission = _check(arguments, planned, checked)
     waits = _waits(arguments, planned)
     warn_of_changes(planned)
     if campaign is None:
