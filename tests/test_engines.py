@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -388,6 +389,41 @@ def test_a_run_that_was_interrupted_waits_for_the_end_of_its_engines(tmp_path: P
     assert engines
     hold.stop(0.5)
     assert gone(engines)
+
+
+SLOW_ENGINES = {
+    "vllm": (
+        "import time; time.sleep(1); from sut.serving import vllm_headless\n"
+        "vllm_headless.end_with_parent(); time.sleep(600)"
+    ),
+    "replay": (
+        "import os, sys, time; time.sleep(1)\n"
+        "from plans import plan_of\n"
+        "from sut.serving.process import Address, Launch, argv\n"
+        "nowhere = Address('127.0.0.1', 1)\n"
+        "launch = Launch(replica=0, part=0, handshake=nowhere, host='', kept=True)\n"
+        "words = argv(plan_of('replay'), launch, None)\n"
+        "os.execv(words[0], words)"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", SLOW_ENGINES.values(), ids=SLOW_ENGINES)
+def test_a_keeper_killed_while_an_engine_starts_leaves_no_engine(tmp_path: Path, code: str) -> None:
+    hold = kept.create(small_setup(tmp_path, keep_s=600), "127.0.0.1", 1)
+    with_tests = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    hold.start((0, 0), Command(argv=(sys.executable, "-c", code), env=with_tests))
+    (keeper,) = keepers()
+    engines = engines_of(keeper)
+    assert engines
+    keeper.kill()
+    try:
+        _, left = psutil.wait_procs(engines, 10)
+        assert not left
+    finally:
+        for engine in engines:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                engine.kill()
 
 
 def test_stop_does_not_kill_a_run_whose_keeper_has_not_started(

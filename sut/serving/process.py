@@ -22,6 +22,7 @@ from sut.errors import RunError
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
+from sut.serving.vllm_headless import PARENT
 from sut.values import Struct
 
 REPLAY_ENGINE = Path(sut.__file__).parent / "replay_engine"
@@ -181,7 +182,7 @@ class EngineProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=command.env,
+                    env={**command.env, PARENT: str(os.getpid())},
                     start_new_session=True,
                 )
             except OSError as error:

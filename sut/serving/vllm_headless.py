@@ -14,6 +14,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PARENT = "SUT_ENGINE_PARENT"  # the process that started this one; it may have died before main()
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def run() -> None:
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
     """Ask the kernel for a signal when the parent dies. At SIGTERM vLLM stops its own children."""
-    parent = os.getppid()
+    parent = int(os.environ.get(PARENT) or os.getppid())
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
