@@ -58,6 +58,15 @@ def test_a_users_libraries_are_vllms_task(monkeypatch: pytest.MonkeyPatch) -> No
     assert vllm_core._bound("0,1") is None
 
 
+def test_libraries_that_vllm_has_set_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    bound = vllm_core._bound("0,1")
+    assert bound is not None
+    for libraries in (bound["LD_PRELOAD"], bound["LD_PRELOAD"].split(":")[-1]):
+        monkeypatch.setenv("LD_PRELOAD", libraries)
+        assert vllm_core._bound("0,1") == bound
+
+
 @pytest.mark.vllm
 @pytest.mark.parametrize(
     ("options", "code", "text"),

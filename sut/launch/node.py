@@ -96,11 +96,14 @@ def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Rec
 
 
 def close_unrecorded(run_dir: RunDir, here: Allocation, code: int | None = None) -> None:
-    """Record an attempt whose step ended, with ``code`` if known, and left no record."""
+    """Record an attempt whose step ended, with ``code`` if known, and left no record. Draw the
+    report if the step ended before it did."""
     if not attempts.has_record(run_dir):
         plan = load_plan(run_dir.plan)
         cause = _of_other_node(run_dir, here) or _ended(plan, run_dir, here, code)
         close(plan, run_dir, _attempt(here), cause)
+    if ending.report_is_missing(run_dir):
+        ending.draw(run_dir)
 
 
 def _follow(plan: Plan, run_dir: RunDir, here: Allocation) -> int:
