@@ -270,7 +270,7 @@ def test_stopping_engines_in_use_waits_for_their_run(tmp_path: Path) -> None:
     assert stop.returncode == 3 and f"in use by {run_dir}" in stop.stdout
     until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
     found = record.read(run_dir.record)
-    assert found.verdict == "VALID" and found.engines is not None and not found.engines.kept
+    assert found.status == "completed" and found.engines is not None and not found.engines.kept
     until(lambda: gone([keeper]))
 
 
