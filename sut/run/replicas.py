@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sut import _core
 from sut.errors import CANCELLED, NODE_LOST, TRUNCATED, RunError
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan, Replica
-from sut.results import record
+from sut.results import attempts, record
 from sut.results.progress import Progress
 from sut.rundir import RunDir, tail
 from sut.serving import requests, wire
@@ -215,7 +214,7 @@ class Serving:
         self._started = time.monotonic()
         for replica in self.plan.replicas:
             self._start(replica, Address(*links.handshake_address(replica.index)))
-        self._started_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._started_utc = attempts.utc_now()
         return links
 
     def _start(self, replica: Replica, handshake: Address) -> None:

@@ -17,10 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from types import FrameType
 
 from sut.errors import RunError
+from sut.results import attempts
 from sut.rundir import RunDir
 from sut.serving import registry
 from sut.serving.channel import Channel, LostError
@@ -102,7 +102,7 @@ class Keeper:
         self._memory: dict[str, str] = {}
         self._samples = [0] * len(self._setup.ports)
         self._runs = 0
-        self._started_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._started_utc = attempts.utc_now()
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
