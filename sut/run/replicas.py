@@ -13,21 +13,19 @@ from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan, Replica
 from sut.results import attempts, record
 from sut.results.progress import Progress
-from sut.rundir import RunDir, tail
+from sut.run.failures import EXIT_GRACE_S, explained, log_tail
+from sut.rundir import RunDir
 from sut.serving import requests, wire
 from sut.serving.keeper_messages import Granted
 from sut.serving.kept import Kept
 from sut.serving.nodes import Nodes
-from sut.serving.process import Address, Launch, PartId
+from sut.serving.process import Address, Launch
 from sut.serving.wire import Encoded, Layout
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
 RECONNECT_S = 5.0  # for a warm engine; it tries ten times a second
 PROBE_S = 30.0  # for a warm engine's first sample
 POLL_S = 0.25
-EXIT_GRACE_S = 1.0  # from a lost connection to the exit code that explains it
-SIGNAL_GRACE_S = 0.3
-LOG_LINES = 12
 ENDED_FROM_OUTSIDE = (CANCELLED, TRUNCATED, NODE_LOST)
 
 
@@ -252,7 +250,7 @@ class Serving:
             if time.monotonic() > started + within_s:
                 raise RunError(
                     f"replica {waiting[0]} was not ready after {within_s:g} s; "
-                    f"{self._log_tail((waiting[0], 0))}",
+                    f"{log_tail(self._run_dir, (waiting[0], 0))}",
                     hint="if it only needs more time: --set site.timeouts.ready_s=SECONDS",
                     code="not_ready",
                     replica=waiting[0],
@@ -297,48 +295,13 @@ class Serving:
         self._watch()
         failure = self.dispatcher.failure
         if failure is not None:
-            raise self._explained(failure)
+            raise explained(failure, self.plan, self._run_dir, self.nodes)
 
     def _watch(self) -> None:
         """Report engines that exited to the dispatcher. Raises RunError for a lost node."""
         self.nodes.check()
         for replica, _ in self.nodes.exits():
             self.dispatcher.fail("engine_died", "", replica)
-
-    def _explained(self, failure: _core.Failure) -> RunError:
-        """The dispatcher's failure, with the engine's exit status and the end of its log. Raises
-        RunError instead when a node is lost."""
-        if failure.replica < 0:
-            return RunError(failure.message, code=failure.code)
-        replica = self.plan.replicas[failure.replica]
-        deadline = time.monotonic() + EXIT_GRACE_S
-        while (exited := self._exited(replica)) is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        part, code, message = (replica.index, 0), failure.code, failure.message
-        if exited is not None:
-            # A signal to the whole step ends engines too. Let it arrive here first.
-            time.sleep(SIGNAL_GRACE_S)
-            part, status = exited
-            code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
-        return RunError(
-            f"{message}; {self._log_tail(part)}",
-            code=code,
-            replica=replica.index,
-            node=self.nodes[replica.parts[part[1]].node].name,
-        )
-
-    def _exited(self, replica: Replica) -> tuple[PartId, int] | None:
-        """The part of a replica that exited, and its exit status. Of several it is the one that was
-        killed: the others exit because of it. Raises RunError for a lost node."""
-        for part in replica.parts:
-            self.nodes[part.node].refresh()
-        self.nodes.check()
-        exits = [each for each in self.nodes.exits().items() if each[0][0] == replica.index]
-        return min(exits, key=lambda each: each[1], default=None)
-
-    def _log_tail(self, part: PartId) -> str:
-        log = self._run_dir.replica_log(*part)
-        return f"end of its log, {log}:\n{tail(log, LOG_LINES)}"
 
 
 def _store(encoded: Encoded, prompts: Sequence[Sequence[int]]) -> _core.SampleStore:
@@ -352,11 +315,3 @@ def credit(max_num_seqs: int) -> int:
     """The most samples in flight on a replica: what it can run and a quarter more. A freed place is
     then filled in the same step, and a slow replica does not collect samples."""
     return max_num_seqs + max(1, max_num_seqs // 4)
-
-
-def _part_text(part: PartId) -> str:
-    return f"replica {part[0]}" + (f", part {part[1]}," if part[1] > 0 else "")
-
-
-def _exit_text(status: int) -> str:
-    return f"was killed by signal {-status}" if status < 0 else f"exited with code {status}"

@@ -1,0 +1,62 @@
+"""Why an engine failed: its exit status and the end of its log."""
+
+from __future__ import annotations
+
+import time
+
+from sut import _core
+from sut.errors import RunError
+from sut.plan.plan import Plan, Replica
+from sut.rundir import RunDir, tail
+from sut.serving.nodes import Nodes
+from sut.serving.process import PartId
+
+EXIT_GRACE_S = 1.0  # from a lost connection to the exit code that explains it
+SIGNAL_GRACE_S = 0.3
+LOG_LINES = 12
+
+
+def explained(failure: _core.Failure, plan: Plan, run_dir: RunDir, nodes: Nodes) -> RunError:
+    """The dispatcher's failure, with the engine's exit status and the end of its log. Raises
+    RunError instead when a node is lost."""
+    if failure.replica < 0:
+        return RunError(failure.message, code=failure.code)
+    replica = plan.replicas[failure.replica]
+    deadline = time.monotonic() + EXIT_GRACE_S
+    while (exited := _exited(replica, nodes)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    part, code, message = (replica.index, 0), failure.code, failure.message
+    if exited is not None:
+        # A signal to the whole step ends engines too. Let it arrive here first.
+        time.sleep(SIGNAL_GRACE_S)
+        part, status = exited
+        code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
+    return RunError(
+        f"{message}; {log_tail(run_dir, part)}",
+        code=code,
+        replica=replica.index,
+        node=nodes[replica.parts[part[1]].node].name,
+    )
+
+
+def _exited(replica: Replica, nodes: Nodes) -> tuple[PartId, int] | None:
+    """The part of a replica that exited, and its exit status. Of several it is the one that was
+    killed: the others exit because of it. Raises RunError for a lost node."""
+    for part in replica.parts:
+        nodes[part.node].refresh()
+    nodes.check()
+    exits = [each for each in nodes.exits().items() if each[0][0] == replica.index]
+    return min(exits, key=lambda each: each[1], default=None)
+
+
+def log_tail(run_dir: RunDir, part: PartId) -> str:
+    log = run_dir.replica_log(*part)
+    return f"end of its log, {log}:\n{tail(log, LOG_LINES)}"
+
+
+def _part_text(part: PartId) -> str:
+    return f"replica {part[0]}" + (f", part {part[1]}," if part[1] > 0 else "")
+
+
+def _exit_text(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"exited with code {status}"
