@@ -50,6 +50,8 @@ def cancel(run: RunDir) -> str:
             return (
                 f"cancelled job {job.job_id}, which had not started (scancel {job.job_id}): {run}"
             )
+        if job.state == slurm.COMPLETING:
+            return f"job {job.job_id} was ending already (scancel {job.job_id})\n{_follow(run)}"
         return f"cancelled job {job.job_id} on {job.nodes} (scancel {job.job_id})\n{_follow(run)}"
     if (pid := _process(run)) is not None:
         os.kill(pid, signal.SIGTERM)

@@ -81,6 +81,17 @@ def test_reports_what_slurm_refuses(
     assert capsys.readouterr().err == "error: scancel 4711 failed: Access denied\n"
 
 
+def test_says_that_a_job_is_ending_already(
+    queued: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_slurm(tmp_path, monkeypatch, f"COMPLETING|None|||jw2|{queued}", "exit 0")
+    assert cancel.main([str(queued)]) == 0
+    assert "job 4711 was ending already (scancel 4711)" in capsys.readouterr().out
+
+
 def test_never_cancels_a_job_of_another_run(
     queued: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,5 +133,6 @@ def test_ends_jobs_that_run_and_that_wait(idle: Cluster) -> None:
     until_on_cluster(lambda: cancelled(first.dir), 60)
     assert {first.end(), second.end()} == {"CANCELLED"}
     until_on_cluster(lambda: leftovers(idle) == [])  # Slurm reports the state first
+    until_on_cluster(lambda: idle.run(f"squeue -h -t completing -j {first.job_id}").stdout == "")
     done = idle.run(f"python -m sut.cancel {first.job_id}")
     assert done.returncode == 2 and "it has ended, FAILED" in done.stderr

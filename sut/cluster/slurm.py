@@ -14,9 +14,11 @@ from sut.cluster import allocation
 from sut.errors import SutError
 from sut.values import Struct
 
+# Slurm waits for the job's processes, or returns it to the queue after that.
+COMPLETING = "COMPLETING"
 # States of a job that runs or can still run.
 ALIVE = frozenset(
-    {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING"}
+    {"PENDING", "CONFIGURING", "RUNNING", COMPLETING, "SUSPENDED", "STOPPED", "RESIZING"}
     | {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SIGNALING", "STAGE_OUT"}
 )
 # States of a job before its first or its next start.
