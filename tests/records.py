@@ -23,6 +23,7 @@ from sut.plan.benchmark import (
 )
 from sut.plan.plan import Mode, Node, Part, Plan, Replica
 from sut.plan.site import CpuDevice, Device, Timeouts
+from sut.report import render as reports
 from sut.results import mllog
 from sut.results.judge import judge_accuracy, judge_performance, overall
 from sut.results.record import (
@@ -187,3 +188,8 @@ def completed(*phases: PhaseRecord, **changes: Any) -> Record:
 
 def failed(failure: Failure, *phases: PhaseRecord) -> Record:
     return completed(*phases, status="failed", exit_code=3, verdict=None, failure=failure)
+
+
+def render(record: Record) -> str:
+    """Its report in Markdown, without its samples."""
+    return reports.render(record, "/runs/my run", {})

@@ -45,7 +45,7 @@ def running(count: int) -> Line:
 
 def of(record: Record, log: SampleLog | None = None, lines: list[Line] | None = None) -> str:
     evidence = {"performance": Evidence(samples=log, lines=lines or [])}
-    return "\n".join(advice.of(record, evidence))
+    return "\n".join(advice.of(record, evidence, "python -m sut.submit --again RUN"))
 
 
 def run(phase: PhaseRecord, **plan: Any) -> Record:

@@ -195,4 +195,4 @@ def test_a_truncated_run_prints_one_way_to_continue(tmp_path: Path) -> None:
     hint = f"to continue with the interrupted phase: python -m sut.job {run_dir}"
     assert failure.message.endswith(f"hint: {hint}")
     report = run_dir.report.read_text()
-    assert report.count(str(run_dir)) >= 1 and "--again RUN_DIR` runs the same" not in report
+    assert report.count(str(run_dir)) >= 1 and "runs the same plan again" not in report

@@ -8,11 +8,10 @@ import msgspec
 import pytest
 from cli import fast, submit
 from loadgen_logs import smallest_valid
-from records import PLAN, accuracy, completed, performance
+from records import PLAN, accuracy, completed, performance, render
 
 from sut import verdict
 from sut.plan.benchmark import Scenario
-from sut.report.render import render
 from sut.report.summary import summary
 from sut.results.messaging import UNVERIFIED, unverified
 from sut.rundir import RunDir

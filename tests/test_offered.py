@@ -12,7 +12,7 @@ from cli import latest, set_arguments, submit
 from jobs import Job, plan_for, write_plan
 from loadgen_logs import smallest_valid
 from plans import plan_of
-from records import completed, performance
+from records import completed, performance, render
 from replay import served
 from rich.console import Console
 
@@ -20,7 +20,6 @@ from sut.errors import InputError, RunError
 from sut.plan import fit
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
-from sut.report.render import render
 from sut.report.summary import summary
 from sut.results import sameness
 from sut.results.offered import FRACTION, ROOM, Batch, Limits, OfferedLoad, choose

@@ -8,11 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from loadgen_logs import make, smallest_valid, ten_queries
-from records import METERS, PLAN, accuracy, completed, failed, performance
+from records import METERS, PLAN, accuracy, completed, failed, performance, render
 
 from sut.plan.benchmark import ScenarioSettings
 from sut.report import timings
-from sut.report.render import render
 from sut.report.summary import Message, summary
 from sut.results.messaging import UNVERIFIED
 from sut.results.record import Command, Failure, Record, Step, headline
@@ -25,6 +24,13 @@ DEATH = Failure(code="engine_died", message="replica 1 ended with code 137", rep
 
 def texts(record: Record) -> tuple[str, str]:
     return render(record), summary(record, RUN_DIR)
+
+
+def test_its_commands_name_the_runs_folder() -> None:
+    again = "python -m sut.submit --again '/runs/my run'"
+    text = render(failed(DEATH))
+    assert text.endswith(f"To run the same plan again: `{again}`\n")
+    assert f"fix what it reports; `{again}` runs the same plan" in text and "RUN_DIR" not in text
 
 
 def test_puts_the_verdict_first() -> None:

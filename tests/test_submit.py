@@ -84,7 +84,8 @@ def test_records_every_step_and_the_command(tmp_path: Path) -> None:
     assert record.command is not None and record.command.folder == str(tmp_path)
     words = shlex.split(record.command.text)
     assert words[-len(arguments) :] == arguments and words[1:3] == ["-m", "sut.submit"]
-    assert record.command.text in run_dir.report.read_text()
+    report = run_dir.report.read_text()
+    assert record.command.text in report and f"sut.submit --again {run_dir}`" in report
 
 
 def test_json_is_one_object_with_the_result(tmp_path: Path) -> None:

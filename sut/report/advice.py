@@ -27,11 +27,12 @@ UNEVEN = 1.15  # between replicas
 SLOWED = 0.05  # of the readings
 
 
-def of(record: Record, evidence: Mapping[str, Evidence]) -> list[str]:
-    """Sentences in Markdown, the most urgent first."""
+def of(record: Record, evidence: Mapping[str, Evidence], again: str) -> list[str]:
+    """Sentences in Markdown, the most urgent first. ``again`` is the command that runs the plan
+    again."""
     advice: list[str] = []
     if record.failure is not None:
-        advice += _after(record.failure)
+        advice += _after(record.failure, again)
     for name, seen in evidence.items():
         if name not in {phase.name for phase in record.phases} and seen.samples is not None:
             advice += _less_load(record.plan, seen.samples)
@@ -51,11 +52,11 @@ def of(record: Record, evidence: Mapping[str, Evidence]) -> list[str]:
     return list(dict.fromkeys(advice))
 
 
-def _after(failure: Failure) -> Iterator[str]:
+def _after(failure: Failure, again: str) -> Iterator[str]:
     """Nothing where the failure's hint is the command that continues the run."""
     if failure.code in (CANCELLED, TRUNCATED) and "\nhint: " in failure.message:
         return
-    again = "`python -m sut.submit --again RUN_DIR` runs the same plan again."
+    again = f"`{again}` runs the same plan again."
     if failure.code in (CANCELLED, TRUNCATED):
         yield again
     else:

@@ -14,12 +14,12 @@ from sut.results.record import Attempt, Record
 from sut.units import quantity
 
 
-def sections(record: Record) -> list[Section]:
+def sections(record: Record, again: str) -> list[Section]:
     found = [
         _attempts(record.attempts),
         timings.section(record),
         _environment((record.environment, *record.nodes)),
-        _provenance(record),
+        _provenance(record, again),
     ]
     return [section for section in found if section is not None]
 
@@ -79,7 +79,7 @@ def _facts(env: Environment) -> dict[str, str]:
     }
 
 
-def _provenance(record: Record) -> Section:
+def _provenance(record: Record, again: str) -> Section:
     plan, git = record.plan, record.environment.git
     source = "-" if git is None else f"{git.commit}{', with local changes' if git.dirty else ''}"
     rows = [
@@ -93,8 +93,5 @@ def _provenance(record: Record) -> Section:
         ("source", source),
         ("exit code", str(record.exit_code)),
     ]
-    again = (
-        "To run the same plan again: `python -m sut.submit --again RUN_DIR`, where RUN_DIR is the "
-        "folder of this run."
-    )
-    return Section(title="Provenance", text=f"{table(('', ''), rows)}\n\n{again}")
+    text = f"{table(('', ''), rows)}\n\nTo run the same plan again: `{again}`"
+    return Section(title="Provenance", text=text)

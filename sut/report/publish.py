@@ -47,7 +47,7 @@ def publish(record: Record, run_dir: RunDir) -> str | None:
 
 
 def write_markdown(record: Record, run_dir: RunDir, note: str = "") -> None:
-    text = render.render(record, evidence.read(record, run_dir), note)
+    text = render.render(record, str(run_dir), evidence.read(record, run_dir), note)
     write_atomic(run_dir.report, text)
 
 
@@ -73,7 +73,7 @@ def write_html(record: Record, run_dir: RunDir) -> str | None:
         traceback.print_exc()
         cause = f"plotting failed: {error!r}"
     problem = f"no plots ({run_dir.report_html}): {cause}" if cause else None
-    page = render.render_html(record, found, figures, problem or "")
+    page = render.render_html(record, str(run_dir), found, figures, problem or "")
     write_atomic(run_dir.report_html, page)
     return problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from sut.plan.plan import Mode
@@ -19,29 +20,35 @@ Figures = Mapping[str, tuple[Figure, ...]]
 MEASURED = "measured (unverified)"
 
 
-def render(record: Record, evidence: Mapping[str, Evidence] | None = None, note: str = "") -> str:
-    return page.to_markdown(_sections(record, evidence or {}, {}, note))
+def render(record: Record, folder: str, evidence: Mapping[str, Evidence], note: str = "") -> str:
+    """The report as Markdown. ``folder`` is the run's, for the commands in it."""
+    return page.to_markdown(_sections(record, folder, evidence, {}, note))
 
 
 def render_html(
-    record: Record, evidence: Mapping[str, Evidence], figures: Figures, note: str = ""
+    record: Record,
+    folder: str,
+    evidence: Mapping[str, Evidence],
+    figures: Figures,
+    note: str = "",
 ) -> str:
     """The report as one HTML page. ``figures`` has a phase's by its name, the nodes' by
     ``telemetry``; ``note`` is printed at the top."""
     tone = {"VALID": "good", "INVALID": "bad"}.get(record.word, "neutral")
-    return page.to_html(_sections(record, evidence, figures, note), tone)
+    return page.to_html(_sections(record, folder, evidence, figures, note), tone)
 
 
 def _sections(
-    record: Record, evidence: Mapping[str, Evidence], figures: Figures, note: str
+    record: Record, folder: str, evidence: Mapping[str, Evidence], figures: Figures, note: str
 ) -> list[Section]:
+    again = f"python -m sut.submit --again {shlex.quote(folder)}"
     done = {phase.name for phase in record.phases}
     if record.interrupted:
         done.add(record.interrupted.name)
     sections = [
         _heading(record, evidence, note),
         _in_short(record),
-        _next(record, evidence),
+        _next(record, evidence, again),
         settings.section(record),
         offered.section(record.load) if record.load else None,
         nodes.work(record.phases),
@@ -54,7 +61,7 @@ def _sections(
         ),
         nodes.energy(record.phases, figures.get("telemetry", ())) if record.phases else None,
         nodes.preflight(record),
-        *provenance.sections(record),
+        *provenance.sections(record, again),
     ]
     return [section for section in sections if section and (section.text or section.cards)]
 
@@ -120,6 +127,6 @@ def _card(phase: PhaseRecord, label: str, value: str, unit: str, code: str = "")
     return Card(label=label, value=value, unit=unit, limit=limit, met=met)
 
 
-def _next(record: Record, evidence: Mapping[str, Evidence]) -> Section | None:
-    tries = advice.of(record, evidence)
+def _next(record: Record, evidence: Mapping[str, Evidence], again: str) -> Section | None:
+    tries = advice.of(record, evidence, again)
     return Section(title="What to try next", text=bullets(tries)) if tries else None
