@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     verdict = _judge(test, options)
     whole = _together(verdict, test.others)
     if options.json:
-        print(json.dumps(msgspec.to_builtins(whole), indent=2))
+        content = msgspec.to_builtins(whole) | {"doubts": msgspec.to_builtins(whole.doubts)}
+        print(json.dumps(content, indent=2))
     else:
         print("\n".join(_text(test, verdict, whole)))
     return EXIT_VALID if whole.verdict == "VALID" else EXIT_INVALID
@@ -139,6 +140,7 @@ def _judge(test: _Test, options: argparse.Namespace) -> Verdict:
         answers=answers,
         asked_round=options.round,
         max_tokens=options.max_tokens,
+        foreign=plan is None,
     )
     for check in counted.verdict.checks if counted else ():
         if check.code not in {known.code for known in verdict.checks}:
@@ -163,13 +165,13 @@ def _together(verdict: Verdict, others: Iterable[PhaseRecord]) -> Verdict:
 def _text(test: _Test, verdict: Verdict, whole: Verdict) -> list[str]:
     log, plan = test.log, test.plan
     lines = [
-        f"{whole.verdict}  ({log.scenario}; {messaging.loadgen(log)}: {verdict.loadgen_validity})",
+        f"{_word(whole)}  ({log.scenario}; {messaging.loadgen(log)}: {verdict.loadgen_validity})",
         "",
-        *_table(verdict.checks),
+        *_table(verdict),
     ]
     for phase in test.others:
-        lines += ["", f"{phase.name}: {phase.verdict.verdict}", *_table(phase.verdict.checks)]
-    fixes = remedies.by_remedy(whole.reasons)
+        lines += ["", f"{phase.name}: {phase.verdict.verdict}", *_table(phase.verdict)]
+    fixes = remedies.by_remedy((*whole.reasons, *whole.doubts))
     lines += _section("How to fix it:", (f"{', '.join(fixes[fix])}: {fix}" for fix in fixes))
     estimate = verdict.qps_estimate
     if estimate and estimate.qps is not None and not any(estimate.text in fix for fix in fixes):
@@ -180,9 +182,25 @@ def _text(test: _Test, verdict: Verdict, whole: Verdict) -> list[str]:
     return [*lines, "", messaging.unverified(plan) if plan else messaging.unverified_log(log)]
 
 
-def _table(checks: Sequence[Check]) -> list[str]:
-    rows = [("met    " if c.met else "NOT met", c.code, c.text) for c in checks]
+def _word(verdict: Verdict) -> str:
+    match len(verdict.doubts):
+        case 0:
+            return verdict.verdict
+        case 1:
+            return f"{verdict.verdict}, with 1 doubt"
+        case num:
+            return f"{verdict.verdict}, with {num} doubts"
+
+
+def _table(verdict: Verdict) -> list[str]:
+    rows = [(_state(check, verdict), check.code, check.text) for check in verdict.checks]
     return [f"  {line}" for line in to_text(table((), rows)).splitlines()]
+
+
+def _state(check: Check, verdict: Verdict) -> str:
+    if check.met:
+        return "met    "
+    return "doubt  " if check in verdict.doubts else "NOT met"
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:

@@ -291,7 +291,43 @@ def test_129_tokens_in_every_answer_is_a_miscount(tmp_path: Path) -> None:
     verdict = judge(tmp_path, broken({"result_completed_tokens_per_second": 25.0 * 129}))
     assert codes(verdict) == {"token_count"}
     text = reason(verdict, "token_count").text
-    assert "is 129 tokens an answer, more than the limit of 128" in text
+    assert "is 128.994 tokens an answer, more than 128, a usual limit" in text
+
+
+@pytest.mark.parametrize("tokens", [128.1, 128.983, 128.989, 129, 129.001])
+def test_a_mean_just_above_a_usual_limit_is_a_miscount(tokens: float, tmp_path: Path) -> None:
+    values = broken({"result_completed_tokens_per_second": 25.0 * tokens})
+    assert codes(judge(tmp_path, values)) == {"token_count"}
+
+
+def test_what_loadgen_does_not_judge_is_a_doubt_of_another_harness(tmp_path: Path) -> None:
+    odd = {
+        "result_completed_tokens_per_second": 25.0 * 129,
+        "result_time_per_output_token_50.00_percentile_ns": 12,
+    }
+    values = broken(odd)
+    verdict = judge(tmp_path, values, foreign=True)
+    assert verdict.verdict == "VALID" and verdict.reasons == ()
+    assert {doubt.code for doubt in verdict.doubts} == {"token_count", "tpot_plausible"}
+    assert {check.code for check in verdict.checks if not check.met} == {
+        "token_count",
+        "tpot_plausible",
+    }
+    assert judge(tmp_path, values).verdict == "INVALID"
+
+
+def test_loadgens_own_rules_decide_on_another_harness(tmp_path: Path) -> None:
+    values = broken(SLOW_TTFT | {"result_completed_tokens_per_second": 25.0 * 129})
+    verdict = judge(tmp_path, values, foreign=True)
+    assert verdict.verdict == "INVALID" and codes(verdict) == {"ttft_p99"}
+    assert {doubt.code for doubt in verdict.doubts} == {"token_count"}
+
+
+def test_a_round_that_was_asked_for_decides_on_another_harness(tmp_path: Path) -> None:
+    values = broken({"effective_schedule_rng_seed": 7})
+    assert [doubt.code for doubt in judge(tmp_path, values, foreign=True).doubts] == ["round_seeds"]
+    verdict = judge(tmp_path, values, foreign=True, asked_round="v6.1")
+    assert verdict.verdict == "INVALID" and codes(verdict) == {"round_seeds"}
 
 
 def test_an_infinite_rate_gives_no_mean(tmp_path: Path) -> None:
@@ -299,7 +335,7 @@ def test_an_infinite_rate_gives_no_mean(tmp_path: Path) -> None:
     assert "token_count" not in {check.code for check in judge(tmp_path, values).checks}
 
 
-@pytest.mark.parametrize("tokens", [128, 64.5, 130])
+@pytest.mark.parametrize("tokens", [128, 66, 130])
 def test_a_plausible_mean_passes(tokens: float, tmp_path: Path) -> None:
     values = broken({"result_completed_tokens_per_second": 25.0 * tokens})
     assert judge(tmp_path, values).verdict == "VALID"
@@ -338,7 +374,7 @@ def answers(folder: Path, *lengths: tuple[int, int]) -> Path:
         (
             [(129, 129)] * 9 + [(70, 70)],
             None,
-            "9 of 10 answers have 129 tokens, more than the limit of 128",
+            "9 of 10 answers have 129 tokens, more than 128, a usual limit",
         ),
         ([(129, 129)] + [(70, 70)] * 99, None, None),  # one may be that long
         (

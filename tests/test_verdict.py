@@ -345,11 +345,29 @@ def test_the_command_prints_every_rule(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert print_verdict([str(ten_queries()), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
+    doubts = [doubt["code"] for doubt in printed.pop("doubts")]
+    assert doubts == ["loadgen_errors"]
     verdict = msgspec.convert(printed, Verdict)
-    assert msgspec.structs.replace(verdict, notes=()) == judge(ten_queries())
+    assert msgspec.structs.replace(verdict, notes=()) == judge(ten_queries(), foreign=True)
     assert "does not contain failed samples" in verdict.notes[0]
     assert printed["verdict"] == "INVALID"
     assert {"code", "text", "measured", "limit"} <= printed["reasons"][0].keys()
+
+
+def test_the_command_prints_doubts_beside_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(smallest_valid(), odd)
+    log = odd / "mlperf_log_detail.txt"
+    log.write_text(with_value("effective_schedule_rng_seed", 7)(log.read_text()))
+    assert print_verdict([str(odd)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("VALID, with 1 doubt  (Server; LoadGen ")
+    assert "  doubt    round_seeds     The seeds are those of no known round" in out
+    assert "How to fix it:\n  - round_seeds: " in out
+    assert print_verdict([str(odd), "--round", "v6.1"]) == 1
+    assert "  NOT met  round_seeds " in capsys.readouterr().out
 
 
 def test_the_command_prints_why_a_run_is_unofficial(
@@ -404,7 +422,9 @@ def test_the_command_uses_the_runs_own_counts(
 ) -> None:
     run_dir = run_with(tmp_path, *phases)
     assert print_verdict([str(run_dir), "--json"]) == (1 if reasons else 0)
-    printed = msgspec.convert(json.loads(capsys.readouterr().out), Verdict)
+    content = json.loads(capsys.readouterr().out)
+    assert content.pop("doubts") == []
+    printed = msgspec.convert(content, Verdict)
     assert codes(printed.reasons) == reasons
     print_verdict([str(run_dir)])
     out = capsys.readouterr().out

@@ -73,8 +73,9 @@ def of_log(
 ) -> list[Check]:
     """The audit of a test that counts tokens.
 
-    ``max_tokens`` is the limit of an answer. Where it is unknown, a power of two plus one counts
-    as a miscount if all answers have that length, or if it is the longest and common.
+    ``max_tokens`` is the limit of an answer. Where it is unknown, powers of two are usual limits,
+    and a token more counts as a miscount: for the longest answers if they are common, for the mean
+    if it is above the power of two.
     """
     if not log.token_latencies:
         return []
@@ -164,12 +165,13 @@ def _of_answers(answers: AnswerLengths | None, max_tokens: int | None) -> list[s
             f"{number(answers.differing)} of {quantity(answers.num, 'answers')}"
         )
     share = answers.num_longest / answers.num
-    over = max_tokens is not None and answers.longest > max_tokens
-    if over or (max_tokens is None and share >= COMMON and _one_too_many(answers.longest)):
-        limit = answers.longest - 1 if max_tokens is None else max_tokens
+    limit = max_tokens
+    if limit is None and share >= COMMON:
+        limit = _usual_limit(answers.longest)
+    if limit is not None and answers.longest > limit:
         problems.append(
             f"{number(answers.num_longest)} of {quantity(answers.num, 'answers')} have "
-            f"{quantity(answers.longest, 'tokens')}, more than the limit of {number(limit)}"
+            f"{quantity(answers.longest, 'tokens')}, more than {_limit(limit, max_tokens)}"
         )
     return problems
 
@@ -177,14 +179,17 @@ def _of_answers(answers: AnswerLengths | None, max_tokens: int | None) -> list[s
 def _of_mean(mean: float | None, max_tokens: int | None) -> list[str]:
     if mean is None:
         return []
-    whole = round(mean)
-    all_alike = abs(mean - whole) <= LOADGEN_DIGITS * mean
-    over = max_tokens is not None and mean > max_tokens * (1 + LOADGEN_DIGITS)
-    if over or (max_tokens is None and all_alike and _one_too_many(whole)):
-        limit = whole - 1 if max_tokens is None else max_tokens
-        reported = f"the mean reported to LoadGen is {number(mean)} tokens an answer"
-        return [f"{reported}, more than the limit of {number(limit)}"]
-    return []
+    limit = max_tokens
+    if limit is None:
+        limit = _usual_limit(math.ceil(mean * (1 - LOADGEN_DIGITS)))
+    if limit is None or mean <= limit * (1 + LOADGEN_DIGITS):
+        return []
+    reported = f"the mean reported to LoadGen is {mean:.6g} tokens an answer"
+    return [f"{reported}, more than {_limit(limit, max_tokens)}"]
+
+
+def _limit(limit: int, known: int | None) -> str:
+    return f"the limit of {number(limit)}" if known is not None else f"{limit}, a usual limit"
 
 
 def _of_samples(samples: SampleLog | None, mean: float | None, max_tokens: int | None) -> list[str]:
@@ -206,7 +211,7 @@ def _of_samples(samples: SampleLog | None, mean: float | None, max_tokens: int |
     return problems
 
 
-def _one_too_many(tokens: int) -> bool:
-    """Whether it is one more than a power of two, the usual limits."""
+def _usual_limit(tokens: int) -> int | None:
+    """The limit that an answer of ``tokens`` exceeds by one, if that is a power of two."""
     limit = tokens - 1
-    return limit >= 32 and limit & (limit - 1) == 0
+    return limit if limit >= 32 and limit & (limit - 1) == 0 else None

@@ -3,12 +3,13 @@
 Pure functions of LoadGen's log and of what the dispatcher counted. Stricter than LoadGen and than
 the official checker: an error LoadGen logged, a failed sample, a replica without work, implausible
 token counts or TPOT, seeds of no round, and what MLPerf forbids an engine make a run INVALID.
-Nothing LoadGen calls INVALID is called VALID.
+Nothing LoadGen calls INVALID is called VALID. On another harness's log LoadGen's own rules decide;
+the others are doubts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -30,10 +31,10 @@ Validity = Literal["VALID", "INVALID"]
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """``reasons`` are the checks that are not met. ``loadgen_validity`` is LoadGen's own, None for
-    an accuracy test; ``official`` is None where the plan is unknown; ``metrics`` are LoadGen's
-    values by its key names, without the misleading ones. ``notes`` list what could not be judged;
-    ``qps_estimate`` belongs to a Server test with limits on tokens."""
+    """``reasons`` are the checks that are not met and make it INVALID. ``loadgen_validity`` is
+    LoadGen's own, None for an accuracy test; ``official`` is None where the plan is unknown;
+    ``metrics`` are LoadGen's values by its key names, without the misleading ones. ``notes`` list
+    what could not be judged; ``qps_estimate`` belongs to a Server test with limits on tokens."""
 
     verdict: Validity
     loadgen_validity: Validity | None
@@ -43,6 +44,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     metrics: dict[str, Scalar]
     notes: tuple[str, ...] = ()
     qps_estimate: QpsEstimate | None = None
+
+    @property
+    def doubts(self) -> tuple[Check, ...]:
+        """The checks that are not met and do not decide: those of another harness's log."""
+        return tuple(c for c in self.checks if not c.met and c not in self.reasons)
 
 
 def judge_performance(
@@ -56,6 +62,7 @@ def judge_performance(
     answers: AnswerLengths | None = None,
     asked_round: str | None = None,
     max_tokens: int | None = None,
+    foreign: bool = False,
 ) -> Verdict:
     """The verdict on a performance test. Leave out what is unknown.
 
@@ -63,7 +70,9 @@ def judge_performance(
     completed; ``samples`` are the test's own, ``answers`` those LoadGen logged. ``asked_round``
     (e.g. ``v6.1``) is the round whose seeds and settings the test must have; without it, the seeds
     must be those of the plan's or the log's round. ``max_tokens`` is the limit of an answer, by
-    default the plan's. Raises InputError for a log that is not one of a whole performance test.
+    default the plan's. On a ``foreign`` log, another harness's, only LoadGen's own rules and
+    those of ``asked_round`` and ``max_tokens`` decide. Raises InputError for a log that is not one
+    of a whole performance test.
     """
     if log.mode not in ("PerformanceOnly", "SubmissionRun"):
         raise InputError(
@@ -73,16 +82,17 @@ def judge_performance(
         )
     validity = _validity(log)
     samples, incomplete = _if_complete(samples, log)
+    asked_tokens = max_tokens is not None
     if max_tokens is None and plan is not None:
         max_tokens = plan.generation.max_tokens
     of_round, unknown = _of_round(log, asked_round, plan)
-    checks = [
-        *_of_loadgen(log, validity),
-        *rules.beyond_loadgen(log, num_failed, replica_samples),
-        *audit.of_log(log, answers=answers, samples=samples, max_tokens=max_tokens),
-        *of_round,
-        *(rules.of_engine(plan) if plan else ()),
-    ]
+    decisive = _of_loadgen(log, validity)
+    beyond = rules.beyond_loadgen(log, num_failed, replica_samples)
+    audited = audit.of_log(log, answers=answers, samples=samples, max_tokens=max_tokens)
+    (decisive if asked_tokens else beyond).extend(audited)
+    (decisive if asked_round else beyond).extend(of_round)
+    if plan is not None:
+        beyond += rules.of_engine(plan)
     facts = Facts(
         log=log,
         samples=samples,
@@ -90,7 +100,8 @@ def judge_performance(
         scenario=plan.scenario if plan else None,
     )
     return verdict_of(
-        [remedies.explain(check, facts) for check in checks],
+        [remedies.explain(check, facts) for check in (*decisive, *beyond)],
+        doubted={check.code for check in beyond} if foreign else (),
         loadgen_validity=validity,
         official=official,
         metrics=_metrics(log.values),
@@ -140,9 +151,11 @@ def verdict_of(
     official: bool | None,
     metrics: dict[str, Scalar],
     notes: tuple[str, ...] = (),
+    doubted: Collection[str] = (),
     qps_estimate: QpsEstimate | None = None,
 ) -> Verdict:
-    reasons = tuple(check for check in checks if not check.met)
+    """The verdict of ``checks``. Those whose code is ``doubted`` do not decide."""
+    reasons = tuple(check for check in checks if not check.met and check.code not in doubted)
     return Verdict(
         verdict="INVALID" if reasons or loadgen_validity == "INVALID" else "VALID",
         loadgen_validity=loadgen_validity,
