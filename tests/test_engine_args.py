@@ -21,7 +21,6 @@ def found(*extra_args: str) -> str:
         (("--max-num-seqs", "8"), "engine.max_num_seqs"),
         (("--max-num-seqs=8",), "engine.max_num_seqs"),
         (("--max_num_seqs=8",), "engine.max_num_seqs"),
-        (("--max-num-seq", "8"), "engine.max_num_seqs"),
         (("--max-num-batched-tokens=1",), "engine.max_num_batched_tokens"),
         (("-tp", "2"), "engine.tensor_parallel_size"),
         (("--pipeline-parallel-size=2",), "engine.pipeline_parallel_size"),
@@ -41,11 +40,56 @@ def test_refuses_an_option_that_the_nodes_set(word: str) -> None:
     assert f"{word} depends on the run's nodes" in found(word)
 
 
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("--enable-pre", "--enable-pre is short for --enable-prefix-caching: write it in full"),
+        ("--enable_pre", "is short for --enable-prefix-caching"),
+        ("--max-num-seq=8", "is short for --max-num-seqs"),
+        ("--kv-tr.kv_role=kv_both", "is short for --kv-transfer-config"),
+        ("--kv-off", "is short for --kv-offloading-backend or --kv-offloading-size"),
+    ],
+)
+def test_refuses_an_abbreviation(word: str, text: str) -> None:
+    assert text in found(word)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--config", "/tmp/vllm.yaml"), ("--config=x",), ("--tool_parser_plugin=x.py",)]
+)
+def test_refuses_what_another_file_decides(arguments: tuple[str, ...]) -> None:
+    assert "not on record\nhint: leave it out" in found(*arguments)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--enable-prefix-caching",
+        "--enable_prefix_caching",
+        "--speculative-config={}",
+        "--speculative_config.method=ngram",
+        "-sc={}",
+        "--spec-model=x",
+        "--kv-transfer-config={}",
+        "--kv-transfer-config.kv_role=kv_both",
+        "--kv-offloading-size=4",
+    ],
+)
+def test_names_what_mlperf_forbids(word: str) -> None:
+    assert engine_args.forbidden(("--seed", "1", word)) == [word]
+    assert found(word) == ""
+
+
+def test_names_nothing_else_as_forbidden() -> None:
+    given = ("--no-enable-prefix-caching", "--kv-cache-dtype=fp8", "--seed=1")
+    assert engine_args.forbidden(given) == []
+
+
 def test_other_options_are_passed_on() -> None:
     given = ("--quantization", "fp8", "--gpu-memory-utilization=0.8", "-cc.mode=2", "-O3")
     given += ("-O", "2")
     given += ("--kv_cache_dtype=fp8", "--hf-overrides.rope_scaling.factor", "2", "--seed", "-1")
-    given += ("--lora-modules", "a=/a", "b=/b", "--quantization-c", "{}", "--log-level=info")
+    given += ("--lora-modules", "a=/a", "b=/b", "--quantization-config", "{}", "--log-level=info")
     assert found(*given, "--disable-custom-all-reduce", "--model-impl=auto") == ""
 
 
@@ -64,7 +108,7 @@ def test_other_options_are_passed_on() -> None:
         (("fp8",), "'fp8' belongs to no option"),
         (("--disable-custom-all-reduce", "fp8"), "'fp8' belongs to no option"),
         (("--quantization", "fp8", "fp8"), "'fp8' belongs to no option"),
-        (("--max-nu", "8"), "has no option --max-nu"),  # two options begin so
+        (("--max-nu", "8"), "--max-nu is short for --max-num-active-seqs or "),
         (("-x",), "has no option -x"),
         (("-xx.mode=2",), "has no option -xx"),
     ],

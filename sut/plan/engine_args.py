@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,21 @@ OURS = {
 }
 
 
+# What decides an engine without being on its command line, nor in the plan and the record.
+FROM_ELSEWHERE = {
+    "--config": "reads options from a file, which is not on record",
+    "--io-processor-plugin": "loads code that is not on record",
+    "--reasoning-parser-plugin": "loads code that is not on record",
+    "--tool-parser-plugin": "loads code that is not on record",
+}
+# What MLPerf's rules forbid an engine: options, also with a part (--kv-transfer-config.kv_role).
+FORBIDDEN = {
+    "--enable-prefix-caching",
+    *("--speculative-config", "-sc", "--spec-method", "--spec-model", "--spec-tokens"),
+    *("--kv-transfer-config", "--kv-offloading-size"),
+}
+
+
 class Option(Struct, frozen=True, kw_only=True):
     """``values`` is how many values it takes: 0, 1, or -1 for any number. ``choices``: empty for
     any value."""
@@ -54,7 +69,7 @@ class _Given(NamedTuple):
     """An option as it was given. ``values`` are those after it, or after its ``=``."""
 
     word: str
-    name: str  # in full
+    name: str  # without underscores and value
     option: Option
     values: list[str]
     is_part: bool  # of a JSON value: --hf-overrides.key
@@ -74,8 +89,18 @@ def check(extra_args: Sequence[str], errors: Errors) -> None:
                 f"engine.extra_args: {given.word} depends on the run's nodes, which set it",
                 hint="leave it out; one engine is a replica: --set site.num_replicas=N",
             )
+        elif given.name in FROM_ELSEWHERE:
+            errors.add(
+                f"engine.extra_args: {given.word} {FROM_ELSEWHERE[given.name]}",
+                hint="leave it out; write the options themselves in engine.extra_args",
+            )
         else:
             _check_values(given, errors)
+
+
+def forbidden(extra_args: Sequence[str]) -> list[str]:
+    """The words that set what MLPerf's rules forbid an engine."""
+    return [given.word for given in _parsed(extra_args, Errors()) if given.name in FORBIDDEN]
 
 
 def _check_values(given: _Given, errors: Errors) -> None:
@@ -112,21 +137,18 @@ def _parsed(words: Sequence[str], errors: Errors) -> Iterator[_Given]:
             continue
         written, equals, value = _spelled_out(word).partition("=")
         base = written.partition(".")[0]
-        name = _full(base, options)
-        if not name:
-            errors.add(
-                f"engine.extra_args: vLLM {version} has no option {base}{nearest(base, options)}",
-                hint="correct it, or leave it out",
-            )
+        if base not in options:
+            errors.add(_no_option(base, version, options), hint="correct it, or leave it out")
             position += _num_values(words[position:])  # whatever it would take
             continue
+        option = options[base]
         values = [value] if equals else []
-        if not values and options[name].values != 0:
-            most = 1 if options[name].values == 1 else len(words)
+        if not values and option.values != 0:
+            most = 1 if option.values == 1 else len(words)
             count = min(most, _num_values(words[position:]))
             values = list(words[position : position + count])
             position += count
-        yield _Given(word, name, options[name], values, "." in written)
+        yield _Given(word, base, option, values, "." in written)
 
 
 def _spelled_out(word: str) -> str:
@@ -140,12 +162,11 @@ def _spelled_out(word: str) -> str:
     return f"{key}{dot}{part}{equals}{value}"
 
 
-def _full(name: str, options: dict[str, Option]) -> str:
-    """The option in full: an abbreviation must fit one only. Empty if there is none."""
-    if name in options:
-        return name
+def _no_option(name: str, version: str, options: Collection[str]) -> str:
     fitting = [each for each in options if name.startswith("--") and each.startswith(name)]
-    return fitting[0] if len(fitting) == 1 else ""
+    if fitting:  # vLLM accepts an abbreviation that fits one option only
+        return f"engine.extra_args: {name} is short for {' or '.join(fitting)}: write it in full"
+    return f"engine.extra_args: vLLM {version} has no option {name}{nearest(name, options)}"
 
 
 def _is_option(word: str) -> bool:

@@ -19,7 +19,6 @@ from sut.plan.benchmark import (
     ScenarioSettings,
 )
 from sut.plan.document import nearest
-from sut.plan.forbidden import forbidden
 from sut.plan.placement import Placement, place
 from sut.plan.plan import Mode, Plan, Slurm, phases, uses_model
 from sut.plan.site import Device, Site, SiteNode
@@ -285,7 +284,7 @@ def _not_official_because(
         because.append("the data set's official hash is not known here")
     if benchmark.engine.kind is EngineKind.REPLAY:
         because.append("the replay engine answers, not a model")
-    if given := forbidden(benchmark.engine.extra_args):
+    if given := engine_args.forbidden(benchmark.engine.extra_args):
         because.append(f"MLPerf's rules forbid {', '.join(given)}")
     if preset is not Preset.OFFICIAL:
         because.append(f"preset {preset} lowers what mlperf.conf asks for")
