@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 SAMPLES = "samples.csv"
+STALE_S = 600.0  # what is written under a temporary name takes less
 
 
 class RunDir:
@@ -152,3 +156,15 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove the temporary files and folders that killed processes have left in ``folder``."""
+    for leftover in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.lstat().st_mtime <= STALE_S:
+                continue
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()

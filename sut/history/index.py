@@ -11,7 +11,6 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,12 +20,11 @@ import msgspec
 
 from sut.errors import InputError
 from sut.history.row import Row, read_row
-from sut.rundir import RunDir, write_atomic
+from sut.rundir import RunDir, remove_stale, write_atomic
 
 FILE_NAME = ".history.sqlite"
 VERSION = 2  # of the table; a file of another version is discarded
 MAX_DEPTH = 3  # levels of folders that are searched for runs
-STALE_S = 60.0  # a temporary file this old belongs to a dead reader
 
 
 COLUMNS = tuple(field.name for field in msgspec.structs.fields(Row))
@@ -133,14 +131,7 @@ def _save(database: sqlite3.Connection, path: Path) -> None:
         with contextlib.closing(sqlite3.connect(copy)) as file:
             database.backup(file)
         write_atomic(path, copy.read_bytes())
-        _remove_leftovers(path)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of readers killed while writing."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        if time.time() - leftover.stat().st_mtime > STALE_S:
-            leftover.unlink(missing_ok=True)
+        remove_stale(path.parent, f".{path.name}.*")  # of readers killed while writing
 
 
 def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:

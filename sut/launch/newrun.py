@@ -19,19 +19,24 @@ from sut.launch import notices
 from sut.launch.notices import NOBODY, Notices
 from sut.plan.plan import Mode, Plan
 from sut.results.record import Command
-from sut.rundir import RunDir, write_atomic
+from sut.rundir import RunDir, remove_stale, write_atomic
+
+_NEW, _LINK = ".new-", ".latest-"  # a run and the link to it, until they are in place
 
 
 def create(plan: Plan, run_root: Path, command: str = "", notified: Notices = NOBODY) -> RunDir:
     """A new folder under ``run_root``; the link ``latest`` there points at it, unless the plan is
     a preflight. ``command`` is what a user typed to make it; empty: this process's command line.
-    A process that is killed here leaves no run. Raises InputError if it cannot be written.
+    A process that is killed here leaves no run, but a hidden folder, which a later call removes.
+    Raises InputError if it cannot be written.
     """
     with writing_to(run_root):
         preflight = plan.mode is Mode.PREFLIGHT
         what = "preflight" if preflight else f"{plan.benchmark}-{plan.scenario}-{plan.preset}"
         run_root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=run_root, prefix=".new-") as scratch:
+        for pattern in (f"{_NEW}*", f"{_LINK}*"):
+            remove_stale(run_root, pattern)
+        with tempfile.TemporaryDirectory(dir=run_root, prefix=_NEW) as scratch:
             new = RunDir(Path(scratch) / "run")
             new.root.mkdir()
             _write(plan, new, command)
@@ -90,6 +95,6 @@ def _placed(root: Path, name: str, place: Callable[[Path], object]) -> Path:
 
 def _point_latest_at(run_dir: RunDir) -> None:
     """Create the symlink or replace it atomically."""
-    temporary = run_dir.root.parent / f".latest-{run_dir.root.name}"
+    temporary = run_dir.root.parent / f"{_LINK}{run_dir.root.name}"
     temporary.symlink_to(run_dir.root.name)
     temporary.replace(run_dir.root.parent / "latest")
