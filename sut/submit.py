@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -17,7 +16,7 @@ from rich.console import Console
 from sut import interrupts
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
-from sut.command import command
+from sut.command import as_typed, command
 from sut.errors import EXIT_FAILED, EXIT_VALID, Errors, InputError
 from sut.interrupts import Interrupt
 from sut.launch import again, checks, dry_run, executor, members, notices, request
@@ -48,10 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     waits = _waits(arguments, planned)
     warn_of_changes(planned)
     if campaign is None:
-        run = _run_for_programs if arguments.json else _run
-        return run(planned[0], submission, waits)
-    run_all = _run_campaign_for_programs if arguments.json else _run_campaign
-    return run_all(campaign, planned, submission, waits)
+        return _run(planned[0], submission, waits=waits, as_json=arguments.json)
+    return _run_campaign(campaign, planned, submission, waits=waits, as_json=arguments.json)
 
 
 def _plan(arguments: argparse.Namespace, campaign: Campaign | None) -> list[Planned]:
@@ -129,81 +126,84 @@ def warn_of_changes(planned: Sequence[Planned]) -> None:
 
 def _waits(arguments: argparse.Namespace, planned: Sequence[Planned]) -> bool:
     on_slurm = planned[0].plan.slurm is not None
+    if arguments.wait is False and not on_slurm and planned[0].name:
+        raise InputError(
+            "--no-wait cannot be used with a campaign on a single machine: this command starts "
+            "each run when the one before has ended",
+            hint=f"run it in the background: nohup {as_typed().replace(' --no-wait', '')} &",
+        )
     return not on_slurm if arguments.wait is None else bool(arguments.wait)
 
 
-def _run(planned: Planned, submission: Submission, waits: bool) -> int:
+def _run(planned: Planned, submission: Submission, *, waits: bool, as_json: bool) -> int:
     with Interrupt() as interrupt:
         job = members.submit(planned, submission)
         on_slurm = job.plan.slurm is not None
-        if not waits or on_slurm:
+        if not as_json and (not waits or on_slurm):
             print(_submitted(job), flush=True)
         if waits or (interrupt.asked and not on_slurm):
-            return follow(*job, interrupt)
-        return detached(job.submitted) if interrupt.asked else EXIT_VALID
+            code = _wait(job, interrupt, quietly=as_json)
+        else:
+            code = detached(job.submitted) if interrupt.asked else EXIT_VALID
+    if as_json:
+        _print_json(_outcome(job))
+    return code
 
 
 def _run_campaign(
-    campaign: Campaign, planned: Sequence[Planned], submission: Submission, waits: bool
+    campaign: Campaign,
+    planned: Sequence[Planned],
+    submission: Submission,
+    *,
+    waits: bool,
+    as_json: bool,
 ) -> int:
+    """Start all jobs in Slurm, but one run after the other on this machine: at the same time they
+    would slow each other down."""
     folder = members.new_folder(campaign, planned[0].run_root)
+    on_slurm = planned[0].plan.slurm is not None
+    notes = sys.stderr if as_json else sys.stdout
     jobs = []
     with Interrupt() as interrupt:
         for job in members.submit_all(campaign, folder, planned, submission):
-            print(_submitted(job), flush=True)
             jobs.append(job)
+            print(_submitted(job), file=notes, flush=True)
+            if not on_slurm:
+                _wait(job, interrupt, quietly=as_json)
             if interrupt.asked:
-                return _interrupted(jobs, interrupt)
+                _print_rest(jobs, len(planned))
+                break
         print(
-            f"compare the runs when they have finished: python -m sut.campaign {folder}", flush=True
+            f"compare the runs when they have finished: python -m sut.campaign {folder}",
+            file=notes,
+            flush=True,
         )
-        if not waits:
-            return EXIT_VALID
-        for job in jobs:
-            if follow(*job, interrupt) == EXIT_DETACHED:
-                return EXIT_DETACHED
-    return compare([str(folder)])
+        for job in jobs if waits and on_slurm else ():
+            if not interrupt.asked:
+                _wait(job, interrupt, quietly=as_json)
+        interrupted = interrupt.asked
+    if as_json:
+        runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=False)]
+        _print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
+    if interrupted:
+        return EXIT_DETACHED
+    with contextlib.redirect_stdout(notes):
+        return compare([str(folder)]) if waits else EXIT_VALID
 
 
-def _run_for_programs(planned: Planned, submission: Submission, waits: bool) -> int:
-    with Interrupt() as interrupt:
-        job = members.submit(planned, submission)
-        code = _wait_quietly(job, interrupt) if waits else EXIT_VALID
-    _print_json(_outcome(job, planned.name))
-    return code
-
-
-def _run_campaign_for_programs(
-    campaign: Campaign, planned: Sequence[Planned], submission: Submission, waits: bool
-) -> int:
-    folder = members.new_folder(campaign, planned[0].run_root)
-    with Interrupt() as interrupt:
-        jobs = list(members.submit_all(campaign, folder, planned, submission))
-        code = _wait_and_compare(jobs, folder, interrupt) if waits else EXIT_VALID
-    runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=True)]
-    _print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
-    return code
-
-
-def _wait_and_compare(jobs: Sequence[Job], folder: Path, interrupt: Interrupt) -> int:
-    """The worst exit code of the runs."""
-    for job in jobs:
-        if _wait_quietly(job, interrupt) == EXIT_DETACHED:
-            return EXIT_DETACHED
-    with contextlib.redirect_stdout(sys.stderr):
-        return compare([str(folder)])
-
-
-def _wait_quietly(job: Job, interrupt: Interrupt) -> int:
-    """Wait with progress on standard error. Returns the run's exit code."""
+def _wait(job: Job, interrupt: Interrupt, *, quietly: bool) -> int:
+    """Follow a run to its end. Returns its exit code. Quietly: progress on standard error, and no
+    result."""
+    if not quietly:
+        return follow(*job, interrupt)
     if not until_ended(*job, interrupt, Console(stderr=True)):
         return EXIT_DETACHED
     close_if_unrecorded(*job)
-    found = _outcome(job, "").result
+    found = _outcome(job).result
     return EXIT_FAILED if found is None else found.exit_code
 
 
-def _outcome(job: Job, name: str) -> Outcome:
+def _outcome(job: Job, name: str = "") -> Outcome:
     return outcome.of(job.run_dir, job.submitted.job_id, job.plan, name)
 
 
@@ -211,16 +211,13 @@ def _print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
 
 
-def _interrupted(jobs: Sequence[Job], interrupt: Interrupt) -> int:
-    """Cancel the runs of a campaign on this machine; jobs of Slurm continue."""
+def _print_rest(jobs: Sequence[Job], num_planned: int) -> None:
+    """What an interrupted campaign leaves."""
+    text = f"stopped: {len(jobs)} of {quantity(num_planned, 'runs')} started"
     if jobs[0].plan.slurm is not None:
         names = " ".join(job.submitted.job_id for job in jobs)
-        print(f"stopped submitting; to cancel the submitted jobs: scancel {names}", file=sys.stderr)
-        return EXIT_DETACHED
-    for job in jobs:
-        interrupt.asked = True
-        follow(*job, interrupt)
-    return EXIT_DETACHED
+        text += f"; to cancel the submitted jobs: scancel {names}"
+    print(text, file=sys.stderr)
 
 
 def _submitted(job: Job) -> str:

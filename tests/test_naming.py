@@ -137,8 +137,13 @@ def test_option_variable_and_site_choose_the_run_root(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SUT_SITE", "local")
     assert root_of() == new_root() == tmp_path / "runs"
+    (other := tmp_path / "other.yaml").write_text("name: other\nrun_root: /others\n")
+    assert root_of(site=str(other)) == Path("/others")
     monkeypatch.setenv("SUT_RUN_ROOT", "~/mine")
     assert root_of() == new_root() == Path("~/mine").expanduser()
+    # Runs submitted with --site are found with --site.
+    assert root_of(site=str(other)) == Path("~/mine").expanduser()
+    assert make_plan(RunRequest(benchmark="replay", site=str(other)))[1] == root_of()
     assert new_root(sets=("site.run_root=/set",)) == Path("/set")
     assert root_of(root=Path("given")) == new_root(root="given") == tmp_path / "given"
     assert new_root(root="given", sets=("site.run_root=/set",)) == tmp_path / "given"

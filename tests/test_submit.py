@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -101,7 +101,9 @@ def test_json_is_one_object_with_the_result(tmp_path: Path) -> None:
     assert Path(result["record"]).is_file() and result["target_qps"] > 0
 
 
-def test_json_of_a_campaign_lists_its_runs(tmp_path: Path) -> None:
+@pytest.fixture
+def two_runs(tmp_path: Path) -> str:
+    """The file of a campaign on this machine."""
     campaign = {
         "name": "two",
         "benchmark": "replay",
@@ -114,12 +116,45 @@ def test_json_of_a_campaign_lists_its_runs(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "two.yaml").write_text(json.dumps(campaign))
-    run = submit(tmp_path, "--config", "two.yaml", "--json")
+    return "two.yaml"
+
+
+def test_json_of_a_campaign_lists_its_runs(tmp_path: Path, two_runs: str) -> None:
+    run = submit(tmp_path, "--config", two_runs, "--json")
     assert run.returncode == 1, run.stderr
     printed = json.loads(run.stdout)
     assert [each["name"] for each in printed["runs"]] == ["small, server", "large, server"]
     assert {each["result"]["verdict"] for each in printed["runs"]} == {"INVALID"}
     assert (Path(printed["folder"]) / "comparison.html").is_file()
+
+
+def test_a_campaign_on_one_machine_runs_one_at_a_time(tmp_path: Path, two_runs: str) -> None:
+    run = submit(tmp_path, "--config", two_runs)
+    assert run.returncode == 1, run.stderr
+    words = ("started: ", "  report  ", "compared")
+    order = [word for line in run.stdout.splitlines() for word in words if word in line]
+    assert order == [*("started: ", "  report  ") * 2, "compared"], run.stdout
+    first, second = sorted((tmp_path / "runs").glob("*-replay-server-quick*"))
+    assert (first / "report.md").stat().st_mtime_ns < (second / "plan.json").stat().st_mtime_ns
+
+
+def test_an_interrupted_campaign_starts_no_further_run(tmp_path: Path, two_runs: str) -> None:
+    long = ("--set", "max_query_count=null", "--set", "min_duration_ms=60000")
+    run, run_dir = _started(tmp_path, *long, arguments=("--config", two_runs))
+    until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
+    os.killpg(run.pid, signal.SIGINT)
+    stdout, stderr = run.communicate(timeout=20)
+    assert run.returncode == 130 and "stopped: 1 of 2 runs started" in stderr
+    failure = latest(tmp_path).failure
+    assert failure is not None and failure.code == "cancelled" and "FAILED" in stdout
+    assert list((tmp_path / "runs").glob("*-replay-server-quick*")) == [run_dir]
+
+
+def test_a_campaign_on_one_machine_needs_its_command(tmp_path: Path, two_runs: str) -> None:
+    run = submit(tmp_path, "--config", two_runs, "--no-wait")
+    assert run.returncode == 2 and "starts each run when the one before has ended" in run.stderr
+    assert f"-m sut.submit --config {two_runs} &" in run.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_json_without_waiting_has_no_result(tmp_path: Path) -> None:
@@ -370,9 +405,12 @@ def test_refuses_another_vllm_version(tmp_path: Path) -> None:
     assert list((tmp_path / "runs/latest/logs").iterdir()) == []
 
 
-def _started(cwd: Path, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+def _started(
+    cwd: Path, *more: str, arguments: Sequence[str] | None = None
+) -> tuple[subprocess.Popen[str], Path]:
+    """A short run, or one with other ``arguments``."""
     run = subprocess.Popen(
-        [sys.executable, "-m", "sut.submit", *fast(), *arguments],
+        [sys.executable, "-m", "sut.submit", *(arguments or fast()), *more],
         cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,

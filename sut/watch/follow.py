@@ -50,15 +50,15 @@ def until_ended(
     Ctrl-C or SIGTERM cancels a run on this machine. A Slurm job continues: only its follower
     exits.
     """
-    observer = Observer(run_dir)
+    observer, cancelled = Observer(run_dir), False
     with Screen(console) as screen:
         while not job.done():
             screen.show(observer.look())
             if interrupt.asked and plan.slurm is not None:
                 detached(job)
                 return False
-            if interrupt.asked and observer.pid is not None:
-                interrupt.asked = False
+            if interrupt.asked and observer.pid is not None and not cancelled:
+                cancelled = True
                 _cancel(observer.pid)
             screen.wait(POLL_S)
     if plan.slurm is not None:
