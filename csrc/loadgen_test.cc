@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "sealed_file.h"
+
 namespace sut {
 namespace {
 
@@ -30,9 +32,9 @@ mlperf::TestSettings settings_of(const LoadGenTest::Options& options) {
   settings.scenario = scenario_of(options.scenario);
   if (settings.FromConfig("", options.model, options.scenario, kMlperfConf) != 0)
     throw std::invalid_argument("LoadGen cannot read its built-in mlperf.conf");
-  if (!options.user_conf.empty() &&
-      settings.FromConfig(options.user_conf, options.model, options.scenario, kUserConf) != 0)
-    throw std::invalid_argument("LoadGen cannot read " + options.user_conf);
+  const SealedFile user_conf(options.user_conf);
+  if (settings.FromConfig(user_conf.path(), options.model, options.scenario, kUserConf) != 0)
+    throw std::invalid_argument("LoadGen rejects the settings:\n" + options.user_conf);
   settings.mode = options.mode == LoadGenTest::Mode::kPerformance
                       ? mlperf::TestMode::PerformanceOnly
                       : mlperf::TestMode::AccuracyOnly;
@@ -151,7 +153,8 @@ struct LoadGenTest::Session {
   Session(std::shared_ptr<Dispatcher> dispatcher_in, const Options& options)
       : dispatcher(std::move(dispatcher_in)),
         settings(settings_of(options)),
-        audit_conf(options.audit_conf),
+        audit_conf(options.audit_conf.empty() ? nullptr
+                                              : std::make_unique<SealedFile>(options.audit_conf)),
         library(options.qsl_name, dispatcher->store().size()),
         system(options.sut_name, dispatcher,
                settings.scenario != mlperf::TestScenario::Offline) {
@@ -161,7 +164,8 @@ struct LoadGenTest::Session {
 
   void run() {
     try {
-      mlperf::StartTest(&system, &library, settings, log_settings, audit_conf);
+      mlperf::StartTest(&system, &library, settings, log_settings,
+                        audit_conf ? audit_conf->path() : "");
     } catch (const std::exception& error) {
       return abandon(error.what());
     }
@@ -181,7 +185,7 @@ struct LoadGenTest::Session {
   const std::shared_ptr<Dispatcher> dispatcher;
   const mlperf::TestSettings settings;
   mlperf::LogSettings log_settings;
-  const std::string audit_conf;
+  const std::unique_ptr<SealedFile> audit_conf;
   Library library;
   SystemUnderTest system;
 };

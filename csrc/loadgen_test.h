@@ -27,8 +27,8 @@ class LoadGenTest {
     std::string model;     // LoadGen's key, e.g. llama3_1-8b
     std::string scenario;  // Server, Offline or SingleStream
     Mode mode = Mode::kPerformance;
-    std::string user_conf;   // a path, or empty
-    std::string audit_conf;  // a path, or empty
+    std::string user_conf;   // the text of LoadGen's user.conf
+    std::string audit_conf;  // the text of audit.config; empty: no audit
     std::string log_dir;     // must exist
     std::string sut_name;
     std::string qsl_name;

@@ -151,7 +151,8 @@ class LoadGenTest:
         qsl_name: str,
     ) -> None:
         """``scenario`` is Server, Offline or SingleStream; ``mode`` is performance or
-        accuracy; ``user_conf`` and ``audit_conf`` are paths or empty. Raises ValueError."""
+        accuracy; ``user_conf`` and ``audit_conf`` are texts of LoadGen's settings, an empty
+        ``audit_conf`` is none. Raises ValueError."""
     @property
     def limits_ns(self) -> tuple[int, int] | None:
         """The limits on TTFT and TPOT; None if LoadGen enforces none on this test."""

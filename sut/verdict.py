@@ -39,6 +39,7 @@ class _Test(NamedTuple):
     folder: Path
     plan: Plan | None
     counted: PhaseRecord | None
+    chosen_qps: float | None
     others: tuple[PhaseRecord, ...]
 
 
@@ -99,14 +100,15 @@ def _find(path: Path) -> _Test:
     others = _other_phases(run_dir) if run_dir.record.is_file() else ()
     path = of_run if of_run.is_dir() else path
     folder = (path if path.is_dir() else path.parent).resolve()
-    plan, counted = None, None
+    plan, counted, chosen_qps = None, None, None
     run_dir = RunDir(folder.parent.parent)
     if run_dir.loadgen(folder.name) == folder and run_dir.plan.is_file():
         plan = load_plan(run_dir.plan)
         if run_dir.record.is_file():
-            phases = record.read(run_dir.record).phases
-            counted = next((phase for phase in phases if phase.name == folder.name), None)
-    return _Test(mllog.read(path), folder, plan, counted, others)
+            run = record.read(run_dir.record)
+            counted = next((phase for phase in run.phases if phase.name == folder.name), None)
+            chosen_qps = run.chosen_qps
+    return _Test(mllog.read(path), folder, plan, counted, chosen_qps, others)
 
 
 def _other_phases(run_dir: RunDir) -> tuple[PhaseRecord, ...]:
@@ -140,6 +142,7 @@ def _judge(test: _Test, options: argparse.Namespace) -> Verdict:
         answers=answers,
         asked_round=options.round,
         max_tokens=options.max_tokens,
+        chosen_qps=test.chosen_qps,
         foreign=plan is None,
     )
     for check in counted.verdict.checks if counted else ():

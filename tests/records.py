@@ -67,6 +67,12 @@ PLAN = Plan(
     ),
     timeouts=Timeouts(),
 )
+# The plan of loadgen_logs.smallest_valid().
+PLAN_OF_SMALLEST_VALID = msgspec.structs.replace(
+    PLAN,
+    dataset=msgspec.structs.replace(PLAN.dataset, num_samples=100),
+    loadgen_settings=ScenarioSettings(target_qps=1000, min_duration_ms=300, min_query_count=480),
+)
 QUANTILES = Quantiles(p50=48.1, p90=49.2, p99=50.3, p99_9=50.4, max=50.5)
 REPLICAS = (
     ReplicaWork(

@@ -13,9 +13,9 @@ from plans import plan_of
 
 from sut.errors import InputError
 from sut.inputs.dataset import synthetic
+from sut.plan import mlperf_conf
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode, phases
-from sut.results import compliance
 from sut.results.answers import read
 from sut.results.compliance import Verification, judge, verify, verify_accuracy_text
 from sut.results.mllog import read as read_log
@@ -185,7 +185,7 @@ def test_too_few_answers_are_invalid(tmp_path: Path) -> None:
 def test_the_audit_settings_are_loadgens(tmp_path: Path) -> None:
     assert submit(tmp_path, *fast(), "--mode", "compliance").returncode == 0
     log = read_log(RunDir(tmp_path / "runs" / "latest").loadgen("compliance"))
-    for line in compliance.AUDIT_CONFIG.splitlines()[1:]:
+    for line in mlperf_conf.AUDIT_CONFIG.splitlines()[1:]:
         key, value = line.removeprefix("*.*.").split(" = ")
         logged = log.values[
             {"min_duration": "effective_min_duration_ms"}.get(key, f"effective_{key}")

@@ -236,7 +236,7 @@ os._exit(0)
         {"scenario": "MultiStream"},
         {"scenario": "server"},
         {"mode": "submission"},
-        {"user_conf": "/no/such/file"},
+        {"user_conf": "x.Server.target_qps = many\n"},
     ],
 )
 def test_refuses_a_test_loadgen_cannot_run(change: dict[str, str], tmp_path: Path) -> None:

@@ -504,7 +504,7 @@ def with_arguments(*arguments: str) -> Plan:
 )
 def test_a_forbidden_engine_argument_is_a_reason(argument: str, code: str, tmp_path: Path) -> None:
     verdict = judge(tmp_path, server(), plan=with_arguments(argument))
-    assert codes(verdict) == {code}
+    assert codes(verdict) - {"planned_settings"} == {code}  # of a handmade log
     assert argument in remedy(verdict, code)
 
 

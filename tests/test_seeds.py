@@ -64,16 +64,14 @@ def through_the_wheel(user_conf: Path, scenario: str, log_dir: Path) -> list[int
 def through_the_core(user_conf: Path, scenario: str, log_dir: Path) -> list[int]:
     """The order is in the accuracy log, which LoadGen writes because of the audit file."""
     log_dir.mkdir()
-    audit = log_dir / "audit.conf"
-    audit.write_text("*.*.accuracy_log_sampling_target = 100000000\n")
     with served(NUM_SAMPLES) as dispatcher:
         test = _core.LoadGenTest(
             dispatcher,
             model="llama3_1-8b",
             scenario=scenario,
             mode="performance",
-            user_conf=str(user_conf),
-            audit_conf=str(audit),
+            user_conf=user_conf.read_text(),
+            audit_conf="*.*.accuracy_log_sampling_target = 100000000\n",
             log_dir=str(log_dir),
             sut_name="replay",
             qsl_name="numbers",

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from loadgen_logs import SMALLEST_VALID, make, smallest_valid, ten_queries, with_value
-from records import PLAN, accuracy, completed, performance
+from records import PLAN_OF_SMALLEST_VALID, accuracy, completed, performance
 
 from sut.errors import InputError
 from sut.plan.benchmark import Accuracy, Gate
@@ -375,11 +375,12 @@ def test_the_command_prints_why_a_run_is_unofficial(
 ) -> None:
     run_dir = RunDir(tmp_path)
     shutil.copytree(smallest_valid(), run_dir.loadgen("performance"))
-    run_dir.plan.write_bytes(msgspec.json.encode(PLAN))
+    run_dir.plan.write_bytes(msgspec.json.encode(PLAN_OF_SMALLEST_VALID))
     for folder in (run_dir.root, run_dir.loadgen("performance")):
         assert print_verdict([str(folder)]) == 0
         out = capsys.readouterr().out
-        assert "Not official" in out and all(why in out for why in PLAN.not_official_because)
+        because = PLAN_OF_SMALLEST_VALID.not_official_because
+        assert "Not official" in out and all(why in out for why in because)
     print_verdict([str(tmp_path), "--json"])
     assert json.loads(capsys.readouterr().out)["official"] is False
 
@@ -388,7 +389,7 @@ def run_with(folder: Path, *phases: PhaseRecord, **changes: Any) -> RunDir:
     """A run's folder with the smallest VALID test's logs, and a record of these phases."""
     run_dir = RunDir(folder)
     shutil.copytree(smallest_valid(), run_dir.loadgen("performance"))
-    run_dir.plan.write_bytes(msgspec.json.encode(PLAN))
+    run_dir.plan.write_bytes(msgspec.json.encode(PLAN_OF_SMALLEST_VALID))
     record.write(completed(*phases, **changes), run_dir)
     return run_dir
 

@@ -21,13 +21,12 @@ std::string read(const fs::path& path) {
 sut::LoadGenTest::Options options_in(const fs::path& folder, const std::string& scenario,
                                      sut::LoadGenTest::Mode mode) {
   fs::create_directories(folder);
-  std::ofstream(folder / "user.conf") << "test." << scenario << ".min_duration = 300\n"
-                                      << "test." << scenario << ".min_query_count = 200\n"
-                                      << "test." << scenario << ".use_token_latencies = 1\n"
-                                      << "test.Server.target_qps = 400\n"
-                                      << "test.Server.target_latency = 0\n";
-  return {"test", scenario, mode, (folder / "user.conf").string(), "", folder.string(),
-          "replay", "numbers"};
+  const std::string user_conf = "test." + scenario + ".min_duration = 300\n" +
+                                "test." + scenario + ".min_query_count = 200\n" +
+                                "test." + scenario + ".use_token_latencies = 1\n" +
+                                "test.Server.target_qps = 400\n" +
+                                "test.Server.target_latency = 0\n";
+  return {"test", scenario, mode, user_conf, "", folder.string(), "replay", "numbers"};
 }
 
 void every_scenario_completes(const fs::path& folder) {
@@ -52,10 +51,10 @@ void every_scenario_completes(const fs::path& folder) {
     }
 }
 
-void an_unreadable_user_conf_is_refused(const fs::path& folder) {
+void an_invalid_user_conf_is_refused(const fs::path& folder) {
   System system(1);
   auto options = options_in(folder / "bad", "Server", sut::LoadGenTest::Mode::kPerformance);
-  options.user_conf = (folder / "missing.conf").string();
+  options.user_conf = "test.Server.target_qps = many\n";
   try {
     sut::LoadGenTest test(system.dispatcher, options);
     CHECK(false);
@@ -107,7 +106,7 @@ int main(int argc, char** argv) {
   const fs::path folder = mkdtemp(name);
   in_a_child_process([&] { a_test_without_a_log_folder_fails(folder); });
   every_scenario_completes(folder);
-  an_unreadable_user_conf_is_refused(folder);
+  an_invalid_user_conf_is_refused(folder);
   a_dead_engine_ends_the_wait(folder);
   fs::remove_all(folder);
   std::fflush(nullptr);

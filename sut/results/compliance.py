@@ -18,15 +18,6 @@ from sut.results.rules import Check
 from sut.units import number, quantity
 from sut.values import Struct
 
-# From MLCommons' audit.config of TEST06.
-AUDIT_CONFIG = """\
-*.*.mode = 2
-*.*.accuracy_log_rng_seed = 720381539243781796
-*.*.accuracy_log_sampling_target = 100
-*.*.min_query_count = 100
-*.*.min_duration = 0
-*.*.sample_concatenate_permutation = 0
-"""
 NUM_QUERIES = 100
 VERIFY_ACCURACY = "verify_accuracy.txt"
 

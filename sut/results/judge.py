@@ -16,8 +16,8 @@ import msgspec
 
 from sut.errors import InputError
 from sut.plan.benchmark import Accuracy
-from sut.plan.plan import Plan
-from sut.results import audit, load, measures, remedies, rounds, rules
+from sut.plan.plan import Mode, Plan
+from sut.results import audit, load, measures, remedies, rounds, rules, settings
 from sut.results.audit import AnswerLengths
 from sut.results.load import QpsEstimate
 from sut.results.mllog import DetailLog, Scalar
@@ -63,6 +63,7 @@ def judge_performance(
     asked_round: str | None = None,
     max_tokens: int | None = None,
     foreign: bool = False,
+    chosen_qps: float | None = None,
 ) -> Verdict:
     """The verdict on a performance test. Leave out what is unknown.
 
@@ -70,7 +71,8 @@ def judge_performance(
     completed; ``samples`` are the test's own, ``answers`` those LoadGen logged. ``asked_round``
     (e.g. ``v6.1``) is the round whose seeds and settings the test must have; without it, the seeds
     must be those of the plan's or the log's round. ``max_tokens`` is the limit of an answer, by
-    default the plan's. On a ``foreign`` log, another harness's, only LoadGen's own rules and
+    default the plan's. ``chosen_qps`` is the load that the run chose, where the plan leaves it to
+    the run. On a ``foreign`` log, another harness's, only LoadGen's own rules and
     those of ``asked_round`` and ``max_tokens`` decide. Raises InputError for a log that is not one
     of a whole performance test.
     """
@@ -92,6 +94,7 @@ def judge_performance(
     (decisive if asked_tokens else beyond).extend(audited)
     (decisive if asked_round else beyond).extend(of_round)
     if plan is not None:
+        beyond += settings.check(log, plan, Mode.PERFORMANCE, chosen_qps)
         beyond += rules.of_engine(plan)
     facts = Facts(
         log=log,
@@ -205,8 +208,8 @@ def _of_round(
 ) -> tuple[list[Check], list[str]]:
     checks, notes = rounds.of_seeds(log, asked or (plan.round if plan else None))
     if asked is not None:
-        settings, unknown = rounds.of_settings(log, asked, plan)
-        checks, notes = checks + settings, notes + unknown
+        found, unknown = rounds.of_settings(log, asked, plan)
+        checks, notes = checks + found, notes + unknown
     return checks, notes
 
 

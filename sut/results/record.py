@@ -193,9 +193,14 @@ class Record(Struct, frozen=True, kw_only=True):
         return self.failure is not None and self.failure.code == INTERIM
 
     @property
+    def chosen_qps(self) -> float | None:
+        """The load that the run has chosen; None where the plan has its own."""
+        return self.load.target_qps if self.load else None
+
+    @property
     def user_conf(self) -> str:
         """The text of the run's ``user.conf``."""
-        return self.plan.user_conf(self.load.target_qps if self.load else None)
+        return self.plan.user_conf(self.chosen_qps)
 
     @property
     def word(self) -> str:

@@ -115,7 +115,7 @@ def measure(
             samples = _prepare(recorder, serving, progress)
             _load(recorder, serving, progress)
             for mode in recorder.phases_to_do:
-                measured = _run_phase(mode, recorder, serving, samples, progress)
+                measured = _run_phase(mode, recorder, serving, progress)
                 with _until_judged(mode, signals):
                     _judge(mode, recorder, serving, samples, measured, progress)
             if recorder.is_valid:
@@ -171,12 +171,11 @@ def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:
             measure_load.offer(load, recorder, progress)
 
 
-def _run_phase(
-    mode: Mode, recorder: Recorder, serving: Serving, samples: Samples, progress: Progress
-) -> Measured:
+def _run_phase(mode: Mode, recorder: Recorder, serving: Serving, progress: Progress) -> Measured:
     try:
         with recorder.step(mode):
-            return run_phase(mode, serving, recorder.run_dir, samples, progress)
+            user_conf = recorder.plan.user_conf(recorder.chosen_qps)
+            return run_phase(mode, serving, recorder.run_dir, user_conf, progress)
     except RunError:
         stats, names = serving.dispatcher.stats(), serving.nodes.names
         recorder.keep_interrupted(interrupted(mode, recorder.plan, recorder.run_dir, stats, names))
@@ -195,7 +194,8 @@ def _judge(
     with recorder.step(f"judge {mode}"):
         progress.step(f"judging {mode}")
         model_path, names = serving.model_path, serving.nodes.names
-        recorder.add(judge_phase(mode, plan, run_dir, samples, measured, model_path, names))
+        qps = recorder.chosen_qps
+        recorder.add(judge_phase(mode, plan, run_dir, samples, measured, model_path, names, qps))
 
 
 def _until_judged(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:

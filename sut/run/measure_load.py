@@ -22,7 +22,7 @@ from sut.results.progress import Progress
 from sut.results.work import quantiles
 from sut.run.recorder import Recorder
 from sut.run.replicas import Serving, credit
-from sut.rundir import RunDir, write_atomic
+from sut.rundir import RunDir
 from sut.units import number, quantity
 
 FULL_S = 4.0  # about how long the full batch is measured
@@ -64,24 +64,21 @@ def _small_and_full(serving: Serving, progress: Progress) -> tuple[Batch, Batch]
 
 
 def offer(load: OfferedLoad, recorder: Recorder, progress: Progress) -> None:
-    """Write the load into ``user.conf``, which LoadGen reads. Raises RunError where a run at this
-    load would exceed the wall limit."""
+    """Raise RunError where a run at this load would exceed the wall limit."""
     plan = recorder.plan
     progress.step(f"offering {load.text}", target_qps=load.target_qps)
     require_time(plan, load, recorder.phases_to_do, recorder.elapsed_s)
-    write_atomic(recorder.run_dir.user_conf, plan.user_conf(load.target_qps))
 
 
 def _limits(serving: Serving, run_dir: RunDir) -> Limits | None:
-    """LoadGen's limits on this run, from mlperf.conf and the plan's part of ``user.conf``."""
+    """LoadGen's limits on this run, from mlperf.conf and the plan's settings."""
     plan = serving.plan
-    write_atomic(run_dir.user_conf, plan.user_conf())
     test = _core.LoadGenTest(
         serving.dispatcher,
         model=plan.loadgen_name,
         scenario=plan.scenario.loadgen,
         mode=Mode.PERFORMANCE,
-        user_conf=str(run_dir.user_conf),
+        user_conf=plan.user_conf(),
         audit_conf="",
         log_dir=str(run_dir.root),
         sut_name="",

@@ -6,9 +6,9 @@ import contextlib
 import time
 
 from sut import _core
-from sut.inputs.dataset import Samples
+from sut.plan import mlperf_conf
 from sut.plan.plan import Mode
-from sut.results import compliance, sample_log
+from sut.results import sample_log
 from sut.results.phase_record import Measured
 from sut.results.progress import Progress
 from sut.run.replicas import POLL_S, Serving
@@ -18,9 +18,10 @@ FLUSH_S = 5.0
 
 
 def run_phase(
-    mode: Mode, serving: Serving, run_dir: RunDir, samples: Samples, progress: Progress
+    mode: Mode, serving: Serving, run_dir: RunDir, user_conf: str, progress: Progress
 ) -> Measured:
-    """Run LoadGen's test of ``mode``.
+    """Run LoadGen's test of ``mode`` with the settings ``user_conf``. The files ``user.conf`` and
+    ``audit.config`` are for readers: LoadGen is given the text.
 
     Raises RunError when it cannot finish. LoadGen's thread is then still in its test, and this
     process must end by :func:`os._exit`.
@@ -29,15 +30,17 @@ def run_phase(
     log_dir = run_dir.loadgen(mode)
     log_dir.mkdir(parents=True, exist_ok=True)
     is_audit = mode is Mode.COMPLIANCE
+    audit_conf = mlperf_conf.AUDIT_CONFIG if is_audit else ""
+    write_atomic(run_dir.user_conf, user_conf)
     if is_audit:
-        write_atomic(run_dir.audit_conf, compliance.AUDIT_CONFIG)
+        write_atomic(run_dir.audit_conf, audit_conf)
     test = _core.LoadGenTest(
         serving.dispatcher,
         model=plan.loadgen_name,
         scenario=plan.scenario.loadgen,
         mode=Mode.PERFORMANCE if is_audit else mode,
-        user_conf=str(run_dir.user_conf),
-        audit_conf=str(run_dir.audit_conf) if is_audit else "",
+        user_conf=user_conf,
+        audit_conf=audit_conf,
         log_dir=str(log_dir),
         sut_name=f"{plan.site} x{len(plan.replicas)} {plan.engine.kind}",
         qsl_name=plan.dataset.name,

@@ -67,6 +67,11 @@ class Recorder:
         return self._load
 
     @property
+    def chosen_qps(self) -> float | None:
+        """The load that the run has chosen; None where the plan has its own."""
+        return self._load.target_qps if self._load else None
+
+    @property
     def elapsed_s(self) -> float:
         """Time since the start of this attempt."""
         return time.monotonic() - self._start

@@ -1,0 +1,107 @@
+"""The verdict on one phase, from its files: LoadGen's logs and ``samples.csv``.
+
+The run judges a phase by it, and so does everyone who checks the run later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sut.plan.plan import Mode, Plan
+from sut.results import answers, audit, compliance, judge, mllog, rules, sample_log, settings
+from sut.results.judge import Verdict
+from sut.results.mllog import DetailLog
+from sut.results.sample_log import SampleLog
+from sut.rundir import RunDir
+
+Score = Callable[[int], dict[str, float]]  # of the first N samples
+
+
+class Judged(NamedTuple):
+    """``samples`` is None without ``samples.csv``; ``scores`` and ``num_scored`` belong to an
+    accuracy test, ``test06`` to a compliance test."""
+
+    log: DetailLog
+    samples: SampleLog | None
+    verdict: Verdict
+    scores: dict[str, float] | None = None
+    num_scored: int | None = None
+    test06: compliance.Verification | None = None
+
+
+def judge_phase(
+    mode: Mode,
+    plan: Plan,
+    run_dir: RunDir,
+    *,
+    num_failed: int,
+    replica_samples: Sequence[int],
+    node_names: Sequence[str],
+    chosen_qps: float | None,
+    score: Score,
+) -> Judged:
+    """``num_failed`` and ``replica_samples`` are the dispatcher's counts; ``node_names`` are those
+    of the plan's nodes, in its order. Raises RunError, InputError."""
+    log_dir = run_dir.loadgen(mode)
+    log, samples = mllog.read(log_dir), sample_log.read(run_dir.samples(mode))
+    match mode:
+        case Mode.COMPLIANCE:
+            judged = _compliance(plan, log_dir, log, samples, num_failed)
+        case Mode.ACCURACY:
+            judged = _accuracy(plan, log_dir, log, samples, num_failed, replica_samples, score)
+        case _:
+            verdict = judge.judge_performance(
+                log,
+                num_failed=num_failed,
+                replica_samples=replica_samples,
+                official=plan.official,
+                plan=plan,
+                samples=samples,
+                answers=audit.read(log_dir)[0],
+                chosen_qps=chosen_qps,
+            )
+            judged = Judged(log, samples, verdict)
+    checks = [] if mode is Mode.PERFORMANCE else settings.check(log, plan, mode, chosen_qps)
+    idle = rules.idle_nodes(plan, node_names)
+    verdict = judged.verdict
+    for check in (*checks, *([idle] if idle else [])):
+        verdict = judge.with_check(verdict, check)
+    return judged._replace(verdict=verdict)
+
+
+def _accuracy(
+    plan: Plan,
+    log_dir: Path,
+    log: DetailLog,
+    samples: SampleLog | None,
+    num_failed: int,
+    replica_samples: Sequence[int],
+    score: Score,
+) -> Judged:
+    num_scored = log.count("effective_accuracy_sample_count")
+    scores = score(num_scored)
+    verdict = judge.judge_accuracy(
+        scores,
+        plan.accuracy,
+        log=log,
+        num_scored=num_scored,
+        num_samples=plan.dataset.num_samples,
+        num_failed=num_failed,
+        replica_samples=replica_samples,
+        official=plan.official,
+        answers=audit.read(log_dir)[0],
+        max_tokens=plan.generation.max_tokens,
+    )
+    return Judged(log, samples, verdict, scores, num_scored)
+
+
+def _compliance(
+    plan: Plan, log_dir: Path, log: DetailLog, samples: SampleLog | None, num_failed: int
+) -> Judged:
+    assert plan.compliance is not None, "a plan has this phase only where the test applies"
+    found = answers.read(log_dir)
+    test06 = compliance.verify(found, plan.scenario.loadgen, plan.compliance.eos_token_ids)
+    verdict = compliance.judge(test06, log, num_failed=num_failed, official=plan.official)
+    return Judged(log, samples, verdict, test06=test06)
