@@ -7,12 +7,14 @@ import os
 import shlex
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 import records
-from cli import ROOT, fast, processes_of, submit, until
+from cli import ROOT, environment, fast, processes_of, submit, until
 from cluster.cluster import Cluster
 from on_cluster import replay, sbatch
 from on_cluster import submit as submit_job
@@ -28,12 +30,14 @@ from sut.plan.plan import Mode
 from sut.results import record
 from sut.results.record import Attempt, Failure
 from sut.rundir import RunDir
-from sut.watch.notify import environment, send
+from sut.watch.notify import LIMIT_S, facts, send
 
 # Writes the facts of the run and its standard input as one JSON object.
 TELL = """python3 -c 'import json, os, sys
 facts = {k: v for k, v in os.environ.items() if k.startswith("SUT_")} | {"stdin": sys.stdin.read()}
 open(sys.argv[1], "w").write(json.dumps(facts))' """
+
+WAITING = f"waiting for the --notify command, at most {LIMIT_S:g} s"  # on a busy machine
 
 
 def tell(file: Path) -> str:
@@ -94,12 +98,24 @@ def test_runs_after_a_cancelled_run(tmp_path: Path) -> None:
 
 def test_a_failing_command_does_not_change_the_run(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--notify", "echo to the log; echo and errors >&2; exit 7")
-    assert run.returncode == 0 and run.stderr == ""
+    assert run.returncode == 0 and run.stderr.replace(WAITING, "").strip() == ""
     run_dir = RunDir(tmp_path / "runs" / "latest")
     assert record.read(run_dir.record).exit_code == 0
     (log,) = run_dir.slurm.glob("*_log.out")
     lines = log.read_text().splitlines()
     assert {"to the log", "and errors", "--notify command failed: exit code 7"} <= set(lines)
+
+
+def test_the_follower_says_that_it_waits_for_the_command(tmp_path: Path) -> None:
+    until_told = f"until grep -q 'waiting for the --notify' {tmp_path}/stderr; do sleep 0.1; done"
+    with (tmp_path / "stderr").open("w") as stderr:
+        argv = [sys.executable, "-m", "sut.submit", *fast(), "--notify", until_told]
+        done = subprocess.run(
+            argv, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=stderr
+        )
+    assert (tmp_path / "stderr").read_text().count(WAITING) == 1
+    (log,) = RunDir(tmp_path / "runs" / "latest").slurm.glob("*_log.out")
+    assert done.returncode == 0 and "--notify command finished" in log.read_text()
 
 
 @pytest.fixture
@@ -153,9 +169,9 @@ def test_reports_how_the_command_ended(
 
 def test_a_run_without_a_record_has_failed(ended: RunDir) -> None:
     ended.record.unlink()
-    facts = environment(ended)
-    assert (facts["SUT_VERDICT"], facts["SUT_STATUS"]) == ("", "failed")
-    assert facts["SUT_EXIT_CODE"] == "3" and "ended without a record" in facts["SUT_SUMMARY"]
+    found = facts(ended)
+    assert (found["SUT_VERDICT"], found["SUT_STATUS"]) == ("", "failed")
+    assert found["SUT_EXIT_CODE"] == "3" and "ended without a record" in found["SUT_SUMMARY"]
 
 
 def test_a_damaged_file_is_an_error(ended: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,8 +120,8 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
     parser.add_argument(
         "--notify",
         metavar="COMMAND",
-        help="shell command that runs when the run has ended, however it ended (default: the "
-        "site's notify)",
+        help="shell command that runs when the run has ended, however it ended, for at most 30 s "
+        "(default: the site's notify)",
     )
     parser.add_argument(
         "--begin", default="", metavar="TIME", help="earliest start, as in sbatch: 02:00"

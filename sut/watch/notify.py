@@ -17,7 +17,7 @@ from sut.units import quantity
 from sut.watch import outcome
 from sut.watch.outcome import Outcome
 
-LIMIT_S = 60.0
+LIMIT_S = 30.0  # of the command; the job waits for it
 
 
 def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
@@ -26,18 +26,17 @@ def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
     command = notices.read(run_dir).command
     if not command:
         return
-    facts = environment(run_dir)
     # A job ignores SIGTERM, and a program started so keeps ignoring it; a handler is not inherited.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        problem = _problem(command, facts, limit_s)
+        problem = _problem(command, facts(run_dir), limit_s)
     finally:
         signal.signal(signal.SIGTERM, before)
     result = f"failed: {problem}" if problem else "finished"
     print(f"--notify command {result}", file=sys.stderr, flush=True)
 
 
-def environment(run_dir: RunDir) -> dict[str, str]:
+def facts(run_dir: RunDir) -> dict[str, str]:
     """The facts of a run that has ended, as environment variables."""
     plan = load_plan(run_dir.plan)
     found = outcome.of(run_dir, "", plan)
@@ -81,12 +80,12 @@ def _summary(found: Outcome, what: str) -> str:
     return f"{word}  {what}: {'; '.join(filter(None, parts)) or 'no figures'}"
 
 
-def _problem(command: str, facts: dict[str, str], limit_s: float) -> str:
+def _problem(command: str, known: dict[str, str], limit_s: float) -> str:
     """Why the command failed; empty if it succeeded. Ends its process group after the limit."""
     try:
         process = subprocess.Popen(
             ["/bin/sh", "-c", command],
-            env={**os.environ, **facts},
+            env={**os.environ, **known},
             stdin=subprocess.PIPE,
             stdout=sys.stderr,
             stderr=sys.stderr,
@@ -96,7 +95,7 @@ def _problem(command: str, facts: dict[str, str], limit_s: float) -> str:
     except (OSError, ValueError) as error:
         return str(error)
     try:
-        process.communicate(f"{facts['SUT_SUMMARY']}\n", timeout=limit_s)
+        process.communicate(f"{known['SUT_SUMMARY']}\n", timeout=limit_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
