@@ -426,6 +426,24 @@ def test_job_without_a_record_is_lost(queued: RunDir, tmp_path: Path) -> None:
     assert "ended without a record: job 4711 on jw[2-3] is NODE_FAIL" in shown
 
 
+@pytest.mark.parametrize("by", ["squeue", "sacct"])
+def test_scancel_before_the_start_is_shown(queued: RunDir, tmp_path: Path, by: str) -> None:
+    printed = {
+        "squeue": f"CANCELLED|None|2026-11-24T10:00:00|N/A||{queued}",
+        "sacct": f"CANCELLED by 1500|2026-11-24T10:00:00|None|None assigned|{queued}",
+    }
+    env = slurm_prints(tmp_path, **{by: printed[by]})
+    shown = watch(tmp_path, "4711", "--once", **env).stdout
+    assert "ended without a record: job 4711 was cancelled before it started" in shown
+    listed = subprocess.run(
+        [sys.executable, "-m", "sut.history", "--root", str(queued.root.parent)],
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+    )
+    assert f"{queued.root.name} (job 4711 was cancelled before it started)" in listed.stdout
+
+
 def append(run: RunDir, *lines: Line) -> None:
     with run.progress.open("ab") as file:
         file.writelines(msgspec.json.encode(line) + b"\n" for line in lines)

@@ -76,7 +76,9 @@ def _of_job(job_id: str) -> Liveness:
         return Liveness(state="pending", job=job)
     if job.alive:
         return Liveness(state="active", job=job)
-    return Liveness(state="ended", why=f"{on} is {job.state}", job=job)
+    unstarted = job.state == "CANCELLED" and not job.nodes
+    why = f"{on} was cancelled before it started" if unstarted else f"{on} is {job.state}"
+    return Liveness(state="ended", why=why, job=job)
 
 
 def _submitter(run: RunDir) -> Process | None:

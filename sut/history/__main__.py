@@ -38,7 +38,6 @@ _STATES: dict[liveness.State, str] = {
     "submitting": "starting",
     "pending": "pending",
     "active": "running",
-    "ended": "ended without one",
     "unknown": "not known here",
 }
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
@@ -171,9 +170,10 @@ def listing(
 def _state(run: RunDir) -> str:
     """What a run without a record is doing."""
     try:
-        return _STATES[liveness.of_run(run, load_plan(run.plan)).state]
+        found = liveness.of_run(run, load_plan(run.plan))
     except InputError:
         return "its plan is not readable"
+    return found.why if found.state == "ended" else _STATES[found.state]
 
 
 def nothing_matches(index: Index, options: argparse.Namespace) -> str:

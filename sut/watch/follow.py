@@ -11,7 +11,7 @@ import time
 
 from rich.console import Console
 
-from sut.cluster import sbatch, slurm
+from sut.cluster import liveness, sbatch
 from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
 from sut.interrupts import Interrupt
 from sut.launch import ending, notices
@@ -125,13 +125,11 @@ def close_if_unrecorded(job: Submitted, plan: Plan, run_dir: RunDir) -> bool:
 
 
 def _why_no_record(job: Submitted, plan: Plan, run_dir: RunDir) -> RunError:
-    state = slurm.job_state(job.job_id) if plan.slurm is not None else None
-    if state is not None and state.state == "CANCELLED":
+    found = liveness.of_run(run_dir, plan)
+    if found.job is not None and found.job.state == "CANCELLED":
         hint = f"to start it: {sbatch.continuing(plan, run_dir)}"
-        message = f"job {job.job_id} was cancelled before the run began"
-        return RunError(message, hint=hint, code=CANCELLED)
-    is_now = f": job {job.job_id} is {state.state}" if state else ""
-    failed = f"the run ended without a record{is_now}"
+        return RunError(found.why, hint=hint, code=CANCELLED)
+    failed = f"the run ended without a record: {found.why}"
     if shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
         return RunError(
             f"{failed} ({run_dir}): No space left on device",
