@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,23 @@ def test_no_damaged_entry_is_used(file: Path) -> None:
 
 def test_an_entry_of_another_type_is_not_used(file: Path) -> None:
     assert cache.read_entry(file, "key", list[int]) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_an_entry_of_another_user_is_not_used(file: Path) -> None:
+    os.chown(file, 12345, -1)
+    assert cache.read_entry(file, "key", list[bytes]) is None
+
+
+def test_an_entry_that_others_can_write_is_not_used(file: Path) -> None:
+    file.chmod(0o664)
+    assert cache.read_entry(file, "key", list[bytes]) is None
+
+
+def test_a_link_is_not_used(file: Path) -> None:
+    link = file.with_name("link")
+    link.symlink_to(file)
+    assert cache.read_entry(link, "key", list[bytes]) is None
 
 
 def test_an_unwritable_cache_is_no_error() -> None:

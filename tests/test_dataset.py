@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from plans import plan_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from sut.errors import InputError
+from sut.inputs import cache as inputs
 from sut.inputs import dataset, model
 from sut.plan.benchmark import Dataset, DatasetKind, ReplayAnswers
 from sut.plan.plan import Plan
@@ -96,6 +98,54 @@ def test_a_second_load_needs_no_tokenizer(
     first = dataset.load(plan, tokenizer_folder)
     monkeypatch.setattr(dataset, "_Encoder", None)
     assert dataset.load(plan, tokenizer_folder) == first
+
+
+def planted(plan: Plan, folder: Path, entry: dataset._Tokenized) -> dataset.Samples:
+    """What a run loads where another program has replaced the cache's entry, with its seal."""
+    dataset.load(plan, folder)
+    (file,) = (inputs.cache_dir() / "samples").iterdir()
+    keys: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "read_entry", lambda _, key, __: keys.append(key))
+        dataset.load(plan, folder)
+    inputs.write_entry(file, keys[0], entry)
+    assert inputs.read_entry(file, keys[0], dataset._Tokenized) == entry
+    return dataset.load(plan, folder)
+
+
+def test_a_planted_entry_of_fewer_samples_is_not_used(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    plan = cnn_plan(write(tmp_path, ARTICLES))
+    entry = dataset._Tokenized(prompts=[[1, 2, 3]], references=["w1"])
+    found = planted(plan, tokenizer_folder, entry)
+    assert found.prompts == [[7, 1, 4, 5, 6, 2], [7, 1, 7, 2]]
+
+
+def test_planted_tokens_do_not_have_the_datas_digest(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    file = write(tmp_path, ARTICLES)
+    plan = cnn_plan(file)
+    entry = dataset._Tokenized(prompts=[[1, 2, 3], [4]], references=["w1", "w5"])
+    found = planted(plan, tokenizer_folder, entry)
+    assert found.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    fresh = dataset.load(plan, tokenizer_folder, use_cache=False)
+    assert fresh.prompts == [[7, 1, 4, 5, 6, 2], [7, 1, 7, 2]]
+    assert found.tokens_sha256() != fresh.tokens_sha256()
+
+
+def test_another_version_of_the_tokenizer_misses_the_cache(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = cnn_plan(write(tmp_path, ARTICLES))
+    dataset.load(plan, tokenizer_folder)
+    package = tmp_path / "packages" / "tokenizers-99.dist-info" / "METADATA"
+    package.parent.mkdir(parents=True)
+    package.write_text("Metadata-Version: 2.1\nName: tokenizers\nVersion: 99\n")
+    monkeypatch.syspath_prepend(package.parent.parent)
+    dataset.load(plan, tokenizer_folder)
+    assert len(list((inputs.cache_dir() / "samples").iterdir())) == 2
 
 
 @pytest.mark.parametrize(

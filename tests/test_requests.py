@@ -103,6 +103,27 @@ def test_the_encoder_changes_the_key(
     assert key_of(plan, folder) != first
 
 
+def test_requests_of_other_prompts_are_not_used(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plan, replay = plan_of(BENCHMARK), plan_of("replay")
+    key = key_of(plan, folder)
+    entry = cache.cache_dir() / "requests" / f"{plan.dataset.name}-{key[:16]}.msgpack"
+
+    def used(prompts: list[list[int]]) -> bool:
+        """Whether a run of PROMPTS takes the requests of ``prompts`` from its cache."""
+        cached, fresh = wire.encode(replay, prompts, None), wire.encode(replay, [], None)
+        cache.write_entry(entry, key, cached)
+        with monkeypatch.context() as patch:
+            patch.setattr(wire, "encode", lambda *_: fresh)
+            return requests.load(plan, PROMPTS, folder) == cached
+
+    assert used(PROMPTS)
+    assert not used([[11, 12, 13], [14]])
+    assert not used(PROMPTS[:1])
+
+
 @pytest.mark.vllm
 @pytest.mark.timeout(600)
 def test_a_second_run_gets_the_same_requests_without_vllm(

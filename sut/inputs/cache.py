@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,13 +85,25 @@ def key_of(**made_of: object) -> str:
 
 def read_entry(file: Path, key: str, kind: type[T]) -> T | None:
     """The value that :func:`write_entry` stored under ``key``; None for another key, a damaged
-    file or none."""
+    file, one that another user could have written, or none."""
     try:
-        content = file.read_bytes()
+        content = _own(file)
         value = content[hashlib.sha256().digest_size :]
         return msgspec.msgpack.decode(value, type=kind) if _sealed(key, value) == content else None
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def _own(file: Path) -> bytes:
+    """The content of a file of this user or of root that no other user can change. Raises
+    OSError."""
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    with open(fd, "rb") as content:
+        found = os.fstat(fd)
+        writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if found.st_uid not in (os.geteuid(), 0) or writable:
+            raise PermissionError(errno.EPERM, "not this user's", str(file))
+        return content.read()
 
 
 def write_entry(file: Path, key: str, value: object) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import struct
 from array import array
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from sut.plan.benchmark import Dataset, DatasetKind, EngineKind, ReplayAnswers
 from sut.plan.plan import Plan
 from sut.units import quantity
 
-CACHE_VERSION = 1  # increment when the same inputs must give other samples
+CACHE_VERSION = 2  # increment when the same inputs must give other samples
 SYNTHETIC_VOCABULARY = 32_000
 SYNTHETIC_SEED = 2026
 _CNN_HINT = "use MLCommons' cnn_eval.json"
@@ -33,13 +35,28 @@ class Samples(msgspec.Struct, frozen=True):
     references: list[str]  # for scoring; empty for synthetic data
     sha256: str  # of the data file, or of synthetic token ids
 
+    def tokens_sha256(self) -> str:
+        """sha256 of the prompts: of each one its length and its token ids, as little-endian
+        int32."""
+        digest = hashlib.sha256()
+        for prompt in self.prompts:
+            digest.update(struct.pack(f"<i{len(prompt)}i", len(prompt), *prompt))
+        return digest.hexdigest()
+
+
+class _Tokenized(msgspec.Struct, frozen=True):
+    """An entry of the cache."""
+
+    prompts: list[list[int]]
+    references: list[str]
+
 
 class Item(msgspec.Struct, frozen=True):
     text: str
     reference: str
 
 
-def load(plan: Plan, model_path: Path | None) -> Samples:
+def load(plan: Plan, model_path: Path | None, *, use_cache: bool = True) -> Samples:
     """The first ``num_samples`` samples of the plan's data set, tokenized for the model in
     ``model_path``, which synthetic data does not need.
 
@@ -51,10 +68,16 @@ def load(plan: Plan, model_path: Path | None) -> Samples:
         samples = synthetic(dataset)
     else:
         assert model_path is not None, "only synthetic data needs no tokenizer"
-        path = Path(dataset.path) if dataset.path else wheels.news_articles()
-        samples = _tokenized(dataset, path, _read(path), model_path)
+        path = file_of(dataset)
+        samples = _tokenized(dataset, path, _read(path), model_path, use_cache)
     _check_fit(plan, samples)
     return samples
+
+
+def file_of(dataset: Dataset) -> Path:
+    """The file of data that is not synthetic. Raises SutError if embedded data cannot be
+    fetched."""
+    return Path(dataset.path) if dataset.path else wheels.news_articles()
 
 
 def replay_answers(plan: Plan, samples: Samples, model_path: Path | None) -> list[list[int]]:
@@ -147,7 +170,9 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _tokenized(dataset: Dataset, path: Path, data: bytes, model_path: Path) -> Samples:
+def _tokenized(
+    dataset: Dataset, path: Path, data: bytes, model_path: Path, use_cache: bool
+) -> Samples:
     sha256 = hashlib.sha256(data).hexdigest()
     if dataset.sha256 and sha256 != dataset.sha256:
         raise InputError(
@@ -160,6 +185,7 @@ def _tokenized(dataset: Dataset, path: Path, data: bytes, model_path: Path) -> S
         version=CACHE_VERSION,
         data=sha256,
         tokenizer=hashlib.sha256(_read(tokenizer_file)).hexdigest(),
+        tokenizers=metadata.version("tokenizers"),
         bos=bos,
         kind=dataset.kind,
         num_samples=dataset.num_samples,
@@ -167,14 +193,14 @@ def _tokenized(dataset: Dataset, path: Path, data: bytes, model_path: Path) -> S
         max_prompt_tokens=dataset.max_prompt_tokens,
     )
     entry = cache.cache_dir() / "samples" / f"{dataset.name}-{key[:16]}.msgpack"
-    samples = cache.read_entry(entry, key, Samples)
-    if samples is None:
+    known = cache.read_entry(entry, key, _Tokenized) if use_cache else None
+    if known is None or {len(known.prompts), len(known.references)} != {dataset.num_samples}:
         items = _items(dataset, path, data)
         encode = _Encoder(tokenizer_file, bos)
         prompts = [_prompt(dataset, path, i, item.text, encode) for i, item in enumerate(items)]
-        samples = Samples(prompts, [item.reference for item in items], sha256)
-        cache.write_entry(entry, key, samples)
-    return samples
+        known = _Tokenized(prompts, [item.reference for item in items])
+        cache.write_entry(entry, key, known)
+    return Samples(known.prompts, known.references, sha256)
 
 
 def _items(dataset: Dataset, path: Path, data: bytes) -> list[Item]:

@@ -21,7 +21,8 @@ from sut.rundir import RunDir, write_atomic
 from sut.values import Struct
 
 INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
-SAME = ("image_sha256", "model_sha256", "data_sha256")  # in all phases of one record
+# In all phases of one record.
+SAME = ("image_sha256", "model_sha256", "data_sha256", "tokens_sha256")
 
 
 class Earlier(Struct, frozen=True, kw_only=True):
@@ -159,6 +160,7 @@ def require_same(
         "image_sha256": image_sha256,
         "model_sha256": hashes.model,
         "data_sha256": hashes.data,
+        "tokens_sha256": hashes.tokens,
     }
     changed = sameness.mismatches(sameness.of_record(before.record), sameness.flat(now), SAME)
     if changed:

@@ -47,10 +47,12 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class Hashes(Struct, frozen=True, kw_only=True):
-    """sha256 of the model's files and of the data set; None when not reached."""
+    """sha256 of the model's files, of the data set and of the prompts' token ids
+    (:meth:`sut.inputs.dataset.Samples.tokens_sha256`); None when not reached."""
 
     model: str | None = None
     data: str | None = None
+    tokens: str | None = None
 
 
 class Step(Struct, frozen=True, kw_only=True):

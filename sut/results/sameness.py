@@ -57,7 +57,13 @@ def of_record(record: Record) -> dict[str, Any]:
 def of_machine(environment: Environment, hashes: Hashes) -> dict[str, Any]:
     """Everything that a node was given but the plan."""
     gpus = sorted(f"{gpu.name} {gpu.memory_mib or '?'} MiB" for gpu in environment.gpus)
-    files = flat({"model_sha256": hashes.model, "data_sha256": hashes.data})
+    files = flat(
+        {
+            "model_sha256": hashes.model,
+            "data_sha256": hashes.data,
+            "tokens_sha256": hashes.tokens,
+        }
+    )
     return flat(environment) | flat({"gpus": ", ".join(gpus)}) | files
 
 

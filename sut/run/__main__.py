@@ -152,7 +152,8 @@ def _prepare(recorder: Recorder, serving: Serving, progress: Progress) -> Sample
         serving.connect(samples.prompts, answers, progress)
         progress.step("hashing the model while the engines load")
         model_sha256 = None if model_path is None else model.model_hash(model_path)
-        recorder.keep_hashes(Hashes(model=model_sha256, data=samples.sha256))
+        data, tokens = samples.sha256, samples.tokens_sha256()
+        recorder.keep_hashes(Hashes(model=model_sha256, data=data, tokens=tokens))
     return samples
 
 

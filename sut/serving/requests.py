@@ -33,10 +33,23 @@ def load(
     key = _key(plan, prompts, model_path)
     entry = cache.cache_dir() / "requests" / f"{plan.dataset.name}-{key[:16]}.msgpack"
     encoded = cache.read_entry(entry, key, Encoded)
-    if encoded is None:
+    if encoded is None or not _has_prompts(encoded, prompts):
         encoded = wire.encode(plan, prompts, model_path)
         cache.write_entry(entry, key, encoded)
     return encoded
+
+
+def _has_prompts(encoded: Encoded, prompts: Sequence[Sequence[int]]) -> bool:
+    """Whether each request has its prompt's token ids."""
+    decode = msgspec.msgpack.Decoder(_Request).decode
+    return [decode(request).prompt for request, _ in encoded.requests] == list(map(list, prompts))
+
+
+class _Request(msgspec.Struct, array_like=True):
+    """The first fields of vLLM's EngineCoreRequest."""
+
+    request_id: str
+    prompt: list[int]
 
 
 def _key(plan: Plan, prompts: Sequence[Sequence[int]], model_path: Path) -> str:

@@ -70,6 +70,7 @@ OF_SUBMISSION = (
     "git.commit",
     "model_sha256",
     "data_sha256",
+    "tokens_sha256",
 )
 
 
