@@ -395,6 +395,23 @@ def test_the_page_sorts_by_its_headings(root: Path) -> None:
     assert '<td class="text">engine_died</td>' in rows[0]
 
 
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+@pytest.mark.parametrize("width", [1440, 1180, 1121, 1120, 700])
+def test_the_page_does_not_scroll_sideways(width: int, root: Path) -> None:
+    name = "20261124T193054Z-smollm2-135m-news-interactive-official"
+    add(root, name, INVALID, "2026-11-24T19:30:54Z")
+    assert run(root, "--html").returncode == 0
+    page = root / "index.html"
+    measured = "const [w] = document.getElementsByClassName('wide'); document.title ="
+    measured += " `${w.scrollWidth - w.clientWidth} of ${innerWidth}`"
+    page.write_text(page.read_text().replace("</body>", f"<script>{measured}</script></body>"))
+    browser = ["chromium", "--headless", "--no-sandbox", f"--window-size={width},800"]
+    shown = subprocess.run(
+        [*browser, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60
+    )
+    assert f"<title>0 of {width}</title>" in shown.stdout, shown.stderr
+
+
 # What a browser gives the page's script: a table of two columns, the second one of numbers.
 BROWSER = """
 const cell = text => ({textContent: text, dataset: {value: text === "-" ? undefined : text}});

@@ -107,13 +107,20 @@ th:is([aria-sort="ascending"], [aria-sort="descending"]) { color: var(--text); }
 .invalid, .failed, .truncated, .unreadable { color: var(--bad); }
 tr[hidden] { display: none; }
 @media print { .filter, th button::after { display: none; } }
-@media screen and (max-width: 40rem) {
+@media screen and (max-width: 90rem) {
+  table { font-size: .85rem; }
+  th, td { padding-right: .6rem; }
+  td:not(.text) { white-space: normal; }
+  td.text { min-width: 7rem; }
+  td:first-child { min-width: 6rem; }
+}
+@media screen and (max-width: 70rem) {
   table, thead, tbody { display: block; }
   thead tr { display: flex; flex-wrap: wrap; gap: 0 .8rem; }
   th, td { border: 0; padding: .1rem 0; }
   tbody tr:not([hidden]) {
-    display: grid; grid-template-columns: 1fr 1fr; gap: 0 1rem; padding: .7rem 0;
-    border-top: 1px solid var(--grid);
+    display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 0 1rem;
+    padding: .7rem 0; border-top: 1px solid var(--grid);
   }
   td, td.n, td.text { text-align: left; min-width: 0; }
   td:first-child, td.text { grid-column: 1 / -1; }
