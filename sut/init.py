@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
-from sut.launch import files, new_site
+from sut.launch import files, site_file, survey
 from sut.plan.site import Device
 from sut.rundir import write_atomic
 
@@ -22,17 +22,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     if options.name and not re.fullmatch(r"[\w.-]+", options.name):
         raise InputError(f"{options.name!r} is not a name of a site", hint="for example: mine")
-    found = new_site.ask(options.name, options.partition, options.device, options.local)
+    found = survey.ask(options.name, options.partition, options.device, options.local)
     path = options.output or _path(found.name)
     site = found.name if path.parent == FOLDER else str(path)
-    text = new_site.text(found, site)
+    text = site_file.text(found, site)
     if options.print:
         print(text, end="")
         return EXIT_VALID
     _write(path, text, replace=options.force)
-    print(new_site.summary(found))
+    print(site_file.summary(found))
     print(files.check(path))
-    check = f"check the lines marked {new_site.CHECK}, then: " * (new_site.CHECK in text)
+    check = f"check the lines marked {site_file.CHECK}, then: " * (site_file.CHECK in text)
     print(f"next: {check}python -m sut.doctor --site {site}")
     return EXIT_VALID
 

@@ -11,7 +11,7 @@ from cluster.cluster import Cluster
 from sut import init, validate
 from sut.cluster import partitions, slurm
 from sut.cluster.partitions import Machine, Partition
-from sut.launch import new_site
+from sut.launch import survey
 from sut.plan import config
 from sut.plan.site import Device
 
@@ -189,11 +189,11 @@ def test_chooses_the_partition_by_gpus_then_by_default() -> None:
         return Partition(name=name, default=default, nodes=tuple(name))
 
     def chosen(*among: Partition) -> str:
-        return new_site.alike(among, machines).partition.name
+        return survey.alike(among, machines).partition.name
 
     assert chosen(partition("b", default=True), partition("a"), partition("c")) == "c"
     assert chosen(partition("a", default=True), partition("c")) == "a"
     assert chosen(partition("b"), partition("d", default=True)) == "d"
     assert chosen(partition("b", default=True), Partition(name="none")) == "b"
-    mixed = new_site.alike([partition("abd")], machines)
+    mixed = survey.alike([partition("abd")], machines)
     assert mixed.names == ("a",) and mixed.others == ("b (no GPU)", "d (no GPU)")

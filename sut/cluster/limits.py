@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import getpass
 import itertools
-import re
 from collections.abc import Collection, Sequence
 
 from sut.cluster import slurm
-from sut.cluster.partitions import Machine, Partition, chosen, names_of
+from sut.cluster.partitions import Machine, Partition, chosen, names_of, resources
 from sut.errors import Errors
 from sut.plan.document import nearest
 from sut.plan.hostlist import compact
@@ -94,7 +93,7 @@ def check_machines(plan: Plan, known: Sequence[Machine], errors: Errors) -> None
 def _lacks(asked: Slurm, machine: Machine) -> list[str]:
     """Why a node cannot run the job; empty if it can."""
     name, found = f"node {machine.name}", []
-    if asked.gres and _num_gres(machine.gres, asked.gres) < int(asked.gres.rpartition(":")[2]):
+    if asked.gres and _num_gres(machine.gres, asked.gres) < resources(asked.gres)[0][1]:
         found.append(f"{name} has gres {machine.gres or 'none'}; the run asks for {asked.gres}")
     if asked.memory_gib * MIB_PER_GIB > machine.memory_mib:
         has_gib = machine.memory_mib // MIB_PER_GIB
@@ -146,14 +145,8 @@ def _check_max_wall(asked: Slurm, errors: Errors) -> None:
 
 def _num_gres(has: str, asked: str) -> int:
     """How many of ``asked``, ``gpu:1`` or ``gpu:a30:1``, are in a node's ``gpu:a30:2(S:0-1)``."""
-    kind = asked.split(":")[:-1]
-    count = 0
-    for each in re.sub(r"\([^)]*\)", "", has).split(","):
-        words = each.split(":")
-        number = words.pop() if words[-1].isdecimal() else "1"
-        if words[: len(kind)] == kind:
-            count += int(number)
-    return count
+    ((wanted, _),) = resources(asked)
+    return sum(number for kind, number in resources(has) if kind[: len(wanted)] == wanted)
 
 
 def _allowed(name: str, allow: Collection[str], deny: Collection[str] = ()) -> bool:

@@ -73,11 +73,18 @@ def every_machine() -> dict[str, Machine]:
     return {found.name: found for found in map(_machine, slurm.show("node"))}
 
 
+def resources(gres: str) -> list[tuple[list[str], int]]:
+    """Generic resources, ``gpu:a30:1(S:0),tmp:9``: the words before each number, and the number."""
+    found = []
+    for each in re.sub(r"\([^)]*\)", "", gres).split(","):
+        *kind, last = each.split(":")
+        found.append((kind, int(last)) if last.isdecimal() else ([*kind, last], 1))
+    return found
+
+
 def gpus_of(gres: str) -> tuple[tuple[str, int], ...]:
-    """The GPUs in a node's generic resources, ``gpu:a30:1(S:0),tmp:9``: their types, which may be
-    empty, and their numbers."""
-    found = re.finditer(r"(?:^|,)gpu(?::([^:,()]+))?:(\d+)(?=[(,]|$)", gres)
-    return tuple((each[1] or "", int(each[2])) for each in found)
+    """The GPUs in generic resources: their types, which may be empty, and their numbers."""
+    return tuple((":".join(kind[1:]), n) for kind, n in resources(gres) if kind[:1] == ["gpu"])
 
 
 def _partition(fields: dict[str, str]) -> Partition:
