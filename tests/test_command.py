@@ -103,6 +103,37 @@ def test_bash_completes_with_the_printed_code(tmp_path: Path) -> None:
     assert run.stdout.split() == ["package"], run.stderr
 
 
+def in_another_python(root: Path, *, files: tuple[str, ...]) -> str:
+    """What a command in ``root`` prints in a Python without packages."""
+    (root / "sut").mkdir()
+    (root / "sut" / "__init__.py").write_bytes((ROOT / "sut" / "__init__.py").read_bytes())
+    (root / "sut" / "submit.py").write_text("import msgspec\n")
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    python = Path(sys.base_prefix) / "bin" / "python3"
+    command = [python, "-S", "-m", "sut.submit"]  # -S: without packages
+    run = subprocess.run(command, cwd=root, env={}, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stdout == ""
+    first, _, hint = run.stderr.partition("\n")
+    assert first == f"error: this Python cannot run sut ({python}): its packages are not installed"
+    return hint.strip()
+
+
+@pytest.mark.parametrize("venv", [".venv", ".venv-login"])
+def test_another_python_names_the_environment(venv: str, tmp_path: Path) -> None:
+    activate = f"{venv}/bin/activate"
+    hint = in_another_python(tmp_path, files=("Makefile", activate))
+    assert hint == f"hint: source {tmp_path / activate}"
+
+
+def test_another_python_explains_how_to_make_the_environment(tmp_path: Path) -> None:
+    hint = in_another_python(tmp_path, files=("Makefile",))
+    build, _, login = hint.partition("; on a login node: ")
+    assert build == f"hint: cd {tmp_path} && make build && source .venv/bin/activate"
+    assert login == "make login && source .venv-login/bin/activate"
+
+
 def test_prints_the_help_without_a_command() -> None:
     run = sut()
     assert run.returncode == 2 and run.stdout == ""
