@@ -27,13 +27,15 @@ from rich.spinner import Spinner
 
 from sut.cluster import liveness, runs
 from sut.errors import InputError
-from sut.launch import newrun
+from sut.launch import newrun, notices
+from sut.launch.notices import Notices
 from sut.plan.plan import load_plan
 from sut.results import record
 from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
 from sut.watch import usual
+from sut.watch.observer import NOTIFYING, REPORTING, Observer
 from sut.watch.projection import Projection
 from sut.watch.screen import Screen, frame, is_waiting
 from sut.watch.state import PhaseState, RunState
@@ -167,7 +169,8 @@ def test_spins_while_it_loads_and_only_then() -> None:
     spinner = Spinner("dots")
     now = plain(drawn(frame(loading, spinner))).splitlines()[-1]
     assert now[0] in spinner.frames and now[1:] == " loading, 7 s, usually 34 s"
-    assert is_waiting(loading) and not is_waiting(running)
+    reporting = run_state(state="over", ending="writing the report", stage_s=7.0)
+    assert is_waiting(loading) and is_waiting(reporting) and not is_waiting(running)
     assert not is_waiting(run_state(state="over"))
     piped = io.StringIO()
     with Screen(Console(file=piped)) as screen:
@@ -323,6 +326,36 @@ def test_a_run_whose_controller_ended_is_lost(tmp_path: Path) -> None:
         run.slurm / f"{os.getpid()}_submitted.pkl"
     )
     assert look(tmp_path)["state"] == "lost"  # a process with its id, but another one
+
+
+def test_shows_what_a_run_with_a_record_still_does(tmp_path: Path) -> None:
+    plan = plan_of("replay")
+    run = newrun.create(plan, tmp_path / "runs")
+    code = "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(run.slurm)]) as controller:
+        (run.slurm / f"{controller.pid}_submitted.pkl").touch()
+        append(run, Line(t_s=8.0, step="writing the report", stage="report"))
+        record.write(completed(plan=plan), run)
+        observer = Observer(run)
+        state = observer.look()
+        assert (state.state, state.ending, state.stage) == ("over", REPORTING, "report")
+        watcher = subprocess.Popen(
+            [sys.executable, "-m", "sut.watch"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert watcher.stdout is not None
+        assert "finished: INVALID; writing the report" in watcher.stdout.readline()
+        write_atomic(run.report_html, "")
+        assert observer.look().ending == ""
+        notices.write(Notices(command="mail"), run)
+        assert observer.look().ending == NOTIFYING
+        assert watcher.poll() is None
+        controller.kill()
+    assert observer.look().ending == ""
+    assert watcher.communicate(timeout=60)[0].startswith("INVALID  replay")
 
 
 def test_a_job_that_slurm_forgot_is_unknown(queued: RunDir, tmp_path: Path) -> None:

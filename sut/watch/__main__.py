@@ -78,7 +78,7 @@ def _until_finished(observer: Observer) -> RunState:
     with Screen() as screen:
         while True:
             state = observer.look()
-            if state.state == "over":
+            if state.state == "over" and not state.ending:
                 return state
             lost = state.state in ("lost", "unknown")
             lost_since = (lost_since or time.monotonic()) if lost else None

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from sut.cluster import liveness
 from sut.cluster.liveness import Liveness
+from sut.launch import notices
 from sut.plan.benchmark import AUTO
 from sut.plan.hostlist import HostlistError, expand
 from sut.plan.placement import on_nodes
 from sut.plan.plan import Mode, Plan, load_plan
-from sut.results import mllog, record
+from sut.results import attempts, mllog, record
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
 from sut.watch import usual
@@ -23,6 +24,8 @@ from sut.watch.state import PhaseState, RunState, State, left_s, measured
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
 SILENT_S = 60.0  # without progress, after which a run that nobody knows counts as unknown
+REPORTING = "writing the report"
+NOTIFYING = "running the --notify command"
 ASK_SLURM_S = 10.0  # between two queries for one job: every user shares slurmctld
 
 
@@ -65,8 +68,9 @@ class Observer:
         state = self._state(result)
         over = state in ("over", "lost")
         phases = tuple(self._phase(mode, result, over) for mode in self.plan.phases)
-        silent_s = None if over else _age_s(self.run.progress)
-        stage, stage_s = self._stage(state, silent_s)
+        ending = self._ending() if state == "over" else ""
+        silent_s = None if over and not ending else _age_s(self.run.progress)
+        stage, stage_s = self._stage(state, ending, silent_s)
         return RunState(
             run=str(self.run),
             benchmark=self.plan.benchmark,
@@ -78,6 +82,7 @@ class Observer:
             state=state,
             job=self._liveness.job,
             why=self._why(state),
+            ending=ending,
             t_s=self._last.t_s if self._last else None,
             step=self._last.step if self._last else "",
             silent_s=silent_s,
@@ -111,10 +116,11 @@ class Observer:
         if self._liveness.state == "pending":
             self._asked = float("-inf")  # the job has started: its state is out of date
 
-    def _stage(self, state: str, silent_s: float | None) -> tuple[str, float | None]:
+    def _stage(self, state: str, ending: str, silent_s: float | None) -> tuple[str, float | None]:
         """The step that is going on outside of a phase, and the time since it began."""
         last = self._last
-        if state not in ("starting", "running") or (last is not None and last.phase is not None):
+        going = state in ("starting", "running") or ending == REPORTING
+        if not going or (last is not None and last.phase is not None):
             return "", None
         if last is None:  # the process of a run on this machine is starting
             age_s = _age_s(self.run.plan) if self.plan.slurm is None else None
@@ -149,6 +155,14 @@ class Observer:
         if live == "unknown" and (_age_s(self.run.progress) or SILENT_S) >= SILENT_S:
             return "over" if final else "unknown"
         return "running" if self._lines else "starting"
+
+    def _ending(self) -> str:
+        """What a run that has a record still does."""
+        if self._liveness.state != "active" and not self._is_here():
+            return ""
+        if not attempts.has_page(self.run):
+            return REPORTING
+        return NOTIFYING if notices.read(self.run).command else ""
 
     def _why(self, state: str) -> str:
         """Why there is no record of a run that is lost or unknown."""

@@ -76,7 +76,7 @@ class Screen:
 
 def is_waiting(state: RunState) -> bool:
     """Whether the run is on its way and no phase shows its progress."""
-    going = state.state in ("pending", "starting", "running")
+    going = state.state in ("pending", "starting", "running") or bool(state.ending)
     return going and not any(phase.state == "running" for phase in state.phases)
 
 
@@ -119,7 +119,7 @@ def _now(state: RunState, spinner: Spinner | None) -> RenderableType:
     if state.left_s is not None:
         ends = datetime.now() + timedelta(seconds=state.left_s)
         now.append(f", {duration(state.left_s)} left, ends about {ends:%H:%M:%S}")
-    if state.silent_s is not None and state.silent_s > SILENT_S and state.state != "pending":
+    if state.silent_s is not None and state.silent_s > SILENT_S and _can_progress(state):
         now.append(f"\nno progress for {duration(state.silent_s)}", "yellow")
     if spinner is None:
         return now
@@ -141,7 +141,8 @@ def _situation(state: RunState) -> str:
         case "over":
             word = headline(state.verdict or (state.status or "").upper(), state.mode)
             why = Message.of(state.failure or "").first.rstrip(":")
-            return f"finished: {word}" + (f", {why}" if why else "")
+            still = f"; {state.ending}{_times(state)}" if state.ending else ""
+            return f"finished: {word}" + (f", {why}" if why else "") + still
         case "lost":
             return f"ended without a record: {state.why}"
         case "unknown":
@@ -149,6 +150,10 @@ def _situation(state: RunState) -> str:
         case _:
             step = state.step or "starting"
             return f"{step} ({on}){_times(state)}" if on else f"{step}{_times(state)}"
+
+
+def _can_progress(state: RunState) -> bool:
+    return state.state not in ("pending", "over")
 
 
 def _times(state: RunState) -> str:

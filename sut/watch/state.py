@@ -57,8 +57,9 @@ State = Literal["pending", "starting", "running", "over", "lost", "unknown"]
 
 class RunState(Struct, frozen=True, kw_only=True):
     """One run. ``state`` is lost if the run ended without a record, and unknown if it has none and
-    nothing here knows its process or job: ``why`` is then the evidence. ``left_s`` is an estimate
-    until the end of the last phase; ``silent_s`` is the time since the last line of progress."""
+    nothing here knows its process or job: ``why`` is then the evidence. ``ending`` is what a run
+    with a record still does. ``left_s`` is an estimate until the end of the last phase;
+    ``silent_s`` is the time since the last line of progress."""
 
     run: str  # its folder
     benchmark: str
@@ -82,6 +83,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     failure: str | None = None
     why: str = ""
+    ending: str = ""
 
 
 def measured(
