@@ -14,13 +14,12 @@ from rich.console import Console
 from sut.cluster import liveness, sbatch
 from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
 from sut.interrupts import Interrupt
-from sut.launch import ending, notices
+from sut.launch import ending
 from sut.launch.executor import Submitted
 from sut.plan.plan import Plan
 from sut.report.summary import summary
 from sut.results import attempts, record
 from sut.rundir import RunDir, tail
-from sut.units import quantity
 from sut.watch import notify
 from sut.watch.observer import Observer
 from sut.watch.screen import Screen
@@ -29,7 +28,6 @@ POLL_S = 0.2
 LOG_LINES = 15
 RECORD_BYTES = 64 * 1024  # enough for a record
 SHARED_FILES_S = 5.0
-NOTIFYING_S = 5.0  # from a run's end until it is shown that its job still notifies
 EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
 
 
@@ -53,12 +51,10 @@ def until_ended(
     Ctrl-C or SIGTERM cancels a run on this machine. A Slurm job continues: only its follower
     exits.
     """
-    observer, cancelled, explained = Observer(run_dir), False, False
+    observer, cancelled = Observer(run_dir), False
     with Screen(console) as screen:
         while not job.done():
-            state = observer.look()
-            screen.show(state)
-            explained = explained or (state.state == "over" and _explain(run_dir))
+            screen.show(observer.look())
             if interrupt.asked and plan.slurm is not None:
                 detached(job)
                 return False
@@ -68,16 +64,6 @@ def until_ended(
             screen.wait(POLL_S)
     if plan.slurm is not None:
         _wait_for_record(run_dir)
-    return True
-
-
-def _explain(run_dir: RunDir) -> bool:
-    """Print why the job of a run that has ended goes on, unless the run ended a moment ago."""
-    just_ended = time.time() - run_dir.record.stat().st_mtime < NOTIFYING_S
-    if just_ended or not notices.read(run_dir).command:
-        return False
-    limit = quantity(notify.LIMIT_S, "s")
-    print(f"\nwaiting for the --notify command, at most {limit}", file=sys.stderr)
     return True
 
 
@@ -108,7 +94,11 @@ def show_result(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
         ending.draw(run_dir)
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
-    print(summary(result, run_dir, tail(job.log, LOG_LINES) if internal else ""))
+    last = tail(job.log, LOG_LINES)
+    print(summary(result, run_dir, last if internal else ""))
+    if notify.FAILED in last:
+        problem = last[last.rindex(notify.FAILED) :].partition("\n")[0]
+        print(f"warning: {problem} (its output: {job.log})", file=sys.stderr)
     return result.exit_code
 
 

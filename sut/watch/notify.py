@@ -18,6 +18,7 @@ from sut.watch import outcome
 from sut.watch.outcome import Outcome
 
 LIMIT_S = 30.0  # of the command; the job waits for it
+FAILED = "--notify command failed: "
 
 
 def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
@@ -32,8 +33,8 @@ def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
         problem = _problem(command, facts(run_dir), limit_s)
     finally:
         signal.signal(signal.SIGTERM, before)
-    result = f"failed: {problem}" if problem else "finished"
-    print(f"--notify command {result}", file=sys.stderr, flush=True)
+    result = FAILED + problem if problem else "--notify command finished"
+    print(result, file=sys.stderr, flush=True)
 
 
 def facts(run_dir: RunDir) -> dict[str, str]:

@@ -18,14 +18,15 @@ from sut.plan.plan import Mode, Plan, load_plan
 from sut.results import attempts, mllog, record
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
-from sut.watch import usual
+from sut.units import quantity
+from sut.watch import notify, usual
 from sut.watch.projection import Goal, goal_of
 from sut.watch.state import PhaseState, RunState, State, left_s, measured
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
 SILENT_S = 60.0  # without progress, after which a run that nobody knows counts as unknown
 REPORTING = "writing the report"
-NOTIFYING = "running the --notify command"
+NOTIFYING = f"waiting for the --notify command, at most {quantity(notify.LIMIT_S, 's')}"
 ASK_SLURM_S = 10.0  # between two queries for one job: every user shares slurmctld
 
 

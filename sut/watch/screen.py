@@ -57,7 +57,7 @@ class Screen:
             self._live.update(frame(state, self._spinner if self._spins else None), refresh=True)
             return
         now, (last_step, last_s) = time.monotonic(), self._last
-        step = f"{state.state} {state.step}"
+        step = f"{state.state} {state.ending or state.step}"
         if step != last_step or now - last_s >= PLAIN_INTERVAL_S:
             self._last = (step, now)
             print(line(state), file=self._console.file, flush=True)
