@@ -12,7 +12,7 @@ from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch.options import add
 from sut.report.table import table, to_text
-from sut.serving import kept, registry
+from sut.serving import keepers, registry
 from sut.serving.keeper_messages import Status
 from sut.units import number, quantity
 
@@ -53,7 +53,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _living() -> Living:
     try:
-        return dict(kept.living())
+        return dict(keepers.living())
     except OSError as error:
         raise InputError(
             f"cannot read the registry of engines ({error.filename}): {error.strerror}",
@@ -85,8 +85,8 @@ def _stop(chosen: Sequence[str]) -> int:
         print("no kept engines on this machine")
     code = EXIT_VALID
     for each in chosen:
-        reason = kept.stop(each, GRACE_S)
-        print(f"{each}: {f'{reason}; ends with that run' if reason else 'stopped'}", flush=True)
+        reason = keepers.stop(each, GRACE_S)
+        print(f"{each}: {reason or 'stopped'}", flush=True)
         code = EXIT_FAILED if reason else code
     return code
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -21,35 +23,40 @@ from plans import plan_of
 from sut import _core
 from sut.cluster.allocation import Allocation
 from sut.inputs import dataset
+from sut.inputs.cache import CACHE_VARIABLE, cache_dir
 from sut.results import record
 from sut.results.progress import Progress
 from sut.results.record import Record
 from sut.run import keeping
-from sut.run.replicas import NUM_WARMUP_SAMPLES, Serving
+from sut.run.replicas import NUM_WARMUP_SAMPLES, Replicas
+from sut.run.serving import Serving
 from sut.rundir import RunDir
-from sut.serving import engine_settings, kept, registry
-from sut.serving.keeper_messages import Setup, StartEngine
+from sut.serving import engine_settings, keepers, kept, registry
+from sut.serving.keeper_messages import Served, Setup, StartEngine
 from sut.serving.nodes import Nodes
-from sut.serving.process import Address, Command, Launch, command
+from sut.serving.process import Command
+from sut.serving.wire import PINNED_LAYOUT, VLLM_VERSION
 
 KEEP = ["--keep-engine", "5"]
 LONG = set_arguments(["scenarios.server.min_duration_ms=60000"])
+START_S = 60.0
+WAITING = Command(argv=("sleep", "600"), env=dict(os.environ))
+SERVED = Served(started_utc="2026-11-27T00:00:00Z", runs=1, samples=(3,), ready=(b"ready",))
 
 
 @pytest.fixture(autouse=True)
 def _registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A registry of this test alone, empty again at its end."""
-    runtime = tmp_path / "runtime"
-    runtime.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache_dir()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield
-    owners = keepers()
-    for owner in owners:
+    left = owners()
+    for owner in left:
         owner.kill()
-    psutil.wait_procs(owners, 10)
+    psutil.wait_procs(left, 10)
 
 
-def keepers() -> list[psutil.Process]:
+def owners() -> list[psutil.Process]:
     found = []
     for keeper in registry.ids():
         connected = registry.connect(keeper)
@@ -106,7 +113,7 @@ def test_the_next_run_uses_the_engines_of_the_first(tmp_path: Path) -> None:
     first = run(tmp_path, *KEEP)
     assert first.engines is not None and first.engines.kept
     assert not origin(first).warm and origin(first).earlier_runs == 0
-    (keeper,) = keepers()
+    (keeper,) = owners()
     (engine,) = engines_of(keeper)
     second = run(tmp_path, *KEEP)
     third = run(tmp_path, *KEEP)
@@ -119,7 +126,7 @@ def test_the_next_run_uses_the_engines_of_the_first(tmp_path: Path) -> None:
     # Its own samples, and the one that each warm replica answers before it counts as ready.
     served = origin(third).earlier_samples - origin(second).earlier_samples
     assert served == phase.dispatcher.completed + 1
-    assert keepers() == [keeper] and engines_of(keeper) == [engine]
+    assert owners() == [keeper] and engines_of(keeper) == [engine]
 
 
 def test_the_record_and_the_summary_say_that_engines_were_warm(tmp_path: Path) -> None:
@@ -137,7 +144,7 @@ def test_the_record_and_the_summary_say_that_engines_were_warm(tmp_path: Path) -
 
 def test_a_run_that_does_not_ask_starts_its_own(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     second = run(tmp_path)
     assert second.engines is not None and not origin(second).warm and not second.engines.kept
@@ -148,13 +155,13 @@ def test_a_run_that_does_not_ask_starts_its_own(tmp_path: Path) -> None:
 
 def test_other_engine_settings_start_other_engines(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     second = run(tmp_path, *KEEP, *set_arguments(["engine.max_num_seqs=72"]))
     assert second.engines is not None and not origin(second).warm and second.engines.kept
     (note,) = second.engines.notes
     assert note.endswith("other replica 0: command")
-    assert gone(engines) and len(keepers()) == 1
+    assert gone(engines) and len(owners()) == 1
 
 
 def test_a_measured_load_stays_with_the_engines(tmp_path: Path) -> None:
@@ -163,7 +170,10 @@ def test_a_measured_load_stays_with_the_engines(tmp_path: Path) -> None:
     assert first.load is not None and second.load is not None
     assert second.load.target_qps == first.load.target_qps
     assert second.load.full == first.load.full
-    assert second.load.reason == f"{first.load.reason}; measured by an earlier run on these engines"
+    assert first.load.measured_by == ""
+    assert second.load == msgspec.structs.replace(first.load, measured_by=first.run_id)
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    assert f"measured by run {first.run_id} on the same engines" in run_dir.report.read_text()
     third = run(tmp_path, *auto, *KEEP)
     assert third.load == second.load
 
@@ -184,18 +194,18 @@ def test_a_dry_run_shows_how_long_engines_stay(tmp_path: Path) -> None:
 
 def test_a_second_run_at_once_starts_its_own(tmp_path: Path) -> None:
     started(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     second = run(tmp_path, *KEEP)
     assert second.engines is not None and not origin(second).warm and not second.engines.kept
     (note,) = second.engines.notes
     assert note.startswith("own engines, which end with this run (engines ")
     assert "in use by " in note
-    assert keepers() == [keeper]
+    assert owners() == [keeper]
 
 
 def test_a_killed_run_leaves_no_engine(tmp_path: Path) -> None:
     run_dir = started(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     head_of(run_dir).kill()
     until(lambda: gone([keeper, *engines]))
@@ -204,7 +214,7 @@ def test_a_killed_run_leaves_no_engine(tmp_path: Path) -> None:
 
 def test_a_cancelled_run_leaves_no_engine(tmp_path: Path) -> None:
     run_dir = started(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     head_of(run_dir).send_signal(signal.SIGTERM)
     until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
@@ -217,7 +227,7 @@ def test_a_cancelled_run_leaves_no_engine(tmp_path: Path) -> None:
 
 def test_a_killed_keeper_ends_its_engines_and_the_run(tmp_path: Path) -> None:
     run_dir = started(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     keeper.kill()
     until(lambda: gone(engines))
@@ -229,7 +239,7 @@ def test_a_killed_keeper_ends_its_engines_and_the_run(tmp_path: Path) -> None:
 
 def test_a_killed_idle_keeper_is_forgotten(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     keeper.kill()
     until(lambda: gone(engines))
@@ -241,7 +251,7 @@ def test_a_killed_idle_keeper_is_forgotten(tmp_path: Path) -> None:
 
 def test_an_engine_that_dies_idle_ends_its_keeper(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     (engine,) = engines_of(keeper)
     engine.kill()
     until(lambda: gone([keeper]))
@@ -250,7 +260,7 @@ def test_an_engine_that_dies_idle_ends_its_keeper(tmp_path: Path) -> None:
 
 def test_a_frozen_engine_is_replaced(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     (engine,) = engines_of(keeper)
     engine.suspend()
     second = run(tmp_path, *KEEP)
@@ -265,7 +275,7 @@ def test_stopping_engines_in_use_waits_for_their_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     run_dir = RunDir(tmp_path / "runs" / "latest")
     until(lambda: run_dir.progress.is_file() and "output_tokens" in run_dir.progress.read_text())
-    (keeper,) = keepers()
+    (keeper,) = owners()
     stop = sut_engines("stop", "--all")
     assert stop.returncode == 3 and f"in use by {run_dir}" in stop.stdout
     until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
@@ -279,7 +289,7 @@ SHORT = ["scenarios.server.min_duration_ms=4000"]
 
 def test_stop_ends_idle_engines(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     (keeper_id,) = registry.ids()
     assert keeper_id in sut_engines().stdout and "idle" in sut_engines().stdout
@@ -292,13 +302,75 @@ def test_stop_kills_a_keeper_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, *KEEP)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     (keeper_id,) = registry.ids()
     keeper.suspend()
-    monkeypatch.setattr(kept, "END_S", 0.1)
-    assert kept.stop(keeper_id, 0.1) == ""
+    monkeypatch.setattr(keepers, "END_S", 0.1)
+    assert keepers.stop(keeper_id, 0.1) == ""
     until(lambda: gone([keeper, *engines]))
+
+
+def test_a_frozen_keeper_fails_no_run(tmp_path: Path) -> None:
+    done = submit(tmp_path, *fast(), *KEEP, "--no-wait", *set_arguments(SHORT))
+    assert done.returncode == 0, done.stderr
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    until(lambda: run_dir.progress.is_file() and "output_tokens" in run_dir.progress.read_text())
+    (keeper,) = owners()
+    engines = engines_of(keeper)
+    keeper.suspend()
+    until(lambda: run_dir.record.is_file() and not record.read(run_dir.record).interim)
+    found = record.read(run_dir.record)
+    assert found.failure is None and found.verdict == "VALID"
+    assert found.engines is not None and not found.engines.kept
+    until(lambda: gone([keeper, *engines]))
+
+
+def test_a_slow_keeper_may_take_as_long_as_an_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "ANSWER_S", 1)
+    hold = kept.create(small_setup(tmp_path, keep_s=600), "127.0.0.1", 1)
+    keeper = psutil.Process(hold._pid)
+    keeper.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(hold.start, (0, 0), WAITING, START_S)
+        with pytest.raises(TimeoutError):
+            started.result(2)
+        keeper.resume()
+        started.result()
+    assert hold.exits() == {}
+    hold.stop(1.0)
+
+
+def test_a_keeper_that_accepts_no_connection_is_not_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "ANSWER_S", 1)
+    hold = with_an_engine(small_setup(tmp_path, keep_s=600))
+    (keeper,) = owners()
+    assert hold.release(SERVED)
+    keeper.suspend()
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BlockingIOError):
+            while connected := registry.connect("test"):  # until its backlog is full
+                stack.enter_context(connected)
+        assert list(keepers.living()) == [("test", None)]
+        assert registry.ids() == ["test"]
+        assert "no answer" in keepers.stop("test", 0.1)
+        with pytest.raises(OSError, match="in use"):
+            kept.create(small_setup(tmp_path, keep_s=600), "127.0.0.1", 1)
+    keeper.resume()
+
+
+def test_engines_are_found_after_a_logout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = tmp_path / "login"
+    login.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(login))
+    hold = with_an_engine(small_setup(tmp_path, keep_s=600))
+    assert hold.release(SERVED)
+    shutil.rmtree(login)
+    assert sut_engines("stop", "test").stdout == "test: stopped\n"
 
 
 def test_refuses_to_stop_unknown_engines() -> None:
@@ -312,6 +384,7 @@ def test_without_a_private_registry_the_run_keeps_nothing(tmp_path: Path, folder
         registry.folder().mkdir(parents=True)
         registry.folder().chmod(0o755)
     else:
+        registry.folder().parent.parent.mkdir(parents=True, exist_ok=True)
         registry.folder().parent.write_text("")
     first = run(tmp_path, *KEEP)
     assert first.engines is not None and not first.engines.kept
@@ -350,29 +423,27 @@ def small_setup(tmp_path: Path, keep_s: float, until_pid: int | None = None) -> 
 def with_an_engine(setup: Setup) -> kept.Kept:
     """A new keeper with a program that only waits."""
     hold = kept.create(setup, "127.0.0.1", 1)
-    launch = Launch(replica=0, part=0, handshake=Address("127.0.0.1", 1), host="127.0.0.1")
-    waiting = command(plan_of("replay"), launch, None)
-    hold.start((0, 0), type(waiting)(argv=("sleep", "600"), env=dict(os.environ)))
+    hold.start((0, 0), WAITING, START_S)
     return hold
 
 
 def test_idle_engines_end_by_themselves(tmp_path: Path) -> None:
     hold = with_an_engine(small_setup(tmp_path, keep_s=0.3))
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     assert len(engines) == 1
-    assert hold.release("now", [b"ready"], [3])
+    assert hold.release(SERVED)
     until(lambda: gone([keeper, *engines]))
     assert registry.ids() == []
 
 
 def test_engines_can_stay_for_months(tmp_path: Path) -> None:
     hold = with_an_engine(small_setup(tmp_path, keep_s=1e7))
-    (keeper,) = keepers()
-    assert hold.release("2026-11-27T00:00:00Z", [b"ready"], [3])
+    (keeper,) = owners()
+    assert hold.release(SERVED)
     with pytest.raises(psutil.TimeoutExpired):
         keeper.wait(0.5)
-    ((_, status),) = kept.living()
+    ((_, status),) = keepers.living()
     assert status is not None and status.ends_in_s is not None and status.ends_in_s > 9e6
 
 
@@ -384,7 +455,7 @@ def test_a_run_that_was_interrupted_waits_for_the_end_of_its_engines(tmp_path: P
     assert channel is not None
     channel.send(StartEngine(part=(0, 0), command=wanted))  # its answer is never read
     assert channel.poll(10)
-    (keeper,) = keepers()
+    (keeper,) = owners()
     engines = engines_of(keeper)
     assert engines
     hold.stop(0.5)
@@ -412,8 +483,8 @@ SLOW_ENGINES = {
 def test_a_keeper_killed_while_an_engine_starts_leaves_no_engine(tmp_path: Path, code: str) -> None:
     hold = kept.create(small_setup(tmp_path, keep_s=600), "127.0.0.1", 1)
     with_tests = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    hold.start((0, 0), Command(argv=(sys.executable, "-c", code), env=with_tests))
-    (keeper,) = keepers()
+    hold.start((0, 0), Command(argv=(sys.executable, "-c", code), env=with_tests), START_S)
+    (keeper,) = owners()
     engines = engines_of(keeper)
     assert engines
     keeper.kill()
@@ -434,21 +505,21 @@ def test_stop_does_not_kill_a_run_whose_keeper_has_not_started(
         "with registry.locked(): listener = registry.listen('test')\n"
         "time.sleep(600)"
     )
-    monkeypatch.setattr(kept, "END_S", 0.1)
+    monkeypatch.setattr(keepers, "END_S", 0.1)
     with subprocess.Popen([sys.executable, "-c", code], env=environment()) as starter:
         until(lambda: registry.ids() == ["test"])
-        until(lambda: keepers() != [])
-        assert "no answer" in kept.stop("test", 0.1)
+        until(lambda: owners() != [])
+        assert "no answer" in keepers.stop("test", 0.1)
         assert starter.poll() is None
         starter.kill()
-    assert kept.stop("test", 0.1) == ""
+    assert keepers.stop("test", 0.1) == ""
 
 
 def test_engines_end_with_their_job(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as job:
         hold = with_an_engine(small_setup(tmp_path, keep_s=600, until_pid=job.pid))
-        (keeper,) = keepers()
-        assert hold.release("now", [b"ready"], [3])
+        (keeper,) = owners()
+        assert hold.release(SERVED)
         job.kill()
         until(lambda: gone([keeper]))
 
@@ -499,7 +570,7 @@ def test_runs_of_one_job_share_engines_that_end_with_it(tmp_path: Path) -> None:
     assert job.returncode == 0
     assert origin(latest(tmp_path)).warm and latest(tmp_path).attempts[-1].job_id == "77"
     until(lambda: registry.ids() == [])
-    assert keepers() == []
+    assert owners() == []
 
 
 def test_released_engines_can_be_used_while_their_run_ends(tmp_path: Path) -> None:
@@ -520,14 +591,14 @@ def test_released_engines_can_be_used_while_their_run_ends(tmp_path: Path) -> No
         assert serving.kept
         again = keeping.choose(plan, run_dir, here, nodes[0].host, None, progress).kept
         assert again is not None and again.granted is not None
-        assert again.granted.samples == (NUM_WARMUP_SAMPLES,)
+        assert again.granted.served.samples == (NUM_WARMUP_SAMPLES,)
         _core.ReplicaLinks(host=nodes[0].host, num_replicas=1, ports=again.ports)
         again.stop(1.0)
 
 
 def test_an_engine_that_becomes_ready_at_the_deadline_is_ready(tmp_path: Path) -> None:
     plan, run_dir = plan_of("replay"), RunDir(tmp_path)
-    answers = iter([False, True])
+    answers, limited = iter([False, True]), []
 
     class Late:
         """A dispatcher whose replica becomes ready just after the wait for it."""
@@ -538,8 +609,14 @@ def test_an_engine_that_becomes_ready_at_the_deadline_is_ready(tmp_path: Path) -
             return next(answers)
 
         def ready_response(self, _replica: int) -> bytes:
-            return b"ready"
+            return msgspec.msgpack.encode({"vllm_version": VLLM_VERSION, "max_num_seqs": 64})
 
-    serving = Serving(plan, run_dir, Nodes(plan, run_dir, Allocation()), None)
-    serving._dispatcher = Late()  # type: ignore[assignment]
-    serving._wait_ready(Progress(run_dir.progress), started=0.0, within_s=0.0)
+        def set_credit(self, _replica: int, max_in_flight: int) -> None:
+            limited.append(max_in_flight)
+
+    links, store = _core.ReplicaLinks(host="127.0.0.1", num_replicas=1), _core.SampleStore()
+    nodes = Nodes(plan, run_dir, Allocation())
+    replicas = Replicas(plan, run_dir, nodes, links, store, PINNED_LAYOUT)
+    replicas.dispatcher = Late()  # type: ignore[assignment]
+    replicas.wait_ready(Progress(run_dir.progress), started=0.0, within_s=0.0)
+    assert limited == [80]

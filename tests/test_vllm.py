@@ -16,19 +16,21 @@ import msgspec
 import pytest
 from cli import environment, latest, processes_of, set_arguments, submit, until
 from plans import plan_of
+from sut.replicas.nodes import Nodes
 from vllms_answers import answers
 
 from sut.cluster.allocation import Allocation
 from sut.inputs import dataset, model
+from sut.inputs.cache import cache_dir
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode, Plan
 from sut.results.phase_record import judge_phase
 from sut.results.progress import Progress
 from sut.run.phase import run_phase
-from sut.run.replicas import Serving
+from sut.run.replicas import Replicas
+from sut.run.serving import Serving
 from sut.rundir import RunDir
 from sut.serving import wire
-from sut.serving.nodes import Nodes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -61,12 +63,12 @@ def expected(
 
 
 @pytest.fixture(scope="module")
-def serving(
+def replicas(
     expected: list[list[int]],  # computed first: it needs the cores
     plan: Plan,
     model_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Serving]:
+) -> Iterator[Replicas]:
     run_dir = RunDir(tmp_path_factory.mktemp("run"))
     run_dir.logs.mkdir()
     prompts = dataset.load(plan, model_path).prompts
@@ -79,14 +81,14 @@ def serving(
         served.connect(prompts, (), progress)
         served.load(progress)
         served.warm_up()
-        yield served
+        yield served.replicas
 
 
 def test_greedy_tokens_equal_vllms_own(
-    serving: Serving, expected: list[list[int]], plan: Plan
+    replicas: Replicas, expected: list[list[int]], plan: Plan
 ) -> None:
     assert plan.engine.dtype == "float32"
-    ours = [serving.dispatcher.generate([i], 0, 60.0)[0] for i in range(NUM_ARTICLES)]
+    ours = [replicas.dispatcher.generate([i], 0, 60.0)[0] for i in range(NUM_ARTICLES)]
     assert ours == expected
 
 
@@ -95,13 +97,12 @@ def test_greedy_tokens_equal_vllms_own(
     "scenario", [Scenario.OFFLINE, Scenario.SINGLE_STREAM, Scenario.INTERACTIVE]
 )
 def test_every_scenario_runs_without_a_loadgen_error(
-    serving: Serving, model_path: Path, tmp_path: Path, scenario: Scenario, mode: Mode
+    replicas: Replicas, model_path: Path, tmp_path: Path, scenario: Scenario, mode: Mode
 ) -> None:
-    plan = serving.plan = plan_of(BENCHMARK, scenario, sets=FEW)
+    plan = replicas.plan = plan_of(BENCHMARK, scenario, sets=FEW)
     run_dir = RunDir(tmp_path)
-    run_dir.user_conf.write_text(plan.user_conf())
     samples = dataset.load(plan, model_path)
-    measured = run_phase(mode, serving, run_dir, samples, Progress(run_dir.progress))
+    measured = run_phase(mode, replicas, run_dir, plan.user_conf(), Progress(run_dir.progress))
     stats = measured.stats
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
     phase = judge_phase(mode, plan, run_dir, samples, measured, model_path, ["localhost"])
@@ -109,8 +110,8 @@ def test_every_scenario_runs_without_a_loadgen_error(
     assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
 
 
-def test_one_process_is_the_engine(serving: Serving) -> None:
-    (engine,) = processes_of(serving._run_dir.root)
+def test_one_process_is_the_engine(replicas: Replicas) -> None:
+    (engine,) = processes_of(replicas._run_dir.root)
     pid, _, name = engine.partition(": ")
     assert "EngineCore" in name
     threads = Path(f"/proc/{pid}/task")
@@ -178,8 +179,7 @@ def test_a_killed_engine_core_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_kept_engine_serves_the_next_run(tmp_path: Path) -> None:
-    (tmp_path / "runtime").mkdir()
-    env = environment(XDG_RUNTIME_DIR=str(tmp_path / "runtime"))
+    env = environment(XDG_CACHE_HOME=str(tmp_path / "cache"), SUT_CACHE=str(cache_dir()))
     few = ["scenarios.server.target_qps=5", "scenarios.server.accuracy_sample_count=12"]
     options = ["--preset", "quick", *set_arguments(few), "--keep-engine", "5"]
     records = []

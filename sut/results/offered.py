@@ -38,16 +38,21 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class OfferedLoad(Struct, frozen=True, kw_only=True):
-    """The chosen load of all replicas together, what was measured, and the reason in words."""
+    """The chosen load of all replicas together, what was measured, and the reason in words.
+    ``measured_by`` is the id of the earlier run that measured it on the same engines; empty: the
+    run that has this record."""
 
     target_qps: float
     full: Batch
     small: Batch
     reason: str
+    measured_by: str = ""
 
     @property
     def text(self) -> str:
-        return f"{number(self.target_qps)} queries/s, {self.reason}"
+        text = f"{number(self.target_qps)} queries/s, {self.reason}"
+        other = f"; measured by run {self.measured_by} on the same engines"
+        return text + other if self.measured_by else text
 
 
 def choose(full: Batch, small: Batch, limits: Limits | None) -> OfferedLoad:

@@ -32,7 +32,7 @@ from sut.results.record import Hashes
 from sut.run import keeping, measure_load
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
-from sut.run.replicas import Serving
+from sut.run.serving import Serving
 from sut.run.signals import Signals, keep_code_in_memory
 from sut.rundir import RunDir
 from sut.serving import follower, preflight
@@ -108,8 +108,7 @@ def measure(
         model_path, notes = _check_nodes(recorder, nodes, allocation, progress)
         if plan.mode is Mode.PREFLIGHT:
             return
-        with Serving(plan, run_dir, nodes, model_path) as serving:
-            serving.notes = notes
+        with Serving(plan, run_dir, nodes, model_path, notes) as serving:
             with recorder.step("start engines"):
                 serving.start(progress)
             samples = _prepare(recorder, serving, progress)
@@ -119,7 +118,7 @@ def measure(
                 with _until_judged(mode, signals):
                     _judge(mode, recorder, serving, samples, measured, progress)
             if recorder.is_valid:
-                keeping.remember(nodes.kept, recorder.plan, recorder.load)
+                keeping.remember(nodes.kept, recorder.plan, recorder.load, run_dir.root.name)
             recorder.begin_shutdown()
         recorder.keep_engines(serving.engines)
 
@@ -167,7 +166,7 @@ def _load(recorder: Recorder, serving: Serving, progress: Progress) -> None:
     if recorder.plan.measures_load:
         with recorder.step("measure the load"):
             known = recorder.load or keeping.remembered(serving.nodes.kept, recorder.plan)
-            load = known or measure_load.choose(serving, recorder.run_dir, progress)
+            load = known or measure_load.choose(serving.replicas, recorder.run_dir, progress)
             recorder.keep_load(load)
             measure_load.offer(load, recorder, progress)
 
@@ -176,9 +175,9 @@ def _run_phase(mode: Mode, recorder: Recorder, serving: Serving, progress: Progr
     try:
         with recorder.step(mode):
             user_conf = recorder.plan.user_conf(recorder.chosen_qps)
-            return run_phase(mode, serving, recorder.run_dir, user_conf, progress)
+            return run_phase(mode, serving.replicas, recorder.run_dir, user_conf, progress)
     except RunError:
-        stats, names = serving.dispatcher.stats(), serving.nodes.names
+        stats, names = serving.replicas.dispatcher.stats(), serving.nodes.names
         recorder.keep_interrupted(interrupted(mode, recorder.plan, recorder.run_dir, stats, names))
         raise
 

@@ -19,7 +19,7 @@ from sut.plan.plan import Mode, Plan
 from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
 from sut.rundir import RunDir
-from sut.serving import engine_settings, kept
+from sut.serving import engine_settings, keepers, kept
 from sut.serving.channel import LostError
 from sut.serving.engine_settings import Settings
 from sut.serving.keeper_messages import Setup, Status
@@ -54,12 +54,6 @@ def choose(
     settings = engine_settings.of_run(plan, host, model_path, sha256, here)
     keeper = engine_settings.id_of(settings)
     cleared = tuple(_clear(plan, here, settings, keeper, progress))
-    keep_s = plan.keep_engine_min * 60.0
-    found = kept.acquire(keeper, str(run_dir), keep_s)
-    if isinstance(found, Kept):
-        return Choice(found, cleared)
-    if isinstance(found, str):
-        return Choice(None, (*cleared, _own(f"engines {keeper}: {found}")))
     setup = Setup(
         keeper=keeper,
         what=f"{plan.benchmark} ({plan.engine.kind}, {plan.device})",
@@ -68,18 +62,25 @@ def choose(
         job_id=here.job_id,
         until_pid=_job_process(os.environ) if here.job_id else None,
         run=str(run_dir),
-        keep_s=keep_s,
+        keep_s=plan.keep_engine_min * 60.0,
     )
+    found = _held(setup, host, len(plan.replicas))
+    if isinstance(found, Kept):
+        return Choice(found, cleared)
+    return Choice(None, (*cleared, f"own engines, which end with this run ({found})"))
+
+
+def _held(setup: Setup, host: str, num_replicas: int) -> Kept | str:
+    """The living keeper with these settings, else a new one; where there is neither, the reason."""
     try:
-        return Choice(kept.create(setup, host, len(plan.replicas)), cleared)
-    except (OSError, LostError) as error:
-        where = getattr(error, "filename", None) or "the registry of engines"
-        reason = getattr(error, "strerror", None) or str(error)
-        return Choice(None, (*cleared, _own(f"{where}: {reason}")))
-
-
-def _own(reason: str) -> str:
-    return f"own engines, which end with this run ({reason})"
+        found = kept.acquire(setup.keeper, setup.run, setup.keep_s)
+        if isinstance(found, str):
+            return f"engines {setup.keeper}: {found}"
+        return found or kept.create(setup, host, num_replicas)
+    except OSError as error:
+        return f"{error.filename or 'the registry of engines'}: {error.strerror or error}"
+    except LostError as error:
+        return f"the new keeper of engines: {error}"
 
 
 def _job_process(environment: Mapping[str, str]) -> int | None:
@@ -94,14 +95,14 @@ def _clear(
     memory, and a busy GPU fails preflight."""
     ours = set(engine_settings.resources(plan))
     try:
-        found = list(kept.living())
+        found = list(keepers.living())
     except OSError:
         return
     for other, status in found:
         if other == keeper or status is None or not _in_the_way(status, ours, here):
             continue
         progress.step(f"stopping idle engines {other} ({status.what})")
-        if not kept.stop(other, GRACE_S):
+        if not keepers.stop(other, GRACE_S):
             yield f"ended idle engines {other}: {_why(status, settings)}"
 
 
@@ -118,20 +119,17 @@ def _why(status: Status, settings: Settings) -> str:
     return f"other {text}" + (f" and {more} more" if more > 0 else "")
 
 
-def remember(found: Kept | None, plan: Plan, load: OfferedLoad | None) -> None:
+def remember(found: Kept | None, plan: Plan, load: OfferedLoad | None, run_id: str) -> None:
     """Keep the load of a VALID run for the next run of the same plan on these engines."""
     if found is not None and load is not None:
-        found.memory.setdefault(_key(plan), msgspec.json.encode(load).decode())
+        own = msgspec.structs.replace(load, measured_by=load.measured_by or run_id)
+        found.memory[_key(plan)] = msgspec.json.encode(own).decode()
 
 
 def remembered(found: Kept | None, plan: Plan) -> OfferedLoad | None:
     """The load that an earlier VALID run of the same plan measured on these engines."""
     text = None if found is None else found.memory.get(_key(plan))
-    if text is None:
-        return None
-    load = msgspec.json.decode(text, type=OfferedLoad)
-    reason = f"{load.reason}; measured by an earlier run on these engines"
-    return msgspec.structs.replace(load, reason=reason)
+    return None if text is None else msgspec.json.decode(text, type=OfferedLoad)
 
 
 def _key(plan: Plan) -> str:

@@ -10,7 +10,6 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from sut import _core
 from sut.errors import RunError
@@ -21,7 +20,7 @@ from sut.results.offered import Batch, Limits, OfferedLoad
 from sut.results.progress import Progress
 from sut.results.work import quantiles
 from sut.run.recorder import Recorder
-from sut.run.replicas import Serving, credit
+from sut.run.replicas import Replicas, credit
 from sut.rundir import RunDir
 from sut.units import number, quantity
 
@@ -30,18 +29,17 @@ SMALL_S = 2.0  # and the small one
 SMALL = 8  # the small batch is this part of the full one
 MAX_WAVES = 64
 SEED = 11  # of the choice of samples
-POLL_S = 0.05
 
 
-def choose(serving: Serving, run_dir: RunDir, progress: Progress) -> OfferedLoad:
+def choose(replicas: Replicas, run_dir: RunDir, progress: Progress) -> OfferedLoad:
     """Measure a small and a full batch and choose the load. Raises RunError."""
-    limits = _limits(serving, run_dir)
+    limits = _limits(replicas, run_dir)
     try:
-        small, full = _small_and_full(serving, progress)
+        small, full = _small_and_full(replicas, progress)
     except RunError as error:
         if error.code != "generate_timeout":
             raise
-        limit, scenario = quantity(serving.plan.timeouts.warmup_s, "s"), serving.plan.scenario
+        limit, scenario = quantity(replicas.plan.timeouts.warmup_s, "s"), replicas.plan.scenario
         raise RunError(
             f"the load could not be measured within {limit}",
             hint=f"set it: --set scenarios.{scenario}.target_qps=N, or allow more time: --set "
@@ -51,16 +49,16 @@ def choose(serving: Serving, run_dir: RunDir, progress: Progress) -> OfferedLoad
     return offered.choose(full, small, limits)
 
 
-def _small_and_full(serving: Serving, progress: Progress) -> tuple[Batch, Batch]:
-    deadline = time.monotonic() + serving.plan.timeouts.warmup_s
-    places = serving.plan.engine.max_num_seqs
+def _small_and_full(replicas: Replicas, progress: Progress) -> tuple[Batch, Batch]:
+    deadline = time.monotonic() + replicas.plan.timeouts.warmup_s
+    places = replicas.plan.engine.max_num_seqs
     try:
         progress.step("measuring the load: a small batch")
-        small = _measure(serving, max(1, places // SMALL), SMALL_S, deadline)
+        small = _measure(replicas, max(1, places // SMALL), SMALL_S, deadline)
         progress.step("measuring the load: a full batch")
-        return small, _measure(serving, places, FULL_S, deadline)
+        return small, _measure(replicas, places, FULL_S, deadline)
     finally:
-        _limit_in_flight(serving, credit(places))
+        replicas.limit_in_flight(credit(places))
 
 
 def offer(load: OfferedLoad, recorder: Recorder, progress: Progress) -> None:
@@ -70,11 +68,11 @@ def offer(load: OfferedLoad, recorder: Recorder, progress: Progress) -> None:
     require_time(plan, load, recorder.phases_to_do, recorder.elapsed_s)
 
 
-def _limits(serving: Serving, run_dir: RunDir) -> Limits | None:
+def _limits(replicas: Replicas, run_dir: RunDir) -> Limits | None:
     """LoadGen's limits on this run, from mlperf.conf and the plan's settings."""
-    plan = serving.plan
+    plan = replicas.plan
     test = _core.LoadGenTest(
-        serving.dispatcher,
+        replicas.dispatcher,
         model=plan.loadgen_name,
         scenario=plan.scenario.loadgen,
         mode=Mode.PERFORMANCE,
@@ -90,42 +88,24 @@ def _limits(serving: Serving, run_dir: RunDir) -> Limits | None:
     return Limits(ttft_ms=ttft_ns / 1e6, tpot_ms=tpot_ns / 1e6)
 
 
-def _measure(serving: Serving, per_replica: int, about_s: float, deadline: float) -> Batch:
+def _measure(replicas: Replicas, per_replica: int, about_s: float, deadline: float) -> Batch:
     """Keep ``per_replica`` samples in flight on every replica for about ``about_s``."""
-    _limit_in_flight(serving, per_replica)
-    in_flight = per_replica * len(serving.plan.replicas)
+    replicas.limit_in_flight(per_replica)
+    in_flight = per_replica * len(replicas.plan.replicas)
     begin = time.monotonic()
-    _generate(serving, in_flight, deadline)
+    _generate(replicas, in_flight, deadline)
     wave_s = time.monotonic() - begin
     # The first wave also warmed up; where it was slow, it has to do.
     if waves := min(MAX_WAVES, int(about_s / wave_s)):
-        _generate(serving, (1 + waves) * in_flight, deadline)
-    return batch_of(serving.dispatcher.samples(), in_flight)
+        _generate(replicas, (1 + waves) * in_flight, deadline)
+    return batch_of(replicas.dispatcher.samples(), in_flight)
 
 
-def _limit_in_flight(serving: Serving, per_replica: int) -> None:
-    for replica in serving.plan.replicas:
-        serving.dispatcher.set_credit(replica.index, per_replica)
-
-
-def _generate(serving: Serving, num_samples: int, deadline: float) -> None:
+def _generate(replicas: Replicas, num_samples: int, deadline: float) -> None:
     """Run samples of the data set on any replica. The counts of the dispatcher are then theirs."""
-    plan, dispatcher = serving.plan, serving.dispatcher
-    source = random.Random(SEED)
-    chosen = [source.randrange(plan.dataset.num_samples) for _ in range(num_samples)]
-    dispatcher.reset_stats()
-    with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(dispatcher.generate, chosen, -1, max(0.0, deadline - time.monotonic()))
-        try:
-            while not run.done():
-                time.sleep(POLL_S)
-                serving.check()
-        except BaseException as error:
-            # Without this the pool waits for the samples.
-            dispatcher.fail("interrupted", str(error))
-            raise
-    serving.check()
-    run.result()
+    source, data = random.Random(SEED), range(replicas.plan.dataset.num_samples)
+    replicas.dispatcher.reset_stats()
+    replicas.generate(source.choices(data, k=num_samples), max(0.0, deadline - time.monotonic()))
 
 
 def batch_of(columns: Mapping[str, Sequence[int]], in_flight: int) -> Batch:

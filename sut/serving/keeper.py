@@ -13,7 +13,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,16 +34,17 @@ from sut.serving.keeper_messages import (
     Granted,
     Release,
     Request,
+    Served,
     Setup,
     StartEngine,
     Status,
     Stop,
 )
+from sut.serving.kept_engine import KeptEngine
 from sut.serving.messages import Done, Exit, Problem
-from sut.serving.process import EngineProcess, PartId
+from sut.serving.process import PartId
 
 GRACE_S = 5.0
-CHUNK = 2**16
 POLL_S = 0.02
 MAX_WAIT_S = 3600.0  # epoll refuses 25 days
 
@@ -78,14 +78,6 @@ def _take_signals() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it near the wall limit, for the run
 
 
-class _Engine:
-    """An engine, and the log that its output goes to."""
-
-    def __init__(self, process: EngineProcess, log: int) -> None:
-        self.process = process
-        self.log = log
-
-
 class Keeper:
     def __init__(self, listener: socket.socket, holder: Channel) -> None:
         """Raises LostError where the run that started it is gone."""
@@ -96,13 +88,9 @@ class Keeper:
         self._keep_s = self._setup.keep_s
         self._deadline = float("inf")
         self._leaving = False  # ends with the run that holds it
-        self._engines: dict[PartId, _Engine] = {}
+        self._engines: list[KeptEngine] = []
         self._exits: dict[PartId, int] = {}
-        self._ready: tuple[bytes, ...] = ()
-        self._memory: dict[str, str] = {}
-        self._samples = [0] * len(self._setup.ports)
-        self._runs = 0
-        self._started_utc = attempts.utc_now()
+        self._served = Served(started_utc=attempts.utc_now(), samples=(0,) * len(self._setup.ports))
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -181,82 +169,47 @@ class Keeper:
 
     def _start(self, request: StartEngine) -> Answer:
         try:
-            process = EngineProcess(request.command, subprocess.PIPE, replica=request.part[0])
+            log = self._run_dir.replica_log(*request.part)
+            engine = KeptEngine(request.part, request.command, log)
         except RunError as error:
             return Problem(code=error.code, message=str(error))
-        engine = _Engine(process, self._log(request.part))
-        self._engines[request.part] = engine
-        output = process.output.fileno()
-        os.set_blocking(output, False)
-        self._watch(output, lambda: self._copy_output(engine))
-        ended = os.pidfd_open(process.pid)
-        self._watch(ended, lambda: self._note_exit(request.part, ended))
+        self._engines.append(engine)
+        self._watch(engine.output, lambda: self._copy_output(engine))
+        self._watch(engine.ended, lambda: self._note_exit(engine))
         return Done()
 
-    def _log(self, part: PartId) -> int:
-        """The engine's log in the run that holds it, or the null device where it cannot be
-        written."""
-        path = self._run_dir.replica_log(*part)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(path, flags, 0o644)
-        except OSError:
-            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    def _copy_output(self, engine: KeptEngine) -> None:
+        if not engine.copy_output():
+            self._selector.unregister(engine.output)
 
-    def _copy_output(self, engine: _Engine) -> None:
-        """Write what an engine printed to its log."""
-        output = engine.process.output.fileno()
-        with contextlib.suppress(BlockingIOError):
-            while text := os.read(output, CHUNK):
-                with contextlib.suppress(OSError):
-                    os.write(engine.log, text)
-            if output in self._selector.get_map():  # it has no writer any more
-                self._selector.unregister(output)
-
-    def _note_exit(self, part: PartId, ended: int) -> None:
-        status = self._engines[part].process.poll()
+    def _note_exit(self, engine: KeptEngine) -> None:
+        status = engine.process.poll()
         if status is None:
             return
-        self._copy_output(self._engines[part])  # before the run that asks reads the log
-        self._selector.unregister(ended)
-        os.close(ended)
-        self._exits[part] = status
+        engine.copy_output()  # before the run that asks reads the log
+        self._selector.unregister(engine.ended)
+        self._exits[engine.part] = status
         if self._holder is None:
             raise EndError
 
     def _acquire(self, request: Acquire, channel: Channel) -> Answer:
         if self._holder is not None:
-            return Problem(code="in_use", message=f"in use by {self._run_dir}")
+            return self._in_use()
+        before, self._run_dir = self._run_dir, RunDir(request.run)
         self._holder, self._keep_s = channel, request.keep_s
-        self._direct_output(RunDir(request.run))
+        for engine in self._engines:
+            line = f"warm engine, started {self._served.started_utc}; earlier run: {before}"
+            engine.log_to(self._run_dir.replica_log(*engine.part), line)
         return Granted(
-            started_utc=self._started_utc,
-            runs=self._runs,
-            samples=tuple(self._samples),
-            ready=self._ready,
+            served=self._served,
             ports=self._setup.ports,
-            sessions=tuple(engine.process.pid for engine in self._engines.values()),
-            memory=self._memory,
+            sessions=tuple(engine.process.pid for engine in self._engines),
         )
-
-    def _direct_output(self, run_dir: RunDir) -> None:
-        before, self._run_dir = self._run_dir, run_dir
-        for part, engine in self._engines.items():
-            os.close(engine.log)
-            engine.log = self._log(part)
-            text = f"warm engine, started {self._started_utc}; earlier run: {before}\n"
-            with contextlib.suppress(OSError):
-                os.write(engine.log, text.encode())
 
     def _release(self, request: Release, channel: Channel) -> Answer:
         if channel is not self._holder:
             return Problem(code="not_held", message="only a run that holds engines releases them")
-        self._holder = None
-        self._started_utc = request.started_utc
-        self._ready, self._memory = request.ready, request.memory
-        self._samples = [a + b for a, b in zip(self._samples, request.samples, strict=True)]
-        self._runs += 1
+        self._holder, self._served = None, request.served
         if self._leaving or self._exits:
             ended = Problem(code="ended", message="the engines have ended")
             raise EndError(asked_by=channel, answer=ended)
@@ -271,9 +224,9 @@ class Keeper:
             settings=self._setup.settings,
             resources=self._setup.resources,
             job_id=self._setup.job_id,
-            started_utc=self._started_utc,
-            runs=self._runs,
-            samples=tuple(self._samples),
+            started_utc=self._served.started_utc,
+            runs=self._served.runs,
+            samples=self._served.samples,
             run=str(self._run_dir) if held else "",
             ends_in_s=None if held else max(0.0, self._deadline - time.monotonic()),
         )
@@ -282,19 +235,22 @@ class Keeper:
         if self._holder in (None, channel):
             raise EndError(request.grace_s, channel)
         self._leaving = True
+        return self._in_use()
+
+    def _in_use(self) -> Problem:
         return Problem(code="in_use", message=f"in use by {self._run_dir}")
 
     def _end(self, ending: EndError) -> None:
         """End every engine, then leave the registry: who finds no keeper finds no engine."""
-        for engine in self._engines.values():
+        for engine in self._engines:
             engine.process.terminate()
         deadline = time.monotonic() + ending.grace_s
-        for engine in self._engines.values():
+        for engine in self._engines:
             while engine.process.lives() and time.monotonic() < deadline:
-                self._copy_output(engine)  # an engine whose output nobody reads cannot end
+                engine.copy_output()  # an engine whose output nobody reads cannot end
                 time.sleep(POLL_S)
             engine.process.stop(deadline)
-            self._copy_output(engine)
+            engine.copy_output()
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 stack.enter_context(registry.locked())

@@ -5,15 +5,24 @@ Each request gets one answer. The connection that started a keeper, or acquired 
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import msgspec
 
+from sut.serving.channel import Channel
 from sut.serving.messages import Done, Exit, Problem
 from sut.serving.process import Command, PartId
 from sut.values import Struct
 
 Ports = tuple[int, int, int]  # of a replica's front-end: handshake, input, output
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """What engines have done for the runs that held them, and what these leave to the next one."""
+
+    started_utc: str = ""
+    runs: int = 0
+    samples: tuple[int, ...] = ()  # of each replica; none before the first run
+    ready: tuple[bytes, ...] = ()  # each replica's READY message
+    memory: dict[str, str] = {}
 
 
 class Setup(Struct, frozen=True, kw_only=True):
@@ -52,10 +61,7 @@ class Release(Struct, frozen=True, kw_only=True, tag="release"):
     """From the holder: its run ended cleanly, and the engines may serve the next. The answer is
     Done."""
 
-    started_utc: str  # of the engines
-    ready: tuple[bytes, ...]  # each replica's READY message
-    samples: tuple[int, ...]  # that each replica had in this run
-    memory: dict[str, str] = {}  # for the next run
+    served: Served
 
 
 class GetStatus(Struct, frozen=True, kw_only=True, tag="get_status"):
@@ -74,15 +80,9 @@ class Exits(Struct, frozen=True, kw_only=True, tag="exits"):
 
 
 class Granted(Struct, frozen=True, kw_only=True, tag="granted"):
-    """``runs`` and ``samples``, of each replica, are those before this run."""
-
-    started_utc: str
-    runs: int
-    samples: tuple[int, ...]
-    ready: tuple[bytes, ...]
+    served: Served
     ports: tuple[Ports, ...]
     sessions: tuple[int, ...]  # of the engines' processes
-    memory: dict[str, str]  # the last run's
 
 
 class Status(Struct, frozen=True, kw_only=True, tag="status"):
@@ -104,4 +104,8 @@ SETUP = msgspec.json.Decoder(Setup)
 REQUEST: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 ANSWER: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
-A = TypeVar("A", Done, Exits, Granted, Status)
+
+def exchange(channel: Channel, request: Request) -> Answer:
+    """Send a request and return its answer. Raises LostError."""
+    channel.send(request)
+    return channel.receive(ANSWER)

@@ -1,4 +1,4 @@
-"""The engines that a run keeps for the next one, as the run and ``sut engines`` use them.
+"""A run's hold on engines that stay for the next run.
 
 :mod:`sut.serving.keeper` owns them. A run holds a keeper by its connection, so a run that dies
 without releasing them ends them.
@@ -7,8 +7,6 @@ without releasing them ends them.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,31 +15,25 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from sut.errors import RunError
-from sut.machine import processes
 from sut.rundir import RunDir
-from sut.serving import registry
+from sut.serving import keepers, registry
 from sut.serving.channel import Channel, LostError
 from sut.serving.keeper_messages import (
     ANSWER,
     Acquire,
-    Answer,
     Exits,
     GetExits,
-    GetStatus,
     Granted,
     Ports,
     Release,
-    Request,
+    Served,
     Setup,
     StartEngine,
-    Status,
     Stop,
+    exchange,
 )
 from sut.serving.messages import Done, Problem
 from sut.serving.process import Command, PartId
-
-KEEPER = "sut.serving.keeper"
-END_S = 5.0  # from the engines' end to the keeper's
 
 
 class Kept:
@@ -51,6 +43,7 @@ class Kept:
         self,
         keeper: str,
         channel: Channel,
+        pid: int,
         ports: tuple[Ports, ...],
         granted: Granted | None = None,
     ) -> None:
@@ -58,63 +51,82 @@ class Kept:
         self.ports = ports
         self.granted = granted
         # What a run wants its successors to know; it lives as long as the engines.
-        self.memory = dict(granted.memory) if granted else {}
+        self.memory = dict(granted.served.memory) if granted else {}
         self._channel: Channel | None = channel
+        self._pid = pid
+        self._exits: dict[PartId, int] = {}
+        self._exits_asked = False  # their answer has not been read
 
-    def start(self, part: PartId, command: Command) -> None:
-        """Start an engine's process. Raises RunError."""
-        answer = self._ask(StartEngine(part=part, command=command))
+    def start(self, part: PartId, command: Command, within_s: float) -> None:
+        """Start an engine's process. A keeper that has just started needs time, too. Raises
+        RunError."""
+        with self._required() as channel:
+            channel.send(StartEngine(part=part, command=command))
+            if not channel.poll(within_s):
+                raise LostError(f"no answer for {within_s:g} s")
+            answer = channel.receive(ANSWER)
         if isinstance(answer, Problem):
             raise RunError(answer.message, code=answer.code, replica=part[0])
 
     def exits(self) -> dict[PartId, int]:
-        """The engines that exited, and their status. Raises RunError where the keeper is gone."""
+        """The engines that exited, and their status. Does not wait: these are the keeper's last
+        answer, and one that does not answer fails no run. Raises RunError where it has ended."""
         if self._channel is None:
             return {}
-        answer = self._ask(GetExits())
-        assert isinstance(answer, Exits)
-        return {each.part: each.status for each in answer.exits}
+        with self._required() as channel:
+            if not self._exits_asked:
+                channel.send(GetExits())
+                self._exits_asked = True
+            elif channel.poll(0):
+                self._receive_exits(channel)
+        return self._exits
 
-    def release(self, started_utc: str, ready: Sequence[bytes], samples: Sequence[int]) -> bool:
-        """Leave the engines to the next run; whether they stay. ``ready`` is each replica's READY
-        message, ``samples`` the number that each had in this run. Their sockets must be closed."""
+    def release(self, served: Served) -> bool:
+        """Leave the engines to the next run; whether they stay. Their sockets must be closed. Those
+        that do not stay end in :meth:`stop`."""
         if self._channel is None:
             return False
         try:
-            release = Release(
-                started_utc=started_utc,
-                ready=tuple(ready),
-                samples=tuple(samples),
-                memory=self.memory,
-            )
-            answer = _exchange(self._channel, release)
+            if self._exits_asked:
+                self._receive_exits(self._channel)
+            released = msgspec.structs.replace(served, memory=self.memory)
+            answer = exchange(self._channel, Release(served=released))
         except LostError:
-            answer = None
-        self._close()
-        return isinstance(answer, Done)
+            return False
+        if stay := isinstance(answer, Done):
+            self._close()
+        return stay
 
     def stop(self, grace_s: float) -> None:
-        """Stop the engines, unless they were released, and wait for their end."""
+        """Stop the engines, unless they were released, and wait for their end. A keeper that does
+        not answer is killed, and the kernel ends its engines."""
         if self._channel is not None:
             with contextlib.suppress(LostError):  # its end is the engines' end
                 self._channel.send(Stop(grace_s=grace_s))
-                # A signal may have left an earlier answer unread, so no answer says that it is the
-                # one to this request.
-                while self._channel.poll(grace_s + END_S):
+                # There may be unread answers, so no answer says that it is the one to this request.
+                while self._channel.poll(grace_s + keepers.END_S):
                     self._channel.receive(ANSWER)
+                keepers.kill(self._pid)
             self._close()
 
-    def _ask(self, request: Request) -> Answer:
+    @contextlib.contextmanager
+    def _required(self) -> Iterator[Channel]:
+        """The channel, for requests without whose answers the run cannot go on."""
         assert self._channel is not None
         try:
-            return _exchange(self._channel, request)
+            yield self._channel
         except LostError as error:
-            self._close()
             raise RunError(
                 f"lost the process that owns the engines (sut.serving.keeper): {error}",
                 hint="see the logs of the replicas, or run without --keep-engine",
                 code="keeper_lost",
             ) from None
+
+    def _receive_exits(self, channel: Channel) -> None:
+        answer = channel.receive(ANSWER)
+        assert isinstance(answer, Exits)
+        self._exits_asked = False
+        self._exits = {each.part: each.status for each in answer.exits}
 
     def _close(self) -> None:
         if self._channel is not None:
@@ -123,19 +135,20 @@ class Kept:
 
 
 def acquire(keeper: str, run: str, keep_s: float) -> Kept | str | None:
-    """Hold a living keeper. None where there is none; where it cannot be held, the reason."""
+    """Hold a living keeper. None where there is none; where it cannot be held, the reason. Raises
+    OSError."""
     connected = registry.connect(keeper)
     if connected is None:
         return None
-    channel = Channel(connected)
+    pid, channel = registry.pid_of(connected), Channel(connected)
     try:
-        answer = _exchange(channel, Acquire(run=run, keep_s=keep_s))
+        answer = exchange(channel, Acquire(run=run, keep_s=keep_s))
     except LostError as error:
         channel.close()
         # It ended meanwhile, or hangs.
         return None if registry.connect(keeper) is None else str(error)
     if isinstance(answer, Granted):
-        return Kept(keeper, channel, answer.ports, answer)
+        return Kept(keeper, channel, pid, answer.ports, answer)
     channel.close()
     assert isinstance(answer, Problem)
     return answer.message
@@ -156,11 +169,11 @@ def create(setup: Setup, host: str, num_replicas: int) -> Kept:
         registry.limit_silence(ours)
         registry.limit_silence(theirs)
         numbers = iter([each.getsockname()[1] for each in sockets])
-        _spawn(setup.run, [each.fileno() for each in (listener, theirs, *sockets)])
+        pid = _spawn(setup.run, [each.fileno() for each in (listener, theirs, *sockets)])
     setup = msgspec.structs.replace(setup, ports=tuple(zip(numbers, numbers, numbers, strict=True)))
     channel = Channel(ours)
     channel.send(setup)
-    return Kept(setup.keeper, channel, setup.ports)
+    return Kept(setup.keeper, channel, pid, setup.ports)
 
 
 def _reserve(host: str) -> socket.socket:
@@ -177,69 +190,16 @@ def _reserve(host: str) -> socket.socket:
     return reserved
 
 
-def _spawn(run: str, fds: Sequence[int]) -> None:
+def _spawn(run: str, fds: Sequence[int]) -> int:
+    """Start the keeper's process and return its id."""
     log = RunDir(run).keeper_log
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        subprocess.Popen(
-            [sys.executable, "-m", KEEPER, *map(str, fds)],
+        return subprocess.Popen(
+            [sys.executable, "-m", keepers.KEEPER, *map(str, fds)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=fds,
-        )
-
-
-def living() -> Iterator[tuple[str, Status | None]]:
-    """The keepers of this machine and their states; None for one that does not answer. Raises
-    OSError."""
-    registry.forget_dead()
-    for keeper in registry.ids():
-        connected = registry.connect(keeper)
-        if connected is None:
-            continue
-        channel = Channel(connected)
-        try:
-            answer = _exchange(channel, GetStatus())
-        except LostError:
-            answer = None
-        finally:
-            channel.close()
-        yield keeper, answer if isinstance(answer, Status) else None
-
-
-def stop(keeper: str, grace_s: float) -> str:
-    """Stop a keeper and its engines, and wait for their end. A run that uses them keeps them to its
-    end: then the answer is the reason. A keeper that does not answer is killed, and the kernel ends
-    its engines."""
-    connected = registry.connect(keeper)
-    if connected is None:
-        return ""
-    pid = registry.pid_of(connected)
-    channel = Channel(connected)
-    try:
-        channel.send(Stop(grace_s=grace_s))
-        if not channel.poll(grace_s + END_S):
-            return _kill(pid)
-        answer = channel.receive(ANSWER)
-    except LostError:  # it has ended
-        return ""
-    finally:
-        channel.close()
-    return answer.message if isinstance(answer, Problem) else ""
-
-
-def _kill(pid: int) -> str:
-    """Kill a keeper that does not answer. Where it has not started yet, the process is the run that
-    starts it; where it is in another PID namespace, the number is 0. Neither is killed."""
-    if KEEPER not in processes.arguments(pid):
-        return "no answer"
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return ""
-
-
-def _exchange(channel: Channel, request: Request) -> Answer:
-    channel.send(request)
-    return channel.receive(ANSWER)
+        ).pid

@@ -31,7 +31,7 @@ class LocalNode:
         part = (launch.replica, launch.part)
         wanted = command(self._plan, launch, None if model_path is None else Path(model_path))
         if self.kept is not None:
-            self.kept.start(part, wanted)
+            self.kept.start(part, wanted, self._plan.timeouts.ready_s)
             return
         log = self._run_dir.replica_log(*part)
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
 from sut.cluster.allocation import Allocation
 from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.machine import network
+from sut.plan.benchmark import EngineKind
 from sut.plan.hostlist import compact
-from sut.plan.plan import Plan
+from sut.plan.plan import Plan, Replica
 from sut.results.progress import Progress
 from sut.results.record import Failure
 from sut.rundir import RunDir
@@ -22,7 +24,7 @@ from sut.serving.follower import GRACE_S
 from sut.serving.kept import Kept
 from sut.serving.local import LocalNode
 from sut.serving.messages import HELLO
-from sut.serving.process import PartId
+from sut.serving.process import Address, Launch, PartId
 from sut.serving.remote import RemoteNode
 
 POLL_S = 0.25
@@ -87,6 +89,27 @@ class Nodes:
     @property
     def remotes(self) -> list[RemoteNode]:
         return [self._remotes[index] for index in sorted(self._remotes)]
+
+    def start(self, replica: Replica, handshake: Address, model_path: Path | None) -> None:
+        """Start a replica's engine: one process on each of its nodes. Raises RunError."""
+        rendezvous = None
+        # The replay engine models all ranks in one process.
+        replay = self._plan.engine.kind is EngineKind.REPLAY
+        parts = replica.parts[:1] if replay else replica.parts
+        if len(parts) > 1:
+            first = self[parts[0].node]
+            rendezvous = Address(first.host, first.free_port())
+        for index, part in enumerate(parts):
+            node = self[part.node]
+            launch = Launch(
+                replica=replica.index,
+                part=index,
+                handshake=handshake,
+                rendezvous=rendezvous,
+                host=node.host,
+                kept=self.kept is not None,
+            )
+            node.start(launch, None if model_path is None else str(model_path))
 
     def check(self) -> None:
         """Raise RunError if a node is lost, or received a signal to stop."""

@@ -23,11 +23,8 @@ ANSWER_S = 10
 
 
 def folder() -> Path:
-    """The registry's folder. It may not exist."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.access(runtime, os.W_OK | os.X_OK):
-        return Path(runtime) / "mlperf-sut" / "engines"
-    # A home folder may be shared by machines.
+    """The registry's folder. It may not exist. A login's own folder, XDG_RUNTIME_DIR, would be
+    deleted at its end. A home folder may be shared by machines."""
     return cache.user_cache_dir() / "engines" / os.uname().nodename
 
 
@@ -60,9 +57,7 @@ def path_of(keeper: str) -> Path:
 def listen(keeper: str) -> socket.socket:
     """The listening socket of a new keeper. Call it :func:`locked`. Raises OSError, FileExistsError
     where that keeper is alive."""
-    living = connect(keeper)
-    if living is not None:
-        living.close()
+    if _may_live(keeper):
         raise FileExistsError(errno.EEXIST, "in use", str(path_of(keeper)))
     path_of(keeper).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -77,32 +72,39 @@ def listen(keeper: str) -> socket.socket:
 
 
 def connect(keeper: str) -> socket.socket | None:
-    """A connection to a keeper; None where there is none."""
+    """A connection to a keeper; None where there is none. Raises OSError, also for a keeper that
+    does not accept connections."""
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     limit_silence(connected)
     try:
         with _short(path_of(keeper)) as address:
             connected.connect(address)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         connected.close()
         return None
+    except BaseException:
+        connected.close()
+        raise
     return connected
 
 
 def forget_dead() -> None:
     """Remove the sockets of keepers that are not alive. Raises OSError."""
     for keeper in ids():
+        if not _may_live(keeper):
+            with locked():
+                if not _may_live(keeper):  # another process may have started a new one meanwhile
+                    path_of(keeper).unlink(missing_ok=True)
+
+
+def _may_live(keeper: str) -> bool:
+    try:
         connected = connect(keeper)
-        if connected is not None:
-            connected.close()
-            continue
-        with locked():
-            # Another process may have started a new one meanwhile.
-            connected = connect(keeper)
-            if connected is None:
-                path_of(keeper).unlink(missing_ok=True)
-            else:
-                connected.close()
+    except OSError:
+        return True
+    if connected is not None:
+        connected.close()
+    return connected is not None
 
 
 def limit_silence(connected: socket.socket) -> None:
