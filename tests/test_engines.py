@@ -588,7 +588,7 @@ def test_released_engines_can_be_used_while_their_run_ends(tmp_path: Path) -> No
             serving.connect(prompts, (), progress)
             serving.load(progress)
             serving.warm_up()
-        assert serving.kept
+        assert serving.engines.kept
         again = keeping.choose(plan, run_dir, here, nodes[0].host, None, progress).kept
         assert again is not None and again.granted is not None
         assert again.granted.served.samples == (NUM_WARMUP_SAMPLES,)

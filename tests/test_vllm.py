@@ -105,7 +105,7 @@ def test_every_scenario_runs_without_a_loadgen_error(
     measured = run_phase(mode, replicas, run_dir, plan.user_conf(), Progress(run_dir.progress))
     stats = measured.stats
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
-    phase = judge_phase(mode, plan, run_dir, samples, measured, model_path, ["localhost"])
+    phase = judge_phase(mode, plan, run_dir, samples, measured, model_path, ["localhost"], None)
     assert phase.loadgen_errors == ()
     assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
 

@@ -50,7 +50,7 @@ class LocalNode:
         return {part: status for part, status in polled.items() if status is not None}
 
     def refresh(self) -> None:
-        """Does nothing: :meth:`exits` is always current."""
+        """Does nothing: :meth:`exits` asks each time."""
 
     def begin_check(self, model_path: str | None) -> None:
         path = None if model_path is None else Path(model_path)
