@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -40,6 +41,7 @@ GROUPS = {
         ),
         "watch": Command("follow a run", "sut watch latest"),
         "cancel": Command("end a run", "sut cancel latest"),
+        "notify": Command("run the --notify command of a run again", "sut notify latest"),
         "engines": Command(
             "list or stop the engines kept for the next run", "sut engines stop --all"
         ),
@@ -83,6 +85,8 @@ def main() -> int:
         return _main_of(name)(words[1:])
     if name and not name.startswith("-"):
         return _unknown(name)
+    if later := next((word for word in words if word in COMMANDS), ""):
+        return _option_first(later, words)
     parser = _parser()
     shell = parser.parse(words).completion
     if shell:
@@ -104,6 +108,13 @@ def _unknown(name: str) -> int:
     nearest = difflib.get_close_matches(name, COMMANDS, 1)
     hint = f"did you mean: sut {nearest[0]}" if nearest else "for all commands: sut --help"
     print(f"error: unknown command: {name}\nhint: {hint}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _option_first(name: str, words: list[str]) -> int:
+    others = [word for index, word in enumerate(words) if index != words.index(name)]
+    hint = shlex.join(["sut", name, *others])
+    print(f"error: options come after the command: {words[0]}\nhint: {hint}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 

@@ -54,10 +54,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         _, unknown, words = message.partition("unrecognized arguments: ")
-        if unknown and words.startswith("--"):
-            message += _nearest(words.split()[0].partition("=")[0], self._option_string_actions)
+        if unknown:
+            message += self._instead_of(words.split()[0])
         hint = f"for all options: {self.prog} --help"
         self.exit(EXIT_BAD_INPUT, f"error: {message}\nhint: {hint}\n")
+
+    def _instead_of(self, word: str) -> str:
+        """The option that was probably meant by a word that is none."""
+        options = self._option_string_actions
+        if word.startswith("-"):
+            return _nearest(word.partition("=")[0], options)
+        if "=" in word and "--set" in options:
+            return f" (did you mean --set {shlex.quote(word)}?)"
+        chosen = (name for name, each in options.items() if word in (each.choices or ()))
+        return next((f" (did you mean {name} {word}?)" for name in chosen), "")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

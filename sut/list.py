@@ -112,7 +112,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(parser, "json")
     options = parser.parse(argv)
     if options.what is None:
-        parser.error(f"give what to list: {', '.join(HEADS)}")
+        raise InputError(
+            f"nothing to list given: choose {', '.join(HEADS)}",
+            hint="python -m sut.list benchmarks",
+        )
     return options
 
 

@@ -1,4 +1,4 @@
-"""``python -m sut.notify RUN_DIR``: run the ``--notify`` command of a run that has ended.
+"""``python -m sut.notify RUN``: run the ``--notify`` command of a run that has ended.
 
 The last step of a job. Typed by hand, it tries a command again.
 """
@@ -8,14 +8,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sut.command import command, run_dir_of
+from sut.command import Parser, command
 from sut.errors import EXIT_VALID
+from sut.launch.options import add_runs, find_run, shared
 from sut.watch import notify
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    notify.send(run_dir_of(argv, "sut.notify", "Run the --notify command of a run again."))
+    parser = Parser(
+        prog="python -m sut.notify",
+        description="Run the --notify command of a run that has ended again.",
+        epilog="exit codes: 0 run, or the run has none, 2 bad input",
+        examples=("latest",),
+        parents=[shared("site", "root")],
+    )
+    add_runs(parser)
+    options = parser.parse(argv)
+    notify.send(find_run(options.run, options))
     return EXIT_VALID
 
 

@@ -157,8 +157,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--check", type=Path, metavar="FOLDER", help="check that no file of a submission changed"
     )
     options = parser.parse(argv)
-    if options.check is None and not (options.submitter and options.division and options.runs):
-        parser.error("missing --submitter, --division or RUN")
+    needed = {
+        "--submitter": options.submitter,
+        "--division": options.division,
+        "RUN": options.runs,
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing and options.check is None:
+        parser.error(f"missing {', '.join(missing)}")
     return options
 
 

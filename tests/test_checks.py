@@ -91,7 +91,7 @@ def test_a_plan_that_fits_has_no_problem(image: Path, tmp_path: Path) -> None:
         (name, True, []) for name in ("image", "run root", "cache", "partition", "nodes", "account")
     ]
     texts = {each.name: each.text for each in made}
-    assert texts["partition"].startswith("gpu: at most 1,440 minutes; the job asks for ")
+    assert texts["partition"].startswith("gpu: at most 1,440 min; the job asks for ")
     assert texts["nodes"] == "jw[2-3]; jw3 is IDLE+DRAIN: the job may wait"
     assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
 

@@ -150,6 +150,14 @@ def test_refuses_an_unknown_command(word: str, hint: str) -> None:
     assert run.stderr == f"error: unknown command: {word}\nhint: {hint}\n"
 
 
+def test_refuses_an_option_before_the_command() -> None:
+    run = sut("--site", "mine", "submit", "--mode", "all")
+    assert run.returncode == 2
+    assert run.stderr == (
+        "error: options come after the command: --site\nhint: sut submit --site mine --mode all\n"
+    )
+
+
 def test_refuses_an_unknown_option_with_a_hint() -> None:
     run = sut("submit", "--bogus")
     assert run.returncode == 2
@@ -166,6 +174,9 @@ def test_refuses_an_unknown_option_with_a_hint() -> None:
         (["submit", "--sets=a=1"], "--sets=a=1 (did you mean --set?)"),
         (["submit", "--mode", "acuracy"], "(did you mean accuracy?)"),
         (["history", "--verdict", "invald"], "(did you mean INVALID?)"),
+        (["submit", "offline"], "arguments: offline (did you mean --scenario offline?)"),
+        (["submit", "target_qps=4"], "arguments: target_qps=4 (did you mean --set target_qps=4?)"),
+        (["package", "RUN"], "missing --submitter, --division"),
     ],
 )
 def test_suggests_the_nearest_option_or_choice(arguments: list[str], near: str) -> None:

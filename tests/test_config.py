@@ -12,6 +12,7 @@ import yaml
 from cli import ROOT, submit
 
 from sut.errors import InputError
+from sut.launch import default_site
 from sut.plan import config
 from sut.plan.benchmark import Benchmark, Preset, Scenario
 from sut.plan.plan import Mode
@@ -92,6 +93,8 @@ def test_reports_every_error_at_once(tmp_path: Path) -> None:
         ("scenarios.server.target_qps=.nan", "target_qps"),
         ("scenarios.server.target_qps=.inf", "target_qps"),
         ("engine.max_num_seqs=many", "'many' is not of type integer"),
+        ("engine.max_num_seqs=", "an empty value is not of type integer"),
+        ("engine.max_num_seqs=yes", "true is not of type integer"),
         ("engine", "expected key=value"),
         ("engine..x=1", "expected key=value"),
         ("model.name.x=1", "name is a value"),
@@ -127,12 +130,17 @@ def test_a_set_options_error_names_no_file(tmp_path: Path) -> None:
         (["--site", "locall"], "did you mean 'local'"),
         (["--set", "site.num_replicas=999"], "999 replicas need at least one core each"),
         (["--set", "site.cpu.cpus=[9999]"], "9999"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file\nhint: list the benchmarks"),
+        (["--config", "replay.yaml"], "hint: the benchmark of this name: --config replay\n"),
+        (["--config", "jw-validation.yml"], "of this name: --config jw-validation\n"),
+        (["--site", "x/jw.yaml"], "hint: the site of this name: --site jw\n"),
         (["--scenario", "sever"], "invalid choice: 'sever'"),
         (["--config", "llama3.1-8b"], "has no path for the model 'Llama-3.1-8B-Instruct'"),
         (["--config", "llama3.1-8b-edge", "--scenario", "server"], "no scenario server"),
         (["--config", "replay", "--set", "site.run_root=/proc/x"], "/proc/x"),
         (["--config", "replay", "--set", "site.run_root=/etc/hostname/x"], "/etc/hostname"),
+        (["--config", "replay", "--root", "/proc/x"], "free space: --root /path"),
+        (["--config", "replay", "--root", "/etc/hostname"], "a writable folder: --root /path"),
     ],
 )
 def test_refuses_bad_input_before_anything_starts(
@@ -143,6 +151,29 @@ def test_refuses_bad_input_before_anything_starts(
     assert part in run.stderr, run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "text"),
+    [
+        ("--config", "sites/jw.yaml", "is a site, not a benchmark\nhint: --site"),
+        ("--site", "benchmarks/replay.yaml", "is a benchmark, not a site\nhint: --config"),
+        ("--site", "campaigns/jw-validation.yaml", "is a campaign, not a site\nhint: --config"),
+    ],
+)
+def test_a_file_of_another_kind_names_its_option(
+    tmp_path: Path, option: str, file: str, text: str
+) -> None:
+    path = ROOT / "configs" / file
+    run = submit(tmp_path, option, str(path))
+    assert run.returncode == 2
+    assert run.stderr == f"error: {path} {text} {path}\n"
+
+
+def test_an_unknown_site_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUT_SITE", "locall")
+    with pytest.raises(InputError, match=r"^SUT_SITE: unknown site 'locall'"):
+        default_site.default()
 
 
 @pytest.mark.parametrize(

@@ -163,17 +163,33 @@ def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
     assert again.returncode == 2 and run_dir.record.read_bytes() == kept
 
 
-def test_a_refused_job_has_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, submission: Submission) -> str:
+    """The error of a job that sbatch refuses."""
     for name in ("srun", "scontrol", "sinfo", "squeue"):
         program(tmp_path, name, "exit 1")
-    program(tmp_path, "sbatch", "echo sbatch: error: invalid partition specified: gpu >&2; exit 1")
+    errors = "echo invalid value: 25:99 >&2; echo sbatch: error: invalid partition: gpu >&2"
+    program(tmp_path, "sbatch", f"{errors}; exit 1")
     monkeypatch.setenv("PATH", on_path(tmp_path)["PATH"])
     plan = plan_of("replay", site="devcluster", nodes="jw2")
-    with pytest.raises(SutError, match="invalid partition specified: gpu"):
-        members.submit(Planned("", plan, tmp_path / "runs"), Submission())
+    with pytest.raises(SutError) as error:
+        members.submit(Planned("", plan, tmp_path / "runs"), submission)
+    return str(error.value)
+
+
+def test_a_refused_job_names_what_sbatch_got(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = refused(tmp_path, monkeypatch, Submission(begin="25:99"))
+    assert "): invalid value: 25:99; invalid partition: gpu\n" in text
+    assert text.endswith("hint: correct --begin or slurm: in the file of site devcluster")
+    assert capsys.readouterr().err == ""  # the command prints the error once
+
+
+def test_a_refused_job_has_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(tmp_path, monkeypatch, Submission())
     found = latest(tmp_path)
     assert found.failure is not None and found.failure.code == "submit"
-    assert "invalid partition specified: gpu" in found.failure.message
+    assert "invalid partition: gpu" in found.failure.message
     assert [attempt.job_id for attempt in found.attempts] == [""]
     listed = subprocess.run(
         [sys.executable, "-m", "sut.history", "--root", str(tmp_path / "runs")],

@@ -398,8 +398,8 @@ def test_without_a_private_registry_the_run_keeps_nothing(tmp_path: Path, folder
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--keep-engine", "0"], "invalid number of minutes value: '0'"),
-        (["--keep-engine", "x"], "invalid number of minutes value: 'x'"),
+        (["--keep-engine", "0"], "0 is not a whole number of 1 or more"),
+        (["--keep-engine", "x"], "x is not a whole number of 1 or more"),
     ],
 )
 def test_refuses_an_invalid_time(tmp_path: Path, arguments: list[str], text: str) -> None:

@@ -67,10 +67,11 @@ def test_searches_names_and_meanings(capsys: pytest.CaptureFixture[str]) -> None
     assert "site.slurm.time_min" in [row["key"] for row in listed(capsys, "keys", "wall", "limit")]
     assert list_command.main(["keys", "nothing-like-it"]) == 2
     assert "error: no keys with nothing-like-it\nhint:" in capsys.readouterr().err
-    for argv, error in (([], "give what to list: benchmarks"), (["key"], "did you mean keys?")):
-        with pytest.raises(SystemExit, match="2"):
-            list_command.main(argv)
-        assert error in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        list_command.main(["key"])
+    assert "did you mean keys?" in capsys.readouterr().err
+    assert list_command.main([]) == 2
+    assert "choose benchmarks, campaigns, sites" in capsys.readouterr().err
 
 
 def test_every_field_is_a_key() -> None:

@@ -196,7 +196,15 @@ def test_a_dry_run_prints_a_page(tmp_path: Path) -> None:
     assert " -m sut.submit --config replay --scenario server --set " in rows["start"]
     assert rows["start"].endswith("=10000000") and rows["whole plan"].endswith(" --dry-run --full")
     assert f"ok      run root  {tmp_path}/runs" in run.stdout
+    assert rows["follow"] == f"python -m sut.watch {tmp_path}/runs/latest"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_names_the_next_report_not_the_last(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "earlier").mkdir(parents=True)
+    (tmp_path / "runs" / "latest").symlink_to("earlier")
+    run = submit(tmp_path, *fast(), "--dry-run")
+    assert f"\nread        {tmp_path}/runs/latest/report.html\n" in run.stdout
 
 
 def test_a_full_dry_run_prints_the_whole_plan(tmp_path: Path) -> None:

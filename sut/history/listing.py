@@ -15,11 +15,12 @@ from sut.plan.hostlist import compact
 from sut.report.table import table, to_text
 from sut.units import number
 
+LATENCIES = ("TTFT p99, ms", "TPOT p99, ms")
 HEAD = (
     *("verdict", "benchmark", "scenario", "preset", "nodes", "target_qps"),
-    *("tokens/s", "TTFT p99", "TPOT p99", "run", ""),
+    *("tokens/s", *LATENCIES, "run", "why"),
 )
-NARROW = ("verdict", "nodes", "target_qps", "tokens/s", "TTFT p99", "TPOT p99")
+NARROW = ("verdict", "nodes", "target_qps", "tokens/s", *LATENCIES)
 _INDENT = " " * 4
 _FILES = frozenset({"mtime_ns", "size"})  # of the index, not of a run
 

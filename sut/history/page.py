@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from sut.history.listing import LATENCIES
 from sut.history.row import Row
 from sut.plan.hostlist import compact
 from sut.report.markdown import SCROLLING
@@ -17,10 +18,10 @@ from sut.units import number
 
 HEAD = (
     *("created (UTC)", "verdict", "benchmark", "scenario", "preset", "nodes"),
-    *("target_qps", "tokens/s", "TTFT p99, ms", "TPOT p99, ms", "why", "run"),
+    *("target_qps", "tokens/s", *LATENCIES, "why", "run"),
 )
 MORE_IS_BETTER = ("target_qps", "tokens/s")
-NUMBERS = (*MORE_IS_BETTER, "TTFT p99, ms", "TPOT p99, ms")
+NUMBERS = (*MORE_IS_BETTER, *LATENCIES)
 NEWEST_FIRST = "created (UTC)"  # how the page begins
 LINKED = ("report.html", "report.md")  # the first that exists, else the record
 RECORD = "record.json"

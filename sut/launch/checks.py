@@ -66,8 +66,8 @@ def _partition(plan: Plan, found: Partition | None, known: Sequence[Partition]) 
     made = Finding("partition")
     if found is not None and plan.slurm is not None:
         limit = found.max_time_min
-        most = "no time limit" if limit is None else f"at most {limit:,} minutes"
-        made.text = f"{found.name}: {most}; the job asks for {plan.slurm.time_min:,}"
+        most = "no time limit" if limit is None else f"at most {limit:,} min"
+        made.text = f"{found.name}: {most}; the job asks for {plan.slurm.time_min:,} min"
     limits.check_partition(plan, known, made.problems)
     return made
 

@@ -16,6 +16,10 @@ def default() -> str:
     """The site in SUT_SITE; else the site of this cluster, by the cluster's name or else by its
     nodes; else, without Slurm, ``local``. Raises InputError unless one site matches."""
     if named := os.environ.get(VARIABLE):
+        try:
+            config.find("sites", named)
+        except InputError as error:
+            raise InputError(f"{VARIABLE}: {error}") from None
         return named
     if not slurm.is_here():
         return "local"

@@ -31,8 +31,7 @@ def show(
         _print_plans(planned)
     else:
         print("\n\n".join(map(page.render, pages)))
-        first = planned[0]
-        print(f"\n{page.commands(_command(), first.plan, first.run_root)}")
+        print(f"\n{page.commands(_command(), planned[0].run_root)}")
     checks.problems(checked).raise_all()
     return EXIT_VALID
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,15 +149,22 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
     executor = submitit.SlurmExecutor(folder=run_dir.slurm)
     executor.update_parameters(**parameters(plan, run_dir, submission, _excluded(plan)))
     try:
-        with _own_environment(), interrupts.held():
+        # submitit prints what sbatch prints, which is in its error too.
+        with _own_environment(), interrupts.held(), redirect_stderr(io.StringIO()):
             return executor.submit(node.launch, str(run_dir))
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        reason = " ".join(str(error).split())
+        lines = (line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
         raise SutError(
-            f"Slurm refused the job ({run_dir.slurm}): {reason}",
-            hint=f"correct slurm: in the file of site {plan.site}",
+            f"Slurm refused the job ({run_dir.slurm}): {'; '.join(filter(None, lines))}",
+            hint=f"correct {_what_sbatch_got(plan, submission)}",
             code="submit",
         ) from None
+
+
+def _what_sbatch_got(plan: Plan, submission: Submission) -> str:
+    given = {"--begin": submission.begin, "--dependency": submission.dependency}
+    options = [name for name, value in given.items() if value]
+    return " or ".join([*options, f"slurm: in the file of site {plan.site}"])
 
 
 def _excluded(plan: Plan) -> list[str]:

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from sut.errors import Errors, InputError
 from sut.launch import members
 from sut.launch.request import RunRequest
 from sut.plan import config, document
 from sut.plan.benchmark import Benchmark, EngineKind, Preset, Scenario
 from sut.plan.config import Campaign
-from sut.plan.document import Document
 from sut.plan.plan import Mode
 from sut.plan.resolve import resolve
 from sut.plan.site import Device, Site
 from sut.units import quantity
-from sut.values import Struct
 
-KINDS: dict[str, type[Struct]] = {"benchmark": Benchmark, "site": Site, "campaign": Campaign}
 ANY_CPUS = range(1024)
 
 
 def check(path: Path) -> str:
     """The file and what it is, in a line. Raises InputError with every error in it."""
     read = document.read(path)
-    kind = kind_of(read, path)
-    document.check(read, KINDS[kind], path).raise_all()
+    kind = config.kind_of(read)
+    if kind is None:
+        raise InputError(
+            f"{path}: neither a benchmark, a site nor a campaign: its keys are "
+            f"{', '.join(map(str, read)) or '(none)'}",
+            hint="start from a file in configs/, or write a site with: python -m sut.init",
+        )
+    document.check(read, config.KINDS[kind], path).raise_all()
     if kind == "site":
         config.completed(config.read_as(path, Site), path)  # its errors name the file
     try:
@@ -46,23 +47,6 @@ def _resolved(kind: str, path: Path) -> str:
             return _site(config.completed(config.read_as(path, Site), path))
         case _:
             return _campaign(config.read_as(path, Campaign))
-
-
-def kind_of(read: Document, path: Path) -> str:
-    """The kind that has most of the file's keys. Raises InputError if two have as many."""
-    num_known = {kind: len(read.keys() & _names(struct)) for kind, struct in KINDS.items()}
-    first, second = sorted(num_known, key=lambda kind: -num_known[kind])[:2]
-    if num_known[first] == num_known[second]:
-        raise InputError(
-            f"{path}: neither a benchmark, a site nor a campaign: its keys are "
-            f"{', '.join(map(str, read)) or '(none)'}",
-            hint="start from a file in configs/, or write a site with: python -m sut.init",
-        )
-    return first
-
-
-def _names(struct: type[Struct]) -> set[str]:
-    return {field.encode_name for field in msgspec.structs.fields(struct)}
 
 
 def _benchmark(benchmark: Benchmark) -> str:

@@ -65,7 +65,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"cannot create the run directory ({error.filename or folder}): {error.strerror}",
-            hint="use a writable folder with free space: --set site.run_root=/path",
+            hint="use a writable folder with free space: --root /path",
         ) from None
 
 

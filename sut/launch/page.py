@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sut.cluster import runs
 from sut.launch.finding import Finding
 from sut.plan import fit, mlperf_conf
 from sut.plan.benchmark import AUTO, EngineKind, Scenario
@@ -101,12 +103,13 @@ def render(page: Page) -> str:
     return "\n".join(lines)
 
 
-def commands(command: str, plan: Plan, run_root: Path) -> str:
+def commands(command: str, run_root: Path) -> str:
     """How to start the runs of one dry run, to look at them, and to see the whole plan."""
+    latest = run_root / runs.LATEST
     rows = [
         ("start", command),
-        ("follow", "python -m sut.watch" + (" JOBID" if plan.slurm else "")),
-        ("read", str(RunDir(run_root / "latest").report_html)),
+        ("follow", shlex.join(["python", "-m", "sut.watch", str(latest)])),
+        ("read", str(latest / RunDir(latest).report_html.name)),
         ("whole plan", f"{command} --dry-run --full"),
     ]
     return "\n".join(f"{name:{_TITLE}}  {value}" for name, value in rows)  # never wrapped

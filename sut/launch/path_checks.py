@@ -37,8 +37,8 @@ def check(plan: Plan, run_root: Path) -> Iterator[Finding]:
         yield _input("data", plan, plan.dataset.path, lambda it: _data(plan, it))
     if container is not None and container.binds:
         yield _binds(plan, container)
-    yield _folder("run root", plan, run_root, "site.run_root")
-    yield _folder("cache", plan, cache.cache_of(plan), "site.cache")
+    yield _folder("run root", plan, run_root, "--root /path")
+    yield _folder("cache", plan, cache.cache_of(plan), "--set site.cache=/path")
 
 
 def _input(name: str, plan: Plan, path: str, look: Callable[[Finding], None]) -> Finding:
@@ -153,8 +153,9 @@ def _binds(plan: Plan, container: Container) -> Finding:
     return found
 
 
-def _folder(name: str, plan: Plan, folder: Path, key: str) -> Finding:
-    """A folder that the run writes to and creates if it does not exist."""
+def _folder(name: str, plan: Plan, folder: Path, other: str) -> Finding:
+    """A folder that the run writes to and creates if it does not exist. ``other`` is the option
+    for another one."""
     if _is_node_local(plan, folder) and name != "run root":
         return Finding(name, f"{folder}: on compute nodes only (site.node_local)", made=False)
     found = Finding(name, str(folder))
@@ -169,8 +170,7 @@ def _folder(name: str, plan: Plan, folder: Path, key: str) -> Finding:
     if problem:
         found.problems.add(
             f"cannot use {name} {folder}: {problem}",
-            hint=f"use a writable folder{(plan.slurm and ' on a shared file system') or ''}: "
-            f"--set {key}=/path",
+            hint=f"use a writable folder{' on a shared file system' * bool(plan.slurm)}: {other}",
         )
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from sut.command import Parser
+from sut.command import Parser, at_least
 from sut.errors import InputError
 from sut.inputs import model
 from sut.launch import default_site
@@ -99,7 +99,7 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
     )
     parser.add_argument(
         "--keep-engine",
-        type=_minutes,
+        type=at_least(1),
         metavar="MINUTES",
         help="leave the engines running for the next run with the same engine settings, and use "
         "those that an earlier run has left; they end after MINUTES without use (see sut engines)",
@@ -133,16 +133,6 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         help="as in sbatch: singleton, afterany:JOBID",
     )
     return parser
-
-
-def _minutes(text: str) -> int:
-    minutes = int(text)
-    if minutes < 1:
-        raise ValueError
-    return minutes
-
-
-_minutes.__name__ = "number of minutes"  # argparse prints it
 
 
 def request_of(arguments: argparse.Namespace) -> RunRequest:

@@ -18,7 +18,7 @@ import msgspec
 from sut.errors import InputError
 from sut.plan import hostlist
 from sut.plan.benchmark import Benchmark, Preset, Scenario
-from sut.plan.document import apply, check, convert, nearest, read
+from sut.plan.document import Document, apply, check, convert, nearest, read
 from sut.plan.hostlist import HostlistError
 from sut.plan.plan import Mode
 from sut.plan.site import Site, SiteNode
@@ -52,6 +52,10 @@ class Campaign(Struct, frozen=True, kw_only=True):
         return [(run, scenario) for scenario in self.scenarios for run in self.runs]
 
 
+KINDS: dict[str, type[Struct]] = {"benchmark": Benchmark, "site": Site, "campaign": Campaign}
+_OPTIONS = {"benchmark": "--config", "site": "--site", "campaign": "--config"}
+
+
 def load_campaign(name: str) -> Campaign | None:
     """The campaign by name or file; None for a benchmark. Raises InputError that lists every
     error in it."""
@@ -67,7 +71,8 @@ def load(benchmark: str, site: str, sets: Sequence[str] = ()) -> tuple[Benchmark
     """The benchmark and the site by name or file, changed by ``sets`` (``engine.dtype=float32``,
     ``site.run_root=/x``). Raises InputError that lists every error in both."""
     benchmark_file, site_file = find("benchmarks", benchmark), find("sites", site)
-    benchmark_document, site_document = read(benchmark_file), read(site_file)
+    benchmark_document = _read(benchmark_file, Benchmark)
+    site_document = _read(site_file, Site)
     for change in sets:
         apply(change, benchmark_document, site_document)
     errors = check(benchmark_document, Benchmark, benchmark_file, sets)
@@ -101,9 +106,32 @@ def names(kind: str) -> list[str]:
 
 def read_as(path: Path, kind: type[_T]) -> _T:
     """The benchmark, site or campaign in a file. Raises InputError that lists every error."""
-    document = read(path)
+    document = _read(path, kind)
     check(document, kind, path).raise_all()
     return convert(document, kind)
+
+
+def kind_of(document: Document) -> str | None:
+    """The kind that has most of the document's keys; None if two have as many."""
+    num_known = {kind: len(document.keys() & _keys(struct)) for kind, struct in KINDS.items()}
+    first, second = sorted(num_known, key=lambda kind: -num_known[kind])[:2]
+    return first if num_known[first] > num_known[second] else None
+
+
+def _keys(struct: type[Struct]) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(struct)}
+
+
+def _read(path: Path, wanted: type[Struct]) -> Document:
+    """Raises InputError for a file of another kind: every key would be an error."""
+    document = read(path)
+    kind = kind_of(document)
+    if kind is not None and KINDS[kind] is not wanted:
+        raise InputError(
+            f"{path} is a {kind}, not a {wanted.__name__.lower()}",
+            hint=f"{_OPTIONS[kind]} {path}",
+        )
+    return document
 
 
 def completed(site: Site, file: Path) -> Site:
@@ -149,7 +177,7 @@ def find(kind: str, name: str) -> Path:
     """The file of a benchmark, a site or a campaign, by path or by its name under ``configs/``."""
     if _is_path(name):
         if not Path(name).is_file():
-            raise InputError(f"{name}: no such file")
+            raise InputError(f"{name}: no such file", hint=_instead_of(name, kind))
         return Path(name)
     known = files(kind)
     if name not in known:
@@ -161,6 +189,16 @@ def find(kind: str, name: str) -> Path:
             hint=f"give a .yaml file, or one of these {kind}: {', '.join(sorted(known))}{also}",
         )
     return known[name]
+
+
+def _instead_of(file: str, kind: str) -> str:
+    kinds = ("sites",) if kind == "sites" else ("benchmarks", "campaigns")  # --config takes both
+    stem = Path(file).stem
+    for each in kinds:
+        one = each.removesuffix("s")
+        if stem in files(each):
+            return f"the {one} of this name: {_OPTIONS[one]} {stem}"
+    return f"list the {kinds[0]}: python -m sut.list {kinds[0]}"
 
 
 def shipped(kind: str, name: str) -> Path:

@@ -155,7 +155,7 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int
         case "pattern":
             yield path, f"'{instance}' does not match {value}"
         case "type":
-            yield path, f"{instance!r} is not of type {_YAML_TYPES.get(str(value), value)}"
+            yield path, f"{_shown(instance)} is not of type {_YAML_TYPES.get(str(value), value)}"
         case "exclusiveMinimum" | "minimum" | "maximum":
             yield path, f"{instance} is not {_BOUNDS[str(error.validator)]} {value}"
         case _:
@@ -173,7 +173,14 @@ def _explain_choice(
             if len(forms) == 1 or error not in other:
                 yield from _explain(error)
     else:
-        yield path, f"{instance!r} is neither {' nor '.join(map(_form, forms))}"
+        yield path, f"{_shown(instance)} is neither {' nor '.join(map(_form, forms))}"
+
+
+def _shown(value: Any) -> str:
+    """A value as in YAML."""
+    if isinstance(value, str | dict | list):
+        return repr(value)
+    return "an empty value" if value is None else str(value).lower()
 
 
 def _form(error: jsonschema.ValidationError) -> str:

@@ -123,7 +123,7 @@ def _why_no_record(job: Submitted, plan: Plan, run_dir: RunDir) -> RunError:
     if shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
         return RunError(
             f"{failed} ({run_dir}): No space left on device",
-            hint="free some space, or use another folder: --set site.run_root=/path",
+            hint="free some space, or use another folder: --root /path",
             code=NO_RECORD,
         )
     last = tail(job.log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(empty)"
