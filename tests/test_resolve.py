@@ -12,7 +12,7 @@ from plans import plan_of
 
 from sut.errors import InputError
 from sut.plan.benchmark import Preset, Scenario
-from sut.plan.plan import Plan
+from sut.plan.plan import Part, Plan, Replica
 from sut.plan.site import Device
 from sut.serving import process
 
@@ -128,6 +128,20 @@ def test_a_cpu_engine_is_bound_to_its_cores() -> None:
     assert added["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert added["VLLM_DP_MASTER_IP"] == "10.0.0.1"
     assert added["X"] == "y" and "CUDA_VISIBLE_DEVICES" not in added
+
+
+@pytest.mark.parametrize(
+    ("cores", "bound"), [((), "all"), ((2, 3), "2|3"), ((2, 3, 4, 5, 6), "2,3|4,5")]
+)
+def test_each_rank_of_a_cpu_engine_has_its_cores(cores: tuple[int, ...], bound: str) -> None:
+    plan = plan_of("smollm2-135m-news")
+    engine = msgspec.structs.replace(plan.engine, tensor_parallel_size=2)
+    replica = Replica(index=0, parts=(Part(node=0, cpus=cores),))
+    plan = msgspec.structs.replace(plan, engine=engine, replicas=(replica,))
+    assert process.environment(plan, launch_of(0))["VLLM_CPU_OMP_THREADS_BIND"] == bound
+    fewer = Replica(index=0, parts=(Part(node=0, cpus=(2,)),))
+    with pytest.raises(AssertionError):
+        process.environment(msgspec.structs.replace(plan, replicas=(fewer,)), launch_of(0))
 
 
 def test_vllm_is_headless_and_without_prefix_caching(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import msgspec
+import pytest
 from cli import until
 from jobs import LONG, Job, plan_for, write_plan
 
@@ -145,6 +146,28 @@ def test_refuses_to_mix_phases_of_two_images(tmp_path: Path) -> None:
     with Job(run_dir, 1, attempt=2, env={0: {"SUT_IMAGE_SHA256": "a" * 64}}) as right:
         assert right.wait() == {0: 0}, right.output(0)
     assert right.record.environment.image_sha256 == "a" * 64
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_refuses_to_mix_phases_of_two_core_counts(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2, *SLOW, mode=Mode.ALL), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        job.until_measuring("accuracy")
+        job.signal(0, signal.SIGUSR2)
+        assert job.wait() == {0: 3, 1: 0}
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)})
+    try:
+        with Job(run_dir, 2, attempt=1) as smaller:
+            assert smaller.wait() == {0: 3, 1: 0}
+    finally:
+        os.sched_setaffinity(0, usable)
+    failure = smaller.record.failure
+    assert failure is not None and failure.code == "changed"
+    assert f"num_usable_cpus: {len(usable)} -> 1" in failure.message
+    with Job(run_dir, 2, attempt=2) as right:
+        assert right.wait()[0] == 0, right.output(0)
+    assert [each.num_usable_cpus for each in right.record.nodes] == [len(usable)]
 
 
 def _as_if_killed_after_the_last_phase(run_dir: RunDir) -> None:

@@ -16,7 +16,6 @@ import msgspec
 import pytest
 from cli import environment, latest, processes_of, set_arguments, submit, until
 from plans import plan_of
-from sut.replicas.nodes import Nodes
 from vllms_answers import answers
 
 from sut.cluster.allocation import Allocation
@@ -31,6 +30,7 @@ from sut.run.replicas import Replicas
 from sut.run.serving import Serving
 from sut.rundir import RunDir
 from sut.serving import wire
+from sut.serving.nodes import Nodes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -21,8 +21,11 @@ from sut.rundir import RunDir, write_atomic
 from sut.values import Struct
 
 INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
-# In all phases of one record.
-SAME = ("image_sha256", "model_sha256", "data_sha256", "tokens_sha256")
+# In all phases of one record, on each of its machines.
+SAME = (
+    *("image_sha256", "model_sha256", "data_sha256", "tokens_sha256"),
+    *("cpu_model", "num_cpus", "num_usable_cpus", "gpus"),
+)
 
 
 class Earlier(Struct, frozen=True, kw_only=True):
@@ -151,18 +154,15 @@ def _again(run_dir: RunDir) -> str:
 
 
 def require_same(
-    before: Earlier, hashes: Hashes, image_sha256: str | None, run_dir: RunDir
+    before: Earlier, hashes: Hashes, machines: Sequence[Environment], run_dir: RunDir
 ) -> None:
-    """Raise RunError if finished phases were measured with another model, data set or image."""
+    """Raise RunError if finished phases were measured with another model, data set or image, or on
+    other hardware. ``machines`` are this attempt's."""
     if before.record is None or not before.phases:
         return
-    now = {
-        "image_sha256": image_sha256,
-        "model_sha256": hashes.model,
-        "data_sha256": hashes.data,
-        "tokens_sha256": hashes.tokens,
-    }
-    changed = sameness.mismatches(sameness.of_record(before.record), sameness.flat(now), SAME)
+    earlier = _machines((before.record.environment, *before.record.nodes), before.record.hashes)
+    pairs = zip(earlier, _machines(machines, hashes), strict=False)
+    changed = dict.fromkeys(each for a, b in pairs for each in sameness.mismatches(a, b, SAME))
     if changed:
         done = ", ".join(phase.name for phase in before.phases)
         raise RunError(
@@ -170,6 +170,12 @@ def require_same(
             code="changed",
             hint=f"measure all phases again: python -m sut.submit --again {run_dir}",
         )
+
+
+def _machines(environments: Sequence[Environment], hashes: Hashes) -> list[sameness.Facts]:
+    """Everything that the machines were given, in the order of what must be the same."""
+    found = [sameness.of_machine(each, hashes) for each in environments]
+    return sorted(found, key=lambda facts: [str(facts.get(key)) for key in SAME])
 
 
 def set_aside(run_dir: RunDir, before: Earlier) -> None:

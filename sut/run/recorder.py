@@ -12,6 +12,7 @@ import msgspec
 from sut.cluster.allocation import Allocation
 from sut.errors import EXIT_INVALID, EXIT_VALID, RunError, SutError
 from sut.machine import environment
+from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
 from sut.report.publish import publish
 from sut.results import attempts, record
@@ -29,7 +30,8 @@ class Recorder:
         self.run_dir = run_dir
         self._interrupted: record.InterruptedPhase | None = None
         self._engines: record.Engines | None = None
-        self._here = environment.collect(allocation.image_sha256)
+        # This attempt's machines, the head first.
+        self._here: tuple[Environment, ...] = (environment.collect(allocation.image_sha256),)
         self._start = time.monotonic() - environment.process_age_s()
         self._steps: list[record.Step] = []
         self._open: list[str] = []  # steps that have begun and not ended
@@ -38,13 +40,14 @@ class Recorder:
         self._earlier = attempts.earlier(plan, run_dir)
         self._phases = list(self._earlier.phases)
         before = self._earlier.record
-        # The environment that the finished phases ran in, until keep_hashes() finds it unchanged.
-        self._environment = before.environment if before and before.phases else self._here
+        # The machines of the finished phases, until keep_hashes() finds that ours are the same.
+        self._machines: tuple[Environment, ...] = self._here
+        if before and before.phases:
+            self._machines = (before.environment, *before.nodes)
         self._hashes = before.hashes if before else record.Hashes()
         # All phases of a record are offered the same load.
         self._load = before.load if before and before.phases else None
         self._preflight = before.preflight if before else ()
-        self._other_nodes = before.nodes if before else ()
         self._attempt = record.Attempt(
             job_id=allocation.job_id,
             restart=allocation.attempt,
@@ -89,12 +92,15 @@ class Recorder:
         self._progress = progress
 
     def keep_preflight(self, found: Preflight) -> None:
-        self._preflight, self._other_nodes = found.nodes, found.environments
+        self._preflight, self._here = found.nodes, (self._here[0], *found.environments)
+        if not self._phases:
+            self._machines = self._here
 
     def keep_hashes(self, hashes: record.Hashes) -> None:
-        """Raises RunError where finished phases were measured with other files."""
-        attempts.require_same(self._earlier, hashes, self._here.image_sha256, self.run_dir)
-        self._hashes, self._environment = hashes, self._here
+        """Raises RunError where finished phases were measured with other files, or on other
+        hardware."""
+        attempts.require_same(self._earlier, hashes, self._here, self.run_dir)
+        self._hashes, self._machines = hashes, self._here
 
     def keep_engines(self, engines: record.Engines) -> None:
         self._engines = engines
@@ -216,7 +222,7 @@ class Recorder:
             failure=failed,
             plan_digest=self.plan.digest(),
             plan=self.plan,
-            environment=self._environment,
+            environment=self._machines[0],
             hashes=self._hashes,
             timings=tuple(self._steps),
             load=self._load,
@@ -224,7 +230,7 @@ class Recorder:
             interrupted=self._interrupted,
             attempts=every,
             preflight=self._preflight,
-            nodes=self._other_nodes,
+            nodes=self._machines[1:],
             command=self._command,
             engines=self._engines,
         )

@@ -150,10 +150,12 @@ def environment(plan: Plan, launch: Launch) -> dict[str, str]:
 
 
 def _cpu_bind(cpus: Sequence[int], num_ranks: int) -> str:
-    """vLLM's list of cores: those of each rank, ranks separated by a bar."""
-    share = len(cpus) // num_ranks
-    if share == 0:
+    """vLLM's list of cores: those of each rank, ranks separated by a bar. A part without cores of
+    its own may use all; any other has at least one for each rank."""
+    if not cpus:
         return "all"
+    share = len(cpus) // num_ranks
+    assert share > 0, f"{num_ranks} ranks on cores {cpus}"
     ranks = (cpus[rank * share : (rank + 1) * share] for rank in range(num_ranks))
     return "|".join(",".join(map(str, each)) for each in ranks)
 
