@@ -12,7 +12,7 @@ import pytest
 from sut import list as list_command
 from sut.errors import InputError
 from sut.launch.request import RunRequest, make_plan
-from sut.plan import keys
+from sut.plan import comments, keys
 from sut.plan.benchmark import Benchmark, Scenario, ScenarioSettings
 from sut.plan.site import Site
 from sut.values import Struct
@@ -122,7 +122,7 @@ def test_reads_comments_of_all_forms() -> None:
         # continued
         last: int = 3
 
-    assert keys.comments(Example) == {
+    assert comments.of_fields(Example) == {
         "after": "behind it before it in two lines",
         "long": "behind the end, continued",
     }

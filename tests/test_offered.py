@@ -26,8 +26,8 @@ from sut.results.offered import FRACTION, ROOM, Batch, Limits, OfferedLoad, choo
 from sut.results.progress import Progress
 from sut.run.measure_load import batch_of, require_time
 from sut.rundir import RunDir
+from sut.watch.frame import frame
 from sut.watch.observer import Observer
-from sut.watch.screen import frame
 from sut.watch.state import PhaseState, left_s
 
 AUTO = "scenarios.server.target_qps=auto"

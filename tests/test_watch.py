@@ -35,9 +35,10 @@ from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
 from sut.watch import usual
+from sut.watch.frame import frame
 from sut.watch.observer import NOTIFYING, REPORTING, Observer
 from sut.watch.projection import Projection
-from sut.watch.screen import Screen, frame, is_waiting
+from sut.watch.screen import Screen, is_waiting
 from sut.watch.state import PhaseState, RunState
 
 TWENTY_SECONDS = ("--set", "scenarios.server.min_duration_ms=20000")

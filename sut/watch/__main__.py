@@ -21,8 +21,9 @@ from sut.launch import ending
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.report.summary import summary
 from sut.results import record
+from sut.watch.frame import frame
 from sut.watch.observer import Observer
-from sut.watch.screen import Screen, frame
+from sut.watch.screen import Screen
 from sut.watch.state import RunState
 
 LOOK_S = 1.0

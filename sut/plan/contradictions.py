@@ -1,0 +1,106 @@
+"""What contradicts itself in a benchmark, or in a benchmark and what it runs with. Pure."""
+
+from __future__ import annotations
+
+from sut.errors import Errors
+from sut.plan.benchmark import (
+    AUTO,
+    Benchmark,
+    DatasetKind,
+    EngineKind,
+    ReplayAnswers,
+    Scenario,
+    ScenarioSettings,
+)
+from sut.plan.plan import Mode
+from sut.plan.site import Device, Site
+
+_SIZED_BY = {
+    "Offline": "target_qps only sizes an Offline run; set it to the expected rate in samples/s: "
+    "--set scenarios.offline.target_qps=10",
+    "SingleStream": "leave it out; target_latency_ms sizes a SingleStream run: "
+    "--set scenarios.singlestream.target_qps=null",
+}
+
+
+def check(
+    benchmark: Benchmark,
+    site: Site,
+    scenario: Scenario,
+    mode: Mode,
+    settings: ScenarioSettings,
+    num_nodes: int,
+    errors: Errors,
+) -> None:
+    """Add to ``errors`` each contradiction. ``settings`` are those of the scenario, ``num_nodes``
+    the run's."""
+    _check_paths(benchmark, errors)
+    _check_lengths(benchmark, errors)
+    if scenario is not Scenario.SINGLE_STREAM and settings.target_qps is None:
+        errors.add(
+            f"scenario {scenario} has no target_qps",
+            hint=f"--set scenarios.{scenario}.target_qps=1",
+        )
+    if settings.target_qps == AUTO and scenario.loadgen != "Server":
+        errors.add(
+            f"scenarios.{scenario}.target_qps is {AUTO}, which only server and interactive support",
+            hint=_SIZED_BY[scenario.loadgen],
+        )
+    if mode is Mode.COMPLIANCE and benchmark.compliance is None:
+        errors.add(
+            f"--mode {mode}: benchmark {benchmark.name} has no compliance test",
+            hint="choose --mode performance, accuracy or all",
+        )
+    if num_nodes > 1 and not site.interface:
+        errors.add(
+            f"site {site.name} has no interface, and a run on several nodes needs one",
+            hint="--set site.interface=eth0 (to list a node's interfaces: ip -brief address)",
+        )
+    engine = benchmark.engine
+    on_cpu = engine.kind is EngineKind.VLLM and site.device is Device.CPU
+    if on_cpu and engine.pipeline_parallel_size > 1 and engine.enforce_eager:
+        # vLLM's engine core dies on the first request.
+        errors.add(
+            "vLLM's pipeline parallelism on CPUs does not work with engine.enforce_eager",
+            hint="--set engine.enforce_eager=false "
+            """--set 'engine.extra_args=["-cc.mode=2", "-cc.backend=eager"]'""",
+        )
+
+
+def _check_paths(benchmark: Benchmark, errors: Errors) -> None:
+    model, dataset = benchmark.model, benchmark.dataset
+    for key, given in (("model", model), ("dataset", dataset)):
+        if given.path:
+            errors.add(
+                f"{key}.path is not used: a benchmark gets its paths from the site",
+                hint=f"""--set 'site.{key}s."{given.name}"={given.path}'""",
+            )
+
+
+def _check_lengths(benchmark: Benchmark, errors: Errors) -> None:
+    dataset, generation, engine = benchmark.dataset, benchmark.generation, benchmark.engine
+    if generation.min_tokens > generation.max_tokens:
+        errors.add(
+            f"generation.min_tokens {generation.min_tokens} exceeds generation.max_tokens "
+            f"{generation.max_tokens}"
+        )
+    if dataset.kind is DatasetKind.SYNTHETIC and not (
+        0 < dataset.min_prompt_tokens <= dataset.max_prompt_tokens
+    ):
+        errors.add(
+            "synthetic prompts need 0 < min_prompt_tokens <= max_prompt_tokens: dataset has "
+            f"{dataset.min_prompt_tokens} and {dataset.max_prompt_tokens}"
+        )
+    references = engine.replay.answers is ReplayAnswers.REFERENCES
+    if engine.kind is EngineKind.REPLAY and references and dataset.kind is DatasetKind.SYNTHETIC:
+        errors.add(
+            "engine.replay.answers is references, but a synthetic data set has no references",
+            hint="--set engine.replay.answers=echo",
+        )
+    longest = dataset.max_prompt_tokens + generation.max_tokens
+    if longest > engine.max_model_len:
+        errors.add(
+            f"engine.max_model_len {engine.max_model_len} is less than {longest}: prompts of up to "
+            f"{dataset.max_prompt_tokens} tokens plus answers of up to {generation.max_tokens}",
+            hint=f"--set engine.max_model_len={longest}",
+        )

@@ -1,0 +1,219 @@
+"""A run's state as text: a line, or a frame for a terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from sut.report.summary import Message
+from sut.report.table import table
+from sut.results.record import headline
+from sut.units import number, quantity
+from sut.watch.state import PhaseState, ReplicaState, RunState
+
+SILENT_S = 15.0  # without progress, after which a warning is shown
+SHORT_S = 1.0  # no shorter times are shown
+_STYLES = {"VALID": "green", "INVALID": "red"}
+_BAR_WIDTH = 30
+_NAME_WIDTH = 12
+_REPLICA_COLUMNS = (
+    *("replica", "node", "samples", "in flight", "running", "waiting"),
+    *("KV", "prompt/s", "tokens/s"),
+)
+
+
+def line(state: RunState) -> str:
+    begin = "" if state.t_s is None else f"{state.t_s + (state.silent_s or 0):6.1f} s  "
+    phase = next((phase for phase in state.phases if phase.state == "running"), None)
+    if phase is None or state.state != "running":
+        return begin + _situation(state)
+    parts = [f"{phase.name}: {_done(phase)} done", f"{number(phase.in_flight)} in flight"]
+    parts += [f"{number(phase.queued)} queued", quantity(phase.output_tokens_per_s, "tokens/s")]
+    parts += [f"{name} p99 {quantity(p99, 'ms')}" for name, p99, _ in _latencies(phase)]
+    if phase.projection is not None and phase.projection.words:
+        parts.append(phase.projection.words)
+    if state.left_s is not None:
+        parts.append(f"{duration(state.left_s)} left")
+    return begin + ", ".join(parts)
+
+
+def frame(state: RunState, spinner: Spinner | None = None) -> RenderableType:
+    """A state for a terminal, 80 columns or more. ``spinner`` is drawn beside the step."""
+    parts: list[RenderableType] = [_title(state), _now(state, spinner)]
+    for phase in state.phases:
+        parts += _phase(phase)
+    replicas = next((p.replicas for p in state.phases if p.state == "running"), ())
+    if replicas and state.state == "running":
+        parts += ["", _replicas(replicas)]
+    return Group(*parts)
+
+
+def _title(state: RunState) -> Text:
+    title = f"{state.benchmark}, {state.scenario}, {state.preset} preset"
+    if state.target_qps is not None:
+        title += f", {quantity(state.target_qps, 'queries')}/s"
+    return Text.assemble((title, "bold"), f"\n{state.run}")
+
+
+def _now(state: RunState, spinner: Spinner | None) -> RenderableType:
+    """What the run is doing, or how it ended."""
+    now = Text(_situation(state), _STYLES.get(state.verdict or "", ""))
+    if state.left_s is not None:
+        ends = datetime.now() + timedelta(seconds=state.left_s)
+        now.append(f", {duration(state.left_s)} left, ends about {ends:%H:%M:%S}")
+    if state.silent_s is not None and state.silent_s > SILENT_S and _can_progress(state):
+        now.append(f"\nno progress for {duration(state.silent_s)}", "yellow")
+    if spinner is None:
+        return now
+    row = Table.grid(padding=(0, 1))
+    row.add_row(spinner, now)
+    return row
+
+
+def _situation(state: RunState) -> str:
+    """The run's step, or how it ended."""
+    job = state.job
+    on = f"job {job.job_id}" + (f" on {job.nodes}" if job.nodes else "") if job else ""
+    match state.state:
+        case "pending" if job is not None:
+            why = f": {job.reason}" if job.reason else ""
+            since = f", since {job.since}" if job.since else ""
+            start = f", expected to start at {job.start}" if job.start else ""
+            return f"job {job.job_id} is {job.state}{why}{since}{start}"
+        case "over":
+            word = headline(state.verdict or (state.status or "").upper(), state.mode)
+            why = Message.of(state.failure or "").first.rstrip(":")
+            still = f"; {state.ending}{_times(state)}" if state.ending else ""
+            return f"finished: {word}" + (f", {why}" if why else "") + still
+        case "lost":
+            return f"ended without a record: {state.why}"
+        case "unknown":
+            return f"no record: {state.why}"
+        case _:
+            step = state.step or "starting"
+            return f"{step} ({on}){_times(state)}" if on else f"{step}{_times(state)}"
+
+
+def _can_progress(state: RunState) -> bool:
+    return state.state not in ("pending", "over")
+
+
+def _times(state: RunState) -> str:
+    """How long the step has been going on, and how long it usually takes."""
+    if state.stage_s is None or state.stage_s < SHORT_S:
+        return ""
+    usual = ""
+    if state.usual_s is not None and state.usual_s >= SHORT_S:
+        usual = f", usually {duration(state.usual_s)}"
+    return f", {duration(state.stage_s)}{usual}"
+
+
+def _phase(phase: PhaseState) -> list[RenderableType]:
+    name = Text(f"{phase.name:<{_NAME_WIDTH}}", "bold")
+    if not phase.elapsed_s:
+        word = phase.verdict or phase.state
+        return [name.append(word, _STYLES.get(word, "dim")), *_reasons(phase.reasons)]
+    head = Table.grid(padding=(0, 1))
+    head.add_row(name, _bar(phase), _done(phase), _word(phase))
+    numbers = [f"queued {number(phase.queued)}", f"in flight {number(phase.in_flight)}"]
+    if phase.state == "running":
+        rates = (phase.prompt_tokens_per_s, phase.output_tokens_per_s)
+        numbers.append("tokens/s: {} prompt, {} generated".format(*map(number, rates)))
+    latencies = [_latency(*latency) for latency in _latencies(phase)]
+    rows: list[RenderableType] = [head]
+    if phase.state == "running":
+        rows.append(_indented(Text(", ".join(numbers))))
+    if latencies:
+        rows.append(_indented(Text(", ").join(latencies)))
+    reasons = phase.reasons or (phase.projection.reasons if phase.projection else ())
+    return [*rows, *_reasons(reasons)]
+
+
+def _reasons(reasons: tuple[str, ...]) -> list[RenderableType]:
+    return [_indented(Text(reason, "yellow")) for reason in reasons]
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, _NAME_WIDTH + 1))
+
+
+def _bar(phase: PhaseState) -> ProgressBar:
+    total = phase.projection.num_samples if phase.projection else max(phase.completed, 1)
+    style = _STYLES.get(_verdict(phase), "blue")
+    return ProgressBar(
+        total=max(total, 1),
+        completed=phase.completed,
+        width=_BAR_WIDTH,
+        complete_style=style,
+        finished_style=style,
+    )
+
+
+def _verdict(phase: PhaseState) -> str:
+    """The verdict, or the one that is expected; empty while nothing is known."""
+    return phase.verdict or (phase.projection and phase.projection.verdict) or ""
+
+
+def _done(phase: PhaseState) -> str:
+    if phase.projection is None:
+        return number(phase.completed)
+    return f"{number(phase.completed)} of {number(phase.projection.num_samples)}"
+
+
+def _word(phase: PhaseState) -> Text:
+    """The phase's verdict or projected verdict."""
+    style = _STYLES.get(_verdict(phase), "")
+    if phase.verdict is not None:
+        return Text(phase.verdict, style)
+    if phase.state != "running" or phase.projection is None:
+        return Text(phase.state, "dim")
+    return Text(phase.projection.words, style)
+
+
+def _latencies(phase: PhaseState) -> list[tuple[str, float, float | None]]:
+    """Name, p99 and limit of each known latency, in ms."""
+    found = (
+        ("TTFT", phase.ttft_p99_ms, phase.ttft_limit_ms),
+        ("TPOT", phase.tpot_p99_ms, phase.tpot_limit_ms),
+    )
+    return [(name, p99, limit) for name, p99, limit in found if p99 is not None]
+
+
+def _latency(name: str, p99: float, limit: float | None) -> Text:
+    over = limit is not None and p99 > limit
+    text = Text(f"{name} p99 {quantity(p99, 'ms')}", "red" if over else "")
+    return text.append(f" (limit {quantity(limit, 'ms')})" if limit is not None else "", "dim")
+
+
+def _replicas(replicas: tuple[ReplicaState, ...]) -> Table:
+    rows = [
+        (
+            str(replica.index),
+            replica.node,
+            number(replica.samples),
+            number(replica.in_flight),
+            number(replica.running),
+            number(replica.waiting),
+            f"{replica.kv_cache_usage:.0%}",
+            number(replica.prompt_tokens_per_s),
+            number(replica.output_tokens_per_s),
+        )
+        for replica in replicas
+    ]
+    return table(_REPLICA_COLUMNS, rows, right=range(2, 9), gap=1, no_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
