@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
@@ -18,6 +19,7 @@ from sut.plan import catalog
 from sut.report.table import table, to_text
 
 MAX_CELL = 120  # characters; --json has all of them
+_INDENT = " " * 4
 HEADS = {
     "benchmarks": ("benchmark", "model", "scenarios", "", "description"),
     "campaigns": ("campaign", "runs", "description"),
@@ -41,12 +43,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     head = HEADS[options.what]
     cells = [[_short(cell) for cell in _cells(row)[: len(head)]] for row in rows]
-    made = table(head, cells, right=_right(options.what))
-    if sys.stdout.isatty():
-        Console().print(made)
-    else:
-        print(to_text(made))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(to_list(head, cells, _right(options.what), width))
     return EXIT_VALID
+
+
+def to_list(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], width: int | None
+) -> str:
+    """A table. Where it is wider than a terminal of ``width`` columns, a paragraph for each row:
+    its name, which is never broken, and what belongs to it. None: however wide."""
+    made = to_text(table(head, rows, right=right))
+    if width is None or max(map(len, made.splitlines())) <= width:
+        return made
+    return "\n".join(line for row in rows for line in _paragraph(head, row, width))
+
+
+def _paragraph(head: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
+    name, *between, last = row
+    named = zip(head[1:-1], between, strict=True)
+    yield name
+    facts = "; ".join(f"{title} {cell}".strip() for title, cell in named if cell)
+    for text in filter(None, (facts, last)):
+        yield from textwrap.wrap(text, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
 
 
 def _rows(options: argparse.Namespace) -> Iterable[msgspec.Struct]:

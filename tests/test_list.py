@@ -74,6 +74,19 @@ def test_searches_names_and_meanings(capsys: pytest.CaptureFixture[str]) -> None
     assert "choose benchmarks, campaigns, sites" in capsys.readouterr().err
 
 
+def test_a_narrow_list_keeps_names_whole() -> None:
+    head = ("key", "type", "default", "meaning")
+    rows = [("model.loadgen_name", "string", "required", "LoadGen's key"), ("a.b", "", "", "")]
+    assert list_command.to_list(head, rows, (), None).count("\n") == 2
+    assert list_command.to_list(head, rows, (), 32).splitlines() == [
+        "model.loadgen_name",
+        "    type string; default",
+        "    required",
+        "    LoadGen's key",
+        "a.b",
+    ]
+
+
 def test_every_field_is_a_key() -> None:
     """Against the JSON Schema, which msgspec makes by its own way through the structs."""
     names = {key.name for key in keys.all_keys()}
