@@ -69,7 +69,8 @@ check() {
   [ "$device" = cpu ] || [ -n "$base" ] ||
     die "the cuda image needs --base docker://vllm/vllm-openai@sha256:DIGEST" \
       "skopeo inspect --format '{{.Digest}}' docker://docker.io/vllm/vllm-openai:v0.32.0"
-  command -v apptainer >/dev/null || die "apptainer not found (tested with 1.4.5)"
+  command -v apptainer >/dev/null || die "apptainer not found (tested with 1.4.5)" \
+    "install it: https://apptainer.org/docs/admin/main/installation.html"
   [ -n "$base" ] || [ -n "$wheels" ] || wheels=$(containers/wheelhouse.sh "$device")
   [ -z "$wheels" ] || [ -e "$wheels/complete" ] ||
     die "not a wheelhouse: $wheels" "containers/wheelhouse.sh $device $wheels"

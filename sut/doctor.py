@@ -35,8 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     checks.problems([checks.check(planned.plan, planned.run_root)]).raise_all()
     with Interrupt() as interrupt:
         job = members.submit(planned, Submission())
-        num_nodes = quantity(len(job.plan.nodes), "nodes")
-        print(f"job {job.submitted.job_id} checks {num_nodes}: {job.run_dir}", flush=True)
+        checking = "checking this machine"
+        if job.plan.slurm is not None:
+            num_nodes = quantity(len(job.plan.nodes), "nodes")
+            checking = f"job {job.submitted.job_id} checks {num_nodes}"
+        print(f"{checking}: {job.run_dir}", flush=True)
         code = follow(*job, interrupt)
     _show(job.run_dir)
     return code

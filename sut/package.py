@@ -100,7 +100,7 @@ def _describe(run: Run, site: str | None) -> tuple[Fields, list[str]]:
     fields = system.describe(given, plan, environment)
     problems = system.contradictions(given, plan, environment)
     if missing := system.missing(fields):
-        problems.append(f"system: in the file of site {where} has no {', '.join(missing)}")
+        problems.append(f"the file of site {where} lacks under system: {', '.join(missing)}")
     return fields, problems
 
 

@@ -223,18 +223,19 @@ def _print_rest(jobs: Sequence[Job], num_planned: int) -> None:
 def _submitted(job: Job) -> str:
     """Where the run is, and how to follow it."""
     job_id, run_dir = job.submitted.job_id, job.run_dir
-    if job.plan.slurm is None:
-        return f"job {job_id} started: {run_dir}\nfollow it: python -m sut.watch {run_dir}"
-    what = f"{job.plan.benchmark}, {job.plan.scenario}, {_where(job.plan)}"
+    here = job.plan.slurm is None
+    begun, run = ("started", run_dir) if here else (f"job {job_id} submitted", job_id)
     return (
-        f"job {job_id} submitted: {what}\n"
+        f"{begun}: {job.plan.benchmark}, {job.plan.scenario}, {_where(job.plan)}\n"
         f"  files   {run_dir}\n"
-        f"  watch   python -m sut.watch {job_id}\n"
-        f"  cancel  python -m sut.cancel {job_id}"
+        f"  watch   python -m sut.watch {run}\n"
+        f"  cancel  python -m sut.cancel {run}"
     )
 
 
 def _where(plan: Plan) -> str:
+    if plan.slurm is None:
+        return f"{quantity(len(plan.replicas), 'replicas')} on this machine"
     named = plan.nodes_text() and f" ({plan.nodes_text()})"
     nodes = quantity(len(plan.nodes), "nodes")
     return f"{quantity(len(plan.replicas), 'replicas')} on {nodes}{named}"

@@ -28,6 +28,7 @@ def test_prints_each_check_of_a_healthy_machine(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "runs").iterdir()  # no link: `latest` is a run that measures
     record = read(folder)
     assert folder.name.endswith("-preflight") and "preflight of 1 node for replay" in run.stdout
+    assert run.stdout.startswith(f"checking this machine: {folder}\n")
     assert record.phases == () and record.verdict is None and record.preflight
     for check in record.preflight[0].checks:
         assert check.ok and check.name in run.stdout

@@ -242,7 +242,7 @@ def test_prints_all_reasons_together(
     for case in ("INVALID", "not official", "other data", "changed source", "no compliance"):
         assert AGAINST[case][1] in printed
     assert "closed llama3.1-8b needs Offline" in printed
-    assert f"system: in the file of site {site} has no host_storage_type, cooling" in printed
+    assert f"the file of site {site} lacks under system: host_storage_type, cooling" in printed
     assert "system.host_memory_capacity is '1 GB', but '251 GiB' was measured" in printed
 
 

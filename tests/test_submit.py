@@ -252,7 +252,12 @@ def test_no_wait_returns_while_the_run_continues(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--no-wait", timeout_s=20)
     assert run.returncode == 0, run.stderr
     run_dir = (tmp_path / "runs" / "latest").resolve()
-    assert str(run_dir) in run.stdout
+    assert run.stdout.splitlines() == [
+        "started: replay, server, 1 replica on this machine",
+        f"  files   {run_dir}",
+        f"  watch   python -m sut.watch {run_dir}",
+        f"  cancel  python -m sut.cancel {run_dir}",
+    ]
     until(lambda: (run_dir / "report.md").is_file())
     assert latest(tmp_path).verdict == "VALID"
 
