@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
+import msgspec
+
 from sut.errors import EXIT_BAD_INPUT, SutError
 from sut.rundir import RunDir
 
@@ -107,6 +109,11 @@ def as_typed() -> str:
     if len(words) > 1 and os.path.basename(words[1]) == "sut":
         words = ["sut", *words[2:]]  # the console script; the interpreter is in its first line
     return shlex.join(words)
+
+
+def print_json(value: object) -> None:
+    """For programs: a value on standard output."""
+    print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
 
 
 def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:

@@ -11,9 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from sut.command import Parser, at_least, command
+from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.history.comparison import Comparison, Difference, Run, compare, compare_with_history
 from sut.history.index import Index
@@ -36,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = find_runs(options.run, options)
     comparisons = _compare(folders, root, options.tolerance / 100)
     if options.json:
-        print(msgspec.json.format(msgspec.json.encode(comparisons)).decode())
+        print_json(comparisons)
     else:
         print("\n\n".join([*map(text, comparisons), *[UNVERIFIED] * bool(comparisons)]))
     judged = [each.word != "noise not known" for one in comparisons for each in one.differences]

@@ -6,9 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import msgspec
-
-from sut.command import Parser, command
+from sut.command import Parser, command, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch.options import add
 from sut.report.table import table, to_text
@@ -29,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stop(_chosen(arguments, living))
     if arguments.json:
         statuses = [status for status in living.values() if status is not None]
-        print(msgspec.json.format(msgspec.json.encode(statuses)).decode())
+        print_json(statuses)
         return EXIT_VALID
     _print(living)
     return EXIT_VALID

@@ -6,6 +6,9 @@ exception is a bug in this program.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 EXIT_VALID = 0
 EXIT_INVALID = 1
 EXIT_BAD_INPUT = 2
@@ -69,3 +72,9 @@ class RunError(SutError):
         super().__init__(message, hint=hint, code=code)
         self.replica = replica
         self.node = node
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` if ``word`` resembles a known one, else an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sut.command import Parser, command
+from sut.command import Parser, command, print_json
 from sut.errors import EXIT_VALID, InputError
 from sut.launch import default_site
 from sut.launch.options import DEFAULT_BENCHMARK, add
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     rows = [row for row in _rows(options) if _matches(row, options.words)]
     if options.json:
-        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        print_json(rows)
         return EXIT_VALID
     if not rows:
         raise InputError(

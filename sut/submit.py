@@ -16,7 +16,7 @@ from rich.console import Console
 from sut import interrupts
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
-from sut.command import as_typed, command
+from sut.command import as_typed, command, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID, Errors, InputError
 from sut.interrupts import Interrupt
 from sut.launch import again, checks, dry_run, executor, members, notices, request
@@ -146,7 +146,7 @@ def _run(planned: Planned, submission: Submission, *, waits: bool, as_json: bool
         else:
             code = detached(job.submitted) if interrupt.asked else EXIT_VALID
     if as_json:
-        _print_json(_outcome(job))
+        print_json(_outcome(job))
     return code
 
 
@@ -173,18 +173,16 @@ def _run_campaign(
             if interrupt.asked:
                 _print_rest(jobs, len(planned))
                 break
-        print(
-            f"compare the runs when they have finished: python -m sut.campaign {folder}",
-            file=notes,
-            flush=True,
-        )
+        if on_slurm or interrupt.asked:
+            again = f"python -m sut.campaign {folder}"
+            print(f"compare the runs when they have finished: {again}", file=notes, flush=True)
         for job in jobs if waits and on_slurm else ():
             if not interrupt.asked:
                 _wait(job, interrupt, quietly=as_json)
         interrupted = interrupt.asked
     if as_json:
         runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=False)]
-        _print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
+        print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
     if interrupted:
         return EXIT_DETACHED
     with contextlib.redirect_stdout(notes):
@@ -205,10 +203,6 @@ def _wait(job: Job, interrupt: Interrupt, *, quietly: bool) -> int:
 
 def _outcome(job: Job, name: str = "") -> Outcome:
     return outcome.of(job.run_dir, job.submitted.job_id, job.plan, name)
-
-
-def _print_json(value: object) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
 
 
 def _print_rest(jobs: Sequence[Job], num_planned: int) -> None:

@@ -4,7 +4,6 @@ log folder."""
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from sut.cluster import runs
-from sut.command import Parser, at_least, command
+from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
@@ -51,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verdict = _judge(test, options)
     whole = _together(verdict, test.others)
     if options.json:
-        content = msgspec.to_builtins(whole) | {"doubts": msgspec.to_builtins(whole.doubts)}
-        print(json.dumps(content, indent=2))
+        print_json({**msgspec.structs.asdict(whole), "doubts": whole.doubts})
     else:
         print("\n".join(_text(test, verdict, whole)))
     return EXIT_VALID if whole.verdict == "VALID" else EXIT_INVALID

@@ -11,8 +11,7 @@ from collections.abc import Collection, Sequence
 
 from sut.cluster import slurm
 from sut.cluster.partitions import Machine, Partition, chosen, names_of, resources
-from sut.errors import Errors
-from sut.plan.document import nearest
+from sut.errors import Errors, nearest
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, Slurm
 from sut.units import quantity

@@ -11,10 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from sut.cluster import liveness
-from sut.command import Parser, at_least, command
+from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_VALID, InputError
 from sut.history.index import Index
 from sut.history.listing import to_csv, to_table
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         limit = 0 if options.html else options.limit
         rows = _rows(index, options, limit)
         if options.json:
-            print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+            print_json(rows)
         elif options.csv:
             print(to_csv(rows), end="")
         elif options.html:

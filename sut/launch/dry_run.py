@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sut.command import as_typed
+from sut.command import as_typed, print_json
 from sut.errors import EXIT_VALID
 from sut.launch import checks, page
 from sut.launch.finding import Finding
@@ -26,7 +26,7 @@ def show(
     that lists what the checks found."""
     pages = [page.of(p.plan, c, p.name) for p, c in zip(planned, checked, strict=True)]
     if arguments.json:
-        _print_json([_whole(each) for each in planned] if arguments.full else pages)
+        print_json({"runs": [_whole(each) for each in planned] if arguments.full else pages})
     elif arguments.full:
         _print_plans(planned)
     else:
@@ -47,10 +47,6 @@ def describe(plan: Plan) -> str:
     """The plan and LoadGen's user.conf, for reading."""
     text = msgspec.yaml.encode(plan, order="sorted").decode()
     return f"{text}\n# user.conf\n{plan.user_conf()}"
-
-
-def _print_json(runs: Sequence[Any]) -> None:
-    print(msgspec.json.format(msgspec.json.encode({"runs": runs})).decode())
 
 
 def _whole(planned: Planned) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import msgspec
 
-from sut.errors import InputError
+from sut.errors import InputError, nearest
 from sut.plan import hostlist
 from sut.plan.benchmark import Benchmark, Preset, Scenario
-from sut.plan.document import Document, apply, check, convert, nearest, read
+from sut.plan.document import Document, apply, check, convert, read
 from sut.plan.hostlist import HostlistError
 from sut.plan.plan import Mode
 from sut.plan.site import Site, SiteNode

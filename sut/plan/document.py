@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,15 +12,13 @@ import msgspec
 import yaml
 
 from sut.errors import Errors, InputError
+from sut.plan import schema_errors
 from sut.values import Struct
 
 Document = dict[str, Any]
 
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
-_BOUNDS = {"exclusiveMinimum": "greater than", "minimum": "at least", "maximum": "at most"}
-_SYNONYMS = {"gpu": "cuda", "nvidia": "cuda"}  # of values, for suggestions
-_YAML_TYPES = {"object": "mapping", "array": "list"}  # by JSON Schema's name
 _T = TypeVar("_T", bound=Struct)
 
 
@@ -108,7 +105,7 @@ def check(
     tree = yaml.compose(file.read_text(), yaml.SafeLoader) if file.is_file() else None
     errors = set()
     for error in validator.iter_errors(document):
-        for path, problem in _explain(error):
+        for path, problem in schema_errors.explain(error):
             full = [root, *path] if root else path
             line, found = _line(tree, path)
             where = _change_of(full, changes, in_file=found) or f"{file}:{line}" + _key(path)
@@ -130,70 +127,6 @@ def _change_of(path: Sequence[str | int], changes: Sequence[str], *, in_file: bo
 
 def _key(path: Sequence[str | int]) -> str:
     return f": {'.'.join(map(str, path))}" if path else ""
-
-
-def _explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int], str]]:
-    """The keys and the problem of each error behind a schema error."""
-    path = list(error.absolute_path)
-    value: Any = error.validator_value  # from the schema
-    schema: Any = error.schema
-    instance: Any = error.instance
-    match error.validator:
-        case "anyOf" if error.context:
-            yield from _explain_choice(path, instance, error.context)
-        case "additionalProperties":
-            known = schema.get("properties", {})
-            for key in sorted(set(instance) - set(known)):
-                yield [*path, key], f"unknown key{nearest(key, known)}"
-        case "required":
-            missing = [key for key in value if key not in instance]
-            yield path, f"missing required keys: {', '.join(missing)}"
-        case "enum":
-            known = [str(each) for each in value]
-            near = nearest(_SYNONYMS.get(str(instance).lower(), str(instance)), known)
-            yield path, f"'{instance}' is not one of {', '.join(known)}{near}"
-        case "pattern":
-            yield path, f"'{instance}' does not match {value}"
-        case "type":
-            yield path, f"{_shown(instance)} is not of type {_YAML_TYPES.get(str(value), value)}"
-        case "exclusiveMinimum" | "minimum" | "maximum":
-            yield path, f"{instance} is not {_BOUNDS[str(error.validator)]} {value}"
-        case _:
-            yield path, error.message
-
-
-def _explain_choice(
-    path: list[str | int], instance: Any, errors: Sequence[jsonschema.ValidationError]
-) -> Iterator[tuple[list[str | int], str]]:
-    """What is wrong with a value that may have one of several forms; null is never explained."""
-    forms = [error for error in errors if error.validator_value != "null"]
-    other = [error for error in forms if error.validator in ("type", "enum")]
-    if len(other) < len(forms) or len(forms) == 1:  # the value has one of the forms, or need have
-        for error in forms:
-            if len(forms) == 1 or error not in other:
-                yield from _explain(error)
-    else:
-        yield path, f"{_shown(instance)} is neither {' nor '.join(map(_form, forms))}"
-
-
-def _shown(value: Any) -> str:
-    """A value as in YAML."""
-    if isinstance(value, str | dict | list):
-        return repr(value)
-    return "an empty value" if value is None else str(value).lower()
-
-
-def _form(error: jsonschema.ValidationError) -> str:
-    value: Any = error.validator_value  # from the schema
-    if error.validator == "enum":
-        return " nor ".join(map(str, value))
-    return f"of type {_YAML_TYPES.get(str(value), value)}"
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` if ``word`` resembles a known one, else an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _line(root: yaml.Node | None, path: Sequence[str | int]) -> tuple[int, bool]:

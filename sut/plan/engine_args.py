@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sut.errors import Errors
-from sut.plan.document import nearest
+from sut.errors import Errors, nearest
 from sut.values import Struct
 
 OPTIONS_FILE = Path(__file__).with_name("vllm_options.json")

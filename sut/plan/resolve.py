@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sut.errors import Errors
+from sut.errors import Errors, nearest
 from sut.plan import contradictions, engine_args, fit, official
 from sut.plan.benchmark import (
     AUTO,
@@ -17,7 +17,6 @@ from sut.plan.benchmark import (
     Scenario,
     ScenarioSettings,
 )
-from sut.plan.document import nearest
 from sut.plan.placement import Placement, place
 from sut.plan.plan import Mode, Plan, Slurm, phases, uses_model
 from sut.plan.site import Site, SiteNode

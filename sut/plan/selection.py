@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sut.errors import Errors
-from sut.plan.document import nearest
+from sut.errors import Errors, nearest
 from sut.plan.hostlist import HostlistError, compact, expand
 from sut.plan.site import Site, SiteNode
 from sut.units import quantity

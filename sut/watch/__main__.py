@@ -11,11 +11,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-import msgspec
 from rich.console import Console
 
 from sut.cluster.runs import LATEST
-from sut.command import Parser, command
+from sut.command import Parser, command, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID
 from sut.launch import ending
 from sut.launch.options import RUN, add, add_runs, find_run, shared
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         observer = Observer(find_run(options.run, options))
         if options.json:
-            print(msgspec.json.format(msgspec.json.encode(observer.look())).decode())
+            print_json(observer.look())
             return EXIT_VALID
         if options.once:
             Console().print(frame(observer.look()))
