@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sut.report.markdown import table
+from sut.results import integrity
 
 NUM_RECORDS = 10_000
 REPEATS = 5
@@ -67,7 +68,8 @@ def copy(record: dict[str, object], root: Path, count: int) -> None:
         name = f"{at:%Y%m%dT%H%M%SZ}-replay-server-quick"
         (root / name).mkdir(parents=True)
         one = {**record, "run_id": name, "created_utc": f"{at:%Y-%m-%dT%H:%M:%SZ}"}
-        (root / name / "record.json").write_text(json.dumps(one, indent=2))
+        text = json.dumps({**one, "digest": integrity.BLANK}, indent=2)
+        (root / name / "record.json").write_bytes(integrity.seal(text.encode()))
 
 
 def seconds(arguments: Sequence[str]) -> float:

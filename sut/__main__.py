@@ -55,6 +55,9 @@ GROUPS = {
     "look at results": {
         "history": Command("list all runs", "sut history --scenario server --since 7d"),
         "verdict": Command("explain a verdict; takes any LoadGen log folder", "sut verdict latest"),
+        "verify": Command(
+            "check a run against its record; sign it", "sut verify latest --sign ~/.ssh/id_ed25519"
+        ),
         "report": Command("write the report of a run again", "sut report latest"),
         "compare": Command(
             "show what differs between runs and whether it exceeds the noise", "sut compare RUN RUN"

@@ -23,6 +23,7 @@ from sut.launch.options import run_root, shared
 from sut.report.table import table, to_text
 from sut.results import record
 from sut.rundir import RunDir, write_atomic
+from sut.values import UNDECODABLE
 
 COMPARISON, COMPARISON_HTML = "comparison.md", "comparison.html"
 
@@ -68,7 +69,7 @@ def _write(folder: Path, title: str, runs: Sequence[Run]) -> None:
 def _started(folder: Path) -> Started:
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Started)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNDECODABLE) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
             f"no campaign found ({folder / FILE}): {why}",

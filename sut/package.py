@@ -16,6 +16,7 @@ from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
 from sut.launch.options import add, add_runs, find_runs
 from sut.plan import config
+from sut.results import verification
 from sut.submission import manifest, reasons, runs, system, tree
 from sut.submission.reasons import Division
 from sut.submission.runs import SCENARIOS, Run
@@ -67,9 +68,9 @@ def plan_submission(
     """The submission of these runs. Raises InputError with every reason why they cannot be
     submitted; a ``preview`` is refused only if a run's files have changed or no test finished."""
     found = runs.read(folders)
-    changes = [change for run in found for change in runs.changes(run)]
+    changes = [line for run in found for line in verification.of_files(run.record, run.run_dir)]
     results, twice = runs.results(found)
-    why_not = [*twice, *reasons.why_not(found, results, division)]
+    why_not = [*twice, *reasons.why_not(found, results, division), *_not_as_recorded(found)]
     described, unknown = _describe(found[0], site)
     why_not += unknown
     if changes or not results:
@@ -86,6 +87,16 @@ def plan_submission(
         results=results,
         against=why_not if preview else None,
     )
+
+
+def _not_as_recorded(found: Sequence[Run]) -> list[str]:
+    """Where the runs' inputs and verdicts are not those of their files."""
+    lines = []
+    for run in found:
+        samples, model_path, inputs = verification.of_inputs(run.record)
+        judged = verification.of_verdicts(run.record, run.run_dir, samples, model_path)
+        lines += [*inputs.differences, *judged.differences]
+    return lines
 
 
 def _describe(run: Run, site: str | None) -> tuple[Fields, list[str]]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SAMPLES = "samples.csv"
@@ -112,6 +113,21 @@ class RunDir:
     def telemetry_files(self) -> list[Path]:
         """The files of all nodes, named by node."""
         return sorted(self.telemetry("*").parent.glob("*.jsonl"))
+
+    def evidence(self) -> Iterator[Path]:
+        """The files on which a record is based."""
+        for file in (self.plan, self.user_conf, self.command, self.attempts, self.progress):
+            if file.is_file():
+                yield file
+        for folder in (self.loadgen_root, self.logs, self.telemetry("*").parent):
+            for file in sorted(folder.rglob("[!.]*")):
+                if file.is_file() and not file.is_symlink():
+                    yield file
+
+    @property
+    def signature(self) -> Path:
+        """An SSH signature of the record; see :mod:`sut.results.signature`."""
+        return self.root / "record.json.sig"
 
     @property
     def record(self) -> Path:

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+# What msgspec raises for damaged bytes.
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 # Bounded: YAML allows .inf; JSON and LoadGen do not.
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e12)]

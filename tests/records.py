@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sut.plan.benchmark import (
 from sut.plan.plan import Mode, Node, Part, Plan, Replica
 from sut.plan.site import CpuDevice, Device, Timeouts
 from sut.report import render as reports
-from sut.results import mllog
+from sut.results import integrity, mllog
 from sut.results.judge import judge_accuracy, judge_performance, overall
 from sut.results.record import (
     DispatcherStats,
@@ -130,6 +131,17 @@ METERS = NodeTelemetry(
         ),
     ),
 )
+
+
+def bare(record: Record) -> Record:
+    """Without what writing it adds."""
+    return msgspec.structs.replace(record, files={}, digest="")
+
+
+def rewrite(path: Path, document: dict[str, Any]) -> None:
+    """Replace a record's file by one that is intact."""
+    text = json.dumps({**document, "digest": integrity.BLANK}, indent=2)
+    path.write_bytes(integrity.seal(text.encode()))
 
 
 def performance(log_dir: Path, **changes: Any) -> PhaseRecord:

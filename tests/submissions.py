@@ -3,20 +3,23 @@ so that each reason for a refusal can be tested alone."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from sut.inputs import hashes
 from sut.machine import environment
 from sut.machine.environment import Environment, Gpu
 from sut.plan import config
-from sut.plan.benchmark import EngineKind, Model, Preset
-from sut.plan.plan import Node, Plan
+from sut.plan.benchmark import DatasetKind, EngineKind, Model, Preset, ScenarioSettings
+from sut.plan.plan import Mode, Node, Plan
 from sut.plan.site import Device
-from sut.results import record
-from sut.results.record import Hashes, Record
+from sut.results import mllog, phase_verdict, record, settings, verification
+from sut.results.judge import overall
+from sut.results.record import Hashes, PhaseRecord, Record
 from sut.rundir import RunDir
 
 OFFICIAL_DATA = "6d066a21bd615909466885d53b664b73c5aabc32d60c1cbd03f4293de6430026"
@@ -58,17 +61,58 @@ def as_official(run: Path, folder: Path, plan: Any = None, **changes: Any) -> Pa
 
 
 def write(run: Path, plan: Plan, before: Record, **changes: Any) -> None:
-    """Replace the plan and the record of a run, consistently in all its files."""
+    """Replace the plan and the record of a run, consistently in all its files. Tests that are not
+    in the plan are left out."""
     run_dir = RunDir(run)
     run_dir.plan.write_bytes(msgspec.json.encode(plan))
     run_dir.user_conf.write_text(plan.user_conf())
+    phases = tuple(_of_plan(phase, plan, run_dir) for phase in before.phases)
+    phases = tuple(phase for phase in phases if phase.name in plan.phases)
+    verdict = overall(phase.verdict for phase in phases)
     values: dict[str, Any] = {
         "environment": _with_gpu(before.environment),
         "hashes": Hashes(model="a" * 64, data=OFFICIAL_DATA),
+        "phases": phases,
+        "verdict": verdict,
+        "exit_code": record.exit_code(verdict),
         **changes,
     }
     after = msgspec.structs.replace(before, plan=plan, plan_digest=plan.digest(), **values)
     record.write(after, run_dir)
+
+
+def _of_plan(phase: PhaseRecord, plan: Plan, run_dir: RunDir) -> PhaseRecord:
+    """The phase as if LoadGen had run with the plan's settings."""
+    mode = Mode(phase.name)
+    if mode is Mode.COMPLIANCE and plan.compliance is None:
+        return phase
+    values: dict[str, Any] = settings.of_plan(plan, mode)
+    if plan.scenario.loadgen == "Offline":
+        values["generated_samples_per_query"] = values["effective_samples_per_query"]
+    log_dir = run_dir.loadgen(mode)
+    lines, unwritten = [], dict(values)
+    for line in (log_dir / mllog.FILE_NAME).read_text().splitlines():
+        entry = json.loads(line.removeprefix(mllog.PREFIX))
+        key = entry["key"]
+        unwritten.pop(key, None)
+        lines.append(json.dumps({**entry, "value": values.get(key, entry["value"])}))
+    lines[1:1] = [json.dumps({**entry, "key": k, "value": v}) for k, v in unwritten.items()]
+    text = "".join(f"{mllog.PREFIX}{line}\n" for line in lines)
+    (log_dir / mllog.FILE_NAME).write_text(text)
+    stats = phase.dispatcher
+    assert stats is not None
+    judged = phase_verdict.judge_phase(
+        mode,
+        plan,
+        run_dir,
+        num_failed=stats.issued - stats.completed,
+        replica_samples=[replica.samples for replica in phase.replicas],
+        node_names=("jw2",),
+        chosen_qps=None,
+        score=lambda _: phase.accuracy or {},
+    )
+    rebuilt = verification.rebuilt(phase, judged)
+    return msgspec.structs.replace(rebuilt, file_sha256=hashes.of_folder(log_dir))
 
 
 def _official_plan(plan: Plan, **changes: Any) -> Plan:
@@ -78,7 +122,11 @@ def _official_plan(plan: Plan, **changes: Any) -> Plan:
         "not_official_because": (),
         "preset": Preset.OFFICIAL,
         "model": Model(name="Llama-3.1-8B-Instruct", loadgen_name="llama3_1-8b", path="/m"),
-        "dataset": msgspec.structs.replace(plan.dataset, name="cnn_eval.json"),
+        "loadgen_name": "llama3_1-8b",
+        "loadgen_settings": ScenarioSettings(target_qps=1.0),
+        "dataset": msgspec.structs.replace(
+            plan.dataset, name="cnn_eval.json", kind=DatasetKind.CNN_EVAL, path="/d.json"
+        ),
         "engine": msgspec.structs.replace(plan.engine, kind=EngineKind.VLLM),
         "device": Device.CUDA,
         "nodes": (Node(name="jw2", gpus=1),),

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loadgen_logs import smallest_valid, ten_queries
 from plans import plan_of
-from records import PLAN, completed, failed, performance
+from records import PLAN, completed, failed, performance, rewrite
 
 from sut.cluster import liveness
 from sut.errors import InputError
@@ -321,7 +321,7 @@ def test_lists_a_record_of_a_later_version(root: Path) -> None:
     document = json.loads(path.read_text())
     document["schema_version"] = 99
     document["plan"]["news"] = "from the future"
-    path.write_text(json.dumps(document))
+    rewrite(path, document)
     assert listed(root, "--verdict", "VALID") == ["first"]
 
 

@@ -17,6 +17,7 @@ from submissions import GIT, OFFICIAL_DATA, as_official, site_file
 
 from sut import package
 from sut.machine.environment import Git
+from sut.plan.benchmark import Accuracy, Gate
 from sut.plan.plan import Mode, Plan
 from sut.results import record
 from sut.results.messaging import UNVERIFIED
@@ -249,19 +250,16 @@ def test_prints_all_reasons_together(
 def test_tests_of_a_scenario_share_one_plan(
     made: dict[str, Path], official: dict[str, Path], tmp_path: Path, capsys: Any
 ) -> None:
-    def half(name: str, mode: Mode, keep: tuple[Mode, ...]) -> Path:
-        run = as_official(made["server"], tmp_path / name, plan={"mode": mode})
-        phases = tuple(phase for phase in record.read(run).phases if phase.name in keep)
-        change_record(run, phases=phases)
-        return run.rename(tmp_path / name / f"{name}-run")
+    def part(mode: Mode) -> Path:
+        run = as_official(made["server"], tmp_path / mode, plan={"mode": mode})
+        return run.rename(tmp_path / mode / f"{mode}-run")
 
-    performance = half("performance", Mode.PERFORMANCE, (Mode.PERFORMANCE,))
-    rest = half("rest", Mode.ALL, (Mode.ACCURACY, Mode.COMPLIANCE))
-    assert build(tmp_path, official["offline"], performance, rest) == 0, capsys.readouterr().err
+    performance, *rest = map(part, (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE))
+    assert build(tmp_path, official["offline"], performance, *rest) == 0, capsys.readouterr().err
     shutil.rmtree(tmp_path / "tree")
-    settings = msgspec.structs.replace(record.read(rest).plan.loadgen_settings, target_qps=7)
-    change_plan(rest, loadgen_settings=settings)
-    assert build(tmp_path, official["offline"], performance, rest) == 2
+    settings = msgspec.structs.replace(record.read(rest[0]).plan.loadgen_settings, target_qps=7)
+    change_plan(rest[0], loadgen_settings=settings)
+    assert build(tmp_path, official["offline"], performance, *rest) == 2
     assert (
         "differs from performance-run: plan.loadgen_settings.target_qps" in capsys.readouterr().err
     )
@@ -271,19 +269,12 @@ def test_tests_of_a_scenario_share_one_plan(
 
 
 def test_open_results_need_only_one_scenario(
-    official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = official["server"]
-    leave_out(Mode.COMPLIANCE)(run)
-
-    def missed(phase: Any) -> Any:
-        if phase.name != Mode.ACCURACY:
-            return phase
-        check = msgspec.structs.replace(phase.verdict.checks[0], met=False)
-        verdict = msgspec.structs.replace(phase.verdict, verdict="INVALID", reasons=(check,))
-        return msgspec.structs.replace(phase, verdict=verdict)
-
-    change_record(run, phases=tuple(map(missed, record.read(run).phases)))
+    missed = Accuracy(reference={"exact_match": 2.0}, gates={"exact_match": Gate(low=2.0)})
+    plan = {"compliance": None, "accuracy": missed}
+    run = as_official(made["server"], tmp_path / "runs", plan=plan)
+    assert record.read(run).verdict == "INVALID"
     assert build(tmp_path, run, division="open") == 0, capsys.readouterr().err
     assert (tmp_path / "tree/open/Example/systems").is_dir()
     shutil.rmtree(tmp_path / "tree")

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from cli import until
 from jobs import LONG, Job, plan_for, write_plan
+from records import rewrite
 
 from sut.plan.plan import Mode
 from sut.rundir import RunDir
@@ -173,4 +174,4 @@ def test_refuses_to_mix_phases_of_two_core_counts(tmp_path: Path) -> None:
 def _as_if_killed_after_the_last_phase(run_dir: RunDir) -> None:
     document = msgspec.json.decode(run_dir.record.read_bytes())
     document |= {"status": "failed", "verdict": None}
-    run_dir.record.write_bytes(msgspec.json.encode(document))
+    rewrite(run_dir.record, document)

@@ -15,7 +15,7 @@ import msgspec
 from sut.cluster import runs, slurm
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 State = Literal["submitting", "pending", "active", "ended", "unknown"]
 
@@ -85,7 +85,7 @@ def _submitter(run: RunDir) -> Process | None:
     """The process that created the run; None for runs of earlier versions."""
     try:
         return msgspec.json.decode(run.submitter.read_bytes(), type=Process)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return None
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 
 from sut.plan.plan import Mode
+from sut.results import integrity
 from sut.results.measures import measure
-from sut.results.record import INTERIM, headline
+from sut.results.record import INTERIM, WITHOUT_HASHES, headline
+from sut.values import UNDECODABLE
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,8 +20,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     ``verdict`` is VALID or INVALID; FAILED, TRUNCATED or another status in capitals if the run has
     no verdict; UNFINISHED if phases remain or it was killed in one; UNREADABLE if the file is not
-    a record: ``why`` is then the cause. Latencies and rates are from the performance test; None if
-    it has none.
+    a record, ALTERED if it does not have its own digest: ``why`` is then the cause. Latencies and
+    rates are from the performance test; None if it has none.
     """
 
     path: str
@@ -85,6 +87,7 @@ class _Plan(msgspec.Struct):
 
 
 class _Record(msgspec.Struct):
+    schema_version: int
     run_id: str
     created_utc: str
     status: str
@@ -104,9 +107,15 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
     again only after a change."""
     row = Row(path=path, mtime_ns=stat.st_mtime_ns, size=stat.st_size, run_id=path)
     try:
-        record = _decoder.decode((root / path / "record.json").read_bytes())
-    except (OSError, msgspec.MsgspecError) as error:
+        content = (root / path / "record.json").read_bytes()
+        record = _decoder.decode(content)
+    except (OSError, *UNDECODABLE) as error:
         return msgspec.structs.replace(row, why=str(error))
+    if record.schema_version != WITHOUT_HASHES and not integrity.is_intact(content):
+        why_not = "changed since it was written"
+        return msgspec.structs.replace(
+            row, verdict="ALTERED", why=why_not, created_utc=record.created_utc
+        )
     plan, why = record.plan, record.failure and record.failure.code
     preflight = plan.mode == Mode.PREFLIGHT
     reasons = [reason.code for phase in record.phases for reason in phase.verdict.reasons]

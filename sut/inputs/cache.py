@@ -18,6 +18,7 @@ import msgspec
 from sut.errors import SutError
 from sut.plan.plan import Plan
 from sut.rundir import write_atomic
+from sut.values import UNDECODABLE
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def read_entry(file: Path, key: str, kind: type[T]) -> T | None:
         content = _own(file)
         value = content[hashlib.sha256().digest_size :]
         return msgspec.msgpack.decode(value, type=kind) if _sealed(key, value) == content else None
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return None
 
 

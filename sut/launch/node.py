@@ -29,6 +29,7 @@ from sut.plan.plan import Plan, load_plan
 from sut.results import attempts
 from sut.results.record import Attempt, Failure, Record
 from sut.rundir import RunDir, tail, write_atomic
+from sut.values import UNDECODABLE
 
 LOG_LINES = 12
 _CODES = {signal.SIGTERM: CANCELLED, signal.SIGINT: CANCELLED, signal.SIGUSR2: TRUNCATED}
@@ -128,7 +129,7 @@ def _tell_head(run_dir: RunDir, here: Allocation, error: SutError) -> None:
 def _of_other_node(run_dir: RunDir, here: Allocation) -> RunError | None:
     """Why another node ended the step: srun signals all tasks when one fails."""
     for name in here.nodes[1:]:
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, *UNDECODABLE):
             content = run_dir.node_failure(here.key, name).read_bytes()
             failure = msgspec.json.decode(content, type=Failure)
             return RunError(failure.message, code=failure.code, node=name)

@@ -8,7 +8,7 @@ import msgspec
 
 from sut.errors import InputError
 from sut.rundir import RunDir, write_atomic
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 
 class Notices(Struct, frozen=True, kw_only=True):
@@ -35,5 +35,5 @@ def read(run_dir: RunDir) -> Notices:
         return msgspec.json.decode(path.read_bytes(), type=Notices)
     except FileNotFoundError:
         return NOBODY
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise InputError(f"cannot read whom to notify ({path}): {error}") from None

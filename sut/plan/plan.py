@@ -32,7 +32,7 @@ from sut.plan.benchmark import (
 )
 from sut.plan.hostlist import compact
 from sut.plan.site import Container, CpuDevice, Device, Timeouts
-from sut.values import NonNegativeInt, PositiveInt, Struct
+from sut.values import UNDECODABLE, NonNegativeInt, PositiveInt, Struct
 
 PLAN_SCHEMA_VERSION = 2
 
@@ -222,7 +222,7 @@ def load_plan(path: Path) -> Plan:
         ) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise InputError(
             f"{path} is not a plan of this version: {error}",
             hint=_SUBMIT_AGAIN,

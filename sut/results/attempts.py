@@ -18,7 +18,7 @@ from sut.plan.plan import Plan
 from sut.results import record, sameness
 from sut.results.record import Attempt, Hashes, PhaseRecord, Record
 from sut.rundir import RunDir, write_atomic
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
 # In all phases of one record, on each of its machines.
@@ -205,7 +205,7 @@ def _read_attempts(path: Path) -> tuple[Attempt, ...]:
         return msgspec.json.decode(path.read_bytes(), type=tuple[Attempt, ...])
     except FileNotFoundError:
         return ()
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise InputError(
             f"cannot read the attempts ({path}): {error}", hint=_again(RunDir(path.parent))
         ) from None

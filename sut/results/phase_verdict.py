@@ -36,14 +36,14 @@ def judge_phase(
     plan: Plan,
     run_dir: RunDir,
     *,
-    num_failed: int,
+    num_failed: int | None,
     replica_samples: Sequence[int],
     node_names: Sequence[str],
     chosen_qps: float | None,
     score: Score,
 ) -> Judged:
-    """``num_failed`` and ``replica_samples`` are the dispatcher's counts; ``node_names`` are those
-    of the plan's nodes, in its order. Raises RunError, InputError."""
+    """The verdict. ``num_failed`` and ``replica_samples`` are the dispatcher's counts;
+    ``node_names`` are those of the plan's nodes, in its order. Raises RunError, InputError."""
     log_dir = run_dir.loadgen(mode)
     log, samples = mllog.read(log_dir), sample_log.read(run_dir.samples(mode))
     match mode:
@@ -76,7 +76,7 @@ def _accuracy(
     log_dir: Path,
     log: DetailLog,
     samples: SampleLog | None,
-    num_failed: int,
+    num_failed: int | None,
     replica_samples: Sequence[int],
     score: Score,
 ) -> Judged:
@@ -98,7 +98,7 @@ def _accuracy(
 
 
 def _compliance(
-    plan: Plan, log_dir: Path, log: DetailLog, samples: SampleLog | None, num_failed: int
+    plan: Plan, log_dir: Path, log: DetailLog, samples: SampleLog | None, num_failed: int | None
 ) -> Judged:
     assert plan.compliance is not None, "a plan has this phase only where the test applies"
     found = answers.read(log_dir)

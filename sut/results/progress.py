@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sut.values import UNDECODABLE
+
 if TYPE_CHECKING:
     from sut import _core
 
@@ -151,6 +153,6 @@ class Reader:
         self._offset += len(whole) + len(newline)
         lines = []
         for line in whole.splitlines():
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*UNDECODABLE):
                 lines.append(msgspec.json.decode(line, type=Line))
         return lines

@@ -10,19 +10,22 @@ from typing import Literal
 
 import msgspec
 
-from sut.errors import InputError
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
+from sut.results import integrity
 from sut.results.compliance import Verification
+from sut.results.integrity import File
 from sut.results.judge import Validity, Verdict
 from sut.results.mllog import Scalar
 from sut.results.offered import OfferedLoad
 from sut.results.telemetry import NodeTelemetry
 from sut.results.work import NodeWork, Quantiles, ReplicaWork
 from sut.rundir import RunDir, write_atomic
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
-RECORD_SCHEMA_VERSION = 1
+RECORD_SCHEMA_VERSION = 2
+WITHOUT_HASHES = 1  # this version's records are read; they have no hashes
 INTERIM = "interrupted"  # the failure in a record written between two phases
 
 # Steps that every run has.
@@ -188,6 +191,8 @@ class Record(Struct, frozen=True, kw_only=True):
     nodes: tuple[Environment, ...] = ()  # all nodes but the first, which is environment
     command: Command | None = None  # None: unknown
     engines: Engines | None = None  # None: not started
+    files: dict[str, File] = {}  # the run's files by path, when this was written
+    digest: str = ""  # of this record; see sut.results.integrity
 
     @property
     def interim(self) -> bool:
@@ -214,6 +219,11 @@ class Record(Struct, frozen=True, kw_only=True):
         return headline(self.word, self.plan.mode)
 
 
+def exit_code(verdict: Validity | None) -> int:
+    """The exit code of a run that did not fail."""
+    return EXIT_INVALID if verdict == "INVALID" else EXIT_VALID
+
+
 def headline(word: str, mode: str) -> str:
     """A run's word for people. VALID is about performance: of a run that did not measure it, the
     test that was run and whether it passed."""
@@ -223,10 +233,20 @@ def headline(word: str, mode: str) -> str:
     return f"{test} {'passed' if word == 'VALID' else 'not passed'}"
 
 
-def write(record: Record, run_dir: RunDir) -> Path:
-    """Write ``record.json`` atomically and return its path. Raises OSError."""
-    text = msgspec.json.format(msgspec.json.encode(record), indent=2)
-    write_atomic(run_dir.record, text + b"\n")
+def write(record: Record, run_dir: RunDir, *, with_reports: bool = False) -> Path:
+    """Write ``record.json`` atomically, with the hashes of the run's files, and return its path.
+    ``with_reports``: they are written and stay as they are. Raises OSError."""
+    files = [*run_dir.evidence()]
+    if with_reports:
+        files += [file for file in (run_dir.report, run_dir.report_html) if file.is_file()]
+    whole = msgspec.structs.replace(
+        record,
+        schema_version=RECORD_SCHEMA_VERSION,
+        files=integrity.hashed(run_dir.root, files),
+        digest=integrity.BLANK,
+    )
+    text = msgspec.json.format(msgspec.json.encode(whole), indent=2)
+    write_atomic(run_dir.record, integrity.seal(text + b"\n"))
     return run_dir.record
 
 
@@ -234,24 +254,29 @@ def command_of(run_dir: RunDir) -> Command | None:
     """The command that created a run directory; None if it is unknown."""
     try:
         return msgspec.json.decode(run_dir.command.read_bytes(), type=Command)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return None
 
 
 def read(path: Path) -> Record:
     """The record at ``path``, a file or a run directory.
 
-    Raises InputError for one that is missing, damaged or of another schema version.
+    Raises InputError for one that is missing, damaged, changed or of another schema version.
     """
     folder = path if path.is_dir() else path.parent
     path = RunDir(path).record if path.is_dir() else path
     try:
         content = path.read_bytes()
         version = msgspec.json.decode(content, type=_Versioned).schema_version
-        if version != RECORD_SCHEMA_VERSION:
+        if version not in (WITHOUT_HASHES, RECORD_SCHEMA_VERSION):
             raise InputError(
                 f"{path}: schema version {version}; this program reads {RECORD_SCHEMA_VERSION}",
                 hint="read it with the version that wrote it",
+            )
+        if version != WITHOUT_HASHES and not integrity.is_intact(content):
+            raise AlteredError(
+                f"{path}: changed since it was written: it does not have its own digest",
+                hint="restore the file that the run wrote",
             )
         return msgspec.json.decode(content, type=Record)
     except FileNotFoundError:
@@ -265,10 +290,14 @@ def read(path: Path) -> Record:
         raise InputError(
             f"cannot read {path}: {error.strerror}", hint="pass a run directory"
         ) from None
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise InputError(
             f"{path}: not a complete record: {error}", hint="restore the file that the run wrote"
         ) from None
+
+
+class AlteredError(InputError):
+    """A record that is not as the run wrote it."""
 
 
 class _Versioned(msgspec.Struct):

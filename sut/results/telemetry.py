@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from sut.machine.meters import INTERVAL_S, Gpu, Reading
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def read(path: Path) -> list[Reading]:
     for line in lines:
         try:
             readings.append(msgspec.json.decode(line, type=Reading))
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             continue
     return sorted(readings, key=lambda reading: reading.unix_s)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from sut.cluster.allocation import Allocation
-from sut.errors import EXIT_INVALID, EXIT_VALID, RunError, SutError
+from sut.errors import RunError, SutError
 from sut.machine import environment
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
@@ -173,10 +173,10 @@ class Recorder:
 
     def _rewrite_with_all_steps(self, final: record.Record) -> record.Record:
         """Replace the record on disk, which was written before the report, by one that has the
-        report's time too. If this fails, the first one remains: it lacks nothing else."""
+        report's time and hashes. If this fails, the first one remains: it lacks nothing else."""
         whole = msgspec.structs.replace(final, timings=tuple(self._steps))
         try:
-            record.write(whole, self.run_dir)
+            record.write(whole, self.run_dir, with_reports=True)
         except OSError as error:
             print(f"time of the report not recorded ({error.strerror})", file=sys.stderr)
             return final
@@ -237,6 +237,4 @@ class Recorder:
 
 
 def _exit_code(failure: SutError | None, verdict: Validity | None) -> int:
-    if failure is not None:
-        return failure.exit_code
-    return EXIT_INVALID if verdict == "INVALID" else EXIT_VALID
+    return record.exit_code(verdict) if failure is None else failure.exit_code

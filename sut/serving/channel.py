@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sut.serving.process import Address
+from sut.values import UNDECODABLE
 
 SILENCE_S = 10
 CONNECT_S = 3
@@ -58,7 +59,7 @@ class Channel:
             return decoder.decode(self._connection.recv_bytes(MAX_MESSAGE_BYTES))
         except (EOFError, OSError) as error:
             raise _lost(error) from None
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise LostError(f"unreadable message: {error}") from None
 
     def poll(self, timeout_s: float) -> bool:

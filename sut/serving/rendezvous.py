@@ -19,7 +19,7 @@ from sut.rundir import write_atomic
 from sut.serving import channel
 from sut.serving.channel import Channel, LostError
 from sut.serving.process import Address
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 POLL_S = 0.25
 
@@ -65,5 +65,5 @@ def _read(path: Path) -> Rendezvous | None:
         if path.name not in {entry.name for entry in path.parent.iterdir()}:
             return None
         return msgspec.json.decode(path.read_bytes(), type=Rendezvous)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return None

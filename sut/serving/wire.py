@@ -18,7 +18,7 @@ from sut.errors import RunError
 from sut.machine import environment
 from sut.plan.benchmark import EngineKind, Generation
 from sut.plan.plan import Plan
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 VLLM_VERSION = "0.32.0"
 PLACEHOLDER_ID = "0" * 16  # the dispatcher overwrites it
@@ -126,7 +126,7 @@ def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
     try:
         ready: dict[str, Any] = msgspec.msgpack.decode(response, type=dict[str, Any])
         version, _ = ready["vllm_version"], ready["max_num_seqs"]
-    except (msgspec.MsgspecError, KeyError):
+    except (*UNDECODABLE, KeyError):
         problem = f"an engine's READY message differs from that of vLLM {VLLM_VERSION}"
         raise _unsupported(problem) from None
     _check_version(version, f"an engine reports vLLM {version}")

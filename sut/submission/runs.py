@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sut.errors import Errors, InputError
-from sut.inputs import hashes
 from sut.plan.benchmark import Scenario
-from sut.plan.plan import Mode, load_plan
+from sut.plan.plan import Mode
 from sut.results import record
 from sut.results.record import PhaseRecord, Record
 from sut.rundir import RunDir
@@ -66,38 +65,6 @@ def read(folders: Sequence[Path]) -> list[Run]:
             errors.append(error)
     errors.raise_all()
     return list(runs.values())
-
-
-def changes(run: Run) -> Iterator[str]:
-    """Every file of a run that changed after its record was written."""
-    run_dir, plan = run.run_dir, run.record.plan
-    if run.record.plan_digest != plan.digest():
-        yield f"{run_dir.record}: its plan does not match its plan_digest"
-    try:
-        if load_plan(run_dir.plan).digest() != run.record.plan_digest:
-            yield f"{run_dir.plan}: changed since the run"
-    except InputError as error:
-        yield f"{run_dir.plan}: cannot read it: {error}"
-    try:
-        if run_dir.user_conf.read_text() != run.record.user_conf:
-            yield f"{run_dir.user_conf}: changed since the run"
-    except (OSError, UnicodeDecodeError) as error:
-        yield f"{run_dir.user_conf}: cannot read it: {error}"
-    for phase in run.record.phases:
-        yield from _changed_files(run_dir.loadgen(phase.name), phase.file_sha256)
-
-
-def _changed_files(folder: Path, sha256: dict[str, str]) -> Iterator[str]:
-    if not sha256:
-        yield f"{folder}: the record has no hashes of its files; run again"
-    for name, expected in sha256.items():
-        try:
-            found = hashes.sha256_of(folder / name)
-        except OSError as error:
-            yield f"{folder / name}: cannot read it: {error.strerror}"
-        else:
-            if found != expected:
-                yield f"{folder / name}: changed since the run"
 
 
 def results(runs: Sequence[Run]) -> tuple[list[Result], list[str]]:

@@ -13,6 +13,7 @@ import msgspec
 from sut.plan.plan import Plan
 from sut.results.record import Engines, Step
 from sut.rundir import RunDir
+from sut.values import UNDECODABLE
 
 NUM_SEEN = 40  # records read, from the newest
 NUM_USED = 5  # of those, runs that were alike
@@ -60,7 +61,7 @@ def _records(run: RunDir) -> Iterator[_Record]:
     """The newest records under the same run root; names of runs begin with their time."""
     num_seen = 0
     for name in _others(run):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):  # running, or not a run
+        with contextlib.suppress(OSError, *UNDECODABLE):  # running, or not a run
             content = RunDir(run.root.parent / name).record.read_bytes()
             num_seen += 1
             yield _decoder.decode(content)

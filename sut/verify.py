@@ -1,0 +1,144 @@
+"""``python -m sut.verify RUN...``: whether runs are what their records say."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sut.command import Parser, command
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
+from sut.launch.options import add, add_runs, find_runs, shared
+from sut.machine import checkout
+from sut.results import record, signature, verification
+from sut.results.record import Record
+from sut.results.verification import Verified
+from sut.rundir import RunDir
+
+SHOWN = 8  # files that the record does not cover
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code is 0 if all is as recorded, 1 if not, 2 for bad input."""
+    options = _options(argv)
+    if options.signers is not None and not options.signers.is_file():
+        raise InputError(
+            f"cannot read {options.signers}: no such file",
+            hint="give a file of lines 'NAME ssh-ed25519 KEY': docs/verify.md",
+        )
+    results = [_verify(run_dir, options) for run_dir in find_runs(options.runs, options)]
+    if options.json:
+        print(json.dumps(results, indent=2))
+    else:
+        print("\n\n".join(map(_text, results)))
+    return EXIT_INVALID if any(result["differences"] for result in results) else EXIT_VALID
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m sut.verify",
+        description="Check runs against their records: the hashes of all files, the model and the "
+        "data, and the verdict, judged again.",
+        epilog="exit codes: 0 as recorded, 1 not as recorded, 2 not a run",
+        examples=("latest", "RUN --sign ~/.ssh/id_ed25519", "RUN --signers allowed_signers"),
+        parents=[shared("site", "root")],
+    )
+    add_runs(parser, "runs", nargs="+")
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign the records that are as recorded, with this SSH key, into record.json.sig",
+    )
+    parser.add_argument(
+        "--signers",
+        type=Path,
+        metavar="FILE",
+        help="require a signature by a key in this file, of ssh-keygen's allowed signers",
+    )
+    add(parser, "json")
+    return parser.parse(argv)
+
+
+def _verify(run_dir: RunDir, options: argparse.Namespace) -> dict[str, Any]:
+    try:
+        found = record.read(run_dir.root)
+    except record.AlteredError as error:
+        return _result(run_dir, "ALTERED", Verified([str(error)], [], []), None)
+    checked = verification.verify(found, run_dir)
+    if checked.differences and (note := _of_another_version(found)):
+        checked.unchecked.append(note)
+    try:
+        if options.sign is not None and not checked.differences:
+            signature.sign(run_dir, options.sign)
+        signer = _signer(run_dir, options.signers, checked)
+    except OSError as error:
+        where = error.filename or run_dir
+        raise InputError(f"cannot sign or check ({where}): {error.strerror}") from None
+    return _result(run_dir, found.headline, checked, signer)
+
+
+def _signer(run_dir: RunDir, signers: Path | None, checked: Verified) -> str | None:
+    """Who signed the record: a name in ``signers``, or "a key that was not checked"."""
+    path = run_dir.signature
+    if not path.is_file():
+        if signers is not None:
+            checked.differences.append(f"{path}: the record is not signed")
+        return None
+    if signers is None:
+        if not signature.is_genuine(run_dir):
+            checked.differences.append(f"{path}: not a signature of this record")
+        else:
+            checked.unchecked.append("who signed the record: add --signers FILE")
+        return None
+    name = signature.signer(run_dir, signers)
+    if name is None:
+        checked.differences.append(f"{path}: not a signature of this record by a key in {signers}")
+    return name
+
+
+def _of_another_version(found: Record) -> str:
+    git = found.environment.git
+    here = checkout.commit()
+    if git is None or git.commit == here:
+        return ""
+    return (
+        f"the record was written by commit {git.commit}, not by this one ({here or 'unknown'}), "
+        "whose rules may differ"
+    )
+
+
+def _result(
+    run_dir: RunDir, headline: str, checked: Verified, signer: str | None
+) -> dict[str, Any]:
+    return {
+        "run": str(run_dir),
+        "verified": not checked.differences,
+        "headline": headline,
+        "differences": checked.differences,
+        "unchecked": checked.unchecked,
+        "uncovered": checked.uncovered,
+        "signed_by": signer,
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    if result["verified"]:
+        by = f", signed by {result['signed_by']}" if result["signed_by"] else ""
+        lines = [f"{result['run']}: as recorded: {result['headline']}{by}"]
+    else:
+        lines = [f"{result['run']}: NOT as recorded"]
+        lines += [f"  - {line}" for line in result["differences"]]
+    lines += [f"  not checked: {line}" for line in result["unchecked"]]
+    if files := result["uncovered"]:
+        more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        lines.append(f"  not covered by the record: {', '.join(files[:SHOWN])}{more}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
