@@ -332,7 +332,7 @@ def test_refuses_a_changed_plan_even_in_a_preview(
     official: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     file = official["server"] / name
-    file.write_text(file.read_text().replace("800", "801"))
+    file.write_text(file.read_text() + "\n")
     assert build(tmp_path, *official.values(), options=["--preview"]) == 2
     assert f"{file}: changed since the run" in capsys.readouterr().err
 

@@ -59,7 +59,7 @@ def test_a_full_disk_keeps_the_first_record(
     def draw_and_fill_the_disk(final: record.Record, _: RunDir) -> None:
         assert bare(record.read(tmp_path)) == final  # before the report
 
-        def refuse(*_: object) -> Path:
+        def refuse(*_: object, **__: object) -> Path:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(record, "write", refuse)

@@ -29,7 +29,8 @@ def texts(record: Record) -> tuple[str, str]:
 def test_its_commands_name_the_runs_folder() -> None:
     again = "python -m sut.submit --again '/runs/my run'"
     text = render(failed(DEATH))
-    assert text.endswith(f"To run the same plan again: `{again}`\n")
+    assert f"To run the same plan again: `{again}`\n" in text
+    assert text.endswith("against its record: `python -m sut.verify '/runs/my run'`\n")
     assert f"fix what it reports; `{again}` runs the same plan" in text and "RUN_DIR" not in text
 
 

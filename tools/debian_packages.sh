@@ -16,6 +16,7 @@ need ccache command -v ccache
 need cmake command -v cmake
 need git command -v git
 need ninja-build command -v ninja
+need openssh-client command -v ssh-keygen
 need shellcheck command -v shellcheck
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
 need python3-venv "$python" -c 'import ensurepip, venv'

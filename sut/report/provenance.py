@@ -14,12 +14,13 @@ from sut.results.record import Attempt, Record
 from sut.units import quantity
 
 
-def sections(record: Record, again: str) -> list[Section]:
+def sections(record: Record, again: str, verify: str) -> list[Section]:
+    """``again`` and ``verify`` are the commands that run the plan again and check the run."""
     found = [
         _attempts(record.attempts),
         timings.section(record),
         _environment((record.environment, *record.nodes)),
-        _provenance(record, again),
+        _provenance(record, again, verify),
     ]
     return [section for section in found if section is not None]
 
@@ -79,7 +80,7 @@ def _facts(env: Environment) -> dict[str, str]:
     }
 
 
-def _provenance(record: Record, again: str) -> Section:
+def _provenance(record: Record, again: str, verify: str) -> Section:
     plan, git = record.plan, record.environment.git
     source = "-" if git is None else f"{git.commit}{', with local changes' if git.dirty else ''}"
     rows = [
@@ -93,5 +94,8 @@ def _provenance(record: Record, again: str) -> Section:
         ("source", source),
         ("exit code", str(record.exit_code)),
     ]
+    if record.hashes.tokens is not None:
+        rows.insert(5, ("prompts", f"sha256 of their token ids {record.hashes.tokens}"))
     text = f"{table(('', ''), rows)}\n\nTo run the same plan again: `{again}`"
+    text += f"\n\nTo check this run against its record: `{verify}`"
     return Section(title="Provenance", text=text)

@@ -61,7 +61,7 @@ def _sections(
         ),
         nodes.energy(record.phases, figures.get("telemetry", ())) if record.phases else None,
         nodes.preflight(record),
-        *provenance.sections(record, again),
+        *provenance.sections(record, again, f"python -m sut.verify {shlex.quote(folder)}"),
     ]
     return [section for section in sections if section and (section.text or section.cards)]
 
