@@ -18,7 +18,7 @@ from sut.cluster.allocation import Allocation
 from sut.cluster.host import wait
 from sut.command import command
 from sut.errors import InputError
-from sut.launch import newrun, node, request
+from sut.launch import newrun, node, request, run_options
 from sut.launch.notices import Notices
 from sut.launch.options import RUN, add_runs, find_run
 from sut.plan.hostlist import compact
@@ -42,7 +42,7 @@ def options(
     name: str, about: str, examples: Sequence[str], argv: Sequence[str] | None
 ) -> argparse.Namespace:
     """The options of a command that runs inside a job; ``run`` is None for a new run."""
-    parser = request.parser(name, about, examples)
+    parser = run_options.parser(name, about, examples)
     add_runs(parser, nargs="?", help=f"an existing run instead of a new one: {RUN}")
     parsed = parser.parse(argv)
     if parsed.run is not None and parsed != parser.parse_args([parsed.run]):
@@ -109,7 +109,7 @@ def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
             "--keep-engine MINUTES ... (docs/run.md)",
         )
     options.nodes = ",".join(job.nodes)
-    return _of_this_job(*request.make_plan(request.request_of(options)), job)
+    return _of_this_job(*request.make_plan(run_options.request_of(options)), job)
 
 
 def _given(options: argparse.Namespace, job: Allocation) -> RunDir:

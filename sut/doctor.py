@@ -18,7 +18,8 @@ from sut.interrupts import Interrupt
 from sut.launch import checks, executor, members
 from sut.launch.members import Planned
 from sut.launch.options import DEFAULT_BENCHMARK, RUN_ROOT, add, shared
-from sut.launch.request import make_plan, request_of
+from sut.launch.request import make_plan
+from sut.launch.run_options import request_of
 from sut.plan.plan import Mode
 from sut.report.table import table
 from sut.results import record

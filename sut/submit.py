@@ -19,7 +19,7 @@ from sut.cluster.sbatch import Submission
 from sut.command import as_typed, command, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID, Errors, InputError
 from sut.interrupts import Interrupt
-from sut.launch import again, checks, dry_run, executor, members, notices, request
+from sut.launch import again, checks, dry_run, executor, members, notices, request, run_options
 from sut.launch.finding import Finding
 from sut.launch.members import Job, Planned
 from sut.launch.options import find_run, given_root
@@ -37,7 +37,7 @@ from sut.watch.outcome import Outcome
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     with interrupts.at_once():
-        arguments = request.parse(argv)
+        arguments = run_options.parse(argv)
         campaign = config.load_campaign(arguments.config) if arguments.config else None
         planned = _plan(arguments, campaign)
         checked = [checks.check(each.plan, each.run_root) for each in planned]
@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _plan(arguments: argparse.Namespace, campaign: Campaign | None) -> list[Planned]:
     if campaign is not None:
         _refuse(arguments, ("scenario", "mode", "preset", "nodes", "again"), "a campaign")
-        return members.plan(campaign, request.request_of(arguments))
+        return members.plan(campaign, run_options.request_of(arguments))
     if arguments.again:
         return [_plan_again(arguments)]
-    return [Planned("", *request.make_plan(request.request_of(arguments)))]
+    return [Planned("", *request.make_plan(run_options.request_of(arguments)))]
 
 
 def _plan_again(arguments: argparse.Namespace) -> Planned:

@@ -10,7 +10,7 @@ import pytest
 from plans import plan_of
 
 from sut.errors import Errors, InputError
-from sut.plan import fit
+from sut.plan import duration, fit
 from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
 from sut.plan.plan import Mode
 from sut.plan.site import Device, Site, SiteNode, SiteSlurm
@@ -108,12 +108,12 @@ def test_the_longest_sequence_is_the_models() -> None:
 
 def test_refuses_a_wall_limit_over_the_sites() -> None:
     errors = Errors()
-    fit.time_min(Site(name="s", slurm=SiteSlurm(time_min=90, max_time_min=60)), 60, errors)
+    duration.time_min(Site(name="s", slurm=SiteSlurm(time_min=90, max_time_min=60)), 60, errors)
     assert "site.slurm.time_min 90 exceeds site.slurm.max_time_min 60" in str(errors[0])
     assert len(errors) == 1 and str(errors[0]).endswith("--set site.slurm.time_min=60")
     at_the_limit = Site(name="s", slurm=SiteSlurm(time_min=60, max_time_min=60))
     errors = Errors()
-    assert fit.time_min(at_the_limit, 60, errors) == 60 and not errors
+    assert duration.time_min(at_the_limit, 60, errors) == 60 and not errors
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,14 @@ def test_refuses_a_wall_limit_over_the_sites() -> None:
 def test_predicts_the_measured_time(
     scenario: Scenario, settings: ScenarioSettings, seconds: float
 ) -> None:
-    assert fit.phase_s(scenario, Mode.PERFORMANCE, settings, 13_368) == pytest.approx(seconds)
+    assert duration.phase_s(scenario, Mode.PERFORMANCE, settings, 13_368) == pytest.approx(seconds)
 
 
 def test_refuses_a_run_over_the_sites_limit() -> None:
     site = Site(name="s", slurm=SiteSlurm(max_time_min=60))
     errors = Errors()
-    assert fit.time_min(site, 600, errors) == 27 and not errors
-    fit.time_min(site, 13_368, errors)
+    assert duration.time_min(site, 600, errors) == 27 and not errors
+    duration.time_min(site, 13_368, errors)
     text = str(errors[0])
     assert "needs about" in text and "enough for" in text and "minutes of measuring\n" in text
 

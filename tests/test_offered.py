@@ -17,7 +17,7 @@ from replay import served
 from rich.console import Console
 
 from sut.errors import InputError, RunError
-from sut.plan import fit
+from sut.plan import duration
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
 from sut.report.summary import summary
@@ -225,7 +225,7 @@ def test_the_remaining_time_uses_the_chosen_load() -> None:
     waiting = (PhaseState(name="performance", state="waiting"),)
     least = plan.loadgen_settings.min_query_count
     assert least is not None
-    assert left_s(plan, waiting) == pytest.approx(least / fit.ASSUMED_QPS)
+    assert left_s(plan, waiting) == pytest.approx(least / duration.ASSUMED_QPS)
     assert left_s(plan, waiting, 10.0) == pytest.approx(least / 10, abs=0.1)
 
 

@@ -24,9 +24,9 @@ def at(path: Path | str) -> RunDir | None:
 
 
 def find(name: str, root: Path) -> RunDir:
-    """The run ``name``: a path, a name under ``root`` (also ``latest``), or a Slurm job id. Raises
+    """The run ``name``: a name under ``root`` (also ``latest``) or a Slurm job id. Raises
     InputError."""
-    if run := at(name) or at(root / name):
+    if run := at(root / name):
         return run
     if not JOB_ID.fullmatch(name):
         raise _not_found(name, root)

@@ -10,7 +10,7 @@ from pathlib import Path
 from sut.cluster import runs
 from sut.launch import plan_words
 from sut.launch.finding import Finding
-from sut.plan import fit
+from sut.plan import duration
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
 from sut.values import Struct
@@ -74,9 +74,7 @@ def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
         load=plan_words.load(plan),
         limits=plan_words.limits(plan),
         size=plan_words.size(plan),
-        measuring_s=round(
-            sum(fit.phase_s(plan.scenario, test, settings, samples) for test in plan.phases), 1
-        ),
+        measuring_s=round(duration.tests_s(plan.scenario, plan.phases, settings, samples), 1),
         measures_load=plan.measures_load,
         wall_limit_min=plan.slurm.time_min if plan.slurm else None,
         official=plan.official,

@@ -1,7 +1,4 @@
-"""Whether a run fits: its model into the GPUs' memory, its time into the wall limit. Pure.
-
-Everything here is estimated before a run starts; LoadGen and vLLM decide.
-"""
+"""Whether a model fits its engines: their ranks, lengths and memory. Estimated; vLLM decides."""
 
 from __future__ import annotations
 
@@ -13,25 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sut.errors import Errors
-from sut.plan.benchmark import AUTO, Engine, Scenario, ScenarioSettings
-from sut.plan.plan import Mode
+from sut.plan.benchmark import Engine
 from sut.plan.site import Device, Site, SiteNode
 from sut.units import quantity
 from sut.values import Struct
 
 GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory
 GIB = 2**30
-SLACK = 1.3  # wall time over predicted time
 _ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
-
-# Of a run that measures its load: lower than what it will choose, so that the wall limit suffices.
-ASSUMED_QPS = 1.0
-
-# mlperf.conf's values, for settings that a plan leaves out.
-OFFICIAL_DURATION_S = 600.0
-OFFLINE_MARGIN = 1.1
-OFFICIAL_SINGLE_STREAM_QUERIES = 5_000
-COMPLIANCE_QUERIES = 100  # TEST06's
 
 
 class ModelSize(Struct, frozen=True, kw_only=True):
@@ -155,64 +141,3 @@ def _divides(tp: int, size: ModelSize) -> bool:
     """vLLM's rule: ranks split the attention heads, and split or share the key-value heads."""
     kv_heads = size.num_kv_heads
     return size.num_heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0)
-
-
-def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int) -> float:
-    """The predicted duration of a LoadGen test, in seconds, at the target load. ``auto`` counts as
-    ASSUMED_QPS."""
-    one_at_a_time = scenario is Scenario.SINGLE_STREAM
-    each_s = (settings.target_latency_ms or 0) / 1e3 if one_at_a_time else 0.0
-    target = ASSUMED_QPS if settings.target_qps == AUTO else settings.target_qps
-    qps = (1 / each_s if each_s else 1.0) if one_at_a_time else float(target or 1.0)
-    if phase is Mode.ACCURACY:
-        return (settings.accuracy_sample_count or num_samples) / qps
-    if phase is Mode.COMPLIANCE:
-        return COMPLIANCE_QUERIES / qps
-    duration_s = OFFICIAL_DURATION_S
-    if settings.min_duration_ms is not None:
-        duration_s = settings.min_duration_ms / 1e3
-    least: float = settings.min_query_count or (
-        OFFICIAL_SINGLE_STREAM_QUERIES if one_at_a_time else num_samples
-    )
-    queries = max(least, duration_s * qps)
-    if scenario is Scenario.OFFLINE:
-        queries = max(least, OFFLINE_MARGIN * duration_s * qps)
-    elif settings.min_query_count is None and not one_at_a_time:
-        # LoadGen issues whole passes of the data set.
-        queries = num_samples * math.ceil(queries / num_samples)
-    if settings.max_query_count:
-        queries = min(queries, settings.max_query_count)
-    if settings.max_duration_ms:
-        return min(queries / qps, settings.max_duration_ms / 1e3)
-    return queries / qps
-
-
-def time_min(site: Site, run_s: float, errors: Errors, *, measures_load: bool = False) -> int:
-    """The wall limit of the job in minutes. Adds to ``errors`` if it exceeds the site's limit."""
-    slurm = site.slurm
-    assert slurm is not None
-    # Measuring the load has the same deadline as the warm-up before it.
-    warmup_s = site.timeouts.warmup_s * (2 if measures_load else 1)
-    needed = math.ceil((SLACK * run_s + warmup_s + slurm.signal_delay_s) / 60 + slurm.load_min)
-    asked = slurm.time_min or needed
-    if slurm.time_min > slurm.max_time_min:
-        errors.add(
-            f"site.slurm.time_min {slurm.time_min:,} exceeds site.slurm.max_time_min "
-            f"{slurm.max_time_min:,}, the longest wall limit of site {site.name}",
-            hint=f"--set site.slurm.time_min={slurm.max_time_min}",
-        )
-    limit = min(asked, slurm.max_time_min)
-    if needed <= limit:
-        return asked
-    key = "slurm.max_time_min" if limit == slurm.max_time_min else "slurm.time_min"
-    room = (limit - slurm.load_min) * 60 - warmup_s - slurm.signal_delay_s
-    load = "raise target_qps"
-    if measures_load:
-        load = f"set target_qps ({AUTO} is planned with {quantity(ASSUMED_QPS, 'queries')}/s)"
-    errors.add(
-        f"the run needs about {needed:,} minutes ({run_s / 60:,.0f} of them measuring), but site "
-        f"{site.name} has a limit of {limit:,} (site.{key}), enough for "
-        f"{max(0.0, room / SLACK / 60):,.0f} minutes of measuring",
-        hint=f"{load}, choose a smaller --preset, or --set site.{key}={needed}",
-    )
-    return limit

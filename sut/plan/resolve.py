@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sut.errors import Errors, nearest
-from sut.plan import contradictions, engine_args, fit, official
+from sut.plan import contradictions, duration, engine_args, fit, official
 from sut.plan.benchmark import (
     AUTO,
     Benchmark,
@@ -67,7 +67,7 @@ def resolve(
         fit.check_model(checked, benchmark.engine, site, placed.site_nodes, errors)
     num_samples = benchmark.dataset.num_samples
     tests = phases(mode, benchmark.compliance)
-    run_s = sum(fit.phase_s(scenario, test, settings, num_samples) for test in tests)
+    run_s = duration.tests_s(scenario, tests, settings, num_samples)
     slurm = _slurm(site, placed, run_s, settings, errors)
     errors.raise_all()
     because = official.why_not(benchmark, preset, sets)
@@ -176,7 +176,7 @@ def _slurm(
         cpus_per_task=asked.cpus_per_task,
         memory_gib=asked.memory_gib,
         exclusive=asked.exclusive,
-        time_min=fit.time_min(site, run_s, errors, measures_load=settings.target_qps == AUTO),
+        time_min=duration.time_min(site, run_s, errors, measures_load=settings.target_qps == AUTO),
         signal_delay_s=asked.signal_delay_s,
         max_requeues=asked.max_requeues,
         sbatch=asked.sbatch,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from sut import _core
 from sut.errors import RunError
-from sut.plan import fit
+from sut.plan import duration
 from sut.plan.plan import Mode, Plan
 from sut.results import offered
 from sut.results.offered import Batch, Limits, OfferedLoad
@@ -139,12 +139,12 @@ def require_time(plan: Plan, load: OfferedLoad, phases: Sequence[Mode], elapsed_
     if plan.slurm is None:
         return
     settings, num_samples = plan.settings_at(load.target_qps), plan.dataset.num_samples
-    needed_s = sum(fit.phase_s(plan.scenario, phase, settings, num_samples) for phase in phases)
+    needed_s = duration.tests_s(plan.scenario, phases, settings, num_samples)
     limit_s = 60 * plan.slurm.time_min - plan.slurm.signal_delay_s
     left_s = max(0.0, limit_s - elapsed_s)
     if needed_s <= left_s:
         return
-    more_min = math.ceil((fit.SLACK * needed_s - left_s) / 60)
+    more_min = math.ceil((duration.SLACK * needed_s - left_s) / 60)
     raise RunError(
         f"at the measured load, {number(load.target_qps)} queries/s, the run takes about "
         f"{quantity(needed_s / 60, 'minutes')}; the wall limit leaves {number(left_s / 60)}",

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from sut.cluster import slurm
-from sut.plan import fit
+from sut.plan import duration
 from sut.plan.hostlist import compact
 from sut.plan.plan import Mode, Plan
 from sut.results.progress import Line, ReplicaProgress
@@ -151,7 +151,7 @@ def left_s(
                 return None
             total_s += phase.projection.left_s
         elif phase.state == "waiting":
-            total_s += fit.phase_s(
+            total_s += duration.phase_s(
                 plan.scenario, Mode(phase.name), settings, plan.dataset.num_samples
             )
     return round(total_s, 1)

@@ -1,0 +1,126 @@
+"""The options of a run, and the request that they make."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import msgspec
+
+from sut.command import Parser, at_least
+from sut.launch.options import RUN, add, add_runs, shared
+from sut.launch.request import RunRequest
+from sut.plan.benchmark import Preset, Scenario
+from sut.plan.plan import Mode
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    examples = (
+        "--scenario server",
+        "--scenario offline --mode all",
+        "--set target_qps=5",
+        "--again latest",
+    )
+    about = "Run LoadGen against vLLM and judge the result."
+    options = parser("submit", about, examples)
+    arguments = options.parse(argv)
+    if arguments.full and not arguments.dry_run:
+        options.error("--full needs --dry-run")
+    return arguments
+
+
+def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
+    """The options of a run, for the command ``name``."""
+    parser = Parser(
+        prog=f"python -m sut.{name}",
+        description=about,
+        epilog="exit codes: 0 VALID, 1 INVALID or an accuracy gate failed, 2 bad input, 3 the run "
+        "failed",
+        examples=examples,
+        parents=[shared("config", "site", "nodes", "set")],
+    )
+    defaults = RunRequest()
+    for name, kind, default, text in (
+        ("scenario", Scenario, defaults.scenario, "LoadGen's scenario"),
+        ("mode", Mode, defaults.mode, "which tests to run; all: each that applies"),
+        (
+            "preset",
+            Preset,
+            defaults.preset,
+            "quick: ten samples, INVALID; smoke: the least that can be VALID; official: "
+            "mlperf.conf's settings",
+        ),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=str.lower,
+            choices=[each.value for each in kind if each is not Mode.PREFLIGHT],  # sut.doctor's
+            help=f"{text} (default: {default})",
+        )
+    add(
+        parser,
+        "root",
+        help="folder for the run (default: $SUT_RUN_ROOT, or the site's run_root)",
+    )
+    add_runs(
+        parser, "--again", help=f"run the plan of an earlier run again; print what changed ({RUN})"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print and check what would run; start nothing"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="with --dry-run: the whole plan and LoadGen's user.conf"
+    )
+    parser.add_argument(
+        "--keep-engine",
+        type=at_least(1),
+        metavar="MINUTES",
+        help="leave the engines running for the next run with the same engine settings, and use "
+        "those that an earlier run has left; they end after MINUTES without use (see sut engines)",
+    )
+    parser.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="follow the run to its end, or return at once (default: follow, but return on a "
+        "Slurm cluster)",
+    )
+    add(
+        parser,
+        "json",
+        help="print one JSON object: what was submitted and, if the command follows it, the "
+        "result; progress goes to standard error; with --dry-run what would run",
+    )
+    parser.add_argument(
+        "--notify",
+        metavar="COMMAND",
+        help="shell command that runs when the run has ended, however it ended, for at most 30 s "
+        "(default: the site's notify)",
+    )
+    parser.add_argument(
+        "--begin", default="", metavar="TIME", help="earliest start, as in sbatch: 02:00"
+    )
+    parser.add_argument(
+        "--dependency",
+        default="",
+        metavar="WHAT",
+        help="as in sbatch: singleton, afterany:JOBID",
+    )
+    return parser
+
+
+def request_of(arguments: argparse.Namespace) -> RunRequest:
+    """The options that were given, and the defaults of the others."""
+    given = {
+        "benchmark": arguments.config,
+        "site": arguments.site,
+        "nodes": arguments.nodes,
+        "scenario": arguments.scenario,
+        "mode": arguments.mode,
+        "preset": arguments.preset,
+        "sets": arguments.set,
+        "root": arguments.root and str(arguments.root),
+        "keep_engine_min": arguments.keep_engine,
+        "notify": getattr(arguments, "notify", None),
+    }
+    return msgspec.convert({k: v for k, v in given.items() if v is not None}, RunRequest)
