@@ -580,16 +580,16 @@ def test_released_engines_can_be_used_while_their_run_ends(tmp_path: Path) -> No
     progress = Progress(run_dir.progress)
     prompts = dataset.load(plan, None).prompts
     with Nodes(plan, run_dir, here) as nodes:
-        choice = keeping.choose(plan, run_dir, here, nodes[0].host, None, progress)
-        hold = nodes.kept = choice.kept
+        hold, _ = keeping.choose(nodes, here, None, progress)
+        nodes.kept = hold
         assert hold is not None and hold.granted is None
-        with Serving(plan, run_dir, nodes, None) as serving:
+        with Serving(nodes, None) as serving:
             serving.start(progress)
             serving.connect(prompts, (), progress)
             serving.load(progress)
             serving.warm_up()
         assert serving.engines.kept
-        again = keeping.choose(plan, run_dir, here, nodes[0].host, None, progress).kept
+        again, _ = keeping.choose(nodes, here, None, progress)
         assert again is not None and again.granted is not None
         assert again.granted.served.samples == (NUM_WARMUP_SAMPLES,)
         _core.ReplicaLinks(host=nodes[0].host, num_replicas=1, ports=again.ports)
@@ -616,7 +616,7 @@ def test_an_engine_that_becomes_ready_at_the_deadline_is_ready(tmp_path: Path) -
 
     links, store = _core.ReplicaLinks(host="127.0.0.1", num_replicas=1), _core.SampleStore()
     nodes = Nodes(plan, run_dir, Allocation())
-    replicas = Replicas(plan, run_dir, nodes, links, store, PINNED_LAYOUT)
+    replicas = Replicas(nodes, links, store, PINNED_LAYOUT)
     replicas.dispatcher = Late()  # type: ignore[assignment]
     replicas.wait_ready(Progress(run_dir.progress), started=0.0, within_s=0.0)
     assert limited == [80]

@@ -26,7 +26,7 @@ from sut.plan.plan import Mode, Node, Part, Plan, Replica
 from sut.plan.site import Device
 from sut.results.progress import Progress
 from sut.results.record import NodePreflight, PreflightCheck, Record
-from sut.serving import channel, node_check, preflight
+from sut.serving import channel, gpu_check, node_check, preflight
 from sut.serving.channel import LostError
 from sut.serving.messages import REQUEST, GetState, State
 from sut.serving.node_check import fingerprint
@@ -304,10 +304,10 @@ def test_refuses_an_unfit_gpu_node(
 def test_a_warm_engine_is_no_stranger_on_its_gpu() -> None:
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as engine:
         gpu = cuda.Gpu(uuid="GPU-1", name="A30", memory_mib=100, free_mib=5, pids=(engine.pid,))
-        warm = node_check._free_gpu(gpu, 0.9, [engine.pid])
-        stranger = node_check._free_gpu(gpu, 0.9, [])
+        warm = gpu_check.free_gpu(gpu, 0.9, [engine.pid])
+        stranger = gpu_check.free_gpu(gpu, 0.9, [])
         gpu = msgspec.structs.replace(gpu, pids=(engine.pid, os.getpid()))
-        both = node_check._free_gpu(gpu, 0.9, [engine.pid])
+        both = gpu_check.free_gpu(gpu, 0.9, [engine.pid])
         engine.kill()
     assert warm.ok and not stranger.ok and not both.ok
     assert str(os.getpid()) in both.text and str(engine.pid) not in both.text
@@ -339,13 +339,13 @@ def test_gives_up_on_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_driver_runs_builds_of_its_major_version(
     runs: tuple[int, int], built_for: tuple[int, int] | str, ok: bool
 ) -> None:
-    check = node_check._driver(cuda.Cuda(version=runs, driver="580", gpus=()), built_for)
+    check = gpu_check.driver(cuda.Cuda(version=runs, driver="580", gpus=()), built_for)
     assert check.ok is ok
 
 
 def test_reads_torchs_cuda_without_importing_torch() -> None:
     # The environment of the tests has the CPU's torch.
-    assert "is built for the CPU" in str(node_check._torch_cuda())
+    assert "is built for the CPU" in str(gpu_check.torch_cuda())
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def replicas(
     prompts = dataset.load(plan, model_path).prompts
     with (
         Nodes(plan, run_dir, Allocation()) as nodes,
-        Serving(plan, run_dir, nodes, model_path) as served,
+        Serving(nodes, model_path) as served,
     ):
         progress = Progress(run_dir.progress)
         served.start(progress)
@@ -111,7 +111,7 @@ def test_every_scenario_runs_without_a_loadgen_error(
 
 
 def test_one_process_is_the_engine(replicas: Replicas) -> None:
-    (engine,) = processes_of(replicas._run_dir.root)
+    (engine,) = processes_of(replicas.nodes.run_dir.root)
     pid, _, name = engine.partition(": ")
     assert "EngineCore" in name
     threads = Path(f"/proc/{pid}/task")

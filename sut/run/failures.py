@@ -6,7 +6,7 @@ import time
 
 from sut import _core
 from sut.errors import RunError
-from sut.plan.plan import Plan, Replica
+from sut.plan.plan import Replica
 from sut.rundir import RunDir, tail
 from sut.serving.nodes import Nodes
 from sut.serving.process import PartId
@@ -16,12 +16,12 @@ SIGNAL_GRACE_S = 0.3
 LOG_LINES = 12
 
 
-def explained(failure: _core.Failure, plan: Plan, run_dir: RunDir, nodes: Nodes) -> RunError:
+def explained(failure: _core.Failure, nodes: Nodes) -> RunError:
     """The dispatcher's failure, with the engine's exit status and the end of its log. Raises
     RunError instead when a node is lost."""
     if failure.replica < 0:
         return RunError(failure.message, code=failure.code)
-    replica = plan.replicas[failure.replica]
+    replica = nodes.plan.replicas[failure.replica]
     deadline = time.monotonic() + EXIT_GRACE_S
     while (exited := _exited(replica, nodes)) is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -32,7 +32,7 @@ def explained(failure: _core.Failure, plan: Plan, run_dir: RunDir, nodes: Nodes)
         part, status = exited
         code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
     return RunError(
-        f"{message}; {log_tail(run_dir, part)}",
+        f"{message}; {log_tail(nodes.run_dir, part)}",
         code=code,
         replica=replica.index,
         node=nodes[replica.parts[part[1]].node].name,

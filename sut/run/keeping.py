@@ -18,12 +18,12 @@ from sut.inputs import model
 from sut.plan.plan import Mode, Plan
 from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
-from sut.rundir import RunDir
 from sut.serving import engine_settings, keepers, kept
 from sut.serving.channel import LostError
 from sut.serving.engine_settings import Settings
 from sut.serving.keeper_messages import Setup, Status
 from sut.serving.kept import Kept
+from sut.serving.nodes import Nodes
 
 GRACE_S = 10.0
 MAX_DIFFERENCES = 3
@@ -36,15 +36,9 @@ class Choice(NamedTuple):
     notes: tuple[str, ...]
 
 
-def choose(
-    plan: Plan,
-    run_dir: RunDir,
-    here: Allocation,
-    host: str,
-    model_path: Path | None,
-    progress: Progress,
-) -> Choice:
+def choose(nodes: Nodes, here: Allocation, model_path: Path | None, progress: Progress) -> Choice:
     """Hold matching engines, or the keeper of new ones; end idle ones that are in the way."""
+    plan, host = nodes.plan, nodes[0].host
     if plan.mode is Mode.PREFLIGHT:
         return Choice(None, ())
     if not plan.keep_engine_min:
@@ -61,7 +55,7 @@ def choose(
         resources=engine_settings.resources(plan),
         job_id=here.job_id,
         until_pid=_job_process(os.environ) if here.job_id else None,
-        run=str(run_dir),
+        run=str(nodes.run_dir),
         keep_s=plan.keep_engine_min * 60.0,
     )
     found = _held(setup, host, len(plan.replicas))

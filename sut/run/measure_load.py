@@ -19,7 +19,6 @@ from sut.results import offered
 from sut.results.offered import Batch, Limits, OfferedLoad
 from sut.results.progress import Progress
 from sut.results.work import quantiles
-from sut.run.recorder import Recorder
 from sut.run.replicas import Replicas, credit
 from sut.rundir import RunDir
 from sut.units import number, quantity
@@ -59,13 +58,6 @@ def _small_and_full(replicas: Replicas, progress: Progress) -> tuple[Batch, Batc
         return small, _measure(replicas, places, FULL_S, deadline)
     finally:
         replicas.limit_in_flight(credit(places))
-
-
-def offer(load: OfferedLoad, recorder: Recorder, progress: Progress) -> None:
-    """Raise RunError where a run at this load would exceed the wall limit."""
-    plan = recorder.plan
-    progress.step(f"offering {load.text}", target_qps=load.target_qps)
-    require_time(plan, load, recorder.phases_to_do, recorder.elapsed_s)
 
 
 def _limits(replicas: Replicas, run_dir: RunDir) -> Limits | None:
@@ -136,6 +128,7 @@ def batch_of(columns: Mapping[str, Sequence[int]], in_flight: int) -> Batch:
 
 
 def require_time(plan: Plan, load: OfferedLoad, phases: Sequence[Mode], elapsed_s: float) -> None:
+    """Raise RunError where the phases at this load would exceed the wall limit."""
     if plan.slurm is None:
         return
     settings, num_samples = plan.settings_at(load.target_qps), plan.dataset.num_samples

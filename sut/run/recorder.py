@@ -87,9 +87,15 @@ class Recorder:
     def keep_load(self, load: OfferedLoad) -> None:
         self._load = load
 
-    def report_to(self, progress: Progress) -> None:
-        """Name the current step in every line of ``progress`` from now on."""
-        self._progress = progress
+    @property
+    def progress(self) -> Progress:
+        """Every line of it names the current step."""
+        assert self._progress is not None, "report_progress() comes first"
+        return self._progress
+
+    def report_progress(self) -> None:
+        """Begin the progress file. Raises OSError."""
+        self._progress = Progress(self.run_dir.progress)
 
     def keep_preflight(self, found: Preflight) -> None:
         self._preflight, self._here = found.nodes, (self._here[0], *found.environments)

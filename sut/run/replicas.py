@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sut import _core
 from sut.errors import RunError
-from sut.plan.plan import Plan
 from sut.results.progress import Progress
 from sut.run.failures import explained, log_tail
-from sut.rundir import RunDir
 from sut.serving import wire
 from sut.serving.nodes import Nodes
 from sut.serving.wire import Layout
@@ -27,8 +25,6 @@ class Replicas:
 
     def __init__(
         self,
-        plan: Plan,
-        run_dir: RunDir,
         nodes: Nodes,
         links: _core.ReplicaLinks,
         store: _core.SampleStore,
@@ -37,9 +33,8 @@ class Replicas:
         first_use: int = 1,
     ) -> None:
         """``first_use`` is above all samples that the engines have had."""
-        self.plan = plan
         self.nodes = nodes
-        self._run_dir = run_dir
+        self.plan = plan = nodes.plan
         self._num_samples = len(store)
         self.dispatcher = _core.Dispatcher(
             links,
@@ -85,7 +80,7 @@ class Replicas:
             if time.monotonic() > started + within_s:
                 raise RunError(
                     f"replica {waiting[0]} was not ready after {within_s:g} s; "
-                    f"{log_tail(self._run_dir, (waiting[0], 0))}",
+                    f"{log_tail(self.nodes.run_dir, (waiting[0], 0))}",
                     hint="if it only needs more time: --set site.timeouts.ready_s=SECONDS",
                     code="not_ready",
                     replica=waiting[0],
@@ -128,7 +123,7 @@ class Replicas:
         self._watch()
         failure = self.dispatcher.failure
         if failure is not None:
-            raise explained(failure, self.plan, self._run_dir, self.nodes)
+            raise explained(failure, self.nodes)
 
     def _watch(self) -> None:
         """Report engines that exited to the dispatcher. Raises RunError for a lost node."""

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from sut import _core
 from sut.errors import CANCELLED, NODE_LOST, TRUNCATED, RunError
-from sut.plan.plan import Plan
 from sut.results import attempts, record
 from sut.results.progress import Progress
 from sut.run.failures import EXIT_GRACE_S
 from sut.run.replicas import NUM_WARMUP_SAMPLES, Replicas
-from sut.rundir import RunDir
 from sut.serving import requests
 from sut.serving.keeper_messages import Served
 from sut.serving.kept import Kept
@@ -31,22 +29,14 @@ class Serving:
     """A context that closes the dispatcher at its end, and releases engines that are to stay. The
     nodes stop all others."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        run_dir: RunDir,
-        nodes: Nodes,
-        model_path: Path | None,
-        notes: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, nodes: Nodes, model_path: Path | None, notes: tuple[str, ...] = ()) -> None:
         """``notes`` are on the choice of the engines, for people."""
-        self.plan = plan
         self.nodes = nodes
+        self.plan = nodes.plan
         self.model_path = model_path
         granted = nodes.kept.granted if nodes.kept else None
         self.warm = granted is not None  # the engines were started by an earlier run
         self._before = granted.served if granted else Served()
-        self._run_dir = run_dir
         self._notes = notes
         self._kept = False  # they stay for the next run
         self._started = 0.0
@@ -191,15 +181,7 @@ class Serving:
         self, links: _core.ReplicaLinks, store: _core.SampleStore, encoded: Encoded
     ) -> Replicas:
         first_use = (1 + sum(self._before.samples)) % 2**32
-        return Replicas(
-            self.plan,
-            self._run_dir,
-            self.nodes,
-            links,
-            store,
-            encoded.layout,
-            first_use=first_use,
-        )
+        return Replicas(self.nodes, links, store, encoded.layout, first_use=first_use)
 
 
 def _store(encoded: Encoded, prompts: Sequence[Sequence[int]]) -> _core.SampleStore:

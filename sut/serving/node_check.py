@@ -7,9 +7,7 @@ must be the same on all nodes.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
-import runpy
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -19,16 +17,14 @@ from sut.cluster import allocation
 from sut.errors import SutError
 from sut.inputs import hashes, model
 from sut.inputs.cache import cache_dir
-from sut.machine import cuda, environment, network
-from sut.machine.cuda import Cuda, CudaError
+from sut.machine import environment, network
 from sut.machine.environment import Environment
 from sut.plan.benchmark import EngineKind
-from sut.plan.fit import utilization
-from sut.plan.plan import Part, Plan
+from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.results.record import PreflightCheck
 from sut.rundir import RunDir
-from sut.serving import wire
+from sut.serving import gpu_check, wire
 from sut.units import quantity
 from sut.values import Struct
 
@@ -98,7 +94,7 @@ class NodeCheck:
     def _checks(self) -> Iterator[PreflightCheck]:
         self.doing = "querying the GPUs"
         if self._plan.device is Device.CUDA:
-            yield from _gpus(self._plan, [part for _, part in self._parts], self._warm)
+            yield from gpu_check.checks(self._plan, [part for _, part in self._parts], self._warm)
         self.doing = "checking cores, disks and network"
         if cores := sorted({cpu for _, part in self._parts for cpu in part.cpus}):
             yield _cores(cores)
@@ -190,76 +186,6 @@ def _engine(plan: Plan) -> PreflightCheck:
     if plan.engine.kind is EngineKind.REPLAY:
         return PreflightCheck("engine", ok=True, text="the replay engine")
     return _passes("engine", f"vLLM {wire.VLLM_VERSION}", wire.check_installed)
-
-
-def _gpus(plan: Plan, parts: list[Part], warm: Collection[int]) -> Iterator[PreflightCheck]:
-    used = sorted({gpu for part in parts for gpu in part.gpus})
-    try:
-        found = cuda.probe()
-    except CudaError as error:
-        text = f"{error}. A run for GPUs never falls back to the CPU"
-        yield PreflightCheck("gpus", ok=False, text=text)
-        return
-    names = sorted({gpu.name for gpu in found.gpus})
-    text = f"{len(found.gpus)} visible ({', '.join(names)}), {len(used)} used"
-    missing = [gpu for gpu in used if gpu >= len(found.gpus)]
-    if missing:
-        text += "; the job has too few. Check the site's gres"
-    yield PreflightCheck("gpus", not missing, text, measured=len(found.gpus), unit="GPUs")
-    yield _driver(found, _torch_cuda() if plan.engine.kind is EngineKind.VLLM else None)
-    for each in (found.gpus[gpu] for gpu in used if gpu not in missing):
-        yield _free_gpu(each, utilization(plan.engine.extra_args), warm)
-
-
-def _driver(found: Cuda, built_for: tuple[int, int] | str | None) -> PreflightCheck:
-    text = f"driver {found.driver} runs CUDA up to {found.version[0]}.{found.version[1]}"
-    if isinstance(built_for, str):
-        return PreflightCheck("driver", ok=False, text=f"{text}; {built_for}")
-    if built_for is None:
-        return PreflightCheck("driver", ok=True, text=text)
-    # Within a major version an older driver works.
-    ok = found.version[0] >= built_for[0]
-    text += f"; torch is built for {built_for[0]}.{built_for[1]}"
-    if not ok:
-        text += f". Update the driver, or use an image of CUDA {found.version[0]}"
-    return PreflightCheck("driver", ok=ok, text=text)
-
-
-def _torch_cuda() -> tuple[int, int] | str:
-    """The CUDA version that torch is built for, or why it is unknown. Reads torch's version file:
-    importing torch takes seconds."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return "torch is not installed"
-    version = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-    if not version.get("cuda"):
-        return f"torch {version['__version__']} is built for the CPU. Use the CUDA image"
-    major, minor = str(version["cuda"]).split(".")[:2]
-    return int(major), int(minor)
-
-
-def _free_gpu(gpu: cuda.Gpu, share: float, warm: Collection[int]) -> PreflightCheck:
-    needed_mib = share * gpu.memory_mib
-    text = f"{gpu.uuid}: {gpu.free_mib:,} of {gpu.memory_mib:,} MiB free"
-    strangers = [pid for pid in gpu.pids if _session(pid) not in warm]
-    if gpu.pids and not strangers:
-        text += "; the run's warm engines have the rest"
-        return PreflightCheck("gpu_free", True, text, measured=gpu.free_mib, unit="MiB")
-    if strangers:
-        text += f"; other processes compute on it: {', '.join(map(str, strangers))}"
-    elif gpu.free_mib < needed_mib:
-        text += (
-            f"; vLLM takes {needed_mib:,.0f}. Find what else uses it: run nvidia-smi on the host"
-        )
-    ok = not gpu.pids and gpu.free_mib >= needed_mib
-    return PreflightCheck("gpu_free", ok, text, measured=gpu.free_mib, unit="MiB")
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return None
 
 
 def _cores(used: list[int]) -> PreflightCheck:

@@ -43,10 +43,10 @@ class Nodes:
         several = len(plan.nodes) > 1
         host = network.address_of(plan.interface) if several and plan.interface else plan.host
         self.names = allocation.nodes
-        self._plan = plan
+        self.plan = plan
+        self.run_dir = run_dir
         self._rendezvous = run_dir.rendezvous(allocation.key)
         self._failures = {n: run_dir.node_failure(allocation.key, n) for n in self.names[1:]}
-        self._slurm = run_dir.slurm
         self._local = LocalNode(plan, run_dir, 0, self.names[0], host)
         self._remotes: dict[int, RemoteNode] = {}
 
@@ -94,7 +94,7 @@ class Nodes:
         """Start a replica's engine: one process on each of its nodes. Raises RunError."""
         rendezvous = None
         # The replay engine models all ranks in one process.
-        replay = self._plan.engine.kind is EngineKind.REPLAY
+        replay = self.plan.engine.kind is EngineKind.REPLAY
         parts = replica.parts[:1] if replay else replica.parts
         if len(parts) > 1:
             first = self[parts[0].node]
@@ -122,9 +122,9 @@ class Nodes:
 
     def join(self, progress: Progress) -> None:
         """Wait for all other nodes. Raises RunError when one does not join in time."""
-        if len(self._plan.nodes) == 1:
+        if len(self.plan.nodes) == 1:
             return
-        join_s = self._plan.timeouts.join_s
+        join_s = self.plan.timeouts.join_s
         deadline = time.monotonic() + join_s
         with rendezvous.opened(self._rendezvous, self._local.host) as (listener, secret):
             while missing := self._missing():
@@ -134,7 +134,7 @@ class Nodes:
                 if time.monotonic() > deadline:
                     raise RunError(
                         f"node {compact(missing)} did not join within {join_s:g} s",
-                        hint=f"see the job's log in {self._slurm}",
+                        hint=f"see the job's log in {self.run_dir.slurm}",
                         code=NODE_LOST,
                         node=missing[0],
                     )
