@@ -13,7 +13,6 @@ import platform
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,17 +95,6 @@ def collect(image_sha256: str | None = None) -> Environment:
         container=os.environ.get("APPTAINER_CONTAINER") or None,
         image_sha256=image_sha256,
     )
-
-
-def process_age_s() -> float:
-    """Time since this process started, its imports included; 0 if the system does not say."""
-    try:
-        # After the name, which may contain spaces, the 20th field is the start since boot.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
 
 
 def lscpu(text: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import msgspec
 
 from sut.cluster.allocation import Allocation
 from sut.errors import RunError, SutError
-from sut.machine import environment
+from sut.machine import environment, processes
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
 from sut.report.publish import publish
@@ -32,7 +32,7 @@ class Recorder:
         self._engines: record.Engines | None = None
         # This attempt's machines, the head first.
         self._here: tuple[Environment, ...] = (environment.collect(allocation.image_sha256),)
-        self._start = time.monotonic() - environment.process_age_s()
+        self._start = time.monotonic() - processes.age_s()
         self._steps: list[record.Step] = []
         self._open: list[str] = []  # steps that have begun and not ended
         self._progress: Progress | None = None
