@@ -8,6 +8,7 @@ import importlib
 import os
 import shlex
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from argcomplete.shell_integration import shellcode
 
 from sut.command import COMPLETING, Parser, command
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
+from sut.machine.checkout import ROOT
 
 
 class Command(NamedTuple):
@@ -157,8 +159,9 @@ def _parser() -> Parser:
 def _version() -> str:
     try:
         return metadata.version("mlperf-sut")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+    except metadata.PackageNotFoundError:  # the environment of a login node has a checkout's path
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        return str(project["version"])
 
 
 def _completed_words() -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli import ROOT, environment
 
-from sut.__main__ import COMMANDS, main
+from sut.__main__ import COMMANDS, _version, main
 from sut.command import Parser
 from sut.plan.benchmark import ScenarioSettings
 
@@ -90,6 +90,15 @@ def test_prints_its_version() -> None:
     assert sut("--version").stdout == f"sut {metadata.version('mlperf-sut')}\n"
 
 
+def test_a_checkout_that_is_not_installed_has_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_found(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    installed = metadata.version("mlperf-sut")
+    monkeypatch.setattr(metadata, "version", not_found)
+    assert _version() == installed
+
+
 def test_bash_completes_with_the_printed_code(tmp_path: Path) -> None:
     script = tmp_path / "complete.sh"
     script.write_text(
@@ -112,7 +121,7 @@ def in_another_python(root: Path, *, files: tuple[str, ...]) -> str:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
     python = Path(sys.base_prefix) / "bin" / "python3"
-    command = [python, "-S", "-m", "sut.submit"]  # -S: without packages
+    command = [str(python), "-S", "-m", "sut.submit"]  # -S: without packages
     run = subprocess.run(command, cwd=root, env={}, capture_output=True, text=True)
     assert run.returncode == 2 and run.stdout == ""
     first, _, hint = run.stderr.partition("\n")
