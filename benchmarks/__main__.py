@@ -12,15 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.load import NUM_SAMPLES, Load, Result, read_result, start_engine
+from benchmarks.load import NUM_SAMPLES, REPLAY_ENGINE, Load, Result, read_result
 from sut.errors import EXIT_FAILED
 from sut.report.markdown import table
 
-SYSTEMS = ("null", "ours", "wheel")
+SYSTEMS = ("null", "ours", "open", "wheel")
+AUTHENTICATION = ("authenticated", "open")
 PROGRAMS = Path("build/release/benchmarks")
 NAMES = {
     "null": "LoadGen, null C++ SUT",
     "ours": "LoadGen, our dispatcher",
+    "open": "the same without authentication",
     "wheel": "LoadGen's wheel, Python SUT",
 }
 
@@ -29,7 +31,7 @@ def main() -> int:
     arguments = parse()
     throughput = [run(system, load) for load in throughput_loads() for system in SYSTEMS]
     latency = [run(system, load) for load in latency_loads() for system in SYSTEMS]
-    bare = {load.qps: ping(load) for load in latency_loads()}
+    bare = {(load.qps, how): ping(load, how) for load in latency_loads() for how in AUTHENTICATION}
     bytes_in_flight = {tokens: memory(tokens) for tokens in (16, 128)}
     print(render(throughput, latency, bare, bytes_in_flight))
     if arguments.json:
@@ -64,29 +66,30 @@ def run(system: str, load: Load) -> Result:
         if program.returncode != 0:
             raise SystemExit(f"error: {NAMES[system]} failed:\n{program.stderr}")
         output = program.stdout.strip().splitlines()[-1]
-        cpu_s = float(output) if system == "null" else msgspec.json.decode(output)["cpu_s"]
+        cpu_s = msgspec.json.decode(output)["cpu_s"] if system == "wheel" else float(output)
         return read_result(system, load, Path(folder), cpu_s)
 
 
 def command(system: str, load: Load, log_dir: Path) -> list[str]:
-    if system == "null":
-        (log_dir / "user.conf").write_text(load.user_conf())
-        words = [PROGRAMS / "null_sut", load.scenario, log_dir / "user.conf", log_dir]
-        return [*map(str, words), str(NUM_SAMPLES), str(load.num_tokens)]
-    program = f"benchmarks.{system}"
-    return [sys.executable, "-m", program, msgspec.json.encode(load).decode(), str(log_dir)]
+    user_conf = log_dir / "user.conf"
+    user_conf.write_text(load.user_conf())
+    test = [load.scenario, str(user_conf), str(log_dir), str(NUM_SAMPLES), str(load.num_tokens)]
+    match system:
+        case "null":
+            return [str(PROGRAMS / "null_sut"), *test]
+        case "wheel":
+            words = [msgspec.json.encode(load).decode(), str(log_dir)]
+            return [sys.executable, "-m", "benchmarks.wheel", *words]
+    how = "authenticated" if system == "ours" else "open"
+    return [str(PROGRAMS / "ours"), str(REPLAY_ENGINE), how, *test, str(load.num_seqs)]
 
 
-def ping(load: Load) -> tuple[float, float]:
+def ping(load: Load, how: str) -> tuple[float, float]:
     """TTFT p50 and p99 of a bare client, one request at a time, in microseconds."""
-    arguments = [load.qps, load.duration_s, load.num_tokens]
-    program = [str(PROGRAMS / "ping"), *map(str, arguments)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as client:
-        assert client.stdout is not None
-        host, _, port = client.stdout.readline().strip().removeprefix("tcp://").partition(":")
-        engine = start_engine(load, host, int(port))
-        p50, p99 = map(float, client.stdout.readline().split())
-    engine.kill()
+    words = [PROGRAMS / "ping", REPLAY_ENGINE, how, load.qps, load.duration_s, load.num_tokens]
+    program = list(map(str, words))
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    p50, p99 = map(float, done.stdout.split())
     return p50, p99
 
 
@@ -104,7 +107,7 @@ FIGURES = range(1, 9)  # the columns that are right-aligned
 def render(
     throughput: Sequence[Result],
     latency: Sequence[Result],
-    bare: dict[float, tuple[float, float]],
+    bare: dict[tuple[float, str], tuple[float, float]],
     bytes_in_flight: dict[int, tuple[float, int]],
 ) -> str:
     sections = [
@@ -136,8 +139,14 @@ def render(
                 for r in latency
             ]
             + [
-                ("no LoadGen, a bare client", f"{qps:,.0f}", "-", f"{p50:,.0f}", f"{p99:,.0f}")
-                for qps, (p50, p99) in bare.items()
+                (
+                    f"no LoadGen, a bare client, {how}",
+                    f"{qps:,.0f}",
+                    "-",
+                    f"{p50:,.0f}",
+                    f"{p99:,.0f}",
+                )
+                for (qps, how), (p50, p99) in bare.items()
             ],
             right=FIGURES,
         ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,6 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     num_tokens: int
     num_seqs: int = 256  # per engine
-    num_replicas: int = 1
 
     def user_conf(self) -> str:
         values = {
@@ -85,13 +85,15 @@ def request(prompt: Sequence[int], num_tokens: int) -> bytes:
     return msgspec.msgpack.encode(fields)
 
 
-def start_engine(load: Load, host: str, port: int) -> subprocess.Popen[bytes]:
-    """A replay engine whose steps and prefill take no time."""
+def start_engine(
+    load: Load, host: str, port: int, added: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A replay engine whose steps and prefill take no time, with ``added`` in its environment."""
     argv = [str(REPLAY_ENGINE), "--handshake", f"tcp://{host}:{port}", "--seed", "1"]
     argv += ["--max-num-seqs", str(load.num_seqs), "--max-model-len", "1024"]
     argv += ["--max-num-batched-tokens", "65536", "--prefill-tokens-per-s", "0"]
     argv += ["--step-base-us", "0", "--step-per-sequence-us", "0"]
-    return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(argv, stderr=subprocess.DEVNULL, env={**os.environ, **(added or {})})
 
 
 def arguments() -> tuple[Load, Path]:

@@ -21,7 +21,7 @@ NUM_IN_FLIGHT = 50_000
 
 def main() -> None:
     load = Load(scenario="Offline", qps=1, duration_s=1, num_tokens=int(sys.argv[1]))
-    dispatcher, (engine,) = serve(load)
+    dispatcher, engine = serve(load)
     num_request_bytes = len(request(PROMPT, load.num_tokens))
     dispatcher.set_credit(0, NUM_IN_FLIGHT)
     dispatcher.generate([0] * 100, 0, 60.0)

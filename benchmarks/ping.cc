@@ -1,9 +1,8 @@
 // A bare client of one engine: sends a request and waits for its first token. Measures engine and
 // sockets alone, without LoadGen and without a dispatcher.
 //
-// Usage: ping QUERIES_PER_S SECONDS NUM_TOKENS
-// Prints the handshake endpoint, serves the engine that connects to it, and prints the p50 and p99
-// of the time to the first token, in microseconds.
+// Usage: ping REPLAY_ENGINE authenticated|open QUERIES_PER_S SECONDS NUM_TOKENS
+// Prints the p50 and p99 of the time to the first token, in microseconds.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -12,9 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "../csrc/replica_link.h"
 #include "../csrc/stats.h"
-#include "../csrc/tests/request.h"
+#include "engine.h"
 
 namespace {
 
@@ -26,16 +24,15 @@ void wait_for(sut::ReplicaLink& link, sut::ReplicaLink::Item item) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
-  const double queries_per_s = std::stod(argv[1]);
-  const auto num_queries = static_cast<std::uint32_t>(queries_per_s * std::stod(argv[2]));
+  if (argc != 6) return 2;
+  replay_engine_path = argv[1];
+  const double queries_per_s = std::stod(argv[3]);
+  const auto num_queries = static_cast<std::uint32_t>(queries_per_s * std::stod(argv[4]));
   const std::string encoded =
-      encode_request(std::vector<int>(256, 100), std::stoul(argv[3]));
+      encode_request(std::vector<int>(256, 100), std::stoul(argv[5]));
 
-  sut::ReplicaLinks links("127.0.0.1", 1);
-  sut::ReplicaLink& link = links[0];
-  std::printf("%s\n", links.handshake_endpoint(0).c_str());
-  std::fflush(stdout);
+  const LinkedEngine linked(is_authenticated(argv[2]), 256);
+  sut::ReplicaLink& link = (*linked.links)[0];
   wait_for(link, sut::ReplicaLink::kHandshake);
   link.serve_handshake();
   while (!link.receive_ready()) wait_for(link, sut::ReplicaLink::kInput);

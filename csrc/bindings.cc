@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "curve.h"
 #include "dispatcher.h"
 #include "generate.h"
 #include "loadgen_test.h"
@@ -131,14 +132,17 @@ void register_stats(py::module_& m) {
 void register_replica_links(py::module_& m) {
   using sut::ReplicaLinks;
   py::class_<ReplicaLinks, std::shared_ptr<ReplicaLinks>>(m, "ReplicaLinks")
-      .def(py::init([](const std::string& host, int num_replicas,
+      .def(py::init([](const std::string& host, std::string secret_key,
+                       std::vector<std::string> engine_keys, std::size_t max_output_bytes,
                        const std::vector<std::array<int, 3>>& ports) {
              std::vector<sut::ReplicaPorts> of_replicas;
              for (const auto& [handshake, input, output] : ports)
                of_replicas.push_back({handshake, input, output});
-             return std::make_shared<ReplicaLinks>(host, num_replicas, of_replicas);
+             return std::make_shared<ReplicaLinks>(
+                 host, sut::FrontEndKeys{std::move(secret_key), std::move(engine_keys)},
+                 max_output_bytes, of_replicas);
            }),
-           py::kw_only(), "host"_a, "num_replicas"_a,
+           py::kw_only(), "host"_a, "secret_key"_a, "engine_keys"_a, "max_output_bytes"_a,
            "ports"_a = std::vector<std::array<int, 3>>{})
       .def("adopt",
            [](ReplicaLinks& links, int replica, const py::bytes& ready_response) {
@@ -148,6 +152,12 @@ void register_replica_links(py::module_& m) {
       .def("handshake_address",
            [](const ReplicaLinks& links, int replica) {
              return host_and_port(links.handshake_endpoint(replica));
+           },
+           "replica"_a)
+      .def("endpoints",
+           [](const ReplicaLinks& links, int replica) {
+             const sut::LinkEndpoints& at = links.endpoints(replica);
+             return std::array{at.handshake, at.input, at.output};
            },
            "replica"_a);
 }
@@ -190,6 +200,7 @@ void register_dispatcher(py::module_& m) {
              return response ? std::optional<py::bytes>(*response) : std::nullopt;
            },
            "replica"_a)
+      .def("num_refused", &Dispatcher::num_refused, "replica"_a)
       .def("num_sent", &Dispatcher::num_sent, "replica"_a)
       .def("set_credit", &Dispatcher::set_credit, "replica"_a, "max_in_flight"_a, ReleaseGil())
       .def("generate", &sut::generate, "samples"_a, "replica"_a, "timeout_s"_a, ReleaseGil())
@@ -234,6 +245,10 @@ void register_loadgen_test(py::module_& m) {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "LoadGen and the dispatcher, in C++.";
   m.attr("LOADGEN_VERSION") = SUT_LOADGEN_VERSION;
+  m.def("make_key_pair", [] {
+    const sut::curve::KeyPair pair = sut::curve::make_key_pair();
+    return std::pair(pair.public_key, pair.secret_key);
+  });
   register_wire_layout(m);
   register_sample_store(m);
   register_failure(m);

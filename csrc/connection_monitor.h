@@ -14,7 +14,8 @@
 namespace sut {
 
 // Reports a lost connection of a socket, even where the peer reconnects at once and ZeroMQ
-// continues as if nothing had been lost. Used by the socket's thread; must not outlive the socket.
+// continues as if nothing had been lost, and counts connections that were refused. Used by the
+// socket's thread; must not outlive the socket.
 class ConnectionMonitor {
  public:
   static constexpr int kLosses = ZMQ_EVENT_DISCONNECTED;
@@ -46,22 +47,31 @@ class ConnectionMonitor {
       std::int32_t value;  // the connection's file descriptor, where the event has one
       std::memcpy(&number, event.data(), sizeof number);
       std::memcpy(&value, event.data() + sizeof number, sizeof value);
-      if (number == ZMQ_EVENT_ACCEPTED) open_.push_back(value);
-      if (number == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) has_peer_ = true;
+      if (number == ZMQ_EVENT_ACCEPTED) {
+        ++num_refused_;
+        open_.push_back(value);
+      }
+      if (number == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+        --num_refused_;
+        candidates_ = open_;
+      }
       if (number == ZMQ_EVENT_DISCONNECTED) {
         std::erase(open_, value);
-        has_peer_ = false;
+        std::erase(candidates_, value);
         lost |= value == connection;
       }
     }
     return lost;
   }
 
-  // Of a bound socket whose monitor has kAll: its only connection, once ZeroMQ has greeted the peer
-  // on it. None while there are several, because the event of a greeting does not name its
-  // connection. As of the last take().
-  std::optional<int> only_connection() const {
-    return has_peer_ && open_.size() == 1 ? std::optional(open_.front()) : std::nullopt;
+  // Of a bound socket whose monitor has kAll, as of the last take(): the connections so far whose
+  // peer has not proved its key. A peer that is about to counts too.
+  std::int64_t num_refused() const { return num_refused_; }
+
+  // Of such a socket too: the connection whose peer has proved its key. None while it can be one of
+  // several, because the event of a greeting does not name its connection.
+  std::optional<int> greeted() const {
+    return candidates_.size() == 1 ? std::optional(candidates_.front()) : std::nullopt;
   }
 
   zmq_pollitem_t readable() const { return events_.readable(); }
@@ -70,7 +80,8 @@ class ConnectionMonitor {
   Socket& watched_;
   Socket events_;
   std::vector<int> open_;
-  bool has_peer_ = false;
+  std::vector<int> candidates_;  // those of open_ that the last greeting can be of
+  std::int64_t num_refused_ = 0;
 };
 
 }  // namespace sut

@@ -57,6 +57,10 @@ std::int64_t Dispatcher::num_sent(int replica) const {
   return replicas_.at(static_cast<std::size_t>(replica))->num_sent.load();
 }
 
+std::int64_t Dispatcher::num_refused(int replica) const {
+  return replicas_.at(static_cast<std::size_t>(replica))->num_refused.load();
+}
+
 void Dispatcher::set_credit(int replica, std::size_t max_in_flight) {
   replicas_.at(static_cast<std::size_t>(replica))->credit.store(max_in_flight);
   wake_up_.ring();

@@ -80,6 +80,9 @@ class Dispatcher {
   // The number of samples sent to a replica. reset_stats() keeps it.
   std::int64_t num_sent(int replica) const;
 
+  // The connections to a replica's sockets whose peer did not have its engine's key.
+  std::int64_t num_refused(int replica) const;
+
   // Sets the maximum number of samples in flight at a replica, initially 0.
   void set_credit(int replica, std::size_t max_in_flight);
 
@@ -124,6 +127,7 @@ class Dispatcher {
     ReplicaStats stats;
     std::atomic<std::size_t> credit{0};
     std::atomic<std::int64_t> num_sent{0};
+    std::atomic<std::int64_t> num_refused{0};
     std::optional<std::string> ready_response;  // under state_mutex_
     bool ready = false;                         // this and below: I/O thread only
     std::int64_t last_heard_ns = 0;

@@ -70,6 +70,7 @@ void Dispatcher::serve(Replica& replica, int index) {
       &poll_items_[static_cast<std::size_t>(index) * ReplicaLink::kNumItems];
   const auto readable = [items](ReplicaLink::Item i) { return items[i].revents & ZMQ_POLLIN; };
   if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
+  if (readable(ReplicaLink::kHandshakeLost)) replica.link.take_handshake_lost();
   if (!replica.ready || readable(ReplicaLink::kInput)) receive_ready(replica);
   // An engine that reconnects continues as if nothing had happened, and an answer that lost tokens
   // on the way looks like a short one. So a lost connection ends the run before any frame of the
@@ -80,6 +81,7 @@ void Dispatcher::serve(Replica& replica, int index) {
     fail_by_lost_output(replica, index);
   else if (readable(ReplicaLink::kOutput))
     receive_outputs(replica, index);
+  replica.num_refused.store(replica.link.num_refused(), std::memory_order_relaxed);
 }
 
 void Dispatcher::fail_by_lost_output(Replica& replica, int index) {

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "curve.h"
+
 namespace sut {
 namespace {
 
@@ -15,6 +17,13 @@ constexpr std::size_t kMaxDepth = 32;  // vLLM's HELLO nests 1 deep
 // thread, so a busy engine does not look like a lost one.
 constexpr int kHeartbeatIntervalMs = 2'000;
 constexpr int kHeartbeatTimeoutMs = 10'000;
+
+// A connection whose peer has not proved its key by then is closed.
+constexpr int kHandshakeMs = 3'000;
+
+// The longest frame of a handshake: an engine sends a HELLO, a READY and its ready response, of
+// less than 1 kB each.
+constexpr std::size_t kMaxHandshakeBytes = 64 << 10;
 
 std::string addresses_message(const std::string& input, const std::string& output) {
   msgpack::sbuffer buffer;
@@ -44,12 +53,7 @@ bool is_hello(std::span<const char> message) {
     }
   } catch (const msgpack::unpack_error&) {
   }
-  return false;  // some other program on this port: no answer
-}
-
-// Only links on given ports can adopt an engine, which needs all events.
-int monitored(const ReplicaPorts& ports) {
-  return ports.input == Socket::kAnyPort ? ConnectionMonitor::kLosses : ConnectionMonitor::kAll;
+  return false;
 }
 
 // Reads the remaining frames of a message.
@@ -60,20 +64,28 @@ void skip_rest(Socket& socket, Frame& frame) {
 
 }  // namespace
 
-ReplicaLink::ReplicaLink(const Context& context, const std::string& host, const ReplicaPorts& ports)
+ReplicaLink::ReplicaLink(const Context& context, const Options& options)
     : handshake_(context, ZMQ_ROUTER),
       input_(context, ZMQ_ROUTER),
       output_(context, ZMQ_PULL),
-      input_lost_(context, input_, monitored(ports)),
-      output_lost_(context, output_, monitored(ports)) {
+      handshake_lost_(context, handshake_, ConnectionMonitor::kAll),
+      input_lost_(context, input_, ConnectionMonitor::kAll),
+      output_lost_(context, output_, ConnectionMonitor::kAll) {
   input_.set(ZMQ_ROUTER_MANDATORY, 1);
   for (Socket* socket : {&input_, &output_}) {
     socket->set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);
     socket->set(ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs);
   }
-  handshake_endpoint_ = handshake_.bind(host, ports.handshake);
-  input_endpoint_ = input_.bind(host, ports.input);
-  output_endpoint_ = output_.bind(host, ports.output);
+  const auto bind = [&](Socket& socket, int port, std::size_t max_bytes) {
+    if (!options.secret_key.empty())
+      curve::require_authentication(socket, options.secret_key, options.domain);
+    socket.set(ZMQ_HANDSHAKE_IVL, kHandshakeMs);
+    if (max_bytes > 0) socket.set_max_frame_bytes(max_bytes);
+    return socket.bind(options.host, port);
+  };
+  endpoints_ = {.handshake = bind(handshake_, options.ports.handshake, kMaxHandshakeBytes),
+                .input = bind(input_, options.ports.input, kMaxHandshakeBytes),
+                .output = bind(output_, options.ports.output, options.max_output_bytes)};
 }
 
 void ReplicaLink::serve_handshake() {
@@ -84,8 +96,8 @@ void ReplicaLink::serve_handshake() {
     handshake_.receive(message);
     const bool hello = is_hello(message.bytes());
     skip_rest(handshake_, message);
-    if (!hello) continue;
-    Frame reply(addresses_message(input_endpoint_, output_endpoint_));
+    if (!hello || std::exchange(said_hello_, true)) continue;
+    Frame reply(addresses_message(endpoints_.input, endpoints_.output));
     handshake_.send(identity, true);
     handshake_.send(reply, false);
   }
@@ -113,8 +125,8 @@ std::optional<std::string> ReplicaLink::receive_ready() {
 std::optional<std::string> ReplicaLink::receive_adopted() {
   input_lost_.take(kUnknown);
   output_lost_.take(kUnknown);
-  const std::optional<int> input = input_lost_.only_connection();
-  const std::optional<int> output = output_lost_.only_connection();
+  const std::optional<int> input = input_lost_.greeted();
+  const std::optional<int> output = output_lost_.greeted();
   if (!input || !output) return std::nullopt;
   identity_ = protocol::kIdentity;
   input_source_ = *input;
@@ -139,19 +151,31 @@ bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
   return input_.send(identity, true) && input_.send(type, true) && input_.send(payload, false);
 }
 
-ReplicaLinks::ReplicaLinks(const std::string& host, int num_replicas,
-                           const std::vector<ReplicaPorts>& ports) {
-  if (num_replicas < 1) throw std::invalid_argument("num_replicas must be at least 1");
-  const auto count = static_cast<std::size_t>(num_replicas);
-  if (!ports.empty() && ports.size() != count)
+ReplicaLinks::ReplicaLinks(const std::string& host, const FrontEndKeys& keys,
+                           std::size_t max_output_bytes, const std::vector<ReplicaPorts>& ports) {
+  if (keys.engines.empty()) throw std::invalid_argument("at least one replica is needed");
+  if (keys.secret_key.empty()) throw std::invalid_argument("the front-end has no key");
+  if (!ports.empty() && ports.size() != keys.engines.size())
     throw std::invalid_argument("ports must be those of every replica");
-  for (std::size_t i = 0; i < count; ++i)
+  admission_.emplace(context_, keys.engines);
+  for (std::size_t i = 0; i < keys.engines.size(); ++i)
     links_.push_back(std::make_unique<ReplicaLink>(
-        context_, host, ports.empty() ? ReplicaPorts{} : ports[i]));
+        context_, ReplicaLink::Options{.host = host,
+                                       .ports = ports.empty() ? ReplicaPorts{} : ports[i],
+                                       .secret_key = keys.secret_key,
+                                       .domain = Admission::domain_of(i),
+                                       .max_output_bytes = max_output_bytes}));
 }
 
-const std::string& ReplicaLinks::handshake_endpoint(int replica) const {
-  return links_.at(static_cast<std::size_t>(replica))->handshake_endpoint();
+ReplicaLinks::ReplicaLinks(const std::string& host, ForBenchmarks unauthenticated) {
+  for (int i = 0; i < unauthenticated.num_replicas; ++i)
+    links_.push_back(std::make_unique<ReplicaLink>(
+        context_, ReplicaLink::Options{
+                      .host = host, .ports = {}, .secret_key = {}, .domain = {}}));
+}
+
+const LinkEndpoints& ReplicaLinks::endpoints(int replica) const {
+  return links_.at(static_cast<std::size_t>(replica))->endpoints();
 }
 
 void ReplicaLinks::adopt(int replica, std::string ready_response) {

@@ -2,11 +2,14 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "admission.h"
 #include "connection_monitor.h"
 #include "sample_store.h"
 #include "socket.h"
@@ -21,6 +24,18 @@ struct ReplicaPorts {
   int output = Socket::kAnyPort;
 };
 
+// What admits the engines of a run, and nobody else, to the front-end's sockets. Keys as in curve.h.
+struct FrontEndKeys {
+  std::string secret_key;            // the front-end's
+  std::vector<std::string> engines;  // the public key of each replica's engine
+};
+
+struct LinkEndpoints {
+  std::string handshake;  // tcp://HOST:PORT
+  std::string input;
+  std::string output;
+};
+
 // The front-end's sockets for one replica, and vLLM's handshake on them (protocol.h). Created on
 // any thread, then used only by the dispatcher's I/O thread.
 //
@@ -29,12 +44,20 @@ struct ReplicaPorts {
 //   output     PULL
 //
 // Every engine of a job has the same identity (data-parallel size 1), so each replica needs its
-// own set.
+// own set. Only the holder of the engine's key can connect: a message here is the engine's.
 class ReplicaLink {
  public:
-  ReplicaLink(const Context& context, const std::string& host, const ReplicaPorts& ports = {});
+  struct Options {
+    std::string host;
+    ReplicaPorts ports;
+    std::string secret_key;  // the front-end's; empty: no authentication
+    std::string domain;      // for the context's Admission
+    std::size_t max_output_bytes = 0;  // of a frame; a longer one ends its connection. 0: no limit
+  };
 
-  const std::string& handshake_endpoint() const { return handshake_endpoint_; }
+  ReplicaLink(const Context& context, const Options& options);
+
+  const LinkEndpoints& endpoints() const { return endpoints_; }
 
   // Continue with an engine that an earlier front-end on the same ports left idle, and whose ready
   // response that front-end kept. The engine reconnects automatically and sends no other one. Needs
@@ -42,13 +65,13 @@ class ReplicaLink {
   void adopt(std::string ready_response) { adopted_ = std::move(ready_response); }
 
   // Poll these for input; in the order of Item.
-  enum Item { kHandshake, kInput, kOutput, kInputLost, kOutputLost, kNumItems };
+  enum Item { kHandshake, kInput, kOutput, kHandshakeLost, kInputLost, kOutputLost, kNumItems };
   std::array<zmq_pollitem_t, kNumItems> poll_items() const {
-    return {handshake_.readable(), input_.readable(), output_.readable(), input_lost_.readable(),
-            output_lost_.readable()};
+    return {handshake_.readable(),      input_.readable(),      output_.readable(),
+            handshake_lost_.readable(), input_lost_.readable(), output_lost_.readable()};
   }
 
-  // Answers a waiting HELLO with our addresses. No other message on this socket is answered.
+  // Answers the first HELLO with our addresses, and no other message.
   void serve_handshake();
 
   // The engine's ready response (msgpack), if it has arrived; that of an adopted engine, once both
@@ -71,6 +94,12 @@ class ReplicaLink {
   // last call.
   bool take_input_lost() { return input_lost_.take(input_source_); }
   bool take_output_lost() { return output_lost_.take(output_source_); }
+  void take_handshake_lost() { handshake_lost_.take(kUnknown); }
+
+  // The connections of others so far, as of the calls above.
+  std::int64_t num_refused() const {
+    return handshake_lost_.num_refused() + input_lost_.num_refused() + output_lost_.num_refused();
+  }
 
  private:
   static constexpr int kUnknown = -1;
@@ -80,13 +109,13 @@ class ReplicaLink {
   Socket handshake_;
   Socket input_;
   Socket output_;
+  ConnectionMonitor handshake_lost_;
   ConnectionMonitor input_lost_;
   ConnectionMonitor output_lost_;
+  bool said_hello_ = false;
   int input_source_ = kUnknown;
   int output_source_ = kUnknown;
-  std::string handshake_endpoint_;
-  std::string input_endpoint_;
-  std::string output_endpoint_;
+  LinkEndpoints endpoints_;
   std::string identity_;  // the engine's, as reported by ROUTER
   std::optional<std::string> adopted_;  // its ready response, until it has reconnected
 };
@@ -95,16 +124,24 @@ class ReplicaLink {
 // there is a dispatcher; their messages wait in the sockets.
 class ReplicaLinks {
  public:
-  // `ports` has those of each replica, or is empty for free ones. Throws SocketError,
-  // std::invalid_argument.
-  ReplicaLinks(const std::string& host, int num_replicas,
+  // Of as many replicas as there are engines' keys. No frame of outputs is longer than
+  // `max_output_bytes`. `ports` has those of each replica, or is empty for free ones. Throws
+  // SocketError, std::invalid_argument.
+  ReplicaLinks(const std::string& host, const FrontEndKeys& keys, std::size_t max_output_bytes,
                const std::vector<ReplicaPorts>& ports = {});
+
+  // Sockets that anyone can use, to measure what authentication costs.
+  struct ForBenchmarks {
+    int num_replicas;
+  };
+  ReplicaLinks(const std::string& host, ForBenchmarks unauthenticated);
 
   std::size_t size() const { return links_.size(); }
   ReplicaLink& operator[](std::size_t i) { return *links_[i]; }
 
-  // tcp://HOST:PORT, for a replica's engine. Throws std::out_of_range.
-  const std::string& handshake_endpoint(int replica) const;
+  // Throws std::out_of_range.
+  const LinkEndpoints& endpoints(int replica) const;
+  const std::string& handshake_endpoint(int replica) const { return endpoints(replica).handshake; }
 
   // See ReplicaLink::adopt(); before take(). Throws std::out_of_range, std::logic_error.
   void adopt(int replica, std::string ready_response);
@@ -114,6 +151,7 @@ class ReplicaLinks {
 
  private:
   Context context_;
+  std::optional<Admission> admission_;  // before the sockets, so that it outlives them
   std::vector<std::unique_ptr<ReplicaLink>> links_;
   std::atomic<bool> taken_{false};
 };

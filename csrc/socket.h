@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <stdexcept>
@@ -94,6 +95,13 @@ class Socket {
 
   void set(int option, std::string_view value) {
     if (zmq_setsockopt(handle_, option, value.data(), value.size()) != 0)
+      throw SocketError("zmq_setsockopt");
+  }
+
+  // A peer's connection ends when it sends a longer frame.
+  void set_max_frame_bytes(std::size_t size) {
+    const auto limit = static_cast<std::int64_t>(size);
+    if (zmq_setsockopt(handle_, ZMQ_MAXMSGSIZE, &limit, sizeof limit) != 0)
       throw SocketError("zmq_setsockopt");
   }
 

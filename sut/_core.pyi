@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 LOADGEN_VERSION: str
 
+def make_key_pair() -> tuple[str, str]:
+    """A public and a secret CURVE key, each of 40 characters."""
+
 class WireLayout:
     """Positions and keys of vLLM's engine-core output fields, as in ``wire.PINNED_LAYOUT``.
 
@@ -79,13 +82,23 @@ class Stats:
 class ReplicaLinks:
     """The sockets of every replica, bound on construction to free ports.
 
-    Engines may start before there is a dispatcher; their messages wait in the sockets. ``ports``
-    are those to bind for each replica instead: handshake, input and output.
+    ``secret_key`` is the dispatcher's, ``engine_keys`` the public keys of each replica's engine:
+    nobody else can connect. No frame of outputs is longer than ``max_output_bytes``. Engines may
+    start before there is a dispatcher; their messages wait in the sockets. ``ports`` are those to
+    bind for each replica instead: handshake, input and output.
     """
 
     def __init__(
-        self, *, host: str, num_replicas: int, ports: Sequence[tuple[int, int, int]] = ()
+        self,
+        *,
+        host: str,
+        secret_key: str,
+        engine_keys: Sequence[str],
+        max_output_bytes: int,
+        ports: Sequence[tuple[int, int, int]] = (),
     ) -> None: ...
+    def endpoints(self, replica: int) -> list[str]:
+        """The endpoints for handshake, input and output, each ``tcp://HOST:PORT``."""
     def handshake_address(self, replica: int) -> tuple[str, int]: ...
     def adopt(self, replica: int, ready_response: bytes) -> None:
         """Continue with an engine that earlier links on the same ports left idle. It counts as
@@ -115,6 +128,8 @@ class Dispatcher:
         """The engine's EngineCoreReadyResponse (msgpack), or None before it arrived."""
     def num_sent(self, replica: int) -> int:
         """The number of samples sent to a replica. :meth:`reset_stats` keeps it."""
+    def num_refused(self, replica: int) -> int:
+        """The connections to a replica's sockets whose peer did not have its engine's key."""
     def set_credit(self, replica: int, max_in_flight: int) -> None: ...
     def generate(self, samples: Sequence[int], replica: int, timeout_s: float) -> list[list[int]]:
         """Run samples outside LoadGen on one replica, or on any with -1; return their output

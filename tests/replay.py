@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 import sut
 from sut import _core
-from sut.serving import wire
+from sut.serving import keys, wire
+from sut.serving.keys import KeyFile, RunKeys
 
 BINARY = Path(sut.__file__).parent / "replay_engine"
 MAX_TOKENS = 8
@@ -24,13 +27,24 @@ def request_of(prompt: Sequence[int]) -> bytes:
     return msgspec.msgpack.encode(fields)
 
 
+def links_with(run_keys: RunKeys, **changes: Any) -> _core.ReplicaLinks:
+    given: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "secret_key": run_keys.secret,
+        "engine_keys": [engine.public for engine in run_keys.engines],
+        "max_output_bytes": 2**20,
+    }
+    return _core.ReplicaLinks(**(given | changes))
+
+
 @contextmanager
 def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_core.Dispatcher]:
     """A dispatcher with ready replicas and the prompts ``[i, i + 1, i + 2]``."""
     store = _core.SampleStore()
     for i in range(num_samples):
         store.add(request_of([i, i + 1, i + 2]), 2, 3)
-    links = _core.ReplicaLinks(host="127.0.0.1", num_replicas=num_replicas)
+    run_keys = keys.make(num_replicas)
+    links = links_with(run_keys)
     dispatcher = _core.Dispatcher(
         links,
         store,
@@ -40,6 +54,7 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
         stall_deadline_s=30.0,
     )
     engines = []
+    key_files = [KeyFile(engine) for engine in run_keys.engines]
     try:
         for index in range(num_replicas):
             host, port = links.handshake_address(index)
@@ -47,7 +62,8 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
             argv += ["--max-num-seqs", "64", "--max-model-len", "1024"]
             argv += ["--max-num-batched-tokens", "8192", "--prefill-tokens-per-s", "0"]
             argv += ["--step-base-us", "0", "--step-per-sequence-us", "0", *options]
-            engines.append(subprocess.Popen(argv))
+            environment = {**os.environ, keys.VARIABLE: key_files[index].path}
+            engines.append(subprocess.Popen(argv, env=environment))
         assert dispatcher.wait_ready(30.0), dispatcher.failure
         for index in range(num_replicas):
             dispatcher.set_credit(index, 128)
@@ -57,3 +73,5 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
         for engine in engines:
             engine.kill()
             engine.wait()
+        for key_file in key_files:
+            key_file.close()

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from cli import environment, fast, latest, set_arguments, submit, until
 from plans import plan_of
+from replay import links_with
 
 from sut import _core
 from sut.cluster.allocation import Allocation
@@ -31,7 +32,7 @@ from sut.run import keeping
 from sut.run.replicas import NUM_WARMUP_SAMPLES, Replicas
 from sut.run.serving import Serving
 from sut.rundir import RunDir
-from sut.serving import engine_settings, keepers, kept, registry
+from sut.serving import engine_settings, keepers, kept, keys, registry
 from sut.serving.keeper_messages import Served, Setup, StartEngine
 from sut.serving.nodes import Nodes
 from sut.serving.process import Command
@@ -414,6 +415,7 @@ def small_setup(tmp_path: Path, keep_s: float, until_pid: int | None = None) -> 
         settings={},
         resources=("core 0",),
         job_id="",
+        keys=keys.make(1),
         until_pid=until_pid,
         run=str(tmp_path / "run"),
         keep_s=keep_s,
@@ -592,7 +594,7 @@ def test_released_engines_can_be_used_while_their_run_ends(tmp_path: Path) -> No
         again, _ = keeping.choose(nodes, here, None, progress)
         assert again is not None and again.granted is not None
         assert again.granted.served.samples == (NUM_WARMUP_SAMPLES,)
-        _core.ReplicaLinks(host=nodes[0].host, num_replicas=1, ports=again.ports)
+        links_with(again.keys, host=nodes[0].host, ports=again.ports)
         again.stop(1.0)
 
 
@@ -614,7 +616,7 @@ def test_an_engine_that_becomes_ready_at_the_deadline_is_ready(tmp_path: Path) -
         def set_credit(self, _replica: int, max_in_flight: int) -> None:
             limited.append(max_in_flight)
 
-    links, store = _core.ReplicaLinks(host="127.0.0.1", num_replicas=1), _core.SampleStore()
+    links, store = links_with(keys.make(1)), _core.SampleStore()
     nodes = Nodes(plan, run_dir, Allocation())
     replicas = Replicas(nodes, links, store, PINNED_LAYOUT)
     replicas.dispatcher = Late()  # type: ignore[assignment]

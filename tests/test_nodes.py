@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import msgspec
@@ -173,6 +175,95 @@ def test_rejects_connections_without_the_secret(tmp_path: Path) -> None:
             channel.connect(Address(*port), b"wrong")
         with silent, rude, Job(run_dir, 2, absent=[0]) as late:
             assert head.wait() == {0: 0} and late.wait() == {1: 0}
+
+
+def test_a_slow_stranger_delays_no_node(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, absent=[1]) as head:
+        path = run_dir.rendezvous("77-0")
+        until(path.is_file)
+        address = json.loads(path.read_text())["address"]
+        # More than are allowed at a time. Each has sent the beginning of an answer, and a byte now
+        # and then, which ends no silence limit.
+        strangers = [socket.create_connection(tuple(address.values())) for _ in range(100)]
+        joined = threading.Event()
+
+        def drip() -> None:
+            while not joined.wait(0.5):
+                for stranger in strangers:
+                    with contextlib.suppress(OSError):
+                        stranger.sendall(b"\0")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            with Job(run_dir, 2, absent=[0]) as late:
+                assert head.wait() == {0: 0} and late.wait() == {1: 0}, head.output(0)
+        finally:
+            joined.set()
+            dripping.join()
+            for stranger in strangers:
+                stranger.close()
+
+
+def test_a_handshake_has_a_total_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stranger = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    ended = threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.wait(0.2):
+                stranger.sendall(b"\0")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    with pytest.raises(LostError):
+        channel.Channel(accepted).authenticate(b"secret", asked_first=False)
+    ended.set()
+    dripping.join()
+    stranger.close()
+
+
+def test_no_key_is_sent_over_the_network(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, absent=[1]) as head:
+        path = run_dir.rendezvous("77-0")
+        until(path.is_file)
+        found = json.loads(path.read_text())
+        sent: list[bytes] = []
+        found["address"]["port"] = tapped(found["address"]["port"], sent)
+        path.write_text(json.dumps(found))
+        with Job(run_dir, 2, absent=[0]) as other:
+            assert head.wait() == {0: 0} and other.wait() == {1: 0}, head.output(0)
+    wire = b"".join(sent)
+    assert b"get_state" in wire  # the tap works
+    for keys in found["keys"]:
+        assert keys["secret"].encode() not in wire
+    assert found["secret"].encode() not in wire
+
+
+def tapped(port: int, sent: list[bytes]) -> int:
+    """The port of a proxy for one connection to ``port`` that also keeps what passes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(2**16):
+                sent.append(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with listener:
+            near, _ = listener.accept()
+        far = socket.create_connection(("127.0.0.1", port))
+        for ends in ((near, far), (far, near)):
+            threading.Thread(target=forward, args=ends, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listener.getsockname()[1])
 
 
 @as_root

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from sut.plan.plan import Mode, Node, Part, Plan, Replica
 from sut.plan.site import Device
 from sut.results.progress import Progress
 from sut.results.record import NodePreflight, PreflightCheck, Record
-from sut.serving import channel, gpu_check, node_check, preflight
+from sut.serving import channel, gpu_check, listening, node_check, preflight
 from sut.serving.channel import LostError
 from sut.serving.messages import REQUEST, GetState, State
 from sut.serving.node_check import fingerprint
@@ -220,9 +221,8 @@ class OtherNode:
             address = channel.Address("127.0.0.1", listener.getsockname()[1])
             connecting = threading.Thread(target=self._connect, args=[address], daemon=True)
             connecting.start()
-            accepted = channel.accept(listener, b"secret", 5)
-        assert accepted is not None
-        self.channel = accepted
+            accepted, _ = listener.accept()
+        self.channel = channel.Channel(accepted).authenticate(b"secret", asked_first=False)
 
     def _connect(self, address: channel.Address) -> None:
         end = channel.connect(address, b"secret")
@@ -231,6 +231,42 @@ class OtherNode:
                 time.sleep(self._late_s)
                 end.send(State(time_ns=time.time_ns() + int(self._ahead_s * 1e9)))
         end.close()
+
+
+def test_names_what_every_process_listens_on(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2) as job:
+        assert job.wait() == {0: 0, 1: 0}, job.output(0)
+    (head,) = checks_of(job.record.preflight[0], "listening")
+    (other,) = checks_of(job.record.preflight[1], "listening")
+    # Three sockets for each of two replicas; the rendezvous is over.
+    assert head.ok and head.measured == 6 and head.text.count("127.0.0.1:") == 6
+    assert other.ok and other.measured == 0 and other.text == "the run on no port"
+
+
+def test_a_socket_of_ours_on_all_interfaces_fails() -> None:
+    with (
+        socket.create_server(("", 0)) as open_to_all,
+        subprocess.Popen(
+            [sys.executable, "-c", LISTEN], stdout=subprocess.PIPE, text=True
+        ) as engine,
+    ):
+        assert engine.stdout is not None
+        port = engine.stdout.readline().strip()
+        found = listening.check(())
+        open_to_all.close()
+        without = listening.check(())
+        engine.kill()
+    assert not found.ok and "(all interfaces)" in found.text and "Set site.host" in found.text
+    assert without.ok and f"on 0.0.0.0:{port} (all interfaces)" in without.text
+
+
+LISTEN = """
+import socket
+with socket.create_server(("", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    input()
+"""
 
 
 def test_measures_clocks_and_latency_from_ordinary_requests() -> None:

@@ -52,6 +52,12 @@ def test_official_preset_of_official_benchmark_is_official(tmp_path: Path) -> No
     assert plan.user_conf() == "llama3_1-8b.Server.target_qps = 2\n"
 
 
+@pytest.mark.parametrize("host", ["", "*", "0.0.0.0", "::"])
+def test_refuses_to_listen_on_all_interfaces(host: str) -> None:
+    with pytest.raises(InputError, match="no address of one network"):
+        plan_of("replay", sets=[f"site.host='{host}'"])
+
+
 @pytest.mark.parametrize(
     "change",
     [

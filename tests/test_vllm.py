@@ -130,6 +130,32 @@ def test_the_pinned_layout_is_vllms_own() -> None:
     assert wire.vllm_layout() == wire.PINNED_LAYOUT
 
 
+def test_the_longest_frame_of_outputs_is_within_its_bound(plan: Plan) -> None:
+    from vllm.v1.engine import (
+        EngineCoreEvent,
+        EngineCoreEventType,
+        EngineCoreOutput,
+        EngineCoreOutputs,
+        FinishReason,
+    )
+    from vllm.v1.metrics.stats import PrefillStats, SchedulerStats
+    from vllm.v1.serial_utils import MsgpackEncoder
+
+    each = EngineCoreOutput(
+        request_id="f" * 16,
+        new_token_ids=[2**31 - 1] * plan.generation.max_tokens,
+        finish_reason=FinishReason.LENGTH,
+        events=[EngineCoreEvent.new_event(EngineCoreEventType.PREEMPTED)] * 20,
+        prefill_stats=PrefillStats(*[2**31] * 6),
+        num_nans_in_logits=2**31,
+    )
+    outputs = EngineCoreOutputs(
+        outputs=[each] * plan.engine.max_num_seqs, scheduler_stats=SchedulerStats()
+    )
+    frame, *_ = MsgpackEncoder().encode(outputs)
+    assert wire.max_output_bytes(plan) / 4 < len(frame) < wire.max_output_bytes(plan)
+
+
 def test_a_request_has_stop_ids_and_our_settings(plan: Plan, model_path: Path) -> None:
     ((request, id_offset),) = wire.encode(plan, [[11, 12, 13]], model_path).requests
     assert request[id_offset : id_offset + 16] == wire.PLACEHOLDER_ID.encode()

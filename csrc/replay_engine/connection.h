@@ -1,10 +1,12 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "../connection_monitor.h"
+#include "../curve.h"
 #include "../socket.h"
 
 namespace replay {
@@ -12,13 +14,17 @@ namespace replay {
 // A connecting socket and a monitor of its connection. Calls throw sut::SocketError; none blocks.
 class Connection {
  public:
-  // The peer counts as lost when it closes the connection or is silent for 30 s.
-  Connection(const sut::Context& context, int type, const std::string& endpoint,
+  using Keys = std::optional<sut::curve::EngineKeys>;
+
+  // The peer counts as lost when it closes the connection or is silent for 30 s. With keys, it must
+  // prove that it is the front-end.
+  Connection(const sut::Context& context, int type, const std::string& endpoint, const Keys& keys,
              std::string_view identity = {})
       : socket_(context, type),
         disconnect_(context, socket_, sut::ConnectionMonitor::kLosses) {
     socket_.set(ZMQ_HEARTBEAT_IVL, 10'000);
     socket_.set(ZMQ_HEARTBEAT_TIMEOUT, 30'000);
+    if (keys) sut::curve::authenticate(socket_, *keys);
     if (!identity.empty()) socket_.set(ZMQ_ROUTING_ID, identity);
     if (endpoint.starts_with("tcp://[")) socket_.set(ZMQ_IPV6, 1);
     socket_.connect(endpoint);

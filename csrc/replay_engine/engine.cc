@@ -31,11 +31,11 @@ constexpr std::int64_t kCheckIntervalNs = 1'000'000;
 
 }  // namespace
 
-Engine::Engine(const Options& options)
+Engine::Engine(const Options& options, const Connection::Keys& keys)
     : options_(options),
       faults_(options.faults),
       scheduler_(options.limits, options.model),
-      front_end_(options.handshake_address, options.reconnects) {}
+      front_end_(options.handshake_address, options.reconnects, keys) {}
 
 int Engine::run() {
   std::optional<int> exit_code = load();

@@ -16,7 +16,7 @@ namespace replay {
 // faults.
 class Engine {
  public:
-  explicit Engine(const Options& options);
+  Engine(const Options& options, const Connection::Keys& keys);
 
   // Serve until the front-end disconnects or a stop signal arrives, and return 0; or until a fault
   // or an invalid request, and return 1. Throws sut::SocketError, std::runtime_error.

@@ -21,9 +21,10 @@ enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstLoss };
 
 }  // namespace
 
-FrontEnd::FrontEnd(const std::string& handshake_address, bool reconnects)
-    : reconnects_(reconnects) {
-  handshake_.emplace(context_, ZMQ_DEALER, handshake_address, sut::protocol::kIdentity);
+FrontEnd::FrontEnd(const std::string& handshake_address, bool reconnects,
+                   const Connection::Keys& keys)
+    : reconnects_(reconnects), keys_(keys) {
+  handshake_.emplace(context_, ZMQ_DEALER, handshake_address, keys_, sut::protocol::kIdentity);
   poll_on(*handshake_, std::array{handshake_->lost()});
 }
 

@@ -23,7 +23,7 @@ class FrontEnd {
   static constexpr std::int64_t kNotAtAll = 0;
 
   // `reconnects`: once ready, a lost front-end is waited for, as vLLM does.
-  FrontEnd(const std::string& handshake_address, bool reconnects);
+  FrontEnd(const std::string& handshake_address, bool reconnects, const Connection::Keys& keys);
 
   // Send HELLO and return the front-end's addresses; none if wait() returned false. Blocks for at
   // most five minutes, as vLLM does, and then throws std::runtime_error.
@@ -55,15 +55,16 @@ class FrontEnd {
 
  private:
   void connect_input() {
-    input_.emplace(context_, ZMQ_DEALER, addresses_.input, sut::protocol::kIdentity);
+    input_.emplace(context_, ZMQ_DEALER, addresses_.input, keys_, sut::protocol::kIdentity);
   }
-  void connect_output() { output_.emplace(context_, ZMQ_PUSH, addresses_.output); }
+  void connect_output() { output_.emplace(context_, ZMQ_PUSH, addresses_.output, keys_); }
   void poll_on_both() { poll_on(*input_, std::array{input_->lost(), output_->lost()}); }
   void poll_on(Connection& source, std::span<const zmq_pollitem_t> losses);
 
   bool outlives_front_end() const { return reconnects_ && output_; }
 
   const bool reconnects_;
+  const Connection::Keys keys_;
   StopSignal stop_signal_;  // before the context, whose threads inherit the signal mask
   Alarm alarm_;
   std::int64_t alarm_at_ns_ = 0;

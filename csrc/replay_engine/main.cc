@@ -22,6 +22,13 @@ bool end_with_parent() {
   return prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0) == 0 && getppid() == parent;
 }
 
+// Without a key file it speaks to front-ends that do not authenticate, for comparison.
+replay::Connection::Keys keys_of_environment() {
+  const char* const path = std::getenv(sut::curve::kKeyFileVariable);
+  if (path == nullptr) return std::nullopt;
+  return sut::curve::read_engine_keys(path);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -39,7 +46,7 @@ int main(int argc, char** argv) {
   }
   if (options.reconnects && !end_with_parent()) return 1;
   try {
-    return replay::Engine(options).run();
+    return replay::Engine(options, keys_of_environment()).run();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "replay_engine: error: %s\n", error.what());
     return 1;

@@ -11,6 +11,7 @@
 #include "../dispatcher.h"
 #include "../generate.h"
 #include "engine_process.h"
+#include "raw_connection.h"
 #include "strict_sink.h"
 
 namespace {
@@ -49,12 +50,15 @@ class ReservedPorts {
   int numbers_[3];
 };
 
+const RunKeys kKeys(1);
+
 // A front-end of the one engine on `ports`, whose links end with it.
 class FrontEnd {
  public:
   explicit FrontEnd(const ReservedPorts& ports, const std::string& adopted_ready = "",
                     std::uint32_t first_use = 1)
-      : links_(std::make_shared<sut::ReplicaLinks>("127.0.0.1", 1, ports.of_one_replica())) {
+      : links_(std::make_shared<sut::ReplicaLinks>("127.0.0.1", kKeys.of_front_end(), kMaxOutputBytes,
+                                                   ports.of_one_replica())) {
     if (!adopted_ready.empty()) links_->adopt(0, adopted_ready);
     sut::Dispatcher::Options options = kOptions;
     options.first_use = first_use;
@@ -74,7 +78,7 @@ class FrontEnd {
 void a_later_dispatcher_continues_with_an_idle_engine() {
   const ReservedPorts ports;
   std::optional<FrontEnd> front_end(std::in_place, ports);
-  const EngineProcess engine(front_end->handshake(), {"--on-disconnect", "reconnect"});
+  const EngineProcess engine(front_end->handshake(), kKeys.of_engine(), {"--on-disconnect", "reconnect"});
   CHECK(front_end->dispatcher().wait_ready(60));
   const std::string ready = *front_end->dispatcher().ready_response(0);
   std::vector<std::size_t> all(100);
@@ -95,7 +99,7 @@ void a_later_dispatcher_continues_with_an_idle_engine() {
 void an_adopted_engine_that_dies_is_reported() {
   const ReservedPorts ports;
   std::optional<FrontEnd> front_end(std::in_place, ports);
-  EngineProcess engine(front_end->handshake(), {"--on-disconnect", "reconnect"});
+  EngineProcess engine(front_end->handshake(), kKeys.of_engine(), {"--on-disconnect", "reconnect"});
   CHECK(front_end->dispatcher().wait_ready(60));
   const std::string ready = *front_end->dispatcher().ready_response(0);
   front_end.reset();
@@ -111,6 +115,8 @@ void an_adopted_engine_that_dies_is_reported() {
 struct FakeEngine {
   explicit FakeEngine(const ReservedPorts& ports)
       : input(context, ZMQ_DEALER), output(context, ZMQ_PUSH) {
+    for (sut::Socket* socket : {&input, &output})
+      sut::curve::authenticate(*socket, kKeys.of_engine());
     input.set(ZMQ_ROUTING_ID, sut::protocol::kIdentity);
     input.connect(ports.input());
     output.connect(ports.output());
@@ -167,20 +173,35 @@ void an_engine_with_one_connection_is_not_ready() {
   FrontEnd front_end(ports, "ready");
   const sut::Context context;
   sut::Socket input(context, ZMQ_DEALER);
+  sut::curve::authenticate(input, kKeys.of_engine());
   input.set(ZMQ_ROUTING_ID, sut::protocol::kIdentity);
   input.connect(ports.input());
   CHECK(!front_end.dispatcher().wait_ready(0.3) && !front_end.dispatcher().failure());
 }
 
-void an_engine_beside_another_program_is_not_ready() {
+void an_engine_with_two_inputs_is_not_ready() {
+  const ReservedPorts ports;
+  FrontEnd front_end(ports, "ready");
+  const sut::Context context;
+  sut::Socket other(context, ZMQ_DEALER);
+  sut::curve::authenticate(other, kKeys.of_engine());
+  other.connect(ports.input());
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // it is first, or the test is void
+  FakeEngine engine(ports);
+  CHECK(!front_end.dispatcher().wait_ready(0.3) && !front_end.dispatcher().failure());
+}
+
+void an_engine_beside_strangers_is_ready() {
   const ReservedPorts ports;
   FrontEnd front_end(ports, "ready");
   const sut::Context context;
   sut::Socket stranger(context, ZMQ_DEALER);
   stranger.connect(ports.input());
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // it is first, or the test is void
+  const int silent = connected_to(ports.input());  // it is closed after a time
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
   FakeEngine engine(ports);
-  CHECK(!front_end.dispatcher().wait_ready(0.3) && !front_end.dispatcher().failure());
+  CHECK(front_end.dispatcher().wait_ready(60));
+  close(silent);
 }
 
 void ports_in_use_are_reported() {
@@ -188,7 +209,7 @@ void ports_in_use_are_reported() {
   const FrontEnd front_end(ports, "ready");
   bool threw = false;
   try {
-    sut::ReplicaLinks("127.0.0.1", 1, ports.of_one_replica());
+    sut::ReplicaLinks("127.0.0.1", kKeys.of_front_end(), kMaxOutputBytes, ports.of_one_replica());
   } catch (const sut::SocketError&) {
     threw = true;
   }
@@ -204,6 +225,7 @@ int main(int argc, char** argv) {
   an_adopted_engine_that_dies_is_reported();
   an_answer_to_an_earlier_dispatcher_is_refused();
   an_engine_with_one_connection_is_not_ready();
-  an_engine_beside_another_program_is_not_ready();
+  an_engine_with_two_inputs_is_not_ready();
+  an_engine_beside_strangers_is_ready();
   ports_in_use_are_reported();
 }

@@ -1,13 +1,8 @@
 // The dispatcher with engines that fail, and with other programs on its ports.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-
-#include <future>
-
 #include "../dispatcher.h"
 #include "../generate.h"
 #include "engine_process.h"
+#include "raw_connection.h"
 #include "strict_sink.h"
 
 namespace {
@@ -77,43 +72,16 @@ void is_not_ready_after_a_failure() {
 }
 
 void ask_for_a_page(const std::string& endpoint) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port =
-      htons(static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  CHECK(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  const int fd = connected_to(endpoint);
   CHECK(write(fd, "GET / HTTP/1.0\r\n\r\n", 18) == 18);
   close(fd);
 }
 
-// The input and output endpoints in the dispatcher's reply to HELLO.
-std::vector<std::string> endpoints_of_engine(const std::string& handshake) {
-  const sut::Context context;
-  sut::Socket asking(context, ZMQ_DEALER);
-  asking.connect(handshake);
-  sut::Frame hello(kHello);
-  CHECK(asking.send(hello, false));
-  zmq_pollitem_t item = asking.readable();
-  CHECK(zmq_poll(&item, 1, 20'000) == 1);
-  sut::Frame reply;
-  CHECK(asking.receive(reply));
-  std::vector<std::string> endpoints;
-  const std::string text = reply.text();
-  for (std::size_t at = text.find("tcp://"); at != text.npos; at = text.find("tcp://", at + 1)) {
-    const std::size_t port = text.find(':', at + 6) + 1;
-    endpoints.push_back(text.substr(at, text.find_first_not_of("0123456789", port) - at));
-  }
-  CHECK(endpoints.size() == 2);
-  return endpoints;
-}
-
-// Like an engine of an earlier run on the same port.
-void connect_and_leave(const std::string& endpoint, int type) {
+void connect_and_leave(const std::string& endpoint, int type, const sut::curve::EngineKeys& keys) {
   const sut::Context context;
   sut::Socket events(context, ZMQ_PAIR);
   sut::Socket client(context, type);
+  sut::curve::authenticate(client, keys);
   CHECK(zmq_socket_monitor(client.handle(), "inproc://it", ZMQ_EVENT_HANDSHAKE_SUCCEEDED) == 0);
   events.connect("inproc://it");
   client.connect(endpoint);
@@ -122,20 +90,20 @@ void connect_and_leave(const std::string& endpoint, int type) {
   zmq_socket_monitor(client.handle(), nullptr, 0);  // before its reader closes
 }
 
-void other_programs_on_the_ports_do_no_harm() {
+void other_connections_that_end_do_no_harm() {
   System system(1);
   CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
-  const std::string handshake = system.links->handshake_endpoint(0);
-  ask_for_a_page(handshake);
-  const std::vector<std::string> endpoints = endpoints_of_engine(handshake);
-  for (const std::string& endpoint : endpoints) ask_for_a_page(endpoint);
-  connect_and_leave(endpoints[0], ZMQ_DEALER);
-  connect_and_leave(endpoints[1], ZMQ_PUSH);
+  const sut::LinkEndpoints& endpoints = system.links->endpoints(0);
+  for (const std::string& endpoint : {endpoints.handshake, endpoints.input, endpoints.output})
+    ask_for_a_page(endpoint);
+  connect_and_leave(endpoints.input, ZMQ_DEALER, system.keys.of_engine());
+  connect_and_leave(endpoints.output, ZMQ_PUSH, system.keys.of_engine());
   for (int i = 0; i < 10; ++i) {  // longer than the wait after a lost connection
     CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   CHECK(!system.dispatcher->failure());
+  CHECK(system.dispatcher->num_refused(0) == 3);
 }
 
 void a_lost_input_is_reported_while_idle() {
@@ -174,7 +142,8 @@ void outputs_on_a_second_connection_are_refused() {
   CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
   const sut::Context context;
   sut::Socket second(context, ZMQ_PUSH);
-  second.connect(endpoints_of_engine(system.links->handshake_endpoint(0))[1]);
+  sut::curve::authenticate(second, system.keys.of_engine());
+  second.connect(system.links->endpoints(0).output);
   sut::Frame frame(std::string_view("\x90"));
   CHECK(second.send(frame, false));
   CHECK(!system.dispatcher->wait([] { return false; }, 20));
@@ -189,16 +158,15 @@ bool wait_for(const sut::ReplicaLink& link, sut::ReplicaLink::Item item) {
 
 // The system reuses a closed connection's file descriptor.
 void another_programs_connection_is_not_the_engines() {
+  const RunKeys keys(1);
+  sut::ReplicaLinks links("127.0.0.1", keys.of_front_end(), kMaxOutputBytes);
+  sut::ReplicaLink& link = links[0];
   const sut::Context context;
-  sut::ReplicaLink link(context, "127.0.0.1");
-  auto asking = std::async(std::launch::async, endpoints_of_engine, link.handshake_endpoint());
-  CHECK(wait_for(link, sut::ReplicaLink::kHandshake));
-  link.serve_handshake();
-  const std::vector<std::string> endpoints = asking.get();
   sut::Socket engine(context, ZMQ_DEALER);  // first, since it takes file descriptors too
-  ask_for_a_page(endpoints[0]);
+  sut::curve::authenticate(engine, keys.of_engine());
+  ask_for_a_page(link.endpoints().input);
   CHECK(wait_for(link, sut::ReplicaLink::kInputLost));
-  engine.connect(endpoints[0]);
+  engine.connect(link.endpoints().input);
   sut::Frame ready(std::string_view("ready"));
   CHECK(engine.send(ready, false));
   CHECK(wait_for(link, sut::ReplicaLink::kInput));
@@ -206,21 +174,24 @@ void another_programs_connection_is_not_the_engines() {
   CHECK(!link.take_input_lost());
 }
 
-void a_hello_claiming_billions_of_values_is_harmless() {
-  System system(1);
+void only_the_first_valid_hello_is_answered() {
+  const RunKeys keys(1);
+  sut::ReplicaLinks links("127.0.0.1", keys.of_front_end(), kMaxOutputBytes);
   const sut::Context context;
-  sut::Socket client(context, ZMQ_DEALER);
-  client.connect(system.links->handshake_endpoint(0));
-  const auto send = [&](std::string_view bytes) {
-    sut::Frame frame(bytes);
-    CHECK(client.send(frame, false));
+  sut::Socket engine(context, ZMQ_DEALER);
+  sut::curve::authenticate(engine, keys.of_engine());
+  engine.connect(links.handshake_endpoint(0));
+  const auto answered = [&](std::string_view bytes) {
+    sut::Frame frame(bytes), reply;
+    CHECK(engine.send(frame, false));
+    CHECK(wait_for(links[0], sut::ReplicaLink::kHandshake));
+    links[0].serve_handshake();
+    zmq_pollitem_t item = engine.readable();
+    return zmq_poll(&item, 1, 500) == 1 && engine.receive(reply);
   };
-  send("\xdd\xff\xff\xff\xff");  // an array of 2^32 - 1
-  send(kHello);  // read second, so its answer shows that both were read
-  zmq_pollitem_t item = client.readable();
-  CHECK(zmq_poll(&item, 1, 20'000) == 1);
-  CHECK(sut::generate(*system.dispatcher, {5}, 0, 60).size() == 1);
-  CHECK(!system.dispatcher->failure());
+  CHECK(!answered("\xdd\xff\xff\xff\xff"));  // an array that claims 2^32 - 1 values
+  CHECK(answered(kHello));
+  CHECK(!answered(kHello));
 }
 
 }  // namespace
@@ -245,6 +216,6 @@ int main(int argc, char** argv) {
   a_sample_past_its_deadline_is_a_failure();
   a_killed_engine_is_reported();
   is_not_ready_after_a_failure();
-  other_programs_on_the_ports_do_no_harm();
-  a_hello_claiming_billions_of_values_is_harmless();
+  other_connections_that_end_do_no_harm();
+  only_the_first_valid_hello_is_answered();
 }

@@ -15,6 +15,8 @@ from sut.plan.benchmark import (
 from sut.plan.plan import Mode
 from sut.plan.site import Device, Site
 
+EVERYWHERE = ("", "*", "0.0.0.0", "::", "[::]")  # a socket there is open on all interfaces
+
 _SIZED_BY = {
     "Offline": "target_qps only sizes an Offline run; set it to the expected rate in samples/s: "
     "--set scenarios.offline.target_qps=10",
@@ -50,6 +52,11 @@ def check(
         errors.add(
             f"--mode {mode}: benchmark {benchmark.name} has no compliance test",
             hint="choose --mode performance, accuracy or all",
+        )
+    if site.host in EVERYWHERE:
+        errors.add(
+            f"host of site {site.name} is '{site.host}', which is no address of one network",
+            hint="--set site.host=127.0.0.1",
         )
     if num_nodes > 1 and not site.interface:
         errors.add(

@@ -39,6 +39,9 @@ def engines(record: Record) -> list[str]:
             f"kept for {quantity(record.plan.keep_engine_min, 'minutes')} after the run; to stop "
             f"them: sut engines stop {found.keeper}"
         )
+    if found.refused_connections:
+        refused = quantity(found.refused_connections, "connections")
+        lines.append(f"{refused} of other programs to the dispatcher refused")
     return [line for line in lines if line]
 
 

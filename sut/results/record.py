@@ -165,6 +165,7 @@ class Engines(Struct, frozen=True, kw_only=True):
     keeper: str = ""
     kept: bool = False
     notes: tuple[str, ...] = ()
+    refused_connections: int = 0  # to the dispatcher, by programs without an engine's key
 
 
 class Record(Struct, frozen=True, kw_only=True):

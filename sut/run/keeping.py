@@ -18,7 +18,7 @@ from sut.inputs import model
 from sut.plan.plan import Mode, Plan
 from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
-from sut.serving import engine_settings, keepers, kept
+from sut.serving import engine_settings, keepers, kept, keys
 from sut.serving.channel import LostError
 from sut.serving.engine_settings import Settings
 from sut.serving.keeper_messages import Setup, Status
@@ -54,6 +54,7 @@ def choose(nodes: Nodes, here: Allocation, model_path: Path | None, progress: Pr
         settings=dict(settings),
         resources=engine_settings.resources(plan),
         job_id=here.job_id,
+        keys=keys.make(len(plan.replicas)),
         until_pid=_job_process(os.environ) if here.job_id else None,
         run=str(nodes.run_dir),
         keep_s=plan.keep_engine_min * 60.0,

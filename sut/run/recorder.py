@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -20,7 +20,7 @@ from sut.results.judge import Validity, overall
 from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
 from sut.rundir import RunDir
-from sut.serving.preflight import Preflight
+from sut.serving.preflight import Preflight, require
 
 
 class Recorder:
@@ -101,6 +101,14 @@ class Recorder:
         self._preflight, self._here = found.nodes, (self._here[0], *found.environments)
         if not self._phases:
             self._machines = self._here
+
+    def keep_listening(self, checks: Sequence[record.PreflightCheck]) -> None:
+        """Add the check of each node that needs its engines. Raises RunError where it failed."""
+        self._preflight = tuple(
+            msgspec.structs.replace(node, checks=(*node.checks, check))
+            for node, check in zip(self._preflight, checks, strict=True)
+        )
+        require(self._preflight)
 
     def keep_hashes(self, hashes: record.Hashes) -> None:
         """Raises RunError where finished phases were measured with other files, or on other

@@ -13,6 +13,7 @@ from sut.run.failures import explained, log_tail
 from sut.serving import wire
 from sut.serving.nodes import Nodes
 from sut.serving.wire import Layout
+from sut.units import quantity
 
 NUM_WARMUP_SAMPLES = 16  # a replica; the first request after a start can take seconds
 POLL_S = 0.25
@@ -59,6 +60,11 @@ class Replicas:
         return tuple(response for response in found if response is not None)
 
     @property
+    def num_refused(self) -> int:
+        """The connections of programs that are not this run's engines."""
+        return sum(map(self.dispatcher.num_refused, self._indices))
+
+    @property
     def num_sent(self) -> tuple[int, ...]:
         """The number of samples that each replica was sent."""
         return tuple(self.dispatcher.num_sent(index) for index in self._indices)
@@ -79,7 +85,8 @@ class Replicas:
             progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
             if time.monotonic() > started + within_s:
                 raise RunError(
-                    f"replica {waiting[0]} was not ready after {within_s:g} s; "
+                    f"replica {waiting[0]} was not ready after {within_s:g} s"
+                    f"{self._refusals(waiting[0])}; "
                     f"{log_tail(self.nodes.run_dir, (waiting[0], 0))}",
                     hint="if it only needs more time: --set site.timeouts.ready_s=SECONDS",
                     code="not_ready",
@@ -88,6 +95,10 @@ class Replicas:
         for index, response in zip(self._indices, self.ready_responses, strict=True):
             ready = wire.check_ready(response, self.plan)
             self.dispatcher.set_credit(index, credit(int(ready["max_num_seqs"])))
+
+    def _refusals(self, replica: int) -> str:
+        count = self.dispatcher.num_refused(replica)
+        return f", and {quantity(count, 'connections')} without its key were refused" * (count > 0)
 
     def limit_in_flight(self, per_replica: int) -> None:
         for index in self._indices:

@@ -13,7 +13,7 @@ from sut.results import attempts, record
 from sut.results.progress import Progress
 from sut.run.failures import EXIT_GRACE_S
 from sut.run.replicas import NUM_WARMUP_SAMPLES, Replicas
-from sut.serving import requests
+from sut.serving import requests, wire
 from sut.serving.keeper_messages import Served
 from sut.serving.kept import Kept
 from sut.serving.nodes import Nodes
@@ -39,6 +39,7 @@ class Serving:
         self._before = granted.served if granted else Served()
         self._notes = notes
         self._kept = False  # they stay for the next run
+        self._refused = 0
         self._started = 0.0
         self._links: _core.ReplicaLinks | None = None
         self._replicas: Replicas | None = None
@@ -49,6 +50,7 @@ class Serving:
     def __exit__(self, kind: object, *_: object) -> None:
         if self._replicas is not None:
             self._replicas.dispatcher.close()
+            self._refused = self._replicas.num_refused
             if kind is None and self.nodes.kept is not None and self._replicas.is_idle:
                 self._kept = self._release(self.nodes.kept)
 
@@ -75,6 +77,7 @@ class Serving:
             keeper=kept.keeper if kept else "",
             kept=self._kept,
             notes=self._notes,
+            refused_connections=self._refused,
         )
 
     def start(self, progress: Progress) -> None:
@@ -167,7 +170,9 @@ class Serving:
         try:
             return _core.ReplicaLinks(
                 host=self.nodes[0].host,
-                num_replicas=len(self.plan.replicas),
+                secret_key=self.nodes.keys.secret,
+                engine_keys=[engine.public for engine in self.nodes.keys.engines],
+                max_output_bytes=wire.max_output_bytes(self.plan),
                 ports=self.nodes.kept.ports if self.nodes.kept else (),
             )
         except RuntimeError as error:

@@ -7,9 +7,12 @@ silent for as long, so a power loss or a broken link is noticed even while Pytho
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
+import threading
+from collections.abc import Iterator
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any, TypeVar
@@ -74,12 +77,13 @@ class Channel:
         self._socket.close()
 
     def authenticate(self, secret: bytes, *, asked_first: bool) -> Channel:
-        """Prove to each end that the other has the secret. Raises LostError."""
+        """Prove to each end that the other has the secret, within CONNECT_S. Raises LostError."""
         turns = [answer_challenge, deliver_challenge]
         _limit_silence(self._socket, CONNECT_S)
         try:
-            for turn in turns if asked_first else reversed(turns):
-                turn(self._connection, secret)
+            with self._ends_after(CONNECT_S):
+                for turn in turns if asked_first else reversed(turns):
+                    turn(self._connection, secret)
         # Python 3.11 asserts that the other end sends a challenge.
         except (AuthenticationError, AssertionError, EOFError, OSError) as error:
             self.close()
@@ -87,18 +91,21 @@ class Channel:
         _limit_silence(self._socket, SILENCE_S)
         return self
 
+    @contextlib.contextmanager
+    def _ends_after(self, seconds: float) -> Iterator[None]:
+        """End the connection where the body takes longer, however much the other end sends."""
 
-def accept(listener: socket.socket, secret: bytes, timeout_s: float) -> Channel | None:
-    """The next channel; None for a timeout or a connection without the secret."""
-    listener.settimeout(timeout_s)
-    try:
-        connected, _ = listener.accept()
-    except TimeoutError:
-        return None
-    try:
-        return Channel(connected).authenticate(secret, asked_first=False)
-    except LostError:
-        return None
+        def end() -> None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def connect(address: Address, secret: bytes) -> Channel:

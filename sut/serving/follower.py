@@ -23,9 +23,11 @@ from sut.serving.messages import (
     End,
     Exit,
     FreePort,
+    GetListening,
     GetReport,
     GetState,
     Hello,
+    Listening,
     Port,
     Problem,
     Request,
@@ -50,13 +52,14 @@ def serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
     name, head = allocation.nodes[allocation.node], allocation.nodes[0]
     path = run_dir.rendezvous(allocation.key)
     _print(name, f"waiting for head {head} to write {path}")
-    channel = rendezvous.find(path, plan.timeouts.join_s)
-    if channel is None:
+    found = rendezvous.find(path, plan.timeouts.join_s)
+    if found is None:
         _print(name, f"stopping: head {head} not reached within {plan.timeouts.join_s:g} s")
         return EXIT_FAILED
+    channel, keys = found
     _print(name, f"connected to head {head}")
     host = _host(plan, channel)
-    node = LocalNode(plan, run_dir, allocation.node, name, host)
+    node = LocalNode(plan, run_dir, allocation.node, name, host, keys)
     grace_s = GRACE_S
     try:
         channel.send(Hello(node=allocation.node, host=node.host))
@@ -106,6 +109,8 @@ def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
                 node.begin_check(request.model_path)
             case GetReport():
                 return node.report()
+            case GetListening():
+                return Listening(check=node.listening())
             case GetState():
                 exits = node.exits().items()
                 return State(

@@ -168,9 +168,11 @@ class Keeper:
                 return self._stop(request, channel)
 
     def _start(self, request: StartEngine) -> Answer:
+        replica, part = request.part
+        keys = self._setup.keys.engines[replica] if part == 0 else None
         try:
-            log = self._run_dir.replica_log(*request.part)
-            engine = KeptEngine(request.part, request.command, log)
+            log = self._run_dir.replica_log(replica, part)
+            engine = KeptEngine(request.part, request.command, log, keys)
         except RunError as error:
             return Problem(code=error.code, message=str(error))
         self._engines.append(engine)
@@ -203,6 +205,7 @@ class Keeper:
         return Granted(
             served=self._served,
             ports=self._setup.ports,
+            keys=self._setup.keys,
             sessions=tuple(engine.process.pid for engine in self._engines),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from sut.serving.channel import Channel
+from sut.serving.keys import RunKeys
 from sut.serving.messages import Done, Exit, Problem
 from sut.serving.process import Command, PartId
 from sut.values import Struct
@@ -35,6 +36,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     job_id: str  # Slurm's; empty outside of a job
     until_pid: int | None  # the keeper ends with this process
     ports: tuple[Ports, ...] = ()  # of each replica
+    keys: RunKeys  # the same for all runs that the engines serve
     run: str  # the run directory
     keep_s: float
 
@@ -82,6 +84,7 @@ class Exits(Struct, frozen=True, kw_only=True, tag="exits"):
 class Granted(Struct, frozen=True, kw_only=True, tag="granted"):
     served: Served
     ports: tuple[Ports, ...]
+    keys: RunKeys
     sessions: tuple[int, ...]  # of the engines' processes
 
 

@@ -32,6 +32,7 @@ from sut.serving.keeper_messages import (
     Stop,
     exchange,
 )
+from sut.serving.keys import RunKeys
 from sut.serving.messages import Done, Problem
 from sut.serving.process import Command, PartId
 
@@ -45,10 +46,12 @@ class Kept:
         channel: Channel,
         pid: int,
         ports: tuple[Ports, ...],
+        keys: RunKeys,
         granted: Granted | None = None,
     ) -> None:
         self.keeper = keeper
         self.ports = ports
+        self.keys = keys
         self.granted = granted
         # What a run wants its successors to know; it lives as long as the engines.
         self.memory = dict(granted.served.memory) if granted else {}
@@ -148,7 +151,7 @@ def acquire(keeper: str, run: str, keep_s: float) -> Kept | str | None:
         # It ended meanwhile, or hangs.
         return None if registry.connect(keeper) is None else str(error)
     if isinstance(answer, Granted):
-        return Kept(keeper, channel, pid, answer.ports, answer)
+        return Kept(keeper, channel, pid, answer.ports, answer.keys, answer)
     channel.close()
     assert isinstance(answer, Problem)
     return answer.message
@@ -173,7 +176,7 @@ def create(setup: Setup, host: str, num_replicas: int) -> Kept:
     setup = msgspec.structs.replace(setup, ports=tuple(zip(numbers, numbers, numbers, strict=True)))
     channel = Channel(ours)
     channel.send(setup)
-    return Kept(setup.keeper, channel, pid, setup.ports)
+    return Kept(setup.keeper, channel, pid, setup.ports, setup.keys)
 
 
 def _reserve(host: str) -> socket.socket:

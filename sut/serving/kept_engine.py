@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from sut.serving.keys import EngineKeys
 from sut.serving.process import Command, EngineProcess, PartId
 
 CHUNK = 2**16
@@ -15,10 +16,10 @@ CHUNK = 2**16
 class KeptEngine:
     """Its output is a pipe, because the log changes from one run to the next."""
 
-    def __init__(self, part: PartId, command: Command, log: Path) -> None:
+    def __init__(self, part: PartId, command: Command, log: Path, keys: EngineKeys | None) -> None:
         """Raises RunError."""
         self.part = part
-        self.process = EngineProcess(command, subprocess.PIPE, replica=part[0])
+        self.process = EngineProcess(command, subprocess.PIPE, part[0], keys)
         self.output = self.process.output.fileno()
         self.ended = os.pidfd_open(self.process.pid)  # readable at its end
         self._log = _opened(log)

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sut.machine import network
 from sut.plan.plan import Plan
+from sut.results.record import PreflightCheck
 from sut.rundir import RunDir
+from sut.serving import listening
 from sut.serving.kept import Kept
+from sut.serving.keys import EngineKeys
 from sut.serving.messages import Report
 from sut.serving.node_check import NodeCheck
 from sut.serving.process import EngineProcess, Launch, PartId, command
 
 
 class LocalNode:
-    def __init__(self, plan: Plan, run_dir: RunDir, index: int, name: str, host: str) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        index: int,
+        name: str,
+        host: str,
+        keys: Sequence[EngineKeys],
+    ) -> None:
+        """``keys`` are those of each replica of the run."""
         self.name = name
         self.host = host
         self._index = index
         self._plan = plan
         self._run_dir = run_dir
+        self._keys = keys
         self._engines: dict[PartId, EngineProcess] = {}
         self._check: NodeCheck | None = None
         self.kept: Kept | None = None  # owns the engines in this node's place
@@ -30,13 +44,15 @@ class LocalNode:
         """Start an engine's process. Call from the main thread. Raises RunError."""
         part = (launch.replica, launch.part)
         wanted = command(self._plan, launch, None if model_path is None else Path(model_path))
+        # Of a replica's ranks the first connects to the dispatcher.
+        keys = self._keys[launch.replica] if launch.part == 0 else None
         if self.kept is not None:
             self.kept.start(part, wanted, self._plan.timeouts.ready_s)
             return
         log = self._run_dir.replica_log(*part)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            self._engines[part] = EngineProcess(wanted, output, launch.replica)
+            self._engines[part] = EngineProcess(wanted, output, launch.replica, keys)
 
     def free_port(self) -> int:
         """Raises RunError."""
@@ -69,6 +85,11 @@ class LocalNode:
         """The state of the checks that :meth:`begin_check` started."""
         assert self._check is not None
         return Report(report=self._check.report, doing=self._check.doing)
+
+    def listening(self) -> PreflightCheck:
+        """The addresses that the run's processes on this node listen on."""
+        warm = self.kept.granted if self.kept else None
+        return listening.check(() if warm is None else warm.sessions)
 
     def stop(self, grace_s: float) -> None:
         """Stop every engine, and kill those still running after ``grace_s``. Engines that were

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from sut.results.record import PreflightCheck
 from sut.serving.channel import Channel
 from sut.serving.node_check import NodeReport
 from sut.serving.process import Launch, PartId
@@ -47,6 +48,10 @@ class GetReport(Struct, frozen=True, kw_only=True, tag="get_report"):
     """The answer is Report."""
 
 
+class GetListening(Struct, frozen=True, kw_only=True, tag="get_listening"):
+    """The answer is Listening."""
+
+
 class End(Struct, frozen=True, kw_only=True, tag="end"):
     """Stop the engines, kill those still running after ``grace_s``, and close the connection.
     There is no answer."""
@@ -82,19 +87,23 @@ class Report(Struct, frozen=True, kw_only=True, tag="report"):
     doing: str
 
 
+class Listening(Struct, frozen=True, kw_only=True, tag="listening"):
+    check: PreflightCheck
+
+
 class Problem(Struct, frozen=True, kw_only=True, tag="problem"):
     code: str
     message: str
     replica: int | None = None
 
 
-Request = Start | FreePort | GetState | BeginCheck | GetReport | End
-Answer = Done | Port | State | Report | Problem
+Request = Start | FreePort | GetState | BeginCheck | GetReport | GetListening | End
+Answer = Done | Port | State | Report | Listening | Problem
 HELLO = msgspec.json.Decoder(Hello)
 REQUEST: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 ANSWER: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
-A = TypeVar("A", Done, Port, State, Report)
+A = TypeVar("A", Done, Port, State, Report, Listening)
 
 
 def exchange(channel: Channel, request: Request) -> Answer:

@@ -18,12 +18,11 @@ from sut.plan.plan import Plan, Replica
 from sut.results.progress import Progress
 from sut.results.record import Failure
 from sut.rundir import RunDir
-from sut.serving import channel, rendezvous
-from sut.serving.channel import Channel, LostError
+from sut.serving import keys, rendezvous
 from sut.serving.follower import GRACE_S
 from sut.serving.kept import Kept
+from sut.serving.keys import RunKeys
 from sut.serving.local import LocalNode
-from sut.serving.messages import HELLO
 from sut.serving.process import Address, Launch, PartId
 from sut.serving.remote import RemoteNode
 
@@ -47,7 +46,8 @@ class Nodes:
         self.run_dir = run_dir
         self._rendezvous = run_dir.rendezvous(allocation.key)
         self._failures = {n: run_dir.node_failure(allocation.key, n) for n in self.names[1:]}
-        self._local = LocalNode(plan, run_dir, 0, self.names[0], host)
+        self._keys = keys.make(len(plan.replicas))
+        self._local = LocalNode(plan, run_dir, 0, self.names[0], host, self._keys.engines)
         self._remotes: dict[int, RemoteNode] = {}
 
     def __enter__(self) -> Nodes:
@@ -85,6 +85,11 @@ class Nodes:
     @kept.setter
     def kept(self, kept: Kept | None) -> None:
         self._local.kept = kept
+
+    @property
+    def keys(self) -> RunKeys:
+        """The keys of the dispatcher and the engines."""
+        return self.kept.keys if self.kept is not None else self._keys
 
     @property
     def remotes(self) -> list[RemoteNode]:
@@ -126,7 +131,8 @@ class Nodes:
             return
         join_s = self.plan.timeouts.join_s
         deadline = time.monotonic() + join_s
-        with rendezvous.opened(self._rendezvous, self._local.host) as (listener, secret):
+        keys = self._keys.engines
+        with rendezvous.opened(self._rendezvous, self._local.host, keys) as arrivals:
             while missing := self._missing():
                 progress.step(f"waiting for node {compact(missing)}")
                 if failed := self._failed_to_start():
@@ -139,9 +145,10 @@ class Nodes:
                         node=missing[0],
                     )
                 self.check()
-                connected = channel.accept(listener, secret, POLL_S)
-                if connected is not None:
-                    self._add(connected)
+                if arrived := arrivals.next(POLL_S):
+                    connected, hello = arrived
+                    remote = RemoteNode(self.names[hello.node], hello.host, connected)
+                    self._remotes[hello.node] = remote
 
     def _failed_to_start(self) -> RunError | None:
         """The failure that a node's host left because the node cannot join."""
@@ -153,11 +160,6 @@ class Nodes:
 
     def _missing(self) -> list[str]:
         return [n for i, n in enumerate(self.names) if i > 0 and i not in self._remotes]
-
-    def _add(self, connected: Channel) -> None:
-        with contextlib.suppress(LostError):  # the node connects again
-            hello = connected.receive(HELLO)
-            self._remotes[hello.node] = RemoteNode(self.names[hello.node], hello.host, connected)
 
     def _end(self, grace_s: float) -> None:
         """Stop every engine on every node, and wait until they have, or a node is lost."""

@@ -22,6 +22,8 @@ from sut.errors import RunError
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
+from sut.serving import keys
+from sut.serving.keys import EngineKeys, KeyFile
 from sut.serving.vllm_headless import PARENT
 from sut.values import Struct
 
@@ -172,11 +174,21 @@ def _usr2_blocked() -> Iterator[None]:
 
 
 class EngineProcess:
-    def __init__(self, command: Command, output: int | BinaryIO, replica: int) -> None:
-        """Start it and return at once. ``output`` is as in :mod:`subprocess`. Call from the main
-        thread: an engine ends with the thread that started it. Raises RunError where the program is
-        missing.
+    def __init__(
+        self,
+        command: Command,
+        output: int | BinaryIO,
+        replica: int,
+        engine_keys: EngineKeys | None,
+    ) -> None:
+        """Start it and return at once. ``output`` is as in :mod:`subprocess`. A process without
+        keys cannot connect to the dispatcher. Call from the main thread: an engine ends with the
+        thread that started it. Raises RunError where the program is missing.
         """
+        added = {PARENT: str(os.getpid())}
+        self._key_file = None if engine_keys is None else KeyFile(engine_keys)
+        if self._key_file is not None:
+            added[keys.VARIABLE] = self._key_file.path
         with _usr2_blocked():
             try:
                 self._process = subprocess.Popen(
@@ -184,10 +196,11 @@ class EngineProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env={**command.env, PARENT: str(os.getpid())},
+                    env={**command.env, **added},
                     start_new_session=True,
                 )
             except OSError as error:
+                self._close_key_file()
                 raise RunError(
                     f"cannot start {command.argv[0]}: {error.strerror}",
                     hint="build the project again: pip install .",
@@ -220,6 +233,11 @@ class EngineProcess:
             time.sleep(0.02)
         self._signal(signal.SIGKILL)
         self._process.wait()
+        self._close_key_file()
+
+    def _close_key_file(self) -> None:
+        if self._key_file is not None:
+            self._key_file.close()
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from sut.errors import CANCELLED, NODE_LOST, RunError
+from sut.results.record import PreflightCheck
 from sut.serving.channel import Channel, LostError
 from sut.serving.messages import (
     A,
@@ -18,8 +19,10 @@ from sut.serving.messages import (
     Done,
     End,
     FreePort,
+    GetListening,
     GetReport,
     GetState,
+    Listening,
     Port,
     Problem,
     Report,
@@ -95,6 +98,10 @@ class RemoteNode:
     def report(self) -> Report:
         """The state of the checks that :meth:`begin_check` started."""
         return self._ask(GetReport(), Report)
+
+    def listening(self) -> PreflightCheck:
+        """The addresses that the run's processes on the node listen on."""
+        return self._ask(GetListening(), Listening).check
 
     def link(self, num_round_trips: int) -> Link:
         """The link to the node, after at least so many requests for its state."""

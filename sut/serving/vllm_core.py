@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sut.serving import vllm_headless
+from sut.serving import vllm_headless, vllm_sockets
 from sut.serving.vllm_headless import end_with_parent
 
 CORES = "SUT_ENGINE_CORES"  # set when this process has started itself again
@@ -49,6 +49,7 @@ def _run() -> None:
 
 def _serve(config: Any, log_stats: bool) -> None:
     """Run the core in this thread. Ends the process."""
+    vllm_sockets.authenticate()
     from vllm.utils.network_utils import get_tcp_uri
     from vllm.v1.engine.core import EngineCoreProc
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -131,3 +132,5 @@ def _library(package: str, *patterns: str) -> Path | None:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":  # in a process that vLLM has spawned
+    vllm_sockets.authenticate()

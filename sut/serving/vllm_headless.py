@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 
+from sut.serving import vllm_sockets
+
 PR_SET_PDEATHSIG = 1
 PARENT = "SUT_ENGINE_PARENT"  # the process that started this one; it may have died before main()
 
@@ -23,6 +25,7 @@ def main() -> None:
 
 
 def run() -> None:
+    vllm_sockets.authenticate()
     from vllm.entrypoints.cli.serve import run_headless
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -45,3 +48,5 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":  # in a process that vLLM has spawned
+    vllm_sockets.authenticate()

@@ -40,11 +40,25 @@ PINNED_LAYOUT: Layout = {
 }
 
 
+# Of a frame of outputs: its scheduler's statistics, and a request's output without tokens. Both are
+# several times what vLLM and the replay engine send.
+FRAME_BYTES = 64 * 1024
+OUTPUT_BYTES = 2 * 1024
+TOKEN_BYTES = 5  # of msgpack, at most
+
+
 class Encoded(Struct, frozen=True, kw_only=True):
     """What is sent to the engines of a run, and how to read what they answer."""
 
     layout: Layout
     requests: list[tuple[bytes, int]]  # by sample: an EngineCoreRequest, its request id's offset
+
+
+def max_output_bytes(plan: Plan) -> int:
+    """The longest frame of outputs that an engine can send: one output for each running request,
+    with all its tokens."""
+    each = OUTPUT_BYTES + TOKEN_BYTES * plan.generation.max_tokens
+    return FRAME_BYTES + plan.engine.max_num_seqs * each
 
 
 def check_installed() -> None:
