@@ -262,10 +262,10 @@ def test_a_socket_of_ours_on_all_interfaces_fails() -> None:
 
 
 LISTEN = """
-import socket
+import socket, time
 with socket.create_server(("", 0)) as server:
     print(server.getsockname()[1], flush=True)
-    input()
+    time.sleep(600)
 """
 
 
