@@ -84,6 +84,7 @@ def _prepare(recorder: Recorder, serving: Serving) -> Samples:
 def _load(recorder: Recorder, serving: Serving) -> None:
     with recorder.step("load"):
         serving.load(recorder.progress)
+        recorder.keep_listening([node.listening() for node in serving.nodes])
     recorder.keep_engines(serving.engines)
     with recorder.step("warm-up"):
         recorder.progress.step("warming up")
