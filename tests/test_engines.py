@@ -53,8 +53,8 @@ def _registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     yield
     left = owners()
     for owner in left:
-        owner.kill()
-    psutil.wait_procs(left, 10)
+        keepers.kill(owner.pid)  # of a keeper that has not started, the owner is this process
+    psutil.wait_procs([each for each in left if each.pid != os.getpid()], 10)
 
 
 def owners() -> list[psutil.Process]:
@@ -336,12 +336,15 @@ def test_a_slow_keeper_may_take_as_long_as_an_engine(
     keeper.suspend()
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(hold.start, (0, 0), WAITING, START_S)
-        with pytest.raises(TimeoutError):
-            started.result(2)
-        keeper.resume()
+        try:
+            with pytest.raises(TimeoutError):
+                started.result(2)
+        finally:
+            keeper.resume()
         started.result()
     assert hold.exits() == {}
     hold.stop(1.0)
+    until(lambda: gone([keeper]))
 
 
 def test_a_keeper_that_accepts_no_connection_is_not_dead(
