@@ -68,8 +68,7 @@ def _record_unstarted(run: RunDir, job_id: str) -> None:
     plan = load_plan(run.plan)
     hint = f"to start it: {sbatch.continuing(plan, run)}"
     error = RunError(f"job {job_id} was cancelled before it started", hint=hint, code=CANCELLED)
-    if ending.close(plan, run, ending.attempt_of(plan, job_id), error):
-        ending.draw(run)
+    ending.close(plan, run, ending.attempt_of(plan, job_id), error)
 
 
 def _job(run: RunDir) -> slurm.JobState | None:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_nodes = quantity(len(job.plan.nodes), "nodes")
             checking = f"job {job.submitted.job_id} checks {num_nodes}"
         print(f"{checking}: {job.run_dir}", flush=True)
-        code = follow(*job, interrupt)
+        code = follow(job, interrupt)
     _show(job.run_dir)
     return code
 

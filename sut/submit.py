@@ -144,7 +144,7 @@ def _run(planned: Planned, submission: Submission, *, waits: bool, as_json: bool
         if waits or (interrupt.asked and not on_slurm):
             code = _wait(job, interrupt, quietly=as_json)
         else:
-            code = detached(job.submitted) if interrupt.asked else EXIT_VALID
+            code = detached(job) if interrupt.asked else EXIT_VALID
     if as_json:
         print_json(_outcome(job))
     return code
@@ -193,10 +193,10 @@ def _wait(job: Job, interrupt: Interrupt, *, quietly: bool) -> int:
     """Follow a run to its end. Returns its exit code. Quietly: progress on standard error, and no
     result."""
     if not quietly:
-        return follow(*job, interrupt)
-    if not until_ended(*job, interrupt, Console(stderr=True)):
+        return follow(job, interrupt)
+    if not until_ended(job, interrupt, Console(stderr=True)):
         return EXIT_DETACHED
-    close_if_unrecorded(*job)
+    close_if_unrecorded(job)
     found = _outcome(job).result
     return EXIT_FAILED if found is None else found.exit_code
 

@@ -26,20 +26,27 @@ def attempt_of(plan: Plan, job_id: str = "") -> Attempt:
 
 
 def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Record | None:
-    """Write the record of an attempt that ended with ``error``. None if it cannot be written,
-    which is reported on standard error."""
+    """Write the record of an attempt that ended with ``error``, and the report. None if the record
+    cannot be written, which is reported on standard error."""
     try:
-        return attempts.close(plan, run_dir, attempt, error, environment.collect())
+        closed = attempts.close(plan, run_dir, attempt, error, environment.collect())
     except (OSError, SutError) as problem:
         print(f"error: record not written ({run_dir.record}): {problem}", file=sys.stderr)
         return None
+    _draw(run_dir)
+    return closed
 
 
 def report_is_missing(run_dir: RunDir) -> bool:
     return run_dir.record.is_file() and not attempts.has_page(run_dir)
 
 
-def draw(run_dir: RunDir) -> None:
+def draw_if_missing(run_dir: RunDir) -> None:
+    if report_is_missing(run_dir):
+        _draw(run_dir)
+
+
+def _draw(run_dir: RunDir) -> None:
     """Write the reports with this Python. Without matplotlib they have no plots and say how to
     draw them."""
     command = [sys.executable, "-m", "sut.report", str(run_dir)]

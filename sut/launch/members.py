@@ -88,8 +88,7 @@ def submit(planned: Planned, submission: Submission) -> Job:
     try:
         return Job(executor.submit(planned.plan, run_dir, submission), planned.plan, run_dir)
     except SutError as error:
-        if ending.close(planned.plan, run_dir, ending.attempt_of(planned.plan), error):
-            ending.draw(run_dir)
+        ending.close(planned.plan, run_dir, ending.attempt_of(planned.plan), error)
         raise
 
 

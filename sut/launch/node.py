@@ -90,10 +90,7 @@ def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Rec
         attempts.earlier(plan, run_dir)
     except InputError:
         return None
-    closed = ending.close(plan, run_dir, attempt, error)
-    if closed is not None:
-        ending.draw(run_dir)
-    return closed
+    return ending.close(plan, run_dir, attempt, error)
 
 
 def close_unrecorded(run_dir: RunDir, here: Allocation, code: int | None = None) -> None:
@@ -103,8 +100,7 @@ def close_unrecorded(run_dir: RunDir, here: Allocation, code: int | None = None)
         plan = load_plan(run_dir.plan)
         cause = _of_other_node(run_dir, here) or _ended(plan, run_dir, here, code)
         close(plan, run_dir, _attempt(here), cause)
-    if ending.report_is_missing(run_dir):
-        ending.draw(run_dir)
+    ending.draw_if_missing(run_dir)
 
 
 def _follow(plan: Plan, run_dir: RunDir, here: Allocation) -> int:
@@ -198,5 +194,4 @@ def _draw(plan: Plan, run_dir: RunDir) -> None:
     if plan.container is not None:
         with contextlib.suppress(SutError):
             host.run_node(run_dir, "sut.report")
-    if ending.report_is_missing(run_dir):
-        ending.draw(run_dir)
+    ending.draw_if_missing(run_dir)

@@ -66,8 +66,8 @@ def watch(observer: Observer) -> int:
     if state.state in ("lost", "unknown"):
         Console().print(frame(state))
         return EXIT_FAILED
-    if observer.has_ended and ending.report_is_missing(observer.run):
-        ending.draw(observer.run)
+    if observer.has_ended:
+        ending.draw_if_missing(observer.run)
     result = record.read(observer.run.record)
     print(summary(result, observer.run))
     return result.exit_code

@@ -15,8 +15,7 @@ from sut.cluster import liveness, sbatch
 from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
 from sut.interrupts import Interrupt
 from sut.launch import ending
-from sut.launch.executor import Submitted
-from sut.plan.plan import Plan
+from sut.launch.members import Job
 from sut.report.summary import summary
 from sut.results import attempts, record
 from sut.rundir import RunDir, tail
@@ -31,44 +30,36 @@ SHARED_FILES_S = 5.0
 EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
 
 
-def follow(job: Submitted, plan: Plan, run_dir: RunDir, interrupt: Interrupt) -> int:
+def follow(job: Job, interrupt: Interrupt) -> int:
     """Show a job's progress until it ends, then its result. Returns the exit code."""
-    if not until_ended(job, plan, run_dir, interrupt):
-        return EXIT_DETACHED
-    return show_result(job, plan, run_dir)
+    return _show_result(job) if until_ended(job, interrupt) else EXIT_DETACHED
 
 
-def until_ended(
-    job: Submitted,
-    plan: Plan,
-    run_dir: RunDir,
-    interrupt: Interrupt,
-    console: Console | None = None,
-) -> bool:
+def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) -> bool:
     """Show a job's progress until it ends, on standard output or ``console``. False if the user
     stopped following.
 
     Ctrl-C or SIGTERM cancels a run on this machine. A Slurm job continues: only its follower
     exits.
     """
-    observer, cancelled = Observer(run_dir), False
+    observer, cancelled = Observer(job.run_dir), False
     with Screen(console) as screen:
-        while not job.done():
+        while not job.submitted.done():
             screen.show(observer.look())
-            if interrupt.asked and plan.slurm is not None:
+            if interrupt.asked and job.plan.slurm is not None:
                 detached(job)
                 return False
             if interrupt.asked and observer.pid is not None and not cancelled:
                 cancelled = True
                 _cancel(observer.pid)
             screen.wait(POLL_S)
-    if plan.slurm is not None:
-        _wait_for_record(run_dir)
+    if job.plan.slurm is not None:
+        _wait_for_record(job.run_dir)
     return True
 
 
-def detached(job: Submitted) -> int:
-    cancel = f"python -m sut.cancel {job.job_id}"
+def detached(job: Job) -> int:
+    cancel = f"python -m sut.cancel {job.submitted.job_id}"
     print(f"\ndetached; the job continues. To cancel it: {cancel}", file=sys.stderr)
     return EXIT_DETACHED
 
@@ -86,38 +77,39 @@ def _wait_for_record(run_dir: RunDir) -> None:
         time.sleep(POLL_S)
 
 
-def show_result(job: Submitted, plan: Plan, run_dir: RunDir) -> int:
+def _show_result(job: Job) -> int:
     """Print the result of a job that has ended. Returns its exit code."""
-    if not close_if_unrecorded(job, plan, run_dir):
+    if not close_if_unrecorded(job):
         return EXIT_FAILED
-    if ending.report_is_missing(run_dir):
-        ending.draw(run_dir)
+    log, run_dir = job.submitted.log, job.run_dir
+    ending.draw_if_missing(run_dir)
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
-    last = tail(job.log, LOG_LINES)
+    last = tail(log, LOG_LINES)
     print(summary(result, run_dir, last if internal else ""))
     if notify.FAILED in last:
         problem = last[last.rindex(notify.FAILED) :].partition("\n")[0]
-        print(f"warning: {problem} (its output: {job.log})", file=sys.stderr)
+        print(f"warning: {problem} (its output: {log})", file=sys.stderr)
     return result.exit_code
 
 
-def close_if_unrecorded(job: Submitted, plan: Plan, run_dir: RunDir) -> bool:
+def close_if_unrecorded(job: Job) -> bool:
     """Write the record of a job that has ended without one. False if that is not possible."""
-    if attempts.has_record(run_dir):
+    if attempts.has_record(job.run_dir):
         return True
-    error = _why_no_record(job, plan, run_dir)
-    attempt = ending.attempt_of(plan, job.job_id if plan.slurm else "")
-    if ending.close(plan, run_dir, attempt, error) is None:
+    error = _why_no_record(job)
+    attempt = ending.attempt_of(job.plan, job.submitted.job_id if job.plan.slurm else "")
+    if ending.close(job.plan, job.run_dir, attempt, error) is None:
         print(f"error: {error}", file=sys.stderr)
         return False
     return True
 
 
-def _why_no_record(job: Submitted, plan: Plan, run_dir: RunDir) -> RunError:
-    found = liveness.of_run(run_dir, plan)
+def _why_no_record(job: Job) -> RunError:
+    log, run_dir = job.submitted.log, job.run_dir
+    found = liveness.of_run(run_dir, job.plan)
     if found.job is not None and found.job.state == "CANCELLED":
-        hint = f"to start it: {sbatch.continuing(plan, run_dir)}"
+        hint = f"to start it: {sbatch.continuing(job.plan, run_dir)}"
         return RunError(found.why, hint=hint, code=CANCELLED)
     failed = f"the run ended without a record: {found.why}"
     if shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
@@ -126,7 +118,5 @@ def _why_no_record(job: Submitted, plan: Plan, run_dir: RunDir) -> RunError:
             hint="free some space, or use another folder: --root /path",
             code=NO_RECORD,
         )
-    last = tail(job.log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(empty)"
-    return RunError(
-        f"{failed}; end of its log, {job.log}:\n{last}", hint=f"less {job.log}", code=NO_RECORD
-    )
+    last = tail(log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(empty)"
+    return RunError(f"{failed}; end of its log, {log}:\n{last}", hint=f"less {log}", code=NO_RECORD)
