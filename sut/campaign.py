@@ -14,11 +14,12 @@ from pathlib import Path
 
 import msgspec
 
+from sut.cluster.runs import CAMPAIGN
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, InputError, SutError
 from sut.history import campaign_page
 from sut.history.comparison import Run
-from sut.launch.members import FILE, Member, Started
+from sut.launch.members import Member, Started
 from sut.launch.options import run_root, shared
 from sut.report.table import table, to_text
 from sut.results import record
@@ -68,11 +69,11 @@ def _write(folder: Path, title: str, runs: Sequence[Run]) -> None:
 
 def _started(folder: Path) -> Started:
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Started)
+        return msgspec.json.decode((folder / CAMPAIGN).read_bytes(), type=Started)
     except (OSError, *UNDECODABLE) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"no campaign found ({folder / FILE}): {why}",
+            f"no campaign found ({folder / CAMPAIGN}): {why}",
             hint="give the folder that sut.submit printed: python -m sut.campaign FOLDER",
         ) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     root = run_root(options)
     folders = find_runs(options.run, options)
+    counts = Counter(each.root for each in folders)
+    if same := [folder for folder, count in counts.items() if count > 1]:
+        raise InputError(
+            f"the same run twice: {same[0].name}",
+            hint=f"compare it with earlier runs of its plan: python -m sut.compare {same[0]}",
+        )
     comparisons = _compare(folders, root, options.tolerance / 100)
     if options.json:
         print_json(comparisons)

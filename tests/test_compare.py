@@ -177,6 +177,15 @@ def nights(cwd: Path, ttft_ms: Sequence[float]) -> None:
         run.plan.write_bytes(msgspec.json.encode(PLAN))
 
 
+def test_refuses_the_same_run_twice(tmp_path: Path) -> None:
+    nights(tmp_path, [50])
+    run = tmp_path / "runs" / "night-1"
+    shown = command(tmp_path, "night-1", str(run))
+    assert shown.returncode == 2 and shown.stdout == ""
+    assert shown.stderr.startswith("error: the same run twice: night-1\nhint: ")
+    assert shown.stderr.endswith(f"python -m sut.compare {run}\n")
+
+
 def test_exits_with_1_for_a_nightly_regression(tmp_path: Path) -> None:
     nights(tmp_path, [50, 51, 49, 50, 75])
     shown = command(tmp_path, "night-5", "--fail-on-regression")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,10 @@ def test_names_a_folder_without_runs(tmp_path: Path) -> None:
     ):
         runs.find("latest", tmp_path)
     with pytest.raises(InputError, match=r"is not a run directory: it has no plan\.json"):
+        runs.find(str(tmp_path), tmp_path)
+    (tmp_path / runs.CAMPAIGN).touch()
+    campaign = f"{tmp_path} is a campaign, not a run\nhint: python -m sut.campaign {tmp_path};"
+    with pytest.raises(InputError, match=re.escape(campaign)):
         runs.find(str(tmp_path), tmp_path)
 
 

@@ -11,6 +11,7 @@ from sut.errors import InputError
 from sut.rundir import RunDir
 
 LATEST = "latest"  # a link under the run root
+CAMPAIGN = "campaign.json"  # in the folder of a campaign
 JOB_ID = re.compile(r"\d+(?:_\d+)?")
 _JOB_LINK = ".job-"
 _FILE_OF_JOB = re.compile(r"(\d+(?:_\d+)?)_(?:submission\.sh|submitted\.pkl|\d+_log\.out)")
@@ -45,6 +46,11 @@ def names(root: Path) -> list[str]:
 
 
 def _not_found(name: str, root: Path) -> InputError:
+    if (Path(name) / CAMPAIGN).is_file():
+        return InputError(
+            f"{name} is a campaign, not a run",
+            hint=f"python -m sut.campaign {name}; its runs: python -m sut.history --root {root}",
+        )
     if Path(name).is_dir():
         return InputError(
             f"{name} is not a run directory: it has no plan.json",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sut.cluster import runs
 from sut.cluster.sbatch import Submission
 from sut.errors import Errors, InputError, SutError
 from sut.launch import ending, executor, newrun
@@ -19,8 +20,6 @@ from sut.plan.config import Campaign, CampaignRun
 from sut.plan.plan import Plan
 from sut.rundir import RunDir, write_atomic
 from sut.values import Struct
-
-FILE = "campaign.json"
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -103,7 +102,7 @@ def submit_all(
         started += (Member(name=each.name, run_dir=run_dir, job_id=job_id),)
         content = msgspec.json.encode(Started(name=campaign.name, members=started))
         with newrun.writing_to(folder):
-            write_atomic(folder / FILE, msgspec.json.format(content))
+            write_atomic(folder / runs.CAMPAIGN, msgspec.json.format(content))
         yield job
 
 
