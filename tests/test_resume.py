@@ -13,6 +13,7 @@ from jobs import LONG, Job, plan_for, write_plan
 from records import rewrite
 
 from sut.plan.plan import Mode
+from sut.results import verification
 from sut.rundir import RunDir
 
 # Some seconds a phase.
@@ -147,6 +148,8 @@ def test_refuses_to_mix_phases_of_two_images(tmp_path: Path) -> None:
     with Job(run_dir, 1, attempt=2, env={0: {"SUT_IMAGE_SHA256": "a" * 64}}) as right:
         assert right.wait() == {0: 0}, right.output(0)
     assert right.record.environment.image_sha256 == "a" * 64
+    verified = verification.verify(right.record, run_dir)
+    assert verified.differences == verified.unchecked == []
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
