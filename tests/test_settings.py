@@ -160,6 +160,12 @@ def test_an_edited_user_conf_does_not_reach_loadgen(tmp_path: Path) -> None:
     assert (first / "user.conf").read_text() == found.user_conf
 
 
+def test_settings_of_a_model_that_is_not_in_the_table_are_not_judged() -> None:
+    log = mllog.read(smallest_valid())
+    plan = msgspec.structs.replace(PLAN_OF_SMALLEST_VALID, loadgen_name="whisper")
+    assert settings.check(log, plan, Mode.PERFORMANCE) == []
+
+
 def test_a_run_on_other_settings_is_invalid(tmp_path: Path) -> None:
     """A log of a test with looser settings than the plan's is not VALID, though LoadGen says so."""
     log = mllog.read(smallest_valid())
