@@ -9,6 +9,10 @@ from typing import NoReturn
 
 OLDEST_PYTHON = (3, 11)
 
+# All that a process of this package writes, and the programs that it starts, is for its user alone:
+# answers, logs, and files that are executed later. sut.assets, whose files are public, lifts it.
+os.umask(0o077)
+
 # While the modules of a command (python -m sut.NAME) are imported, Ctrl-C ends the process at once:
 # a KeyboardInterrupt there is a traceback, or is lost in one of Python's callbacks. sys.argv[0] is
 # "-m" until the module runs. sut.command restores Python's own handler.

@@ -3,6 +3,7 @@ convert the model that is in one of them."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the first run does. Takes 20 seconds and needs torch",
     )
     arguments = parser.parse(argv)
+    os.umask(0o022)  # nothing here is anyone's own, and an image has it for all users
     folder: Path | None = arguments.folder
     if arguments.convert:
         print(model.embedded() if folder is None else model.converted(folder))

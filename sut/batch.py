@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sut import requeue
-from sut.cluster import allocation, runs, slurm
+from sut.cluster import allocation, claims, runs, slurm
 from sut.cluster.allocation import Allocation
 from sut.cluster.host import wait
 from sut.command import command
@@ -118,21 +118,9 @@ def _given(options: argparse.Namespace, job: Allocation) -> RunDir:
     given = find_run(options.run, options)
     plan = load_plan(given.plan)
     allocation.check(plan, job, given)
-    _require_unused(given, attempts.earlier(plan, given), job)
+    attempts.earlier(plan, given)
+    claims.require_free(given, job.job_id, job.attempt)
     return given
-
-
-def _require_unused(run_dir: RunDir, before: attempts.Earlier, job: Allocation) -> None:
-    """Raise InputError where another job, running or requeued, uses the run directory."""
-    last = before.attempts[-1] if before.attempts else None
-    if last is None or last.job_id in ("", job.job_id):
-        return
-    state = slurm.job_state(last.job_id)
-    if state is not None and state.alive:
-        raise InputError(
-            f"the run directory is in use ({run_dir}): job {last.job_id} is {state.state}",
-            hint=f"wait until the job has finished, or: scancel {last.job_id}",
-        )
 
 
 def _of_this_job(plan: Plan, run_root: Path, notices: Notices, job: Allocation) -> RunDir:

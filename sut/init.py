@@ -49,7 +49,7 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
             hint="choose another name: python -m sut.init NAME; or replace the file: --force",
         )
     try:
-        write_atomic(path, text)
+        write_atomic(path, text, mode=0o644)
     except OSError as error:
         raise InputError(
             f"cannot write the site ({error.filename or path}): {error.strerror}",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 SAMPLES = "samples.csv"
 STALE_S = 600.0  # what is written under a temporary name takes less
+TAIL_BYTES = 64 * 1024
 
 
 class RunDir:
@@ -74,6 +75,11 @@ class RunDir:
     def attempts(self) -> Path:
         """The run's jobs, started and requeued, and how they ended."""
         return self.root / "attempts.json"
+
+    @property
+    def claims(self) -> Path:
+        """Which attempt owns the run directory; see :mod:`sut.cluster.claims`."""
+        return self.root / "claims"
 
     def rendezvous(self, key: str) -> Path:
         """How the other nodes of a job connect to its head."""
@@ -149,15 +155,17 @@ class RunDir:
 
 
 def tail(log: Path, num_lines: int) -> str:
-    """The last non-blank lines of a log; empty if it cannot be read."""
+    """The last non-blank lines in a log's last :data:`TAIL_BYTES`; empty if it cannot be read."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read(TAIL_BYTES).decode(errors="replace").splitlines()
     except OSError:
         return ""
     return "\n".join([line for line in lines if line.strip()][-num_lines:])
 
 
-def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o600) -> None:
     """Write ``data`` to ``path`` so that a reader sees the complete old or new file."""
     content = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut.cluster import allocation
+from sut.cluster import allocation, claims
 from sut.inputs import cache
 from sut.plan.plan import Plan
 from sut.plan.site import Container, Device
@@ -19,6 +19,7 @@ from sut.plan.site import Container, Device
 # Variables of the host that a run needs in addition to those of its allocation.
 FORWARDED = (
     *allocation.FORWARDED,
+    claims.TOKEN,
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
     "COLUMNS",

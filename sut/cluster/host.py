@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut.cluster import allocation, container, image, slurm
+from sut.cluster import allocation, claims, container, image, slurm
 from sut.errors import InputError
 from sut.inputs import cache
 from sut.plan.plan import Plan, load_plan
@@ -18,11 +18,12 @@ from sut.plan.site import Container
 from sut.rundir import RunDir
 
 
-def run_node(run_dir: RunDir, module: str = "sut.run") -> int:
+def run_node(run_dir: RunDir, module: str = "sut.run", claim: str = "") -> int:
     """Run ``python -m MODULE RUN_DIR`` on this node as the plan wants it, in a container or not, to
-    its end. Returns its exit code. Raises SutError."""
+    its end. ``claim`` is the token of this attempt's claim. Returns its exit code. Raises SutError.
+    """
     plan = load_plan(run_dir.plan)
-    environment = {**os.environ, **slurm.forwarded_env(os.environ)}
+    environment = {**os.environ, **slurm.forwarded_env(os.environ), claims.TOKEN: claim}
     here = allocation.of_process(environment)
     allocation.check(plan, here, run_dir)
     if plan.container is not None:

@@ -26,10 +26,11 @@ class Process(Struct, frozen=True, kw_only=True):
     host: str
     pid: int
     started: int | None  # clock ticks since the host's start
+    namespace: int | None = None  # of process ids; a container has its own
 
     def lives(self) -> bool | None:
-        """None for a process of another machine."""
-        if self.host != socket.gethostname():
+        """None for a process of another machine or container."""
+        if self.host != socket.gethostname() or self.namespace not in (None, _namespace()):
             return None
         return self.started is not None and _started(self.pid) == self.started
 
@@ -46,7 +47,13 @@ class Liveness(Struct, frozen=True, kw_only=True):
 
 def this_process() -> Process:
     pid = os.getpid()
-    return Process(host=socket.gethostname(), pid=pid, started=_started(pid))
+    return Process(
+        host=socket.gethostname(), pid=pid, started=_started(pid), namespace=_namespace()
+    )
+
+
+def _namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def of_run(run: RunDir, plan: Plan) -> Liveness:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sut.errors import SutError
+from sut.errors import InputError, SutError
 from sut.plan.plan import Plan
 from sut.rundir import write_atomic
 from sut.values import UNDECODABLE
@@ -24,24 +24,66 @@ T = TypeVar("T")
 
 CACHE_VARIABLE = "SUT_CACHE"
 
+# What a run reads or executes.
+FOLDERS = ("assets", "compiled", "hashes", "huggingface", "models", "requests", "samples")
+
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for this project. It may not exist."""
-    if given := os.environ.get(CACHE_VARIABLE):
-        return Path(given)
-    return user_cache_dir()
+    """The user's cache folder for this project. It may not exist. Raises InputError where another
+    user may write to it, and without a home folder."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return only_ours(Path(given) if given else user_cache_dir())
 
 
 def user_cache_dir() -> Path:
     """The same, whatever the site of the run that this process is part of."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlperf-sut"
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "mlperf-sut"
+    try:
+        return Path.home() / ".cache" / "mlperf-sut"
+    except RuntimeError:
+        raise InputError(
+            f"no cache folder: HOME is not set, and user {os.geteuid()} has no passwd entry",
+            hint="export HOME=/path, or XDG_CACHE_HOME=/path",
+        ) from None
 
 
 def cache_of(plan: Plan) -> Path:
-    """The cache folder of a run: the plan's, else the user's."""
-    return Path(plan.cache) if plan.cache else cache_dir()
+    """The cache folder of a run: the plan's, else the user's. Raises InputError as
+    :func:`cache_dir`."""
+    return only_ours(Path(plan.cache)) if plan.cache else cache_dir()
+
+
+def only_ours(folder: Path) -> Path:
+    """``folder``. Raises InputError if a user other than this one and root may write to it or to a
+    folder that a run uses in it: they could plant a link, or a file that a run would use."""
+    for each in (folder, *(folder / name for name in FOLDERS)):
+        try:
+            found = each.stat()
+        except OSError:  # it does not exist, or cannot be used
+            continue
+        if found.st_uid not in _trusted():
+            raise InputError(
+                f"{each} belongs to another user ({found.st_uid})",
+                hint="choose a folder of your own: --set site.cache=/path, or XDG_CACHE_HOME=/path",
+            )
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise InputError(
+                f"other users may write to {each} (mode {stat.S_IMODE(found.st_mode):o})",
+                hint=f"if you know all that is in it: chmod -R go-w {folder}; else choose "
+                "another: --set site.cache=/path",
+            )
+    return folder
+
+
+def _trusted() -> set[int]:
+    """This user, and root. In a user namespace, as a container's, root can be unknown."""
+    trusted = {os.geteuid(), 0}
+    if os.environ.get("APPTAINER_CONTAINER"):
+        trusted.add(int(Path("/proc/sys/kernel/overflowuid").read_text()))
+    return trusted
 
 
 @contextlib.contextmanager
@@ -53,14 +95,15 @@ def building(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        folder = scratch / "new"
+        folder.mkdir()
     except OSError as error:
         raise _unwritable(error, target) from None
     built = False
     try:
         yield folder
         built = True
-        folder.chmod(0o755)
         folder.rename(target)
     except OSError as error:
         if not built and error.errno not in NOT_WRITABLE:
@@ -68,7 +111,7 @@ def building(target: Path) -> Iterator[Path]:
         if not built or not target.is_dir():
             raise _unwritable(error, target) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _unwritable(error: OSError, target: Path) -> SutError:

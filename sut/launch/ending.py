@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from sut.cluster import claims
 from sut.errors import SutError
 from sut.machine import environment
 from sut.plan.plan import Plan
@@ -27,9 +28,12 @@ def attempt_of(plan: Plan, job_id: str = "") -> Attempt:
 
 def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Record | None:
     """Write the record of an attempt that ended with ``error``, and the report. None if the record
-    cannot be written, which is reported on standard error."""
+    cannot be written or the run directory is another attempt's, which is reported on standard
+    error."""
     try:
+        claim = claims.take(run_dir, attempt.job_id, attempt.restart)
         closed = attempts.close(plan, run_dir, attempt, error, environment.collect())
+        claim.release()
     except (OSError, SutError) as problem:
         print(f"error: record not written ({run_dir.record}): {problem}", file=sys.stderr)
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from sut.cluster import allocation, host, sbatch, slurm
+from sut.cluster import allocation, claims, host, sbatch, slurm
 from sut.cluster.allocation import Allocation
 from sut.command import command
 from sut.errors import (
@@ -58,7 +58,7 @@ def _notify(run_dir: RunDir) -> None:
 
 
 def run(run_dir: RunDir) -> int:
-    """Run this node's part to its end. Returns its exit code. Raises SutError.
+    """Run this node's part to its end. Returns its exit code. Raises SutError, OSError.
 
     The first node leaves a record and a report also where the run could not start or was killed.
     Another node leaves its failure to start for the first.
@@ -66,9 +66,11 @@ def run(run_dir: RunDir) -> int:
     plan, allocated = load_plan(run_dir.plan), here()
     if allocated.node > 0:
         return _follow(plan, run_dir, allocated)
+    attempts.earlier(plan, run_dir)  # a complete run stays as it is
+    claim = claims.take(run_dir, allocated.job_id, allocated.attempt)
     attempt, before = _attempt(allocated), _stamp(run_dir.record)
     try:
-        code = host.run_node(run_dir)
+        code = host.run_node(run_dir, claim=claim.token)
     except SutError as error:
         close(plan, run_dir, attempt, error)
         raise

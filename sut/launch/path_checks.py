@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sut.errors import Errors
+from sut.errors import Errors, InputError
 from sut.inputs import cache, hashes, model
 from sut.launch.finding import Finding
 from sut.plan import fit
@@ -38,7 +38,12 @@ def check(plan: Plan, run_root: Path) -> Iterator[Finding]:
     if container is not None and container.binds:
         yield _binds(plan, container)
     yield _folder("run root", plan, run_root, "--root /path")
-    yield _folder("cache", plan, cache.cache_of(plan), "--set site.cache=/path")
+    try:
+        yield _folder("cache", plan, cache.cache_of(plan), "--set site.cache=/path")
+    except InputError as error:
+        found = Finding("cache", plan.cache)
+        found.problems.append(error)
+        yield found
 
 
 def _input(name: str, plan: Plan, path: str, look: Callable[[Finding], None]) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
+from sut.cluster import claims
 from sut.cluster.allocation import Allocation
 from sut.errors import RunError, SutError
 from sut.machine import environment, processes
@@ -25,7 +27,8 @@ from sut.serving.preflight import Preflight, require
 
 class Recorder:
     def __init__(self, plan: Plan, run_dir: RunDir, allocation: Allocation) -> None:
-        """Raises InputError where ``run_dir`` contains a complete run or one of another plan."""
+        """Raises InputError where ``run_dir`` contains a complete run or one of another plan, or
+        belongs to another attempt, OSError."""
         self.plan = plan
         self.run_dir = run_dir
         self._interrupted: record.InterruptedPhase | None = None
@@ -37,6 +40,10 @@ class Recorder:
         self._open: list[str] = []  # steps that have begun and not ended
         self._progress: Progress | None = None
         self._command = record.command_of(run_dir)
+        attempts.earlier(plan, run_dir)  # a complete run stays as it is
+        self._claim = claims.take(
+            run_dir, allocation.job_id, allocation.attempt, os.environ.get(claims.TOKEN)
+        )
         self._earlier = attempts.earlier(plan, run_dir)
         self._phases = list(self._earlier.phases)
         before = self._earlier.record
@@ -125,6 +132,7 @@ class Recorder:
     def begin(self) -> None:
         """Write the attempt's start to the run directory: one that is killed leaves no other trace.
         Raises OSError."""
+        self._claim.renew()
         if self._earlier.attempts:
             attempts.set_aside(self.run_dir, self._earlier)
         self._write_attempts(self._attempt)
@@ -166,11 +174,13 @@ class Recorder:
 
     def finish(self, failure: SutError | None) -> record.Record:
         """Write the record and the report, and return the record. A report that cannot be written
-        is reported on standard error. Raises RunError where the record cannot be written."""
+        is reported on standard error. Raises RunError where the record cannot be written, or is
+        another attempt's."""
         self._add_shutdown()
         self._announce(record.REPORT, "writing the report")  # a final record is the newest file
         final = self._record(failure)
         try:
+            self._claim.renew()
             self._write_attempts(final.attempts[-1])
             record.write(final, self.run_dir)
         except OSError as error:
@@ -190,9 +200,11 @@ class Recorder:
         report's time and hashes. If this fails, the first one remains: it lacks nothing else."""
         whole = msgspec.structs.replace(final, timings=tuple(self._steps))
         try:
+            self._claim.renew()
             record.write(whole, self.run_dir, with_reports=True)
-        except OSError as error:
-            print(f"time of the report not recorded ({error.strerror})", file=sys.stderr)
+            self._claim.release()
+        except (OSError, SutError) as error:
+            print(f"time of the report not recorded: {error}", file=sys.stderr)
             return final
         return whole
 
@@ -212,6 +224,7 @@ class Recorder:
         self._add_step(record.SHUTDOWN, self._start + last_s)
 
     def _write_interim(self) -> None:
+        self._claim.renew()
         interim = RunError("the run ended before its record was complete", code=record.INTERIM)
         record.write(self._record(interim), self.run_dir)
 

@@ -50,6 +50,6 @@ def _opened(log: Path) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(log, flags, 0o644)
+        return os.open(log, flags, 0o600)
     except OSError:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

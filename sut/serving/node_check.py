@@ -100,7 +100,8 @@ class NodeCheck:
             yield _cores(cores)
         yield _engine(self._plan)
         yield _disk("run_dir", self._run_dir.root)
-        yield _disk("cache", cache_dir())
+        ours = _passes("cache", "", cache_dir)
+        yield _disk("cache", cache_dir()) if ours.ok else ours
         yield self._shm()
         host = self._host
         yield _passes("ports", f"ports of {host} can be bound", lambda: network.free_port(host))
