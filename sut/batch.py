@@ -6,8 +6,10 @@ Runs on the first node of a Slurm job.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from sut import requeue
 from sut.cluster import allocation, claims, runs, slurm
 from sut.cluster.allocation import Allocation
 from sut.cluster.host import wait
-from sut.command import command
+from sut.command import command_of_run
 from sut.errors import InputError
 from sut.launch import newrun, node, request, run_options
 from sut.launch.notices import Notices
@@ -33,7 +35,7 @@ ABOUT = (
 EXAMPLES = ("--scenario offline --mode all", "RUN")
 
 
-@command
+@command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     return run(options("batch", ABOUT, EXAMPLES, argv))[1]
 
@@ -53,6 +55,7 @@ def options(
 def run(options: argparse.Namespace) -> tuple[RunDir, int]:
     """The run directory, and the exit code of its run when it has finished. Raises SutError."""
     job = _job(os.environ)
+    _make_output_private()
     run_dir = _new(options, job) if options.run is None else _given(options, job)
     slurm.set_comment(job.job_id, str(run_dir))
     print(f"job {job.job_id} on {compact(job.nodes)}: {run_dir}", flush=True)
@@ -82,6 +85,14 @@ def _job(environment: Mapping[str, str]) -> Allocation:
             hint="submit a job: sbatch slurm/single.sh, or: python -m sut.submit",
         )
     return allocation.of_process({**environment, **slurm.forwarded_env(environment)})
+
+
+def _make_output_private() -> None:
+    """sbatch gives the job's output file the mode that the user's umask allows."""
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                os.fchmod(fd, 0o600)
 
 
 def _new(options: argparse.Namespace, job: Allocation) -> RunDir:

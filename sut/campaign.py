@@ -19,6 +19,7 @@ from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, InputError, SutError
 from sut.history import campaign_page
 from sut.history.comparison import Run
+from sut.home import expanded
 from sut.launch.members import Member, Started
 from sut.launch.options import run_root, shared
 from sut.report.table import table, to_text
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    path = Path(options.folder).expanduser()
+    path = expanded(options.folder)
     return path if path.exists() else run_root(options) / options.folder
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from sut.cluster import runs, sbatch, slurm
-from sut.command import Parser, command
+from sut.command import Parser, command_of_run
 from sut.errors import CANCELLED, EXIT_VALID, InputError, RunError
 from sut.launch import ending
 from sut.launch.options import add_runs, find_run, shared
@@ -23,7 +23,7 @@ START_S = 30.0
 POLL_S = 0.2
 
 
-@command
+@command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m sut.cancel",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import functools
 import math
 import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 import msgspec
 
-from sut.errors import EXIT_BAD_INPUT, SutError
+from sut import output
+from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, SutError
+from sut.output import OutputError
 from sut.rundir import RunDir
 
 # A shell reports these codes for a program that the signal ended.
@@ -78,25 +82,45 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def command(main: Callable[_P, int]) -> Callable[_P, int]:
-    """Print a SutError and return its exit code; end silently on Ctrl-C and on a closed pipe
-    (``... | head``)."""
+    """A command whose output is its result. Prints a SutError and returns its exit code; ends
+    silently on Ctrl-C and on a closed pipe (``... | head``). Every other exception is a bug, and
+    exits as a failure does."""
+    return _wrapped(main, output_is_result=True)
 
+
+def command_of_run(main: Callable[_P, int]) -> Callable[_P, int]:
+    """The same for a command that runs, ends or records something: its exit code stands even if its
+    output is lost."""
+    return _wrapped(main, output_is_result=False)
+
+
+def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P, int]:
     @functools.wraps(main)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as sut/__init__.py leaves it
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        output.protect(is_the_result=output_is_result)
         try:
-            code = main(*args, **kwargs)
+            try:
+                code = main(*args, **kwargs)
+            except SystemExit:  # of --help and of argparse's errors
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()
         except SutError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            # What is still buffered would fail again when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_BROKEN_PIPE
+        except OutputError as error:
+            if error.errno == errno.EPIPE:
+                return EXIT_BROKEN_PIPE
+            print(f"error: cannot write to standard output: {error}", file=sys.stderr)
+            return EXIT_FAILED
+        except Exception as error:
+            traceback.print_exc()
+            print(f"error: internal error: {error!r}", file=sys.stderr)
+            return EXIT_FAILED
         return code
 
     return run

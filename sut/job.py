@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sut.command import command, run_dir_of
+from sut.command import command_of_run, run_dir_of
 from sut.launch import node
 
 
-@command
+@command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     description = "Start a run on this node of its job and wait until it has finished."
     return node.run(run_dir_of(argv, "sut.job", description))

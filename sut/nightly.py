@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from sut import batch, compare
-from sut.command import command
+from sut.command import command_of_run
 from sut.errors import EXIT_VALID
 
 ABOUT = (
@@ -19,7 +19,7 @@ ABOUT = (
 EXAMPLES = ("--scenario server",)
 
 
-@command
+@command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     run_dir, code = batch.run(batch.options("nightly", ABOUT, EXAMPLES, argv))
     if code != EXIT_VALID:

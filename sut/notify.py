@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sut.command import Parser, command
+from sut.command import Parser, command_of_run
 from sut.errors import EXIT_VALID
 from sut.launch.options import add_runs, find_run, shared
 from sut.watch import notify
 
 
-@command
+@command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m sut.notify",

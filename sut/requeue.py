@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sut.cluster import slurm
 from sut.cluster.allocation import Allocation
-from sut.command import command, run_dir_of
+from sut.command import command_of_run, run_dir_of
 from sut.errors import EXIT_VALID, NODE_LOST
 from sut.launch import node
 from sut.plan.plan import load_plan
@@ -21,7 +21,7 @@ from sut.rundir import RunDir
 from sut.watch import notify
 
 
-@command
+@command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     description = "Requeue this Slurm job if its run lost a node; else notify of the run's end."
     run_dir, here = run_dir_of(argv, "sut.requeue", description), node.here()

@@ -16,7 +16,7 @@ from rich.console import Console
 from sut import interrupts
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
-from sut.command import as_typed, command, print_json
+from sut.command import as_typed, command_of_run, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID, Errors, InputError
 from sut.interrupts import Interrupt
 from sut.launch import again, checks, dry_run, executor, members, notices, request, run_options
@@ -34,7 +34,7 @@ from sut.watch.follow import EXIT_DETACHED, close_if_unrecorded, detached, follo
 from sut.watch.outcome import Outcome
 
 
-@command
+@command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     with interrupts.at_once():
         arguments = run_options.parse(argv)

@@ -14,6 +14,7 @@ import msgspec
 from sut.cluster import runs
 from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
+from sut.home import expanded
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
 from sut.report.table import table, to_text
@@ -84,7 +85,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _folder(options: argparse.Namespace) -> Path:
     """The run's folder, or the path of LoadGen's logs."""
-    path = Path(options.run).expanduser()
+    path = expanded(options.run)
     if path.exists() and not runs.at(path):
         return path
     return find_run(options.run, options).root

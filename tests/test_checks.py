@@ -309,7 +309,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     """A folder that nobody can write to, root included."""
     folder = tmp_path / "read-only"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,mode=755", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting a file system needs root")
     yield folder

@@ -53,7 +53,7 @@ def test_help_lists_each_command_in_one_line() -> None:
         assert lines[place + 1] == each.example.split()
 
 
-class Parsed(Exception):  # noqa: N818
+class Parsed(BaseException):
     pass
 
 

@@ -101,7 +101,7 @@ def test_names_load_engine_limits_and_command() -> None:
         ("pipeline_parallel_size", "1"),
     ):
         assert f"| `{name}` | {value} |" in text
-    assert text.rstrip().endswith(f"in `/home/you/x`:\n\n```\n{command.text}\n```")
+    assert text.rstrip().endswith(f"in `/home/you/x`:\n\n    {command.text}")
     assert "at target_qps 1,000 (unverified)" in summary(record, RUN_DIR)
     auto = msgspec.structs.replace(PLAN, loadgen_settings=ScenarioSettings(target_qps="auto"))
     chosen = render(msgspec.structs.replace(record, plan=auto))

@@ -61,7 +61,6 @@ class Claim:
             if _create(self._run_dir, number + 1, self._owner):
                 return
 
-
     def release(self) -> None:
         """Let another attempt begin at once. Raises as :meth:`renew`."""
         self._owner = msgspec.structs.replace(self._owner, released=True)

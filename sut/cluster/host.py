@@ -17,6 +17,8 @@ from sut.plan.plan import Plan, load_plan
 from sut.plan.site import Container
 from sut.rundir import RunDir
 
+OF_RUN = (signal.SIGTERM, signal.SIGUSR2)
+
 
 def run_node(run_dir: RunDir, module: str = "sut.run", claim: str = "") -> int:
     """Run ``python -m MODULE RUN_DIR`` on this node as the plan wants it, in a container or not, to
@@ -57,15 +59,20 @@ def wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
     Slurm signals every process of a step. The run has its own handlers; this process and Apptainer
     must survive the signal, and a program that is started with a signal ignored keeps ignoring it.
-    The terminal sends Ctrl-C to the run.
+    A blocked one is kept until the run, which may be signalled before it has its handlers, unblocks
+    it. The terminal sends Ctrl-C to the run.
     """
-    for each in (signal.SIGTERM, signal.SIGUSR2):
+    for each in OF_RUN:
         signal.signal(each, signal.SIG_IGN)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: None)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_RUN)
     try:
-        code = subprocess.call(command, env=dict(environment))
+        process = subprocess.Popen(command, env=dict(environment))
     except OSError as error:
         node = os.uname().nodename
         raise InputError(f"cannot start {command[0]} on {node}: {error.strerror}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    code = process.wait()
     return code if code >= 0 else 128 - code

@@ -5,13 +5,13 @@ What Slurm does not answer is not checked.
 
 from __future__ import annotations
 
-import getpass
 import itertools
 from collections.abc import Collection, Sequence
 
 from sut.cluster import slurm
 from sut.cluster.partitions import Machine, Partition, chosen, names_of, resources
 from sut.errors import Errors, nearest
+from sut.home import user_name
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, Slurm
 from sut.units import quantity
@@ -110,7 +110,7 @@ def check_account(plan: Plan, errors: Errors) -> bool:
     asked = plan.slurm
     assert asked is not None
     enforced = slurm.setting("AccountingStorageEnforce").lower()
-    user = getpass.getuser()
+    user = user_name()
     rows = slurm.accounting("associations", "account", "qos", where=[f"user={user}"])
     if "associations" not in enforced or not rows:
         return False

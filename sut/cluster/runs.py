@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sut.cluster import slurm
 from sut.errors import InputError
+from sut.home import expanded
 from sut.rundir import RunDir
 
 LATEST = "latest"  # a link under the run root
@@ -19,7 +20,7 @@ _FILE_OF_JOB = re.compile(r"(\d+(?:_\d+)?)_(?:submission\.sh|submitted\.pkl|\d+_
 
 def at(path: Path | str) -> RunDir | None:
     """The run at a path: its folder or a file in it. None if there is no run."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     run = RunDir(path.parent if path.is_file() else path)
     return run if run.plan.is_file() or run.record.is_file() else None
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sut.errors import EXIT_BAD_INPUT
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, Slurm
 from sut.rundir import RunDir
@@ -68,9 +69,20 @@ def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
     last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
     # Without a handler, bash would end at SIGTERM, before srun has ended the run.
     lines = [f"trap {shlex.quote(last)} EXIT", "trap : TERM"]
+    lines.append(f"{only_from_own_folder(run_dir)} || exit {EXIT_BAD_INPUT}")
     if asked.cpus_per_task:
         lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
     return lines
+
+
+def only_from_own_folder(run_dir: RunDir) -> str:
+    """A shell command that fails where another user can have written submitit's files: the job
+    executes what it unpickles from them."""
+    folder = shlex.quote(str(run_dir.slurm))
+    foreign = f'find {folder} -maxdepth 1 ! -user "$(id -u)" -o -type l -o -perm /022'
+    problem = shlex.quote(f"error: {run_dir.slurm} has files that another user can change:")
+    hint = "hint: submit again, with --set site.run_root=FOLDER that only you may write to"
+    return f"! {foreign} | grep . || ! printf '%s\\n' {problem} {shlex.quote(hint)} >&2"
 
 
 def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:

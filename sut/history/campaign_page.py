@@ -7,13 +7,14 @@ alone. The sum of two runs is never shown: it is not a result.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from urllib.parse import quote
 
 from sut.history.comparison import Run, why_not_comparable
 from sut.history.figures import SAMPLES, TOKEN_LATENCIES, TOKENS
 from sut.plan.benchmark import Scenario
 from sut.report import bars
 from sut.report.bars import Bar
-from sut.report.markdown import bullets, table
+from sut.report.markdown import Markup, bullets, inline, table
 from sut.report.nodes import BY_THE_DISPATCHER, WORK_COLUMNS, energy_per_token, work_cells
 from sut.report.page import Figure, Section, to_html, to_markdown
 from sut.report.settings import target_qps
@@ -59,14 +60,15 @@ def _heading(runs: Sequence[Run]) -> str:
     parts = [table(("run", "verdict", "folder"), rows)]
     if reasons:
         parts.append(f"Why not VALID:\n\n{bullets(reasons)}")
-    parts += list(dict.fromkeys(messaging.unverified(plan) for plan in plans))
+    parts += list(dict.fromkeys(inline(messaging.unverified(plan)) for plan in plans))
     return "\n\n".join(parts)
 
 
 def _folder(run: Run) -> str:
     if run.record is None:
         return "-"
-    return f"[{run.record.run_id}](<{run.report}>)" if run.report else run.record.run_id
+    name = run.record.run_id
+    return Markup(f"[{inline(name)}](<{quote(run.report, safe='/ ')}>)") if run.report else name
 
 
 def _scenario(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Section]:

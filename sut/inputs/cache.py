@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from sut.errors import InputError, SutError
+from sut.home import expanded
 from sut.plan.plan import Plan
 from sut.rundir import write_atomic
 from sut.values import UNDECODABLE
@@ -41,13 +42,7 @@ def user_cache_dir() -> Path:
     """The same, whatever the site of the run that this process is part of."""
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given) / "mlperf-sut"
-    try:
-        return Path.home() / ".cache" / "mlperf-sut"
-    except RuntimeError:
-        raise InputError(
-            f"no cache folder: HOME is not set, and user {os.geteuid()} has no passwd entry",
-            hint="export HOME=/path, or XDG_CACHE_HOME=/path",
-        ) from None
+    return expanded("~/.cache/mlperf-sut")
 
 
 def cache_of(plan: Plan) -> Path:
@@ -131,14 +126,14 @@ def read_entry(file: Path, key: str, kind: type[T]) -> T | None:
     """The value that :func:`write_entry` stored under ``key``; None for another key, a damaged
     file, one that another user could have written, or none."""
     try:
-        content = _own(file)
+        content = read_own(file)
         value = content[hashlib.sha256().digest_size :]
         return msgspec.msgpack.decode(value, type=kind) if _sealed(key, value) == content else None
     except (OSError, *UNDECODABLE):
         return None
 
 
-def _own(file: Path) -> bytes:
+def read_own(file: Path) -> bytes:
     """The content of a file of this user or of root that no other user can change. Raises
     OSError."""
     fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)

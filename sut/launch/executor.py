@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sut import interrupts
-from sut.cluster import partitions, slurm
-from sut.cluster.sbatch import Submission, parameters
+from sut.cluster import partitions, sbatch, slurm
+from sut.cluster.sbatch import Submission
 from sut.errors import InputError, SutError
 from sut.launch import node
 from sut.machine import modules
@@ -101,7 +101,11 @@ def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
         stderr_to_stdout=True,
         # The job outlives the terminal: it keeps no pipe of it open and ignores its Ctrl-C,
         # which ends only the follower.
-        setup=["trap '' INT HUP", f"exec </dev/null >>{log} 2>&1"],
+        setup=[
+            "trap '' INT HUP",
+            f"exec </dev/null >>{log} 2>&1",
+            sbatch.only_from_own_folder(run_dir),
+        ],
         **_gpus(plan),
     )
     try:
@@ -147,7 +151,7 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     executor = submitit.SlurmExecutor(folder=run_dir.slurm)
-    executor.update_parameters(**parameters(plan, run_dir, submission, _excluded(plan)))
+    executor.update_parameters(**sbatch.parameters(plan, run_dir, submission, _excluded(plan)))
     try:
         # submitit prints what sbatch prints, which is in its error too.
         with _own_environment(), interrupts.held(), redirect_stderr(io.StringIO()):

@@ -13,7 +13,7 @@ import msgspec
 
 from sut.cluster import allocation, claims, host, sbatch, slurm
 from sut.cluster.allocation import Allocation
-from sut.command import command
+from sut.command import command_of_run
 from sut.errors import (
     CANCELLED,
     EXIT_FAILED,
@@ -42,7 +42,7 @@ def launch(run_dir: str) -> None:
     replaces it.
     """
     try:
-        code = command(run)(RunDir(run_dir))
+        code = command_of_run(run)(RunDir(run_dir))
     finally:
         _notify(RunDir(run_dir))
     if code != EXIT_VALID:

@@ -13,6 +13,7 @@ from typing import Any
 from sut.cluster import runs
 from sut.command import Parser
 from sut.errors import Errors, InputError
+from sut.home import expanded
 from sut.rundir import RunDir
 
 DEFAULT_BENCHMARK = "smollm2-135m-news"
@@ -131,7 +132,7 @@ def run_root(arguments: argparse.Namespace) -> Path:
 def given_root(option: Path | str | None) -> Path | None:
     """The run root that the user chose with --root or SUT_RUN_ROOT; None for the site's."""
     chosen = option or os.environ.get(RUN_ROOT)
-    return Path(chosen).expanduser().absolute() if chosen else None
+    return expanded(chosen).absolute() if chosen else None
 
 
 def _here_or_above(root: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import platform
 import re
@@ -10,11 +9,11 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from sut.cluster import partitions, slurm
 from sut.cluster.partitions import Machine, Partition
 from sut.errors import InputError
+from sut.home import expanded, user_name
 from sut.machine import nvml
 from sut.plan.site import Device
 from sut.values import Struct
@@ -81,7 +80,7 @@ def _cluster(name: str, partition: str, device: str) -> Found:
         )
     cluster, nodes = slurm.cluster_name(), alike(every, machines, partition)
     chosen = Device(device or (Device.CUDA if nodes.gpus else Device.CPU))
-    user = f"user={getpass.getuser()}"
+    user = f"user={user_name()}"
     accounts = slurm.accounting("associations", "account", where=[user])
     return Found(
         name=name or cluster or "mine",
@@ -161,9 +160,9 @@ def _image(device: Device) -> str:
     """The image of this device in a usual folder; empty if there is none."""
     name = f"mlperf-sut-{device}.sif"
     usual = (f"{folder}/{name}" for folder in IMAGES)
-    return next((path for path in usual if Path(path).expanduser().is_file()), "")
+    return next((path for path in usual if expanded(path).is_file()), "")
 
 
 def _models() -> dict[str, str]:
-    found = sorted(Path("~/models").expanduser().glob("*/config.json"))
+    found = sorted(expanded("~/models").glob("*/config.json"))
     return {config.parent.name: f"~/models/{config.parent.name}" for config in found}

@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from sut.errors import InputError, nearest
+from sut.home import expanded
 from sut.plan import hostlist
 from sut.plan.benchmark import Benchmark, Preset, Scenario
 from sut.plan.document import Document, apply, check, convert, read
@@ -154,7 +155,7 @@ def _with_absolute_paths(site: Site) -> Site:
     bound into containers."""
 
     def absolute(path: str) -> str:
-        return str(Path(path).expanduser().absolute()) if path else ""
+        return str(expanded(path).absolute()) if path else ""
 
     container = site.container and msgspec.structs.replace(
         site.container,

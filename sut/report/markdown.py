@@ -14,18 +14,46 @@ def table(
     """A table; empty without rows. Columns in ``right``, by index, are right-aligned."""
     if not rows:
         return ""
-    cells = [head, ["---:" if place in right else "---" for place in range(len(head))]]
-    cells += ([inline(text).replace("|", "\\|") for text in row] for row in rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    first, *others = ([inline(text).replace("|", "\\|") for text in row] for row in (head, *rows))
+    rule = ["---:" if place in right else "---" for place in range(len(head))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (first, rule, *others))
 
 
 def bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {inline(line)}" for line in lines)
+    return "\n".join(f"- {_BLOCK.sub(BACKSLASHED, inline(line))}" for line in lines)
+
+
+class Markup(str):
+    """Markdown that :func:`inline` leaves as it is: no part of it comes from a log or a record."""
 
 
 def inline(text: str) -> str:
-    """Any text as part of one line."""
-    return " ".join(text.split())
+    """Any text as part of one line. Only its ``code`` is Markdown."""
+    line = " ".join(text.split())
+    if isinstance(text, Markup):
+        return line
+    parts = _CODE.split(line)
+    special = _SPECIAL_AND_LINKS if "](" in line or "][" in line or "]:" in line else _SPECIAL
+    parts[::2] = [special.sub(BACKSLASHED, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def code(text: str) -> str:
+    """Any text as code in a line."""
+    return Markup(f"`{' '.join(text.split()).replace('`', chr(39))}`")
+
+
+def block(text: str) -> str:
+    """Any text as a block of code."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+# The characters that have a meaning in Markdown where they are. Each is written after a backslash.
+BACKSLASHED = r"\\\g<0>"
+_SPECIAL = re.compile(r"[\\`*]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|~(?=~)|(?<!\w)_|_(?!\w)")
+_SPECIAL_AND_LINKS = re.compile(rf"{_SPECIAL.pattern}|[][]")
+_BLOCK = re.compile(r"^[#>+=-]")  # at the start of a line
+_CODE = re.compile(r"((?<!`)`[^`]+`(?!`))")
 
 
 def or_dash(value: object) -> str:
@@ -41,8 +69,9 @@ SCROLLING = '<div class="wide" tabindex="0" role="group" aria-label="table">'
 
 
 def to_html(text: str) -> str:
-    """Convert Markdown. Tags in the text are escaped, a wide table scrolls in a box of its own,
-    cells with long text have the class ``text``, and a head without any name is left out."""
+    """Convert Markdown. Tags, images and links to other sites are text, a wide table scrolls in a
+    box of its own, cells with long text have the class ``text``, and a head without any name is
+    left out."""
     html: str = _PARSER.render(text)
     html = re.sub(r"<thead>\s*<tr>\s*(?:<th[^>]*></th>\s*)+</tr>\s*</thead>\s*", "", html)
     html = re.sub(r"<td>(?=[^\n]{40})", '<td class="text">', html)
@@ -50,4 +79,6 @@ def to_html(text: str) -> str:
     return html.replace("</table>", "</table></div>")
 
 
-_PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
+_PARSER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+_ELSEWHERE = re.compile(r"\s*([a-z][a-z0-9+.-]*:|//)", re.IGNORECASE)
+_PARSER.validateLink = lambda url: not _ELSEWHERE.match(url)  # type: ignore[method-assign]

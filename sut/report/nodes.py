@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sut.report.markdown import bullets, percent, table
+from sut.report.markdown import Markup, bullets, code, inline, percent, table
 from sut.report.page import Figure, Section
 from sut.results.record import PhaseRecord, PreflightCheck, Record
 from sut.results.telemetry import GpuTelemetry, NodeTelemetry
@@ -28,9 +28,12 @@ def preflight(record: Record) -> Section | None:
     names = dict.fromkeys(check.name for node in record.preflight for check in node.checks)
     rows = [
         (
-            f"`{name}`",
+            code(name),
             *(
-                ", ".join(_check_cell(check) for check in node.checks if check.name == name) or "-"
+                Markup(
+                    ", ".join(_check_cell(check) for check in node.checks if check.name == name)
+                    or "-"
+                )
                 for node in record.preflight
             ),
         )
@@ -49,7 +52,8 @@ def preflight(record: Record) -> Section | None:
 
 def _check_cell(check: PreflightCheck) -> str:
     text = "ok" if check.measured is None else quantity(check.measured, check.unit)
-    return text if check.ok else f"**{'not ok' if text == 'ok' else text}**"
+    shown = inline("not ok" if text == "ok" and not check.ok else text)
+    return shown if check.ok else f"**{shown}**"
 
 
 def work(phases: Sequence[PhaseRecord]) -> Section | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sut.report.markdown import table
+from sut.report.markdown import inline, table
 from sut.report.page import Section
 from sut.results.offered import OfferedLoad
 from sut.units import number
@@ -22,8 +22,8 @@ def section(load: OfferedLoad) -> Section:
     ]
     head = ("batch", "in flight", "samples", "samples/s", "TTFT p90, ms", "TPOT p90, ms")
     text = (
-        f"target_qps is auto. The run offered {load.text}. "
-        f"{f'Run {load.measured_by}' if load.measured_by else 'It'} measured this after its "
-        "warm-up, on all replicas together; TTFT is counted from a sample's arrival at a replica."
+        f"target_qps is auto. The run offered {inline(load.text)}. "
+        f"{f'Run {inline(load.measured_by)}' if load.measured_by else 'It'} measured this after "
+        "its warm-up, on all replicas together; TTFT is counted from a sample's arrival at a replica."
     )
     return Section(title="Load", text=f"{text}\n\n{table(head, rows)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import importlib.resources
 from collections.abc import Sequence
@@ -83,11 +85,18 @@ def to_html(sections: Sequence[Section], tone: str) -> str:
 def frame(title: str, body: str, *, style: str = "", script: str = "") -> str:
     """A self-contained page. ``body`` is HTML; ``style`` is CSS after the shared rules."""
     return _PAGE.format(
+        policy=_POLICY.format(script=_source(f"\n{script}") if script else "'none'"),
         title=html.escape(title),
         style=_STYLE + style,
         body=body,
         script=f"<script>\n{script}</script>\n" if script else "",
     )
+
+
+def _source(script: str) -> str:
+    """A script by its hash, for the page's policy."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def _card_table(section: Section) -> str:
@@ -96,7 +105,7 @@ def _card_table(section: Section) -> str:
             card.label,
             f"{card.value} {card.unit}".rstrip(),
             card.limit,
-            "" if card.met is None else "yes" if card.met else "**no**",
+            "" if card.met is None else "yes" if card.met else markdown.Markup("**no**"),
         )
         for card in section.cards
     ]
@@ -143,10 +152,17 @@ def _legend(keys: Sequence[Key]) -> str:
     return f'<p class="legend">{entries}</p>\n' if keys else ""
 
 
+# A page loads nothing from anywhere, and runs no script but its own.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {script}; "
+    "base-uri 'none'; form-action 'none'"
+)
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>

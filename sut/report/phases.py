@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sut.plan.hostlist import compact
 from sut.plan.plan import Mode, Plan
 from sut.report.evidence import Evidence
-from sut.report.markdown import bullets, percent, table
+from sut.report.markdown import Markup, bullets, code, percent, table
 from sut.report.nodes import BY_THE_DISPATCHER
 from sut.report.page import Figure, Section
 from sut.report.summary import latencies
@@ -79,8 +79,8 @@ def _rules(checks: Sequence[Check]) -> str:
         ("rule", "met", "finding", "measured", "limit"),
         [
             (
-                f"`{check.code}`",
-                "yes" if check.met else "**no**",
+                code(check.code),
+                "yes" if check.met else Markup("**no**"),
                 check.text,
                 against(check.measured, check.limit, check.unit),
                 quantity(check.limit, check.unit),

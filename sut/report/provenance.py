@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sut.machine.environment import Environment
 from sut.plan.hostlist import compact
 from sut.report import timings
-from sut.report.markdown import or_dash, table
+from sut.report.markdown import code, or_dash, table
 from sut.report.page import Section
 from sut.report.summary import engines
 from sut.results.record import Attempt, Record
@@ -96,6 +96,6 @@ def _provenance(record: Record, again: str, verify: str) -> Section:
     ]
     if record.hashes.tokens is not None:
         rows.insert(5, ("prompts", f"sha256 of their token ids {record.hashes.tokens}"))
-    text = f"{table(('', ''), rows)}\n\nTo run the same plan again: `{again}`"
-    text += f"\n\nTo check this run against its record: `{verify}`"
+    text = f"{table(('', ''), rows)}\n\nTo run the same plan again: {code(again)}"
+    text += f"\n\nTo check this run against its record: {code(verify)}"
     return Section(title="Provenance", text=text)

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Mapping
 
 from sut.report import evidence, render
+from sut.report.markdown import block, inline
 from sut.report.page import Figure
 from sut.report.summary import summary
 from sut.results import attempts
@@ -39,7 +40,7 @@ def publish(record: Record, run_dir: RunDir) -> str | None:
         traceback.print_exc()
         problem = f"report.md not written: {error!r}"
         try:
-            text = f"```\n{summary(record, run_dir)}\n```\n\n{problem}. {again}\n"
+            text = f"{block(summary(record, run_dir))}\n\n{inline(problem)}. {again}\n"
             write_atomic(run_dir.report, text)
         except OSError as no_space:
             problem = f"report.md not written ({run_dir.report}): {no_space.strerror}"

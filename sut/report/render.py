@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sut.plan.plan import Mode
 from sut.report import advice, nodes, offered, page, phases, provenance, settings
 from sut.report.evidence import Evidence
-from sut.report.markdown import bullets, inline
+from sut.report.markdown import block, bullets, code, inline
 from sut.report.page import Card, Figure, Section
 from sut.report.summary import Message, latencies, reasons, title
 from sut.results import messaging
@@ -73,17 +73,17 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
         failure = record.failure
         causes = [f"replica {failure.replica}"] if failure.replica is not None else []
         causes += [f"node {failure.node}"] if failure.node is not None else []
-        where = ", ".join([f"`{failure.code}`", *causes])
+        where = ", ".join([code(failure.code), *map(inline, causes)])
         ended = "was truncated" if record.status == "truncated" else "failed"
         message = Message.of(failure.message)
         parts.append(f"The run {ended} ({where}): {inline(message.first)}")
-        parts += ["\n".join(f"    {line}" for line in message.log)] if message.log else []
+        parts += [block("\n".join(message.log))] if message.log else []
         parts += [f"**Hint**: {inline(message.hint)}"] if message.hint else []
     if why := reasons(record.phases):
         parts.append(f"Why it is INVALID:\n\n{bullets(why)}")
     if not plan.official:
         parts.append(f"**Not official** because:\n\n{bullets(plan.not_official_because)}")
-    parts.append(messaging.unverified(plan))
+    parts.append(inline(messaging.unverified(plan)))
     parts += [f"Not read: {inline(e.problem)}" for e in evidence.values() if e.problem]
     parts += [f"**Incomplete report**: {inline(note)}"] if note else []
     return Section(title=f"{record.headline}: {title(plan)}", text="\n\n".join(parts))

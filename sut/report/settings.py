@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sut.plan.benchmark import AUTO, Engine
 from sut.plan.plan import Mode
-from sut.report.markdown import table
+from sut.report.markdown import block, code, table
 from sut.report.page import Section
 from sut.results.measures import measure
 from sut.results.record import Command, Record
@@ -54,11 +54,11 @@ def _of_engine(engine: Engine) -> list[tuple[str, str]]:
     if engine.enforce_eager:
         rows.append(("`enforce_eager`", "yes"))
     if engine.extra_args:
-        rows.append(("`extra_args`", f"`{' '.join(engine.extra_args)}`"))
+        rows.append(("`extra_args`", code(" ".join(engine.extra_args))))
     return rows
 
 
 def _made_by(command: Command | None) -> str:
     if command is None:
         return ""
-    return f"Made by this command, in `{command.folder}`:\n\n```\n{command.text}\n```"
+    return f"Made by this command, in {code(command.folder)}:\n\n{block(command.text)}"

@@ -61,12 +61,14 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 
 class Progress:
-    """Appends lines: at most one an interval, and one for each new step."""
+    """Appends lines: at most one an interval, and one for each new step. A line that cannot be
+    written, as on a full disk, is lost."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
         self._start = time.monotonic()
         self._last = ("", 0.0)
+        self._damage = b""
         self.stage = ""  # of the lines to come
         first = Line(t_s=self._now(), step="starting", pid=os.getpid(), host=socket.gethostname())
         self._write(first)
@@ -131,7 +133,12 @@ class Progress:
         if always or self.due(line.phase or line.step):
             self._last = (line.phase or line.step, line.t_s)
             line.stage = self.stage
-            self._file.write(msgspec.json.encode(line) + b"\n")
+            text = self._damage + msgspec.json.encode(line) + b"\n"
+            try:
+                written = self._file.write(text)
+            except OSError:
+                written = 0
+            self._damage = b"" if written == len(text) else b"\n"  # ends what a full disk cut off
 
 
 class Reader:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from sut import output
 from sut.cluster import sbatch
 from sut.cluster.allocation import Allocation, check, of_process
 from sut.command import run_dir_of
@@ -29,6 +30,7 @@ from sut.serving import follower
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
+    output.protect(is_the_result=False)
     run_dir = run_dir_of(argv, "sut.run", "Run a plan on this node of its job.")
     signals = Signals()
     keep_code_in_memory()
@@ -47,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _leave(error.exit_code, f"error: {error}")
     except OSError as error:
         _leave(EXIT_FAILED, f"error: {error.filename or run_dir}: {error.strerror}")
+    except Exception as error:
+        traceback.print_exc()
+        _leave(EXIT_FAILED, f"error: internal error: {error!r}")
     _leave(result.exit_code, summary(result, run_dir))
 
 

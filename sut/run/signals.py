@@ -16,8 +16,9 @@ MADV_POPULATE_READ = 22  # linux/mman.h
 
 
 class Signals:
-    """Once created, no signal ends the process. An early one is kept. ``continuing`` is the
-    command that continues the run."""
+    """Once created, no signal ends the process. An early one is kept, also one from before: the
+    run starts with them blocked (:func:`sut.cluster.host.wait`). ``continuing`` is the command that
+    continues the run."""
 
     def __init__(self) -> None:
         self.continuing = ""
@@ -28,6 +29,7 @@ class Signals:
         signal.signal(signal.SIGUSR2, self._take)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._take)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT))
 
     @contextmanager
     def raised(self) -> Iterator[None]:
