@@ -46,6 +46,8 @@ def _run_in_container(
     source = Path(wanted.image)
     sha256 = image.sha256_of(source)
     staged = image.staged(source, sha256, wanted.node_cache)
+    if wanted.verify:
+        image.require_signature(staged)
     cache.cache_of(plan).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
         inside = ["python3", "-m", module, str(run_dir)]

@@ -15,7 +15,9 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from sut.machine import checkout, nvml
 from sut.values import Struct
@@ -44,11 +46,15 @@ class Gpu(Struct, frozen=True, kw_only=True):
     memory_mib: int | None
 
 
+# A record is read from a file: what it calls a commit must not be an option of git.
+Commit = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")]
+
+
 class Git(Struct, frozen=True, kw_only=True):
     """The checkout that the package runs from. ``dirty``: the source differs from the commit; see
     :mod:`sut.machine.checkout`."""
 
-    commit: str
+    commit: Commit
     dirty: bool
 
 

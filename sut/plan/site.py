@@ -32,6 +32,7 @@ class Container(Struct, frozen=True, kw_only=True):
     image: str  # the SIF, on the shared file system
     binds: tuple[str, ...] = ()  # host folders and files, bound read-only at the same path
     node_cache: str = ""  # folder on each node for a copy of the image; empty: no copy
+    verify: bool = False  # run only an image that is signed with a key of the node's keyring
 
 
 class CpuDevice(Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ def section(load: OfferedLoad) -> Section:
     text = (
         f"target_qps is auto. The run offered {inline(load.text)}. "
         f"{f'Run {inline(load.measured_by)}' if load.measured_by else 'It'} measured this after "
-        "its warm-up, on all replicas together; TTFT is counted from a sample's arrival at a replica."
+        "its warm-up, on all replicas together; TTFT is counted from a sample's arrival at a "
+        "replica."
     )
     return Section(title="Load", text=f"{text}\n\n{table(head, rows)}")

@@ -10,12 +10,12 @@ from sut.machine.checkout import ROOT
 
 def has(commit: str) -> bool:
     """Whether the checkout that contains this package has the commit."""
-    return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+    return _git("cat-file", "-e", "--end-of-options", f"{commit}^{{commit}}") is not None
 
 
 def archive(commit: str) -> BytesIO | None:
     """Every file of a commit, as a tar archive; None if this checkout lacks it."""
-    content = _git("archive", "--format=tar", commit)
+    content = _git("archive", "--format=tar", "--", commit)
     return None if content is None else BytesIO(content)
 
 
