@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import subprocess
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -132,3 +133,19 @@ def test_a_page_allows_its_own_script_only(tmp_path: Path) -> None:
     assert f"script-src 'sha256-{digest}'; " in html and "default-src 'none'; " in html
     report = render.render_html(records.completed(), FOLDER, {}, {})
     assert "script-src 'none'; " in report and "<script" not in report
+
+
+@pytest.mark.parametrize(
+    ("added", "refused"),
+    [("", False), ("<script>1</script>", True), ("<img src=http://127.0.0.1:9/x>", True)],
+)
+def test_a_browser_follows_the_pages_policy(added: str, refused: bool, tmp_path: Path) -> None:
+    path = tmp_path / "index.html"
+    html = page.render(tmp_path, [], datetime.now(UTC))
+    path.write_text(html.replace("</main>", f"{added}</main>"))
+    browser = ["chromium", "--headless", "--no-sandbox", "--enable-logging=stderr"]
+    shown = subprocess.run(
+        [*browser, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=60
+    )
+    assert "Runs in" in shown.stdout
+    assert ("Content Security Policy" in shown.stderr) == refused, shown.stderr

@@ -370,7 +370,7 @@ def test_the_page_links_every_report(root: Path) -> None:
         "first/report.md",
     ]
     assert "<b>" not in page.replace('<b class="', "") and "not verified by MLCommons" in page
-    assert "http" not in page and page.count("<tr>") == 5
+    assert "http:" not in page and "https:" not in page and page.count("<tr>") == 5
 
 
 def test_the_page_sorts_by_its_headings(root: Path) -> None:
@@ -404,7 +404,8 @@ def test_the_page_does_not_scroll_sideways(width: int, root: Path) -> None:
     page = root / "index.html"
     measured = "const [w] = document.getElementsByClassName('wide'); document.title ="
     measured += " `${w.scrollWidth - w.clientWidth} of ${innerWidth}`"
-    page.write_text(page.read_text().replace("</body>", f"<script>{measured}</script></body>"))
+    text = re.sub("script-src [^;]+", "script-src 'unsafe-inline'", page.read_text())
+    page.write_text(text.replace("</body>", f"<script>{measured}</script></body>"))
     browser = ["chromium", "--headless", "--no-sandbox", f"--window-size={width},800"]
     shown = subprocess.run(
         [*browser, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60

@@ -134,6 +134,6 @@ def test_an_image_needs_a_signature_where_the_site_asks(
     if valid:
         image.require_signature(source)
     else:
-        with pytest.raises(InputError, match="signature is not valid .*: FATAL: signature not fou"):
+        with pytest.raises(InputError, match=r"is not valid .*: FATAL: signature not found"):
             image.require_signature(source)
     assert (tmp_path / "asked").read_text() == f"verify --local {source}\n"

@@ -64,7 +64,7 @@ def require_signature(image: Path) -> None:
         why = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise InputError(
             f"the image's signature is not valid on {os.uname().nodename} ({image}): {why}",
-            hint="apptainer sign IMAGE, and on each node: apptainer key import FILE (docs/images.md)",
+            hint="sign it, and import the key on each node: docs/images.md",
         )
 
 
