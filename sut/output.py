@@ -32,20 +32,31 @@ def protect(*, is_the_result: bool) -> None:
     sys.stderr = _protected(sys.stderr or os.fdopen(2, "w"), 2, raises=False)
 
 
-def _protected(stream: TextIO, fd: int, *, raises: bool) -> TextIO:
+def is_the_result() -> None:
+    """From now on, a write to standard output that fails raises OutputError."""
+    raw = _raw(sys.stdout)
+    if isinstance(raw, _Stream):
+        raw.raises = True
+
+
+def _raw(stream: TextIO) -> object:
     buffer = getattr(stream, "buffer", None)
-    raw = getattr(buffer, "raw", buffer)  # python -u has no buffer
+    return getattr(buffer, "raw", buffer)  # python -u has no buffer
+
+
+def _protected(stream: TextIO, fd: int, *, raises: bool) -> TextIO:
+    raw = _raw(stream)
     if isinstance(raw, _Stream):  # of a command that called this one
         raw.raises = raw.raises and raises
     if not isinstance(raw, io.FileIO) or raw.fileno() != fd:  # e.g. a test's
         return stream
     new = _Stream(fd, raises)
     return io.TextIOWrapper(
-        new if buffer is raw else io.BufferedWriter(new),  # type: ignore[type-var]
+        new if stream.buffer is raw else io.BufferedWriter(new),  # type: ignore[type-var]
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=getattr(stream, "line_buffering", False),
-        write_through=buffer is raw,
+        write_through=stream.buffer is raw,
     )
 
 

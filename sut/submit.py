@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 from rich.console import Console
 
-from sut import interrupts
+from sut import interrupts, output
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
 from sut.command import as_typed, command_of_run, print_json
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         planned = _plan(arguments, campaign)
         checked = [checks.check(each.plan, each.run_root) for each in planned]
         if arguments.dry_run:
+            output.is_the_result()
             return dry_run.show(planned, checked, arguments)
         submission = _check(arguments, planned, checked)
     waits = _waits(arguments, planned)
