@@ -60,7 +60,9 @@ def test_a_job_leaves_a_living_run_alone(tmp_path: Path) -> None:
         attempt = ending.attempt_of(plan_for(1))
         assert ending.close(plan_for(1), run_dir, attempt, error) is None
         assert not run_dir.record.exists() and first.poll() is None
-        first.kill()
+        children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text()
+        os.kill(int(children), signal.SIGTERM)
+        assert first.wait(60) == 3
 
 
 def test_an_attempt_that_lost_its_directory_writes_nothing(tmp_path: Path) -> None:

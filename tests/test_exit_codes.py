@@ -116,10 +116,7 @@ def test_a_signal_before_the_run_has_handlers_is_kept(
     run_dir = write_plan(plan_for(1, *LONG), tmp_path / "run")
     command = [sys.executable, "-m", "sut.job", str(run_dir)]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as job:
-        children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
-        while not (pids := children.read_text().split()):
-            time.sleep(0.0005)
-        os.kill(int(pids[0]), number)
+        os.kill(child_of(job.pid), number)
         assert job.wait(60) == 3
     failure = record.read(run_dir.record).failure
     assert failure is not None
@@ -160,13 +157,20 @@ def test_the_end_of_a_short_log_is_all_of_it(tmp_path: Path) -> None:
     assert tail(tmp_path / "none", 5) == ""
 
 
-def test_waits_for_the_signal_of_a_run_only(tmp_path: Path) -> None:
-    """sut.job itself survives the signals of its step."""
+def test_the_process_that_waits_for_a_run_survives_its_signals(tmp_path: Path) -> None:
     run_dir = write_plan(plan_for(1, *LONG), tmp_path / "run")
     command = [sys.executable, "-m", "sut.job", str(run_dir)]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as job:
         until(run_dir.progress.is_file)
         job.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        assert job.poll() is None
-        job.kill()
+        os.kill(child_of(job.pid), signal.SIGUSR2)
+        assert job.wait(60) == 3
+    failure = record.read(run_dir.record).failure
+    assert failure is not None and failure.code == "truncated"
+
+
+def child_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    while not (pids := children.read_text().split()):
+        time.sleep(0.0005)
+    return int(pids[0])
