@@ -5,7 +5,9 @@
 // Prints the CPU time of the test, in seconds.
 #include <cstdio>
 #include <ctime>
+#include <fstream>
 #include <numeric>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -27,7 +29,9 @@ double cpu_s() {
 int main(int argc, char** argv) {
   if (argc != 9) return 2;
   replay_engine_path = argv[1];
-  const std::string scenario = argv[3], user_conf = argv[4], log_dir = argv[5];
+  const std::string scenario = argv[3], log_dir = argv[5];
+  std::ostringstream user_conf;
+  user_conf << std::ifstream(argv[4]).rdbuf();
   const std::size_t num_samples = std::stoul(argv[6]), num_tokens = std::stoul(argv[7]);
   const int num_seqs = std::stoi(argv[8]);
 
@@ -45,8 +49,8 @@ int main(int argc, char** argv) {
   sut::generate(*dispatcher, first, 0, 60);
 
   sut::LoadGenTest test(dispatcher,
-                        {"bench", scenario, sut::LoadGenTest::Mode::kPerformance, user_conf, "",
-                         log_dir, "ours", "numbers"});
+                        {"bench", scenario, sut::LoadGenTest::Mode::kPerformance, user_conf.str(),
+                         "", log_dir, "ours", "numbers"});
   const double before = cpu_s();
   test.start();
   CHECK(test.wait(3600) && test.finished());
