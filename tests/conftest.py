@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from cluster.cluster import COMPUTE, Cluster
 def pytest_configure() -> None:
     # A shell ignores SIGINT in a background process, and every child process inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The package's own umask would hide the test cluster's files from its users.
+    importlib.import_module("sut")
+    os.umask(0o022)
 
 
 @pytest.fixture(scope="session")
