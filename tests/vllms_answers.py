@@ -6,10 +6,12 @@ hash of its inputs: this file, the packages, the CPU's instruction set, model an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -25,6 +27,7 @@ from sut.rundir import write_atomic
 from sut.serving.process import Address, Launch
 from sut.serving.process import environment as engine_environment
 
+TIMEOUT_S = 400.0
 LAUNCH = Launch(replica=0, part=0, handshake=Address("127.0.0.1", 0), host="127.0.0.1")
 
 
@@ -36,14 +39,20 @@ def answers(plan: Plan, model_path: Path, num_samples: int, folder: Path) -> lis
     if not kept.is_file():
         # In its own process, because it needs the cores that our engine would use.
         arguments = [folder / "plan.json", model_path, num_samples, folder / "answers.json"]
-        run = subprocess.run(
+        run = subprocess.Popen(
             [sys.executable, __file__, *map(str, arguments)],
             env=environment(**engine_environment(plan, LAUNCH)),
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=400,
+            start_new_session=True,
         )
-        assert run.returncode == 0, run.stderr[-3000:]
+        try:
+            _, printed = run.communicate(timeout=TIMEOUT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)  # with the processes that vLLM started
+        assert run.returncode == 0, printed[-3000:]
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(kept, (folder / "answers.json").read_bytes())
     return msgspec.json.decode(kept.read_bytes(), type=list[list[int]])
