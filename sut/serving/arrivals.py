@@ -12,6 +12,7 @@ from sut.serving.channel import Channel, LostError
 from sut.serving.messages import HELLO, Hello
 
 ACCEPT_S = 0.25
+PAUSE_S = 0.02  # after a connection that cannot be accepted
 MAX_AT_ONCE = 64  # beyond that the oldest handshake is ended
 
 
@@ -50,9 +51,17 @@ class Arrivals:
 
     def _accept(self) -> None:
         while not self._ended.is_set():
-            with contextlib.suppress(OSError):  # a timeout, or a connection that ended already
+            try:
                 connected, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            except OSError:  # it ended already, or strangers use up the file descriptors
+                self._ended.wait(PAUSE_S)
+                continue
+            try:
                 threading.Thread(target=self._greet, args=(connected,), daemon=True).start()
+            except RuntimeError:  # they use up the threads
+                connected.close()
 
     def _greet(self, connected: socket.socket) -> None:
         with self._lock:
@@ -60,12 +69,14 @@ class Arrivals:
             if len(self._pending) > MAX_AT_ONCE:
                 with contextlib.suppress(OSError):
                     self._pending.pop(0).shutdown(socket.SHUT_RDWR)
-        channel = Channel(connected)
+        channel: Channel | None = None
         try:
+            channel = Channel(connected)
             channel.authenticate(self._secret, asked_first=False)
             self._arrived.put((channel, channel.receive(HELLO)))
-        except LostError:  # a node connects again
-            channel.close()
+        # A node connects again, also where no descriptor or thread was left.
+        except (LostError, OSError, RuntimeError):
+            (channel or connected).close()
         finally:
             with self._lock, contextlib.suppress(ValueError):
                 self._pending.remove(connected)
