@@ -32,10 +32,12 @@ def unhandled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_strangers_use_up_the_descriptors(unhandled: list[object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
         at = listener.getsockname()
-        strangers = [stack.enter_context(socket.create_connection(at)) for _ in range(8)]
+        strangers = [stack.enter_context(socket.socket()) for _ in range(8)]
         before = descriptors()
         with Arrivals(listener, SECRET) as found:
             with one_descriptor():  # a handshake needs two
+                for stranger in strangers:
+                    stranger.connect(at)
                 assert all(stranger.recv(1) == b"" for stranger in strangers)
             join(at, found)
         assert unhandled == []
