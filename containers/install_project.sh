@@ -3,6 +3,7 @@
 #
 # Compiles the project for the image's Python and installs it. Needs no network.
 set -euo pipefail
+umask 022  # the builder's may let others write, and sut refuses such a cache
 cd /usr/src/mlperf-sut/source
 
 case $1 in
