@@ -27,6 +27,7 @@ readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/mlperf-sut
 key=$(cat "${locks[@]}" ${torch:+"$torch"} containers/wheelhouse.sh sut/inputs/wheels.py \
   tools/loadgen_source.py | sha256sum | cut -c1-16)
 readonly folder=${2:-$cache/wheels-$1-$key}
+[ $# -gt 1 ] || { mkdir -p "$cache" && chmod go-w "$cache"; } # a run refuses what others may change
 
 python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=python3

@@ -32,6 +32,7 @@ def main() -> None:
     target = cache / f"loadgen-{VERSION}-{SHA256[:12]}"
     if not target.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
+        cache.chmod(cache.stat().st_mode & ~0o022)  # a run refuses what others may change
         with tempfile.TemporaryDirectory(dir=cache) as temporary:
             unpack(checked(find_sdist(Path(temporary))), Path(temporary))
             try:

@@ -18,6 +18,9 @@ readonly locks=(requirements/{build,torch-cpu,cpu,test}.lock)
 unset PYTHONPATH PYTHONHOME
 export PIP_USER=0 PYTHONNOUSERSITE=1
 
+mkdir -p "$cache"
+chmod go-w "$cache" # a run refuses a cache that others may change
+
 find_python() {
   local candidate
   for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3; do
