@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
+import resource
 import socket
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +94,37 @@ def _talk(context: zmq.Context[Any], port: int) -> list[zmq.Socket[bytes]]:
         each.connect(f"tcp://127.0.0.1:{port}")
         found.append(each)
     return found
+
+
+@contextmanager
+def crowd(ports: list[int], size: int) -> Iterator[None]:
+    """``size`` connections that say nothing. The oldest is replaced again and again."""
+    context = multiprocessing.get_context("fork")
+    full = context.Event()
+    process = context.Process(target=_crowd, args=(ports, size, full), daemon=True)
+    process.start()
+    try:
+        assert full.wait(60)
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _crowd(ports: list[int], size: int, full: Event) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    found: deque[socket.socket] = deque()
+    for port in itertools.cycle(ports):
+        connecting = socket.socket()
+        connecting.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            connecting.connect(("127.0.0.1", port))
+        found.append(connecting)
+        if len(found) == size:
+            full.set()
+            found.popleft().close()
+            time.sleep(0.0005)
 
 
 def _push_a_gibibyte(port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from cli import until
 from jobs import Job, as_root, plan_for, write_plan
 from plans import plan_of
-from strangers import ports_of, stranger
+from strangers import crowd, ports_of, stranger
 
 from sut.plan.plan import Mode
 from sut.serving import keys
@@ -68,6 +69,23 @@ def test_a_stranger_changes_nothing_for_vllm(tmp_path: Path, bind: str) -> None:
     (phase,) = record.phases
     assert phase.dispatcher is not None
     assert phase.dispatcher.completed == phase.dispatcher.issued >= 12
+
+
+def test_a_crowd_ends_no_run(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("the hard limit of file descriptors is too low")
+    run_dir = write_plan(plan_for(1, "scenarios.server.min_duration_ms=3000"), tmp_path / "run")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # the usual limit
+    try:
+        job = Job(run_dir, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with job:
+        job.until_measuring()
+        with crowd(ports_of(job.nodes[0].pid), 3000):
+            assert job.wait() == {0: 0}, job.output(0)
+    assert job.record.engines is not None and job.record.engines.refused_connections > 3000
 
 
 def test_a_run_without_strangers_refuses_nobody(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ other nodes run engines for the head and exit with 0 when it ends the run.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,12 +29,15 @@ from sut.run.signals import Signals, keep_code_in_memory
 from sut.rundir import RunDir
 from sut.serving import follower
 
+MAX_DESCRIPTORS = 2**17  # some programs that inherit it close as many, one by one
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     output.protect(is_the_result=False)
     run_dir = run_dir_of(argv, "sut.run", "Run a plan on this node of its job.")
     signals = Signals()
     keep_code_in_memory()
+    _raise_descriptor_limit()
     allocation = of_process()
     try:
         plan = load_plan(run_dir.plan)
@@ -53,6 +57,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         traceback.print_exc()
         _leave(EXIT_FAILED, f"error: internal error: {error!r}")
     _leave(result.exit_code, summary(result, run_dir))
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection of a stranger takes a descriptor for up to 3 s. With the usual 1,024, a
+    program of another user could end a run."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _follow(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
