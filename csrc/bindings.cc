@@ -60,19 +60,22 @@ void register_wire_layout(py::module_& m) {
   py::class_<sut::WireLayout>(m, "WireLayout")
       .def(py::init([](std::uint32_t outputs, std::uint32_t scheduler_stats,
                        std::uint32_t request_id, std::uint32_t new_token_ids,
-                       std::uint32_t finish_reason, std::string running_key,
-                       std::string waiting_key, std::string kv_cache_usage_key) {
+                       std::uint32_t finish_reason, std::uint32_t prefill_stats,
+                       std::string running_key, std::string waiting_key,
+                       std::string kv_cache_usage_key) {
              return sut::WireLayout{outputs,
                                     scheduler_stats,
                                     request_id,
                                     new_token_ids,
                                     finish_reason,
+                                    prefill_stats,
                                     std::move(running_key),
                                     std::move(waiting_key),
                                     std::move(kv_cache_usage_key)};
            }),
            py::kw_only(), "outputs"_a, "scheduler_stats"_a, "request_id"_a, "new_token_ids"_a,
-           "finish_reason"_a, "running_key"_a, "waiting_key"_a, "kv_cache_usage_key"_a);
+           "finish_reason"_a, "prefill_stats"_a, "running_key"_a, "waiting_key"_a,
+           "kv_cache_usage_key"_a);
 }
 
 void register_sample_store(py::module_& m) {
@@ -98,6 +101,13 @@ void register_failure(py::module_& m) {
 }
 
 void register_replica_stats(py::module_& m) {
+  using sut::Shortcuts;
+  py::class_<Shortcuts>(m, "Shortcuts")
+      .def_readonly("num_prefills", &Shortcuts::num_prefills)
+      .def_readonly("num_stats", &Shortcuts::num_stats)
+      .def_readonly("cached_tokens", &Shortcuts::cached_tokens)
+      .def_readonly("cache_hits", &Shortcuts::cache_hits)
+      .def_readonly("draft_tokens", &Shortcuts::draft_tokens);
   using sut::ReplicaSnapshot;
   py::class_<ReplicaSnapshot>(m, "ReplicaStats")
       .def_readonly("index", &ReplicaSnapshot::index)
@@ -109,7 +119,8 @@ void register_replica_stats(py::module_& m) {
       .def_readonly("busy_ns", &ReplicaSnapshot::busy_ns)
       .def_readonly("running", &ReplicaSnapshot::running)
       .def_readonly("waiting", &ReplicaSnapshot::waiting)
-      .def_readonly("kv_cache_usage", &ReplicaSnapshot::kv_cache_usage);
+      .def_readonly("kv_cache_usage", &ReplicaSnapshot::kv_cache_usage)
+      .def_readonly("shortcuts", &ReplicaSnapshot::shortcuts);
 }
 
 void register_stats(py::module_& m) {

@@ -125,6 +125,7 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
     }
     replica.last_heard_ns = now;
     if (outputs_.scheduler_stats) replica.stats.set_scheduler(*outputs_.scheduler_stats);
+    replica.stats.add_shortcuts(outputs_.shortcuts);
     if (!handle_outputs(replica, index, now)) return;
     // vLLM may send tensors in further frames, which are not needed here.
     while (frame.has_more() && replica.link.receive_output(frame)) {

@@ -74,6 +74,18 @@ inline constexpr std::string_view kNumRunningReqs = "num_running_reqs";
 inline constexpr std::string_view kNumWaitingReqs = "num_waiting_reqs";
 inline constexpr std::string_view kKvCacheUsage = "kv_cache_usage";
 
+// Maps in SchedulerStats: hits in the engine's own KV cache and in a connector's, and speculation.
+// Each is nil, or counts since the last frame.
+inline constexpr std::string_view kPrefixCacheStats = "prefix_cache_stats";
+inline constexpr std::string_view kConnectorCacheStats = "connector_prefix_cache_stats";
+inline constexpr std::string_view kHits = "hits";
+inline constexpr std::string_view kPreemptedHits = "preempted_hits";
+inline constexpr std::string_view kSpecDecodingStats = "spec_decoding_stats";
+inline constexpr std::string_view kNumDraftTokens = "num_draft_tokens";
+
+// PrefillStats, a map in the first output of each request.
+inline constexpr std::string_view kNumCachedTokens = "num_cached_tokens";
+
 // The frame that a dying engine sends in place of outputs. It is not msgpack.
 inline constexpr std::string_view kEngineCoreDead = "ENGINE_CORE_DEAD";
 

@@ -42,6 +42,14 @@ void ReplicaStats::set_scheduler(const SchedulerStats& stats) {
   kv_cache_usage_.store(stats.kv_cache_usage, std::memory_order_relaxed);
 }
 
+void ReplicaStats::add_shortcuts(const Shortcuts& found) {
+  num_prefills_.add(found.num_prefills);
+  num_stats_.add(found.num_stats);
+  cached_tokens_.add(found.cached_tokens);
+  cache_hits_.add(found.cache_hits);
+  draft_tokens_.add(found.draft_tokens);
+}
+
 ReplicaSnapshot ReplicaStats::snapshot(int index, std::int64_t now) const {
   ReplicaSnapshot s;
   s.index = index;
@@ -54,11 +62,18 @@ ReplicaSnapshot ReplicaStats::snapshot(int index, std::int64_t now) const {
   s.running = running_.get();
   s.waiting = waiting_.get();
   s.kv_cache_usage = kv_cache_usage_.load(std::memory_order_relaxed);
+  s.shortcuts = {.num_prefills = num_prefills_.get(),
+                 .num_stats = num_stats_.get(),
+                 .cached_tokens = cached_tokens_.get(),
+                 .cache_hits = cache_hits_.get(),
+                 .draft_tokens = draft_tokens_.get()};
   return s;
 }
 
 void ReplicaStats::reset() {
-  for (Counter* counter : {&admitted_, &completed_, &prompt_tokens_, &output_tokens_, &busy_ns_})
+  for (Counter* counter :
+       {&admitted_, &completed_, &prompt_tokens_, &output_tokens_, &busy_ns_, &num_prefills_,
+        &num_stats_, &cached_tokens_, &cache_hits_, &draft_tokens_})
     counter->set(0);
 }
 

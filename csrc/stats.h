@@ -57,6 +57,7 @@ struct ReplicaSnapshot {
   std::int64_t running = 0;
   std::int64_t waiting = 0;
   double kv_cache_usage = 0;
+  Shortcuts shortcuts;
 };
 
 struct Snapshot {
@@ -95,6 +96,7 @@ class ReplicaStats {
   void complete(std::int64_t now);
   void add_tokens(std::size_t count) { output_tokens_.add(static_cast<std::int64_t>(count)); }
   void set_scheduler(const SchedulerStats& stats);
+  void add_shortcuts(const Shortcuts& found);
 
   std::int64_t in_flight() const { return in_flight_.get(); }
   ReplicaSnapshot snapshot(int index, std::int64_t now) const;
@@ -104,6 +106,7 @@ class ReplicaStats {
   Counter in_flight_, admitted_, completed_, prompt_tokens_, output_tokens_;
   Counter busy_ns_, busy_since_;
   Counter running_, waiting_;
+  Counter num_prefills_, num_stats_, cached_tokens_, cache_hits_, draft_tokens_;
   std::atomic<double> kv_cache_usage_{0};
 };
 

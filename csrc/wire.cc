@@ -1,5 +1,6 @@
 #include "wire.h"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <msgpack.hpp>
@@ -32,7 +33,9 @@ std::optional<std::uint32_t> read_hex(std::string_view text) {
 // visited value:
 //   [outputs][i][request_id | finish_reason]   an output's field
 //   [outputs][i][new_token_ids][j]             a token id
+//   [outputs][i][prefill_stats]{key: value}    of a request's first output
 //   [scheduler_stats]{key: value}              the scheduler's statistics
+//   [scheduler_stats]{key: {key: value}}       its caches and its speculation
 class OutputsVisitor : public msgpack::null_visitor {
  public:
   OutputsVisitor(const WireLayout& layout, Outputs& out) : layout_(layout), out_(out) {}
@@ -76,7 +79,12 @@ class OutputsVisitor : public msgpack::null_visitor {
       has_id_ = true;
       return true;
     }
-    if (map_key_ && in_scheduler_stats()) stats_key_ = value;
+    if (map_key_) {
+      if (in_scheduler_stats())
+        stats_key_ = value;
+      else if (in_prefill_stats() || in_counts())
+        count_key_ = value;
+    }
     return on_scalar();
   }
 
@@ -112,7 +120,11 @@ class OutputsVisitor : public msgpack::null_visitor {
     index_[++depth_] = kNothingYet;
     if (at_output()) return fail("output is not an array");
     if (at_tokens()) return fail("new_token_ids is not an array");
-    if (in_scheduler_stats()) out_.scheduler_stats.emplace();
+    if (in_scheduler_stats()) {
+      out_.scheduler_stats.emplace();
+      ++out_.shortcuts.num_stats;
+    }
+    if (in_prefill_stats()) ++out_.shortcuts.num_prefills;
     return true;
   }
   bool start_map_key() {
@@ -145,16 +157,37 @@ class OutputsVisitor : public msgpack::null_visitor {
     return depth_ == 4 && in_outputs() && index_[3] == layout_.new_token_ids;
   }
   bool in_output(std::uint32_t field) const { return at_output() && index_[3] == field; }
+  bool in_prefill_stats() const {
+    return depth_ == 4 && in_outputs() && index_[3] == layout_.prefill_stats;
+  }
   bool in_scheduler_stats() const { return depth_ == 2 && index_[1] == layout_.scheduler_stats; }
+  bool in_counts() const { return depth_ == 3 && index_[1] == layout_.scheduler_stats; }
 
   bool on_number(double value) {
-    if (!map_key_ && in_scheduler_stats() && out_.scheduler_stats) {
+    if (map_key_) return on_scalar();
+    if (in_scheduler_stats() && out_.scheduler_stats) {
       SchedulerStats& stats = *out_.scheduler_stats;
       if (stats_key_ == layout_.running_key) stats.running = count_of(value);
       if (stats_key_ == layout_.waiting_key) stats.waiting = count_of(value);
       if (stats_key_ == layout_.kv_cache_usage_key) stats.kv_cache_usage = value;
+    } else if (value != 0 && (in_prefill_stats() || in_counts())) {
+      count_shortcut(value);
     }
     return on_scalar();
+  }
+
+  // A value of one of the maps with counts that is not 0.
+  void count_shortcut(double value) {
+    using namespace protocol;
+    Shortcuts& found = out_.shortcuts;
+    const std::int64_t count = std::max<std::int64_t>(1, count_of(value));
+    if (in_prefill_stats()) {
+      if (count_key_ == kNumCachedTokens) found.cached_tokens += count;
+    } else if (stats_key_ == kPrefixCacheStats || stats_key_ == kConnectorCacheStats) {
+      if (count_key_ == kHits || count_key_ == kPreemptedHits) found.cache_hits += count;
+    } else if (stats_key_ == kSpecDecodingStats) {
+      if (count_key_ == kNumDraftTokens) found.draft_tokens += count;
+    }
   }
 
   static std::int64_t count_of(double value) {
@@ -180,7 +213,8 @@ class OutputsVisitor : public msgpack::null_visitor {
   bool has_id_ = false;
   bool map_key_ = false;
   bool saw_outputs_struct_ = false;
-  std::string_view stats_key_;
+  std::string_view stats_key_;  // of the scheduler's statistics
+  std::string_view count_key_;  // of a map with counts
 };
 
 }  // namespace
@@ -202,6 +236,7 @@ std::string decode_outputs(std::span<const char> frame, const WireLayout& layout
   out.outputs.clear();
   out.tokens.clear();
   out.scheduler_stats.reset();
+  out.shortcuts = {};
 
   OutputsVisitor visitor(layout, out);
   std::size_t offset = 0;

@@ -22,6 +22,7 @@ struct WireLayout {
   std::uint32_t request_id = protocol::kOutputRequestId;      // in EngineCoreOutput
   std::uint32_t new_token_ids = protocol::kNewTokenIds;       // in EngineCoreOutput
   std::uint32_t finish_reason = protocol::kFinishReason;      // in EngineCoreOutput
+  std::uint32_t prefill_stats = protocol::kPrefillStats;      // in EngineCoreOutput
   std::string running_key{protocol::kNumRunningReqs};         // in SchedulerStats, a map
   std::string waiting_key{protocol::kNumWaitingReqs};
   std::string kv_cache_usage_key{protocol::kKvCacheUsage};
@@ -43,6 +44,16 @@ struct SchedulerStats {
   double kv_cache_usage = 0;
 };
 
+// What a frame reports that a benchmark must not have: work reused or guessed. `num_prefills` and
+// `num_stats` count the reports themselves, because an engine without them reports nothing at all.
+struct Shortcuts {
+  std::int64_t num_prefills = 0;   // requests whose first output has PrefillStats
+  std::int64_t num_stats = 0;      // frames with SchedulerStats
+  std::int64_t cached_tokens = 0;  // tokens of prompts that were not computed, by PrefillStats
+  std::int64_t cache_hits = 0;     // the same by SchedulerStats, of preempted requests too
+  std::int64_t draft_tokens = 0;   // proposed by speculative decoding
+};
+
 // One decoded EngineCoreOutputs frame. Its reader reuses it, so that decoding allocates nothing
 // for outputs once the buffers have grown.
 struct Outputs {
@@ -56,6 +67,7 @@ struct Outputs {
   std::vector<Output> outputs;
   std::vector<std::int32_t> tokens;
   std::optional<SchedulerStats> scheduler_stats;
+  Shortcuts shortcuts;
 
   std::span<const std::int32_t> tokens_of(const Output& output) const {
     return std::span(tokens).subspan(output.token_begin, output.token_end - output.token_begin);

@@ -11,8 +11,8 @@ class WireLayout:
     """Positions and keys of vLLM's engine-core output fields, as in ``wire.PINNED_LAYOUT``.
 
     ``outputs`` and ``scheduler_stats`` index EngineCoreOutputs; ``request_id``,
-    ``new_token_ids`` and ``finish_reason`` index EngineCoreOutput. The three keys
-    are those of SchedulerStats.
+    ``new_token_ids``, ``finish_reason`` and ``prefill_stats`` index EngineCoreOutput. The three
+    keys are those of SchedulerStats.
     """
 
     def __init__(
@@ -23,6 +23,7 @@ class WireLayout:
         request_id: int,
         new_token_ids: int,
         finish_reason: int,
+        prefill_stats: int,
         running_key: str,
         waiting_key: str,
         kv_cache_usage_key: str,
@@ -50,6 +51,15 @@ class Failure:
     @property
     def replica(self) -> int: ...
 
+class Shortcuts:
+    """What an engine reported that it must not have done, and how often it reported at all."""
+
+    num_prefills: int  # requests whose first output has PrefillStats
+    num_stats: int  # frames with SchedulerStats
+    cached_tokens: int  # tokens of prompts that were not computed, by PrefillStats
+    cache_hits: int  # the same by SchedulerStats, of preempted requests too
+    draft_tokens: int  # proposed by speculative decoding
+
 class ReplicaStats:
     index: int
     in_flight: int
@@ -61,6 +71,7 @@ class ReplicaStats:
     running: int
     waiting: int
     kv_cache_usage: float
+    shortcuts: Shortcuts
 
 class Stats:
     """A snapshot of the counts since the last :meth:`Dispatcher.reset_stats`."""

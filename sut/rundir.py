@@ -62,6 +62,10 @@ class RunDir:
         """Output of a replica's process, or of one part of a replica on several nodes."""
         return self.logs / (f"replica-{index}.log" if part == 0 else f"replica-{index}.{part}.log")
 
+    def engine_report(self, index: int, part: int = 0) -> Path:
+        """The configuration of a replica's process; see :mod:`sut.serving.vllm_report`."""
+        return self.replica_log(index, part).with_suffix(".json")
+
     def replica_logs(self) -> list[Path]:
         """The logs of every replica and part that has started."""
         return sorted(log for log in self.logs.glob("replica-*.log") if log.is_file())

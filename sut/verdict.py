@@ -18,7 +18,7 @@ from sut.home import expanded
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
 from sut.report.table import table, to_text
-from sut.results import audit, messaging, mllog, record, remedies, rounds, sample_log
+from sut.results import audit, engine_rules, messaging, mllog, record, remedies, rounds, sample_log
 from sut.results.judge import Verdict, judge_performance, overall, with_check
 from sut.results.mllog import DetailLog
 from sut.results.record import PhaseRecord
@@ -179,9 +179,12 @@ def _text(test: _Test, verdict: Verdict, whole: Verdict) -> list[str]:
     if estimate and estimate.qps is not None and not any(estimate.text in fix for fix in fixes):
         lines += _section("Highest load:", [estimate.text])
     lines += _section("Not judged:", verdict.notes)
-    if plan and not plan.official:
-        lines += _section("Not official because:", plan.not_official_because)
-    return [*lines, "", messaging.unverified(plan) if plan else messaging.unverified_log(log)]
+    if plan is None:
+        return [*lines, "", messaging.unverified_log(log)]
+    engines = test.counted.engines if test.counted else ()
+    because = (*plan.not_official_because, *engine_rules.not_official_because(engines))
+    lines += _section("Not official because:", because)
+    return [*lines, "", messaging.unverified(plan, official=not because)]
 
 
 def _word(verdict: Verdict) -> str:

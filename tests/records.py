@@ -25,7 +25,8 @@ from sut.plan.benchmark import (
 from sut.plan.plan import Mode, Node, Part, Plan, Replica
 from sut.plan.site import CpuDevice, Device, Timeouts
 from sut.report import render as reports
-from sut.results import integrity, mllog
+from sut.results import engine_rules, integrity, mllog
+from sut.results.engine_report import EngineReport
 from sut.results.judge import judge_accuracy, judge_performance, overall
 from sut.results.record import (
     DispatcherStats,
@@ -38,7 +39,7 @@ from sut.results.record import (
     Step,
 )
 from sut.results.telemetry import GpuTelemetry, NodeTelemetry
-from sut.results.work import NodeWork
+from sut.results.work import NodeWork, Shortcuts
 
 PLAN = Plan(
     benchmark="smollm2-135m-news",
@@ -84,6 +85,7 @@ REPLICAS = (
         output_tokens=48,
         busy_s=0.4,
         share=0.6,
+        shortcuts=Shortcuts(num_prefills=6, num_stats=9),
     ),
     ReplicaWork(
         index=1,
@@ -93,6 +95,7 @@ REPLICAS = (
         output_tokens=32,
         busy_s=0.3,
         share=0.4,
+        shortcuts=Shortcuts(num_prefills=4, num_stats=9),
     ),
 )
 
@@ -142,6 +145,25 @@ def rewrite(path: Path, document: dict[str, Any]) -> None:
     """Replace a record's file by one that is intact."""
     text = json.dumps({**document, "digest": integrity.BLANK}, indent=2)
     path.write_bytes(integrity.seal(text.encode()))
+
+
+def engine(
+    plan: Plan = PLAN, changed: dict[str, Any] | None = None, **settings: Any
+) -> EngineReport:
+    """What an engine of the plan reports, with these settings. ``changed`` are their values without
+    ``engine.extra_args``."""
+    return EngineReport(
+        engine="vllm 0.32.0",
+        settings={
+            **engine_rules.planned(plan),
+            "cache_config.enable_prefix_caching": False,
+            "cache_config.kv_offloading_size": None,
+            "speculative_config": None,
+            "kv_transfer_config": None,
+            **settings,
+        },
+        changed=changed or {},
+    )
 
 
 def performance(log_dir: Path, **changes: Any) -> PhaseRecord:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from records import engine
 
 from sut.inputs import hashes
 from sut.machine import environment
@@ -101,6 +102,7 @@ def _of_plan(phase: PhaseRecord, plan: Plan, run_dir: RunDir) -> PhaseRecord:
     (log_dir / mllog.FILE_NAME).write_text(text)
     stats = phase.dispatcher
     assert stats is not None
+    phase = msgspec.structs.replace(phase, engines=(engine(plan),))
     judged = phase_verdict.judge_phase(
         mode,
         plan,
@@ -109,6 +111,8 @@ def _of_plan(phase: PhaseRecord, plan: Plan, run_dir: RunDir) -> PhaseRecord:
         replica_samples=[replica.samples for replica in phase.replicas],
         node_names=("jw2",),
         chosen_qps=None,
+        replicas=phase.replicas,
+        engines=phase.engines,
         score=lambda _: phase.accuracy or {},
     )
     rebuilt = verification.rebuilt(phase, judged)

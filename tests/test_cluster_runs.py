@@ -36,6 +36,14 @@ def test_both_nodes_are_one_system_under_one_loadgen(idle: Cluster) -> None:
     assert leftovers(idle) == []
 
 
+@pytest.mark.parametrize("program", ["APPTAINER", "SINGULARITY"])
+def test_a_container_gets_no_settings_of_the_caller(idle: Cluster, program: str) -> None:
+    planted = f"{program}ENV_VLLM_PLANTED=1 {program}_BIND=/no/such/folder"
+    done = idle.run(f"{planted} python -m sut.submit --wait {shlex.join(replay(1))}", timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "VLLM_PLANTED" not in latest(idle).environment.variables
+
+
 @pytest.mark.parametrize(("busy", "free"), [("jw2", "jw3"), ("jw3", "jw2")])
 def test_a_run_goes_to_the_free_node(idle: Cluster, busy: str, free: str) -> None:
     job = idle.run(f"sbatch --parsable --exclusive --nodelist={busy} --wrap 'sleep 300'").stdout

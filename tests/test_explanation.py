@@ -15,7 +15,6 @@ from handmade_logs import MEAN_TOKENS, NUM, Value, broken, server, ten_queries, 
 from records import PLAN
 
 from sut.errors import InputError
-from sut.plan.plan import Plan
 from sut.results import audit, mllog, rounds, sample_log
 from sut.results.early_stopping import queries_needed
 from sut.results.judge import Verdict, judge_performance
@@ -483,35 +482,6 @@ def test_limits_come_from_the_plans_benchmark(tmp_path: Path) -> None:
     assert judge(tmp_path, loose, asked_round="v6.1").notes != ()
     text = reason(judge(tmp_path, loose, asked_round="v6.1", plan=PLAN), "round_settings").text
     assert "the TPOT limit is 200 ms, not 100 ms" in text
-
-
-# The engine's settings.
-
-
-def with_arguments(*arguments: str) -> Plan:
-    engine = msgspec.structs.replace(PLAN.engine, extra_args=arguments)
-    return msgspec.structs.replace(PLAN, engine=engine)
-
-
-@pytest.mark.parametrize(
-    ("argument", "code"),
-    [
-        ("--enable-prefix-caching", "prefix_caching"),
-        ("--enable_prefix_caching", "prefix_caching"),
-        ("--speculative-config={}", "speculative_decoding"),
-        ("-sc", "speculative_decoding"),
-    ],
-)
-def test_a_forbidden_engine_argument_is_a_reason(argument: str, code: str, tmp_path: Path) -> None:
-    verdict = judge(tmp_path, server(), plan=with_arguments(argument))
-    assert codes(verdict) - {"planned_settings"} == {code}  # of a handmade log
-    assert argument in remedy(verdict, code)
-
-
-def test_an_allowed_engine_meets_both_rules(tmp_path: Path) -> None:
-    verdict = judge(tmp_path, server(), plan=with_arguments("--seed=1"))
-    met = {check.code for check in verdict.checks if check.met}
-    assert {"prefix_caching", "speculative_decoding"} <= met
 
 
 # The command.

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from cli import until
 from jobs import LONG, Job, plan_for, write_plan
-from records import rewrite
+from records import accuracy, completed, rewrite
 
+from sut.errors import RunError
+from sut.machine import checkout, environment
+from sut.machine.environment import Git, Gpu
 from sut.plan.plan import Mode
-from sut.results import verification
+from sut.results import attempts, verification
 from sut.rundir import RunDir
 
 # Some seconds a phase.
@@ -172,6 +178,72 @@ def test_refuses_to_mix_phases_of_two_core_counts(tmp_path: Path) -> None:
     with Job(run_dir, 2, attempt=2) as right:
         assert right.wait()[0] == 0, right.output(0)
     assert [each.num_usable_cpus for each in right.record.nodes] == [len(usable)]
+
+
+def test_records_the_environment_of_each_phase(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2, *SLOW, mode=Mode.ALL), tmp_path / "run")
+    _interrupt(run_dir, "accuracy", 2, env={0: {"CUDA_VISIBLE_DEVICES": "1"}})
+    with Job(run_dir, 2, attempt=1, env={0: {"CUDA_VISIBLE_DEVICES": "2"}}) as again:
+        assert again.wait() == {0: 0, 1: 0}, again.output(0)
+    found = {p.name: [e.variables for e in p.environments] for p in again.record.phases}
+    seen = {name: [each.get("CUDA_VISIBLE_DEVICES") for each in of] for name, of in found.items()}
+    assert seen == {"performance": ["1", None], "accuracy": ["2", None], "compliance": ["2", None]}
+    report = run_dir.report.read_text()
+    assert "CUDA_VISIBLE_DEVICES=1" in report and "CUDA_VISIBLE_DEVICES=2" in report
+
+
+def test_refuses_to_mix_phases_of_two_environments(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(2, *SLOW, mode=Mode.ALL), tmp_path / "run")
+    _interrupt(run_dir, "accuracy", 2)
+    with Job(run_dir, 2, attempt=1, env={1: {"OMP_WAIT_POLICY": "active"}}) as again:
+        assert again.wait() == {0: 3, 1: 0}
+    record = again.record
+    assert record.failure is not None and record.failure.code == "changed"
+    assert "variables.OMP_WAIT_POLICY: none -> active" in record.failure.message
+    assert [phase.name for phase in record.phases] == ["performance"]
+
+
+def test_refuses_to_mix_phases_of_two_sources(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(checkout.PACKAGE, copy / "sut", ignore=shutil.ignore_patterns("__pycache__"))
+    run_dir = write_plan(plan_for(1, *SLOW, mode=Mode.ALL), tmp_path / "run")
+    here = {0: ["env", "-C", str(copy)]}
+    _interrupt(run_dir, "accuracy", within=here)
+    (copy / "sut" / "units.py").open("a").write("# changed\n")
+    with Job(run_dir, 1, attempt=1, within=here) as again:
+        assert again.wait() == {0: 3}, again.output(0)
+    failure = again.record.failure
+    assert failure is not None and "source_sha256: " in failure.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"git": Git(commit="b" * 40, dirty=False)}, "git.commit: "),
+        ({"gpu_driver": "560.1"}, "gpu_driver: none -> 560.1"),
+        ({"gpus": (Gpu(name="A30", uuid="1", memory_mib=1),)}, "gpus: none -> A30 1 MiB"),
+        ({"packages": {"torch": "0"}}, "packages.torch: "),
+        ({"cpu_model": "another"}, "cpu_model: "),
+        ({"hostname": "another", "kernel": "1", "memory_gib": 1.0}, ""),
+    ],
+)
+def test_hosts_may_differ_but_not_what_computes(
+    changes: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    here = environment.collect()
+    (phase,) = completed(accuracy(30.0)).phases
+    done = completed(msgspec.structs.replace(phase, environments=(here,)))
+    now = (msgspec.structs.replace(here, **changes),)
+    with pytest.raises(RunError, match=key) if key else contextlib.nullcontext():
+        attempts.require_same(attempts.Earlier(record=done), done.hashes, now, RunDir(tmp_path))
+
+
+def _interrupt(run_dir: RunDir, phase: str, num_nodes: int = 1, **how: Any) -> None:
+    """Run it until it measures ``phase``. ``how`` is as in :class:`Job`."""
+    with Job(run_dir, num_nodes, **how) as job:
+        job.until_measuring(phase)
+        job.signal(0, signal.SIGUSR2)
+        assert job.wait()[0] == 3, job.output(0)
 
 
 def _as_if_killed_after_the_last_phase(run_dir: RunDir) -> None:

@@ -140,7 +140,16 @@ def test_the_container_gets_slurms_variables_and_caches() -> None:
     assert inside["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "0"
     assert inside["APPTAINERENV_SUT_CACHE"] == "/shared/a cache"
     assert inside["APPTAINERENV_VLLM_CACHE_ROOT"] == "/shared/a cache/compiled/jw3/vllm"
-    assert not any("LD_PRELOAD" in name for name in inside)
+    assert "APPTAINERENV_LD_PRELOAD" not in inside
+
+
+@pytest.mark.parametrize("prefix", ["APPTAINER", "SINGULARITY"])
+def test_the_callers_settings_of_apptainer_are_dropped(prefix: str) -> None:
+    names = ("ENV_LD_PRELOAD", "_BIND", "_BINDPATH", "_OVERLAY", "_NO_MOUNT", "_WRITABLE_TMPFS")
+    host = {"PATH": "/bin"} | {f"{prefix}{name}": "/x" for name in names}
+    found = container.environment(plan(), {**host, "APPTAINER_TMPDIR": "/scratch"}, "jw3")
+    assert found["PATH"] == "/bin" and found["APPTAINER_TMPDIR"] == "/scratch"
+    assert "/x" not in found.values()
 
 
 def test_srun_starts_one_task_per_node() -> None:

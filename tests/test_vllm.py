@@ -36,6 +36,10 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 BENCHMARK = "smollm2-135m-news"
 NUM_ARTICLES = 50
+OF_ENGINES = {
+    *("prefix_caching", "speculative_decoding", "kv_transfer", "engine_settings"),
+    *("cached_tokens", "draft_tokens", "engine_statistics"),
+}
 # Fewer queries than a VALID run needs.
 FEW = [
     f"scenarios.{scenario}.{key}"
@@ -63,12 +67,12 @@ def expected(
 
 
 @pytest.fixture(scope="module")
-def replicas(
+def serving(
     expected: list[list[int]],  # computed first: it needs the cores
     plan: Plan,
     model_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Replicas]:
+) -> Iterator[Serving]:
     run_dir = RunDir(tmp_path_factory.mktemp("run"))
     run_dir.logs.mkdir()
     prompts = dataset.load(plan, model_path).prompts
@@ -81,7 +85,12 @@ def replicas(
         served.connect(prompts, (), progress)
         served.load(progress)
         served.warm_up()
-        yield served.replicas
+        yield served
+
+
+@pytest.fixture
+def replicas(serving: Serving) -> Replicas:
+    return serving.replicas
 
 
 def test_greedy_tokens_equal_vllms_own(
@@ -97,15 +106,20 @@ def test_greedy_tokens_equal_vllms_own(
     "scenario", [Scenario.OFFLINE, Scenario.SINGLE_STREAM, Scenario.INTERACTIVE]
 )
 def test_every_scenario_runs_without_a_loadgen_error(
-    replicas: Replicas, model_path: Path, tmp_path: Path, scenario: Scenario, mode: Mode
+    serving: Serving, model_path: Path, tmp_path: Path, scenario: Scenario, mode: Mode
 ) -> None:
+    replicas = serving.replicas
     plan = replicas.plan = plan_of(BENCHMARK, scenario, sets=FEW)
     run_dir = RunDir(tmp_path)
     samples = dataset.load(plan, model_path)
     measured = run_phase(mode, replicas, run_dir, plan.user_conf(), Progress(run_dir.progress))
     stats = measured.stats
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
-    phase = judge_phase(mode, plan, run_dir, samples, measured, model_path, ["localhost"], None)
+    phase = judge_phase(
+        mode, plan, run_dir, samples, measured, model_path, ["localhost"], None, serving.reports
+    )
+    met = {check.code for check in phase.verdict.checks if check.met}
+    assert met >= OF_ENGINES and phase.replicas[0].shortcuts.num_prefills == stats.completed
     assert phase.loadgen_errors == ()
     assert phase.accuracy is None or phase.accuracy["rouge1"] > 5
 
@@ -236,3 +250,33 @@ def _core_at_work(cwd: Path) -> int:
     found = processes_of((cwd / "runs" / "latest").resolve())
     (core,) = [line for line in found if "EngineCore" in line]
     return int(core.partition(":")[0])
+
+
+def test_a_run_is_judged_by_what_vllm_made_of_its_arguments(tmp_path: Path) -> None:
+    extra = ["--enable-prefix-caching", "--max-logprobs=5", "--async-scheduling"]
+    # The warm-up has every prompt before LoadGen asks for it.
+    sets = [f"engine.extra_args={json.dumps(extra)}", *FEW, "dataset.num_samples=16"]
+    sets += ["scenarios.offline.performance_sample_count=16"]
+    done = submit(
+        tmp_path,
+        *("--config", BENCHMARK, "--scenario", "offline", "--preset", "smoke"),
+        *set_arguments(sets),
+        timeout_s=600,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    (phase,) = latest(tmp_path).phases
+    reasons = {reason.code: reason for reason in phase.verdict.reasons}
+    assert OF_ENGINES & reasons.keys() == {"prefix_caching", "cached_tokens"}
+    assert phase.replicas[0].shortcuts.cached_tokens > 0
+    (report,) = phase.engines
+    assert report.engine.startswith("vllm 0.32.0")
+    assert report.settings["model_config.dtype"] == "bfloat16"
+    assert report.changed is not None
+    changed = {name: (before, report.settings[name]) for name, before in report.changed.items()}
+    assert changed["cache_config.enable_prefix_caching"] == (False, True)
+    assert changed["model_config.max_logprobs"] == (20, 5)
+    because = latest(tmp_path).not_official_because
+    unknown = [reason for reason in because if reason.startswith("no rule knows")]
+    assert unknown == [
+        "no rule knows the engine's setting model_config.max_logprobs: 5, 20 by default"
+    ]

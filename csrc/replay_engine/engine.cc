@@ -111,6 +111,7 @@ void Engine::accept(char type) {
   }
   Request request = decode_add(frame_.bytes());
   request.fails = faults_.take(FaultKind::kError, ++num_requests_);
+  request.is_cached = faults_.take(FaultKind::kCached, num_requests_);
   scheduler_.add(std::move(request));
 }
 
@@ -126,8 +127,11 @@ void Engine::start_step(std::int64_t now) {
 
 void Engine::finish_step() {
   const std::span<const Output> outputs = scheduler_.end_step();
+  SchedulerStats stats = scheduler_.stats();
+  for (const Output& output : outputs) stats.num_cache_hits += output.num_cached_tokens;
+  stats.num_draft_tokens = faults_.take(FaultKind::kDraft, num_completed_);
   std::span<const char> frame =
-      encoder_.encode(outputs, scheduler_.stats(), static_cast<double>(now_ns()) * 1e-9);
+      encoder_.encode(outputs, stats, static_cast<double>(now_ns()) * 1e-9);
   if (faults_.take(FaultKind::kTruncate, num_completed_)) frame = frame.first(frame.size() / 2);
   front_end_.send(frame);
   for (const Output& output : outputs) {

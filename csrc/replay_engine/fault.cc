@@ -29,6 +29,8 @@ constexpr Form kForms[] = {
     {"reset-output", FaultKind::kResetOutput, true, false},
     {"die-loading", FaultKind::kDieLoading, false, false},
     {"never-ready", FaultKind::kNeverReady, false, false},
+    {"cached", FaultKind::kCached, true, false},
+    {"draft", FaultKind::kDraft, true, false},
 };
 
 template <typename Number>
@@ -64,7 +66,8 @@ Fault parse_fault(std::string_view spec) {
       number = number.substr(0, colon);
     }
     if (form.has_number && !parse_whole(number, fault.at)) break;
-    if (form.kind == FaultKind::kError && fault.at == 0) break;
+    const bool of_request = form.kind == FaultKind::kError || form.kind == FaultKind::kCached;
+    if (of_request && fault.at == 0) break;
     return fault;
   }
   throw bad_fault(spec);

@@ -20,11 +20,13 @@ enum class FaultKind {
   kResetOutput,
   kDieLoading,
   kNeverReady,
+  kCached,
+  kDraft,
 };
 
 struct Fault {
   FaultKind kind{};
-  std::uint64_t at = 0;  // completed requests; for kError the request's number, from 1
+  std::uint64_t at = 0;  // completed requests; for kError and kCached a request's number, from 1
   double factor = 1;     // only for kSlow
   bool taken = false;
 };

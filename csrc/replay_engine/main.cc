@@ -11,6 +11,7 @@
 
 #include "engine.h"
 #include "options.h"
+#include "report.h"
 
 namespace {
 
@@ -46,6 +47,8 @@ int main(int argc, char** argv) {
   }
   if (options.reconnects && !end_with_parent()) return 1;
   try {
+    if (const char* const path = std::getenv("SUT_ENGINE_REPORT"))
+      replay::write_report(options.limits, options.vllm_version, path);
     return replay::Engine(options, keys_of_environment()).run();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "replay_engine: error: %s\n", error.what());

@@ -12,6 +12,9 @@ using namespace sut::protocol;
 
 constexpr std::uint32_t kNumStatsFields = 18;
 constexpr char kNil = '\xc0';
+constexpr char kFalse = '\xc2';
+constexpr char kEmptyMap = '\x80';
+constexpr char kEmptyArray = '\x90';
 
 using Packer = msgpack::packer<msgpack::sbuffer>;
 
@@ -72,7 +75,7 @@ void OutputEncoder::pack(const Output& output) {
   }
   pack_nils(buffer_, kPrefillStats - kFinishReason - 1);
   if (output.is_first) {
-    pack_prefill_stats(output.num_prompt_tokens);
+    pack_prefill_stats(output);
   } else {
     pack_nils(buffer_, 1);
   }
@@ -81,23 +84,54 @@ void OutputEncoder::pack(const Output& output) {
   pack_nils(buffer_, kNumOutputFields - kNumNansInLogits - 1);
 }
 
-void OutputEncoder::pack_prefill_stats(std::uint32_t num_prompt_tokens) {
+void OutputEncoder::pack_prefill_stats(const Output& output) {
   Packer packer(buffer_);
   packer.pack_map(6);
   pack_string(packer, "num_prompt_tokens");
-  packer.pack_uint32(num_prompt_tokens);
+  packer.pack_uint32(output.num_prompt_tokens);
   pack_string(packer, "num_computed_tokens");
-  packer.pack_uint32(num_prompt_tokens);
-  for (const std::string_view key : {"num_cached_tokens", "num_local_cached_tokens",
-                                     "num_external_cached_tokens", "num_cache_creation_tokens"}) {
+  packer.pack_uint32(output.num_prompt_tokens - output.num_cached_tokens);
+  for (const std::string_view key : {kNumCachedTokens, std::string_view("num_local_cached_tokens")}) {
+    pack_string(packer, key);
+    packer.pack_uint32(output.num_cached_tokens);
+  }
+  for (const std::string_view key : {"num_external_cached_tokens", "num_cache_creation_tokens"}) {
     pack_default(packer, buffer_, key, 0);
   }
 }
 
+void OutputEncoder::pack_cache_stats(std::uint32_t num_hits) {
+  Packer packer(buffer_);
+  pack_string(packer, kPrefixCacheStats);
+  packer.pack_map(8);
+  pack_default(packer, buffer_, "reset", kFalse);
+  for (const std::string_view key : {"requests", "queries"}) pack_default(packer, buffer_, key, 0);
+  pack_string(packer, kHits);
+  packer.pack_uint32(num_hits);
+  for (const std::string_view key : {std::string_view("preempted_requests"),
+                                     std::string_view("preempted_queries"), kPreemptedHits}) {
+    pack_default(packer, buffer_, key, 0);
+  }
+  pack_default(packer, buffer_, "hits_by_source", kEmptyMap);
+}
+
+void OutputEncoder::pack_spec_decoding_stats(std::uint32_t num_draft_tokens) {
+  Packer packer(buffer_);
+  if (num_draft_tokens == 0) return pack_default(packer, buffer_, kSpecDecodingStats, kNil);
+  pack_string(packer, kSpecDecodingStats);
+  packer.pack_map(6);
+  for (const std::string_view key : {std::string_view("num_spec_tokens"),
+                                     std::string_view("num_drafts"), kNumDraftTokens}) {
+    pack_string(packer, key);
+    packer.pack_uint32(num_draft_tokens);
+  }
+  pack_default(packer, buffer_, "num_accepted_tokens", 0);
+  for (const std::string_view key : {"num_accepted_tokens_per_pos", "num_draft_tokens_per_pos"}) {
+    pack_default(packer, buffer_, key, kEmptyArray);
+  }
+}
+
 void OutputEncoder::pack(const SchedulerStats& stats) {
-  constexpr char kFalse = '\xc2';
-  constexpr char kEmptyMap = '\x80';
-  constexpr char kEmptyArray = '\x90';
   Packer packer(buffer_);
   packer.pack_map(kNumStatsFields);
   pack_string(packer, kNumRunningReqs);
@@ -111,17 +145,10 @@ void OutputEncoder::pack(const SchedulerStats& stats) {
   pack_string(packer, kKvCacheUsage);
   pack_float64(buffer_, stats.kv_cache_usage);
   pack_default(packer, buffer_, "iteration_details", kNil);
-  pack_string(packer, "prefix_cache_stats");
-  packer.pack_map(8);
-  pack_default(packer, buffer_, "reset", kFalse);
-  for (const std::string_view key : {"requests", "queries", "hits", "preempted_requests",
-                                     "preempted_queries", "preempted_hits"}) {
-    pack_default(packer, buffer_, key, 0);
-  }
-  pack_default(packer, buffer_, "hits_by_source", kEmptyMap);
-  pack_default(packer, buffer_, "connector_prefix_cache_stats", kNil);
+  pack_cache_stats(stats.num_cache_hits);
+  pack_default(packer, buffer_, kConnectorCacheStats, kNil);
   pack_default(packer, buffer_, "kv_cache_eviction_events", kEmptyArray);
-  pack_default(packer, buffer_, "spec_decoding_stats", kNil);
+  pack_spec_decoding_stats(stats.num_draft_tokens);
   pack_default(packer, buffer_, "kv_connector_stats", kNil);
   pack_default(packer, buffer_, "ec_connector_stats", kNil);
   pack_default(packer, buffer_, "waiting_lora_adapters", kEmptyMap);

@@ -18,7 +18,9 @@ class OutputEncoder {
  private:
   void pack(const Output& output);
   void pack(const SchedulerStats& stats);
-  void pack_prefill_stats(std::uint32_t num_prompt_tokens);
+  void pack_prefill_stats(const Output& output);
+  void pack_cache_stats(std::uint32_t num_hits);
+  void pack_spec_decoding_stats(std::uint32_t num_draft_tokens);
 
   msgpack::sbuffer buffer_;
 };

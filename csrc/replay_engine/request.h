@@ -15,6 +15,7 @@ struct Request {
   std::uint32_t min_tokens = 0;
   std::optional<std::uint32_t> max_tokens = 16;  // none: up to max_model_len
   bool fails = false;                            // ends with FinishReason::kError and no token
+  bool is_cached = false;                        // reports one cached token of its prompt
   std::vector<std::uint32_t> answer = {};        // the answer; empty: by the service model
 };
 

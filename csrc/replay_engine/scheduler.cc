@@ -124,6 +124,7 @@ Output Scheduler::next_output(Sequence& sequence) {
   Output output{
       .request_id = request.id,
       .num_prompt_tokens = static_cast<std::uint32_t>(request.prompt.size()),
+      .num_cached_tokens = request.is_cached && sequence.num_output == 0,
       .is_first = sequence.num_output == 0,
   };
   if (request.fails) {

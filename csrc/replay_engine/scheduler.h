@@ -33,6 +33,7 @@ struct Output {
   std::string_view request_id;
   std::uint32_t token = 0;  // none if finish_reason is kError
   std::uint32_t num_prompt_tokens = 0;
+  std::uint32_t num_cached_tokens = 0;  // of the prompt; only a fault sets it
   bool is_first = false;
   FinishReason finish_reason = FinishReason::kNone;
 };
@@ -47,6 +48,8 @@ struct SchedulerStats {
   std::uint32_t num_running = 0;
   std::uint32_t num_waiting = 0;
   double kv_cache_usage = 0;  // 0 to 1
+  std::uint32_t num_cache_hits = 0;    // this and below: only a fault sets them
+  std::uint32_t num_draft_tokens = 0;
 };
 
 // Continuous batching in vLLM's order: in each step first the running requests get their tokens

@@ -18,7 +18,14 @@ std::string text_of(sut::RequestId id) {
   return text;
 }
 
-// [0, [[id, [7, 300, 70000], nil, nil, nil, 1, "why", nil], [id2, [9]]], {stats}, 1.5]
+// {"hits": 2, "preempted_hits": 3, "queries": 50, "hits_by_source": {"hits": 70}}
+void pack_cache(Packer& p) {
+  p.pack_map(4);
+  p.pack("hits").pack(2).pack("preempted_hits").pack(3).pack("queries").pack(50);
+  p.pack("hits_by_source").pack_map(1).pack("hits").pack(70);
+}
+
+// [0, [[id, [7, 300, 70000], nil, nil, nil, 1, "why", nil], [id2, [9], ..., {prefill}]], {stats}, 1.5]
 msgpack::sbuffer good_frame() {
   msgpack::sbuffer buffer;
   Packer p(buffer);
@@ -32,16 +39,22 @@ msgpack::sbuffer good_frame() {
   p.pack(1);
   p.pack("why");
   p.pack_nil();
-  p.pack_array(2);
+  p.pack_array(kLayout.prefill_stats + 1);
   p.pack(text_of({4, 1}));
   p.pack(std::vector<int>{9});
-  p.pack_map(4);
+  for (std::uint32_t field = 2; field < kLayout.prefill_stats; ++field) p.pack_nil();
+  p.pack_map(2).pack("num_cached_tokens").pack(11).pack("num_local_cached_tokens").pack(11);
+  p.pack_map(7);
   p.pack("num_running_reqs");
   p.pack(12);
   p.pack("prefix_cache_stats");
-  p.pack_map(1);
-  p.pack("num_running_reqs");  // a nested key of the same name is ignored
-  p.pack(99);
+  pack_cache(p);
+  p.pack("connector_prefix_cache_stats");
+  pack_cache(p);
+  p.pack("spec_decoding_stats");
+  p.pack_map(3).pack("num_spec_tokens").pack(4).pack("num_draft_tokens").pack(8);
+  p.pack("num_running_reqs").pack(99);  // a nested key of the same name is ignored
+  p.pack("hits").pack(500);             // and this is none of a cache's
   p.pack("kv_cache_usage");
   p.pack(0.25);
   p.pack("num_waiting_reqs");
@@ -77,6 +90,9 @@ void reads_outputs_tokens_and_scheduler_stats() {
     CHECK(out.tokens_of(out.outputs[1]).size() == 1);
     CHECK(out.scheduler_stats && out.scheduler_stats->running == 12);
     CHECK(out.scheduler_stats->waiting == 5 && out.scheduler_stats->kv_cache_usage == 0.25);
+    CHECK(out.shortcuts.num_prefills == 1 && out.shortcuts.num_stats == 1);
+    CHECK(out.shortcuts.cached_tokens == 11 && out.shortcuts.cache_hits == 10);
+    CHECK(out.shortcuts.draft_tokens == 8);
   }
 }
 

@@ -26,6 +26,10 @@ FORWARDED = (
     "TERM",
 )
 
+# Apptainer reads its options, and variables for the container, from variables that begin so.
+SETTINGS = ("APPTAINER", "SINGULARITY")
+KEPT_SETTINGS = {"APPTAINER_CACHEDIR", "APPTAINER_TMPDIR"}
+
 
 def argv(
     plan: Plan, run_dir: Path, image: Path, scratch: Path, command: Sequence[str]
@@ -52,7 +56,10 @@ def binds(plan: Plan, container: Container, run_dir: Path) -> list[tuple[str, bo
 
 
 def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str]:
-    """Variables for the ``apptainer`` process that give the container its environment."""
+    """The environment of the ``apptainer`` process, which gives the container its own. Of the
+    caller's settings of Apptainer only the folders for its temporary files remain: binds, overlays
+    and variables for the container would change what runs."""
+    outside = {k: v for k, v in host.items() if not k.startswith(SETTINGS) or k in KEPT_SETTINGS}
     kept = {name: host[name] for name in FORWARDED if name in host}
     folder = cache.cache_of(plan)
     compiled = folder / "compiled" / node  # per node: some shared file systems cannot lock
@@ -66,7 +73,7 @@ def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    return {f"APPTAINERENV_{name}": value for name, value in inside.items()}
+    return outside | {f"APPTAINERENV_{name}": value for name, value in inside.items()}
 
 
 def _mount(path: str, writable: bool) -> str:

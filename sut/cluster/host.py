@@ -53,7 +53,7 @@ def _run_in_container(
         inside = ["python3", "-m", module, str(run_dir)]
         argv = container.argv(plan, run_dir.root, staged, Path(scratch), inside)
         host = {**environment, allocation.IMAGE_SHA256: sha256}
-        return wait(argv, {**host, **container.environment(plan, host, node)})
+        return wait(argv, container.environment(plan, host, node))
 
 
 def wait(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -56,11 +56,12 @@ def _sections(title: str, runs: Sequence[Run]) -> list[Section]:
 def _heading(runs: Sequence[Run]) -> str:
     rows = [(run.name, run.headline, _folder(run)) for run in runs]
     reasons = [f"{run.name}: {why}" for run in runs for why in run.why()]
-    plans = [run.record.plan for run in runs if run.record]
+    records = [run.record for run in runs if run.record]
     parts = [table(("run", "verdict", "folder"), rows)]
     if reasons:
         parts.append(f"Why not VALID:\n\n{bullets(reasons)}")
-    parts += list(dict.fromkeys(inline(messaging.unverified(plan)) for plan in plans))
+    labels = (messaging.unverified(r.plan, official=not r.not_official_because) for r in records)
+    parts += list(dict.fromkeys(map(inline, labels)))
     return "\n\n".join(parts)
 
 

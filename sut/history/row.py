@@ -62,6 +62,7 @@ class _Reason(msgspec.Struct):
 
 class _Verdict(msgspec.Struct):
     reasons: list[_Reason] = []
+    official: bool | None = None
 
 
 class _Work(msgspec.Struct):
@@ -133,7 +134,7 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         scenario="preflight" if preflight else plan.scenario,
         mode=plan.mode,
         preset="" if preflight else plan.preset,
-        official=plan.official,
+        official=plan.official and all(p.verdict.official for p in record.phases),
         site=plan.site,
         nodes=",".join(sorted(nodes - {""})),
         num_replicas=len(plan.replicas),

@@ -6,11 +6,13 @@ Needs only the standard library: ``python3 sut/machine/checkout.py`` prints the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent
 # What is built or run. Documents, tests and files of the user do not change a result.
 PATHS = (
     *("sut", "csrc", "configs", "slurm", "containers", "requirements", "tools"),
@@ -18,6 +20,7 @@ PATHS = (
 )
 OF_THE_USER = ("configs/",)  # untracked benchmarks and sites; a run's plan contains its own
 COMMAND_S = 10
+CODE = (".py", ".so")
 
 
 def commit(root: Path = ROOT) -> str | None:
@@ -54,6 +57,20 @@ def revision(root: Path = ROOT) -> str:
     if at is None or differing is None:
         return "unknown"
     return f"{at}-dirty" if differing else at
+
+
+def source_sha256() -> str | None:
+    """sha256 of this package's code and of the replay engine, by their names and contents; None
+    where a file cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(PACKAGE.rglob("*")):
+            if path.suffix in CODE or path.name == "replay_engine":
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{path.relative_to(PACKAGE)} {content}\n".encode())
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sut.machine import checkout, nvml
+from sut.machine import checkout, nvml, variables
 from sut.values import Struct
 
 PACKAGES = (
@@ -76,6 +76,8 @@ class Environment(Struct, frozen=True, kw_only=True):
     git: Git | None
     container: str | None  # the Apptainer image
     image_sha256: str | None = None  # of that image's file
+    source_sha256: str | None = None  # of this package's code
+    variables: dict[str, str] = {}  # the caller's that engines get and that can change a result
 
 
 def collect(image_sha256: str | None = None) -> Environment:
@@ -100,6 +102,8 @@ def collect(image_sha256: str | None = None) -> Environment:
         git=git(),
         container=os.environ.get("APPTAINER_CONTAINER") or None,
         image_sha256=image_sha256,
+        source_sha256=checkout.source_sha256(),
+        variables=variables.deciding(os.environ),
     )
 
 

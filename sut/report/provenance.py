@@ -19,7 +19,7 @@ def sections(record: Record, again: str, verify: str) -> list[Section]:
     found = [
         _attempts(record.attempts),
         timings.section(record),
-        _environment((record.environment, *record.nodes)),
+        _environment(_nodes(record)),
         _provenance(record, again, verify),
     ]
     return [section for section in found if section is not None]
@@ -50,6 +50,16 @@ def _result(attempt: Attempt) -> str:
     return attempt.status or "no exit recorded (killed, or power loss)"
 
 
+def _nodes(record: Record) -> list[Environment]:
+    """The nodes of the last attempt, then others that measured a phase."""
+    found = [record.environment, *record.nodes]
+    measured = (each for phase in record.phases for each in phase.environments)
+    for each in measured:
+        if each not in found:
+            found.append(each)
+    return found
+
+
 def _environment(nodes: Sequence[Environment]) -> Section:
     """A column for each node, with "same" for the first node's value. Rows without any value are
     left out."""
@@ -77,6 +87,7 @@ def _facts(env: Environment) -> dict[str, str]:
         "LoadGen": or_dash(env.loadgen),
         "Python": env.python,
         "packages": ", ".join(f"{name} {version}" for name, version in env.packages.items()),
+        "variables": " ".join(f"{name}={value}" for name, value in env.variables.items()) or "-",
     }
 
 

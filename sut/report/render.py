@@ -81,9 +81,9 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
         parts += [f"**Hint**: {inline(message.hint)}"] if message.hint else []
     if why := reasons(record.phases):
         parts.append(f"Why it is INVALID:\n\n{bullets(why)}")
-    if not plan.official:
-        parts.append(f"**Not official** because:\n\n{bullets(plan.not_official_because)}")
-    parts.append(inline(messaging.unverified(plan)))
+    if because := record.not_official_because:
+        parts.append(f"**Not official** because:\n\n{bullets(because)}")
+    parts.append(inline(messaging.unverified(plan, official=not because)))
     parts += [f"Not read: {inline(e.problem)}" for e in evidence.values() if e.problem]
     parts += [f"**Incomplete report**: {inline(note)}"] if note else []
     return Section(title=f"{record.headline}: {title(plan)}", text="\n\n".join(parts))

@@ -115,9 +115,9 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
         lines += _labelled("why", reasons([phase]))
         lines += _figures(phase)
     if plan.mode is not Mode.PREFLIGHT:  # it has no result
-        if not plan.official:
-            lines += _labelled("note", [f"not official: {'; '.join(plan.not_official_because)}"])
-        lines += [f"            {messaging.unverified(plan)}"]
+        if because := record.not_official_because:
+            lines += _labelled("note", [f"not official: {'; '.join(because)}"])
+        lines += [f"            {messaging.unverified(plan, official=not because)}"]
     lines += _labelled("took", _times(record.timings))
     lines += [f"  report    {run_dir.report}{_plots(run_dir)}"]
     if record.failure and record.failure.replica is not None:

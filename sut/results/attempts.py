@@ -21,11 +21,13 @@ from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE, Struct
 
 INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
-# In all phases of one record, on each of its machines.
+# In all phases of one record, on each of its machines: files, code, and what computes.
 SAME = (
     *("image_sha256", "model_sha256", "data_sha256", "tokens_sha256"),
-    *("cpu_model", "num_cpus", "num_usable_cpus", "gpus"),
+    *("git", "source_sha256", "packages", "loadgen", "python", "variables"),
+    *("cpu_model", "num_cpus", "num_usable_cpus", "gpus", "gpu_driver"),
 )
+CHOSEN_BY_JOB = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")  # variables
 
 
 class Earlier(Struct, frozen=True, kw_only=True):
@@ -156,13 +158,17 @@ def _again(run_dir: RunDir) -> str:
 def require_same(
     before: Earlier, hashes: Hashes, machines: Sequence[Environment], run_dir: RunDir
 ) -> None:
-    """Raise RunError if finished phases were measured with another model, data set or image, or on
-    other hardware. ``machines`` are this attempt's."""
+    """Raise RunError if finished phases were measured with other files, code or hardware.
+    ``machines`` are this attempt's."""
     if before.record is None or not before.phases:
         return
-    earlier = _machines((before.record.environment, *before.record.nodes), before.record.hashes)
-    pairs = zip(earlier, _machines(machines, hashes), strict=False)
-    changed = dict.fromkeys(each for a, b in pairs for each in sameness.mismatches(a, b, SAME))
+    now = _machines(machines, hashes)
+    changed = dict.fromkeys(
+        each
+        for phase in before.phases
+        for a, b in zip(_machines(phase.environments, before.record.hashes), now, strict=False)
+        for each in sameness.mismatches(a, b, SAME)
+    )
     if changed:
         done = ", ".join(phase.name for phase in before.phases)
         raise RunError(
@@ -174,8 +180,13 @@ def require_same(
 
 def _machines(environments: Sequence[Environment], hashes: Hashes) -> list[sameness.Facts]:
     """Everything that the machines were given, in the order of what must be the same."""
-    found = [sameness.of_machine(each, hashes) for each in environments]
+    found = [sameness.of_machine(_without_job(each), hashes) for each in environments]
     return sorted(found, key=lambda facts: [str(facts.get(key)) for key in SAME])
+
+
+def _without_job(environment: Environment) -> Environment:
+    variables = {k: v for k, v in environment.variables.items() if k not in CHOSEN_BY_JOB}
+    return msgspec.structs.replace(environment, variables=variables)
 
 
 def set_aside(run_dir: RunDir, before: Earlier) -> None:

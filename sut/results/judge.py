@@ -95,7 +95,6 @@ def judge_performance(
     (decisive if asked_round else beyond).extend(of_round)
     if plan is not None:
         beyond += settings.check(log, plan, Mode.PERFORMANCE, chosen_qps)
-        beyond += rules.of_engine(plan)
     facts = Facts(
         log=log,
         samples=samples,

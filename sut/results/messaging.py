@@ -27,10 +27,11 @@ def unverified_log(log: DetailLog) -> str:
     return f"{loadgen(log)} on {data}, {log.scenario}: unverified. {UNVERIFIED}"
 
 
-def unverified(plan: Plan, division: str = "") -> str:
-    """The label of a run. Only an official run uses MLPerf's name and has a division."""
+def unverified(plan: Plan, division: str = "", *, official: bool = True) -> str:
+    """The label of a run. Only an official run uses MLPerf's name and has a division: pass False
+    where it is not official for a reason that its plan does not have."""
     scenario = "Interactive" if plan.scenario is Scenario.INTERACTIVE else plan.scenario.loadgen
     whose = f"LoadGen with the seeds of MLPerf Inference {plan.round}"
-    if plan.official:
+    if plan.official and official:
         whose = f"MLPerf Inference {plan.round} {division.capitalize()}".rstrip()
     return f"{whose}, {plan.benchmark}, {scenario}: unverified. {UNVERIFIED}"

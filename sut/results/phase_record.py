@@ -11,6 +11,7 @@ from sut.inputs import hashes
 from sut.inputs.dataset import Samples
 from sut.plan.plan import Mode, Plan
 from sut.results import accuracy, compliance, phase_verdict, telemetry, work
+from sut.results.engine_report import EngineReport
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
 from sut.results.telemetry import NodeTelemetry
 from sut.rundir import RunDir, write_atomic
@@ -41,10 +42,12 @@ def judge_phase(
     model_path: Path | None,
     node_names: Sequence[str],
     chosen_qps: float | None,
+    engines: tuple[EngineReport, ...],
 ) -> PhaseRecord:
-    """Read LoadGen's logs of a phase and judge them. ``node_names`` are those of the plan's nodes,
-    in its order. Raises RunError, InputError."""
+    """Read LoadGen's logs of a phase and judge them, and what its engines report. ``node_names``
+    are those of the plan's nodes, in its order. Raises RunError, InputError."""
     log_dir = run_dir.loadgen(mode)
+    replicas = _replicas(mode, plan, run_dir, measured.stats, node_names)
 
     def score(num_scored: int) -> dict[str, float]:
         return accuracy.score_phase(
@@ -64,18 +67,20 @@ def judge_phase(
         replica_samples=measured.replica_samples,
         node_names=node_names,
         chosen_qps=chosen_qps,
+        replicas=replicas,
+        engines=engines,
         score=score,
     )
     if judged.test06 is not None:  # as MLCommons' script does
         text = compliance.verify_accuracy_text(judged.test06)
         write_atomic(log_dir / compliance.VERIFY_ACCURACY, text)
-    replicas = _replicas(mode, plan, run_dir, measured.stats, node_names)
     return PhaseRecord(
         name=mode,
         loadgen=judged.log.values,
         loadgen_errors=tuple(error.message for error in judged.log.errors),
         verdict=judged.verdict,
         replicas=replicas,
+        engines=engines,
         dispatcher=_dispatcher_stats(measured.stats),
         accuracy=judged.scores,
         num_scored=judged.num_scored,

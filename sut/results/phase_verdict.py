@@ -10,10 +10,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sut.plan.plan import Mode, Plan
-from sut.results import answers, audit, compliance, judge, mllog, rules, sample_log, settings
+from sut.results import (
+    answers,
+    audit,
+    compliance,
+    engine_rules,
+    judge,
+    mllog,
+    rules,
+    sample_log,
+    settings,
+)
+from sut.results.engine_report import EngineReport
 from sut.results.judge import Verdict
 from sut.results.mllog import DetailLog
 from sut.results.sample_log import SampleLog
+from sut.results.work import ReplicaWork
 from sut.rundir import RunDir
 
 Score = Callable[[int], dict[str, float]]  # of the first N samples
@@ -40,10 +52,13 @@ def judge_phase(
     replica_samples: Sequence[int],
     node_names: Sequence[str],
     chosen_qps: float | None,
+    replicas: Sequence[ReplicaWork],
+    engines: Sequence[EngineReport],
     score: Score,
 ) -> Judged:
-    """The verdict. ``num_failed`` and ``replica_samples`` are the dispatcher's counts;
-    ``node_names`` are those of the plan's nodes, in its order. Raises RunError, InputError."""
+    """The verdict. ``num_failed``, ``replica_samples`` and ``replicas`` are the dispatcher's
+    counts, ``engines`` what the engines report of themselves; ``node_names`` are those of the
+    plan's nodes, in its order. Raises RunError, InputError."""
     log_dir = run_dir.loadgen(mode)
     log, samples = mllog.read(log_dir), sample_log.read(run_dir.samples(mode))
     match mode:
@@ -68,7 +83,7 @@ def judge_phase(
     verdict = judged.verdict
     for check in (*checks, *([idle] if idle else [])):
         verdict = judge.with_check(verdict, check)
-    return judged._replace(verdict=verdict)
+    return judged._replace(verdict=engine_rules.judged(verdict, plan, engines, replicas))
 
 
 def _accuracy(

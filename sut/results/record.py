@@ -13,8 +13,9 @@ import msgspec
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
-from sut.results import integrity
+from sut.results import engine_rules, integrity
 from sut.results.compliance import Verification
+from sut.results.engine_report import EngineReport
 from sut.results.integrity import File
 from sut.results.judge import Validity, Verdict
 from sut.results.mllog import Scalar
@@ -94,6 +95,8 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     start_unix_s: float | None = None  # start of LoadGen's test, by the head's clock
     duration_s: float | None = None
     nodes: tuple[NodeWork, ...] = ()
+    engines: tuple[EngineReport, ...] = ()  # their configurations, each different one
+    environments: tuple[Environment, ...] = ()  # of the nodes that measured it, the head's first
     test06: Verification | None = None
     file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
     telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any
@@ -204,6 +207,12 @@ class Record(Struct, frozen=True, kw_only=True):
     def chosen_qps(self) -> float | None:
         """The load that the run has chosen; None where the plan has its own."""
         return self.load.target_qps if self.load else None
+
+    @property
+    def not_official_because(self) -> tuple[str, ...]:
+        """The reasons of the plan, and the engines' settings that no rule knows."""
+        engines = [report for phase in self.phases for report in phase.engines]
+        return (*self.plan.not_official_because, *engine_rules.not_official_because(engines))
 
     @property
     def user_conf(self) -> str:

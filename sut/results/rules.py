@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sut.errors import InputError
-from sut.plan import forbidden
-from sut.plan.benchmark import EngineKind, Gate
+from sut.plan.benchmark import Gate
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.results import measures
@@ -87,25 +86,6 @@ def idle_nodes(plan: Plan, node_names: Sequence[str]) -> Check | None:
         text = f"No replica uses node {compact(idle)}."
         remedy = "Use fewer nodes or more replicas: --set site.num_replicas=..."
     return Check("idle_nodes", not idle, text, len(idle), 0, "nodes", remedy)
-
-
-def of_engine(plan: Plan) -> list[Check]:
-    """What MLPerf forbids an engine to do: prefix caching and speculative decoding."""
-    if plan.engine.kind is EngineKind.REPLAY:
-        return []  # it has neither
-    given = plan.engine.extra_args
-    return [
-        _off("prefix_caching", "Prefix caching", forbidden.prefix_caching(given)),
-        _off("speculative_decoding", "Speculative decoding", forbidden.speculation(given)),
-    ]
-
-
-def _off(code: str, name: str, arguments: list[str]) -> Check:
-    if not arguments:
-        return Check(code, True, f"{name} was off.")
-    listed = ", ".join(arguments)
-    text = f"{name} was on ({listed}): MLPerf forbids it."
-    return Check(code, False, text, remedy=f"Remove {listed} from engine.extra_args.")
 
 
 def _min_duration(log: DetailLog) -> Check:

@@ -195,6 +195,8 @@ def _of_phase(
             replica_samples=[replica.samples for replica in phase.replicas],
             node_names=_nodes_of(found, phase),
             chosen_qps=found.chosen_qps,
+            replicas=phase.replicas,
+            engines=phase.engines,
             score=score,
         )
     except SutError as error:

@@ -29,6 +29,16 @@ class Quantiles(Struct, frozen=True, kw_only=True):
     max: float
 
 
+class Shortcuts(Struct, frozen=True, kw_only=True):
+    """What an engine reported of work that it did not do, as in :mod:`sut._core`."""
+
+    num_prefills: int = 0
+    num_stats: int = 0
+    cached_tokens: int = 0
+    cache_hits: int = 0
+    draft_tokens: int = 0
+
+
 class ReplicaWork(Struct, frozen=True, kw_only=True):
     """One replica in a phase. ``node`` is that of its engine core, ``nodes`` are those of all its
     ranks; ``share`` is its part of all output tokens, 0 to 1; ``kv_cache_usage_max`` is the
@@ -42,6 +52,7 @@ class ReplicaWork(Struct, frozen=True, kw_only=True):
     output_tokens: int
     busy_s: float
     share: float
+    shortcuts: Shortcuts = Shortcuts()
     kv_cache_usage_max: float | None = None
 
     @property
@@ -84,9 +95,20 @@ def of_replicas(
             output_tokens=replica.output_tokens,
             busy_s=round(replica.busy_ns / 1e9, 3),
             share=round(replica.output_tokens / total, 4),
+            shortcuts=_shortcuts(replica.shortcuts),
             kv_cache_usage_max=_kv_cache_usage_max(lines, replica.index),
         )
         for replica in stats.replicas
+    )
+
+
+def _shortcuts(found: _core.Shortcuts) -> Shortcuts:
+    return Shortcuts(
+        num_prefills=found.num_prefills,
+        num_stats=found.num_stats,
+        cached_tokens=found.cached_tokens,
+        cache_hits=found.cache_hits,
+        draft_tokens=found.draft_tokens,
     )
 
 

@@ -123,8 +123,9 @@ def _judge(
     with recorder.step(f"judge {mode}"):
         recorder.progress.step(f"judging {mode}")
         model_path, names = serving.model_path, serving.nodes.names
-        qps = recorder.chosen_qps
-        recorder.add(judge_phase(mode, plan, run_dir, samples, measured, model_path, names, qps))
+        qps, engines = recorder.chosen_qps, serving.reports
+        phase = judge_phase(mode, plan, run_dir, samples, measured, model_path, names, qps, engines)
+        recorder.add(phase)
 
 
 def _until_judged(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:

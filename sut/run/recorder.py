@@ -118,8 +118,7 @@ class Recorder:
         require(self._preflight)
 
     def keep_hashes(self, hashes: record.Hashes) -> None:
-        """Raises RunError where finished phases were measured with other files, or on other
-        hardware."""
+        """Raises RunError where finished phases had other files, code or hardware."""
         attempts.require_same(self._earlier, hashes, self._here, self.run_dir)
         self._hashes, self._machines = hashes, self._here
 
@@ -169,7 +168,7 @@ class Recorder:
 
     def add(self, phase: record.PhaseRecord) -> None:
         """Keep a finished phase, and write it to disk: a later failure does not lose it."""
-        self._phases.append(phase)
+        self._phases.append(msgspec.structs.replace(phase, environments=self._here))
         self._write_interim()
 
     def finish(self, failure: SutError | None) -> record.Record:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sut import _core
 from sut.errors import CANCELLED, NODE_LOST, TRUNCATED, RunError
-from sut.results import attempts, record
+from sut.results import attempts, engine_report, record
+from sut.results.engine_report import EngineReport
 from sut.results.progress import Progress
 from sut.run.failures import EXIT_GRACE_S
 from sut.run.replicas import NUM_WARMUP_SAMPLES, Replicas
@@ -17,7 +18,7 @@ from sut.serving import requests, wire
 from sut.serving.keeper_messages import Served
 from sut.serving.kept import Kept
 from sut.serving.nodes import Nodes
-from sut.serving.process import Address
+from sut.serving.process import Address, PartId
 from sut.serving.wire import Encoded
 
 RECONNECT_S = 5.0  # for a warm engine; it tries ten times a second
@@ -40,7 +41,9 @@ class Serving:
         self._notes = notes
         self._kept = False  # they stay for the next run
         self._refused = 0
+        self.reports: tuple[EngineReport, ...] = ()  # see load()
         self._started = 0.0
+        self._reports: dict[PartId, bytes] = {}  # what each engine reports of itself
         self._links: _core.ReplicaLinks | None = None
         self._replicas: Replicas | None = None
 
@@ -120,9 +123,11 @@ class Serving:
 
     def load(self, progress: Progress) -> None:
         """Wait until all engines are ready; warm ones are. Raises RunError when one exits, has
-        another version, or is not ready in time."""
+        another version, is not ready in time, or did not report its configuration."""
         if not self.warm:
             self.replicas.wait_ready(progress, self._started, self.plan.timeouts.ready_s)
+        self._reports = self.nodes.engine_reports()
+        self.reports = engine_report.merged(self._reports)
 
     def warm_up(self) -> None:
         """Run some samples on every replica; warm ones have had theirs. Raises RunError."""
@@ -160,6 +165,7 @@ class Serving:
             runs=before.runs + 1,
             samples=tuple(a + b for a, b in zip(samples, replicas.num_sent, strict=True)),
             ready=replicas.ready_responses,
+            reports=tuple(self._reports[index, 0] for index in range(len(samples))),
         )
         # Without them the sockets are closed, and the next run can bind their ports.
         self._links = self._replicas = None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -15,21 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-import sut
 from sut.cluster.allocation import Allocation
-from sut.machine import environment
+from sut.machine import checkout, environment
 from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.serving.process import Address, Launch, command
 
 ID_LENGTH = 12
-SOURCES = (".py", ".so")
-# Variables of a terminal, a login, a job step or a launcher. All others count.
-IGNORED = re.compile(
-    "_|COLORTERM|COLUMNS|DBUS_.*|DISPLAY|INVOCATION_ID|JOURNAL_STREAM|LINES|LS_COLORS|MAKEFLAGS|"
-    "MAKELEVEL|MFLAGS|OLDPWD|PS1|PWD|PYTEST_.*|SHLVL|SLURM_.*|SRUN_.*|SSH_.*|STY|SUBMITIT_.*|"
-    "SUT_.*|TERM|TERM_.*|TMUX.*|VSCODE_.*|WINDOWID|XDG_RUNTIME_DIR|XDG_SESSION_.*"
-)
+IGNORED = "SLURM_"  # variables of a job step; all others of an engine count
 
 Settings = Mapping[str, str]
 
@@ -49,7 +41,7 @@ def of_run(
         "working folder": str(Path.cwd()),
         "python": f"{sys.executable} {sys.version}",
         "packages": str(sorted(environment.versions(environment.PACKAGES).items())),
-        "source of sut": _source(),
+        "source of sut": f"{checkout.PACKAGE} {checkout.source_sha256()}",
     }
     for replica in plan.replicas:
         for part in range(len(replica.parts)):
@@ -64,7 +56,7 @@ def of_run(
             name = f"replica {replica.index}" + (f", part {part}" if part else "")
             found[f"{name}: command"] = shlex.join(wanted.argv)
             for variable, value in wanted.env.items():
-                if not IGNORED.fullmatch(variable):
+                if not variable.startswith(IGNORED):
                     found[f"{name}: {variable}"] = hashlib.sha256(value.encode()).hexdigest()
     return found
 
@@ -93,16 +85,6 @@ def resources(plan: Plan) -> tuple[str, ...]:
         )
     cores = {core for part in parts for core in part.cpus or os.sched_getaffinity(0)}
     return tuple(f"core {core}" for core in sorted(cores))
-
-
-def _source() -> str:
-    """sha256 of this package's code and of the replay engine."""
-    root = Path(sut.__file__).parent
-    digest = hashlib.sha256(str(root).encode())
-    for path in sorted(root.rglob("*")):
-        if path.suffix in SOURCES or path.name == "replay_engine":
-            digest.update(str(path).encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _ranges(cores: set[int]) -> str:

@@ -21,8 +21,10 @@ from sut.serving.messages import (
     BeginCheck,
     Done,
     End,
+    EngineReported,
     Exit,
     FreePort,
+    GetEngineReport,
     GetListening,
     GetReport,
     GetState,
@@ -105,6 +107,8 @@ def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
                 node.start(request.launch, request.model_path)
             case FreePort():
                 return Port(port=node.free_port())
+            case GetEngineReport():
+                return EngineReported(content=node.engine_report(request.part))
             case BeginCheck():
                 node.begin_check(request.model_path)
             case GetReport():

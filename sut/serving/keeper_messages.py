@@ -23,6 +23,7 @@ class Served(Struct, frozen=True, kw_only=True):
     runs: int = 0
     samples: tuple[int, ...] = ()  # of each replica; none before the first run
     ready: tuple[bytes, ...] = ()  # each replica's READY message
+    reports: tuple[bytes, ...] = ()  # what each replica's engine reported of itself
     memory: dict[str, str] = {}
 
 

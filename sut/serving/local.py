@@ -43,16 +43,29 @@ class LocalNode:
     def start(self, launch: Launch, model_path: str | None) -> None:
         """Start an engine's process. Call from the main thread. Raises RunError."""
         part = (launch.replica, launch.part)
-        wanted = command(self._plan, launch, None if model_path is None else Path(model_path))
+        report = self._run_dir.engine_report(*part)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.unlink(missing_ok=True)
+        path = None if model_path is None else Path(model_path)
+        wanted = command(self._plan, launch, path, report)
         # Of a replica's ranks the first connects to the dispatcher.
         keys = self._keys[launch.replica] if launch.part == 0 else None
         if self.kept is not None:
             self.kept.start(part, wanted, self._plan.timeouts.ready_s)
             return
-        log = self._run_dir.replica_log(*part)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
+        with self._run_dir.replica_log(*part).open("wb") as output:
             self._engines[part] = EngineProcess(wanted, output, launch.replica, keys)
+
+    def engine_report(self, part: PartId) -> bytes:
+        """What an engine's process reported of itself; empty if it did not. Read it on the node
+        that wrote it: others may see a shared file late. Raises RunError."""
+        warm = self.kept.granted if self.kept else None
+        if warm is not None:
+            return warm.served.reports[part[0]]
+        try:
+            return self._run_dir.engine_report(*part).read_bytes()
+        except OSError:
+            return b""
 
     def free_port(self) -> int:
         """Raises RunError."""

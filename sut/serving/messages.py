@@ -38,6 +38,12 @@ class GetState(Struct, frozen=True, kw_only=True, tag="get_state"):
     """The answer is State."""
 
 
+class GetEngineReport(Struct, frozen=True, kw_only=True, tag="get_engine_report"):
+    """The answer is EngineReported."""
+
+    part: PartId
+
+
 class BeginCheck(Struct, frozen=True, kw_only=True, tag="begin_check"):
     """Start the node's checks. The answer is Done, sent before they finish."""
 
@@ -65,6 +71,10 @@ class Done(Struct, frozen=True, kw_only=True, tag="done"):
 
 class Port(Struct, frozen=True, kw_only=True, tag="port"):
     port: int
+
+
+class EngineReported(Struct, frozen=True, kw_only=True, tag="engine_reported"):
+    content: bytes  # empty: nothing was reported
 
 
 class Exit(Struct, frozen=True, kw_only=True):
@@ -97,13 +107,15 @@ class Problem(Struct, frozen=True, kw_only=True, tag="problem"):
     replica: int | None = None
 
 
-Request = Start | FreePort | GetState | BeginCheck | GetReport | GetListening | End
-Answer = Done | Port | State | Report | Listening | Problem
+Request = (
+    Start | FreePort | GetEngineReport | GetState | BeginCheck | GetReport | GetListening | End
+)
+Answer = Done | Port | EngineReported | State | Report | Listening | Problem
 HELLO = msgspec.json.Decoder(Hello)
 REQUEST: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 ANSWER: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
-A = TypeVar("A", Done, Port, State, Report, Listening)
+A = TypeVar("A", Done, Port, EngineReported, State, Report, Listening)
 
 
 def exchange(channel: Channel, request: Request) -> Answer:

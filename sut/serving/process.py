@@ -19,12 +19,14 @@ from typing import IO, BinaryIO
 
 import sut
 from sut.errors import RunError
+from sut.machine import variables
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.serving import keys
 from sut.serving.keys import EngineKeys, KeyFile
 from sut.serving.vllm_headless import PARENT
+from sut.serving.vllm_report import EXTRA_ARGS, REPORT
 from sut.values import Struct
 
 REPLAY_ENGINE = Path(sut.__file__).parent / "replay_engine"
@@ -58,10 +60,16 @@ class Command(Struct, frozen=True, kw_only=True):
     env: dict[str, str]
 
 
-def command(plan: Plan, launch: Launch, model_path: Path | None) -> Command:
-    """What :class:`EngineProcess` runs for one part of a replica."""
+def command(
+    plan: Plan, launch: Launch, model_path: Path | None, report: Path | None = None
+) -> Command:
+    """What :class:`EngineProcess` runs for one part of a replica. The engine writes its
+    configuration to ``report``."""
     words = tuple(argv(plan, launch, model_path))
-    return Command(argv=words, env={**os.environ, **environment(plan, launch)})
+    env = variables.for_engine(os.environ) | environment(plan, launch)
+    if report is not None:
+        env |= {REPORT: str(report), EXTRA_ARGS: str(len(plan.engine.extra_args))}
+    return Command(argv=words, env=env)
 
 
 def argv(plan: Plan, launch: Launch, model_path: Path | None) -> list[str]:

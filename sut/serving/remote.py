@@ -18,7 +18,9 @@ from sut.serving.messages import (
     BeginCheck,
     Done,
     End,
+    EngineReported,
     FreePort,
+    GetEngineReport,
     GetListening,
     GetReport,
     GetState,
@@ -91,6 +93,10 @@ class RemoteNode:
 
     def free_port(self) -> int:
         return self._ask(FreePort(), Port).port
+
+    def engine_report(self, part: PartId) -> bytes:
+        """What an engine's process reported of itself; empty if it did not."""
+        return self._ask(GetEngineReport(part=part), EngineReported).content
 
     def begin_check(self, model_path: str | None) -> None:
         self._ask(BeginCheck(model_path=model_path), Done)

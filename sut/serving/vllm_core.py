@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sut.serving import vllm_headless, vllm_sockets
+from sut.serving import vllm_headless, vllm_report, vllm_sockets
 from sut.serving.vllm_headless import end_with_parent
 
 CORES = "SUT_ENGINE_CORES"  # set when this process has started itself again
@@ -78,20 +78,14 @@ def _serve(config: Any, log_stats: bool) -> None:
 def _engine() -> tuple[Any, bool] | None:
     """vLLM's configuration from this command line, and whether to log statistics; None for an
     engine of several processes, or for options of vLLM's server."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.executor import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
-    parser.add_argument("model_tag")
-    parser.add_argument("--headless", action="store_true")
-    arguments, others = parser.parse_known_args()
+    given, others = vllm_report.parsed(sys.argv[1:])
     if others:
         return None
-    arguments.model = arguments.model_tag
-    given = AsyncEngineArgs.from_cli_args(arguments)
+    vllm_report.report_all()
     config = given.create_engine_config(UsageContext.OPENAI_API_SERVER, headless=True)
     several = config.parallel_config.data_parallel_size > 1
     if several or Executor.get_class(config) is not UniProcExecutor:

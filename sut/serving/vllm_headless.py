@@ -14,6 +14,7 @@ import signal
 import sys
 
 from sut.serving import vllm_sockets
+from sut.serving.vllm_report import report_all
 
 PR_SET_PDEATHSIG = 1
 PARENT = "SUT_ENGINE_PARENT"  # the process that started this one; it may have died before main()
@@ -30,6 +31,7 @@ def run() -> None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    report_all()
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args()
     arguments.model = arguments.model_tag
     arguments.api_server_count = 0

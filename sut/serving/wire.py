@@ -34,6 +34,7 @@ PINNED_LAYOUT: Layout = {
     "request_id": 0,
     "new_token_ids": 1,
     "finish_reason": 5,
+    "prefill_stats": 11,
     "running_key": "num_running_reqs",
     "waiting_key": "num_waiting_reqs",
     "kv_cache_usage_key": "kv_cache_usage",
@@ -107,7 +108,7 @@ def vllm_layout() -> Layout:
             **PINNED_LAYOUT,
             **{name: outputs.index(name) for name in ("outputs", "scheduler_stats")},
             **{name: output.index(name) for name in ("request_id", "new_token_ids")},
-            "finish_reason": output.index("finish_reason"),
+            **{name: output.index(name) for name in ("finish_reason", "prefill_stats")},
         }
     except ValueError as error:
         problem = f"vLLM's outputs differ from those of {VLLM_VERSION}: {error}"

@@ -107,7 +107,7 @@ def _of_run(run: Run, division: Division) -> Iterator[str]:
             if division == "open" and check.code.startswith("accuracy_"):
                 continue  # open results report their accuracy and need not reach a gate
             yield f"INVALID: {phase.name}, {check.code}: {check.text}"
-    for why in found.plan.not_official_because:
+    for why in found.not_official_because:
         yield f"not official: {why}"
     yield from _of_nodes(run)
     yield from _of_data(run)
