@@ -63,6 +63,7 @@ class TestSubmititsFiles:
         run_dir = RunDir(tmp_path / "it's a run")
         run_dir.slurm.mkdir(parents=True)
         (run_dir.slurm / "7_submitted.pkl").touch()
+        (run_dir.slurm / ".submission_file_ab.sh").symlink_to("7_submission.sh")
         return run_dir
 
     def test_are_used_where_they_are_own(self, run_dir: RunDir) -> None:
@@ -83,6 +84,7 @@ class TestSubmititsFiles:
     def test_are_refused_behind_a_link(self, run_dir: RunDir, tmp_path: Path) -> None:
         run_dir.slurm.rename(tmp_path / "elsewhere")
         run_dir.slurm.symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "7_submitted.pkl").chmod(0o660)
         assert self.starts(run_dir).returncode == 1
 
     @as_root
