@@ -17,8 +17,7 @@ from sut.results import record, signature, verification
 from sut.results.record import Record
 from sut.results.verification import Verified
 from sut.rundir import RunDir
-
-SHOWN = 8  # files that the record does not cover
+from sut.units import quantity
 
 
 @command
@@ -135,9 +134,19 @@ def _text(result: dict[str, Any]) -> str:
         lines += [f"  - {line}" for line in result["differences"]]
     lines += [f"  not checked: {line}" for line in result["unchecked"]]
     if files := result["uncovered"]:
-        more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
-        lines.append(f"  not covered by the record: {', '.join(files[:SHOWN])}{more}")
+        lines.append(f"  not covered by the record: {', '.join(_by_folder(files))}")
     return "\n".join(lines)
+
+
+def _by_folder(files: Sequence[str]) -> list[str]:
+    """``slurm/ (3 files)``, ``logs/replica-0.0.log``."""
+    folders: dict[str, list[str]] = {}
+    for name in files:
+        folders.setdefault(name.partition("/")[0], []).append(name)
+    return [
+        f"{folder}/ ({quantity(len(names), 'files')})" if len(names) > 1 else names[0]
+        for folder, names in folders.items()
+    ]
 
 
 if __name__ == "__main__":
