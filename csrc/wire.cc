@@ -9,6 +9,7 @@ namespace sut {
 namespace {
 
 constexpr std::size_t kMaxDepth = 32;  // vLLM's outputs nest 5 deep
+constexpr double kMaxCount = 1e9;  // so that no sum of a frame's counts overflows
 constexpr std::size_t kHexDigits = kRequestIdLength / 2;
 
 void write_hex(std::uint32_t value, char* out) {
@@ -191,7 +192,7 @@ class OutputsVisitor : public msgpack::null_visitor {
   }
 
   static std::int64_t count_of(double value) {
-    return value >= 0 && value < 1e15 ? static_cast<std::int64_t>(value) : 0;
+    return value >= 0 ? static_cast<std::int64_t>(std::min(value, kMaxCount)) : 0;
   }
 
   // A value that no rule above consumed. Every place that must hold another type rejects it.

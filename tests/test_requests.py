@@ -160,3 +160,11 @@ def head(run_dir: Path, model_path: Path) -> tuple[set[str], bytes]:
     assert run.returncode == 0, run.stderr[-3000:]
     (line,) = [line for line in run.stdout.splitlines() if line.startswith("imported:")]
     return set(line.split()[1:]), (run_dir / "requests").read_bytes()
+
+
+def test_long_answers_allow_no_longer_frames() -> None:
+    """A stranger can send as much before it is refused."""
+    plan = plan_of("replay")
+    generation = msgspec.structs.replace(plan.generation, max_tokens=100_000)
+    longer = msgspec.structs.replace(plan, generation=generation)
+    assert wire.max_output_bytes(longer) == wire.max_output_bytes(plan)

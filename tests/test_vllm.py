@@ -157,7 +157,7 @@ def test_the_longest_frame_of_outputs_is_within_its_bound(plan: Plan) -> None:
 
     each = EngineCoreOutput(
         request_id="f" * 16,
-        new_token_ids=[2**31 - 1] * plan.generation.max_tokens,
+        new_token_ids=[2**31 - 1] * 200,  # a step has one
         finish_reason=FinishReason.LENGTH,
         events=[EngineCoreEvent.new_event(EngineCoreEventType.PREEMPTED)] * 20,
         prefill_stats=PrefillStats(*[2**31] * 6),

@@ -96,6 +96,19 @@ void reads_outputs_tokens_and_scheduler_stats() {
   }
 }
 
+// [0, [], {"prefix_cache_stats": {"hits": 2^63, "hits": 2^63, ...}}]
+void sums_of_huge_counts_do_not_overflow() {
+  constexpr std::uint32_t kCount = 20'000;
+  msgpack::sbuffer buffer;
+  Packer p(buffer);
+  p.pack_array(3).pack(0).pack_array(0).pack_map(1).pack("prefix_cache_stats").pack_map(2 * kCount);
+  for (std::uint32_t i = 0; i < kCount; ++i)
+    p.pack("hits").pack(std::uint64_t{1} << 63).pack("hits").pack(9e14);
+  sut::Outputs out;
+  CHECK(decode(buffer, out).empty());
+  CHECK(out.shortcuts.cache_hits == 2 * std::int64_t{kCount} * 1'000'000'000);
+}
+
 void refuses_invalid_outputs() {
   CHECK(!error_of([](Packer& p) { p.pack(5); }).empty());
   CHECK(!error_of([](Packer& p) { p.pack_map(0); }).empty());
@@ -185,6 +198,7 @@ void request_ids_round_trip() {
 int main() {
   request_ids_round_trip();
   reads_outputs_tokens_and_scheduler_stats();
+  sums_of_huge_counts_do_not_overflow();
   refuses_invalid_outputs();
   refuses_truncated_and_damaged_frames();
 }

@@ -41,11 +41,11 @@ PINNED_LAYOUT: Layout = {
 }
 
 
-# Of a frame of outputs: its scheduler's statistics, and a request's output without tokens. Both are
-# several times what vLLM and the replay engine send.
+# Of a frame of outputs: its scheduler's statistics, and a request's output with the tokens of one
+# step. Both are several times what vLLM and the replay engine send. The answer's length is no part
+# of it: strangers, too, can send as much before they have to prove their key.
 FRAME_BYTES = 64 * 1024
 OUTPUT_BYTES = 2 * 1024
-TOKEN_BYTES = 5  # of msgpack, at most
 
 
 class Encoded(Struct, frozen=True, kw_only=True):
@@ -56,10 +56,8 @@ class Encoded(Struct, frozen=True, kw_only=True):
 
 
 def max_output_bytes(plan: Plan) -> int:
-    """The longest frame of outputs that an engine can send: one output for each running request,
-    with all its tokens."""
-    each = OUTPUT_BYTES + TOKEN_BYTES * plan.generation.max_tokens
-    return FRAME_BYTES + plan.engine.max_num_seqs * each
+    """The longest frame of outputs that an engine can send: one output for each running request."""
+    return FRAME_BYTES + plan.engine.max_num_seqs * OUTPUT_BYTES
 
 
 def check_installed() -> None:
