@@ -22,6 +22,7 @@ from sut.results.rules import Check
 from sut.results.work import ReplicaWork
 from sut.units import quantity
 
+SHOWN = 3
 _DTYPES = {Dtype.HALF: "float16", Dtype.FLOAT: "float32"}
 # What engine.extra_args may change in an official run: how an engine computes, not what.
 _FREE = re.compile(
@@ -101,7 +102,9 @@ def _is_in(name: str, names: Sequence[str]) -> bool:
 def _off(code: str, name: str, found: Sequence[str]) -> Check:
     if not found:
         return Check(code, True, f"{name} was off, as the engines report.")
-    text = f"{name} was on in an engine ({', '.join(found)}): MLPerf forbids it."
+    listed, more = ", ".join(found[:SHOWN]), len(found) - SHOWN
+    listed += f" and {more} more" if more > 0 else ""
+    text = f"{name} was on in an engine ({listed}): MLPerf forbids it."
     return Check(code, False, text, remedy="Remove what sets it from engine.extra_args.")
 
 

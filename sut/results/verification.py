@@ -15,7 +15,7 @@ from sut.inputs import dataset, hashes, model
 from sut.inputs.dataset import Samples
 from sut.plan.benchmark import DatasetKind
 from sut.plan.plan import Mode, load_plan, uses_model
-from sut.results import accuracy, integrity, phase_verdict, record, work
+from sut.results import accuracy, integrity, phase_verdict, record, sample_log, work
 from sut.results.judge import overall
 from sut.results.phase_verdict import Judged
 from sut.results.record import PhaseRecord, Record
@@ -186,6 +186,7 @@ def _of_phase(
         return phase.accuracy or {}
 
     stats = phase.dispatcher
+    done = sample_log.read(run_dir.samples(phase.name))
     try:
         judged = phase_verdict.judge_phase(
             Mode(phase.name),
@@ -195,7 +196,7 @@ def _of_phase(
             replica_samples=[replica.samples for replica in phase.replicas],
             node_names=_nodes_of(found, phase),
             chosen_qps=found.chosen_qps,
-            replicas=phase.replicas,
+            replicas=phase.replicas if done is None else _counted(phase.replicas, done),
             engines=phase.engines,
             score=score,
         )

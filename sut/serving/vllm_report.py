@@ -24,7 +24,7 @@ EXTRA_ARGS = "SUT_ENGINE_EXTRA_ARGS"  # how many of the last arguments are the p
 
 # They depend on a run's nodes and ports, or on chance, repeat others, or are secret.
 _IGNORED = re.compile(
-    r"instance_id|kv_transfer_config\.engine_id|model_config\.(hf_token|hf_text_config(\..*)?)|"
+    r"instance_id|speculative_config\.(draft|target)_(model|parallel)_config(\..*)?|kv_transfer_config\.engine_id|model_config\.(hf_token|hf_text_config(\..*)?)|"
     r"parallel_config\.(.*port.*|.*_ip|master_addr|.*rank.*|data_parallel_index)|(.*\.)?_[^.]*"
 )
 Settings = dict[str, Any]
