@@ -186,8 +186,8 @@ def _of_phase(
         return phase.accuracy or {}
 
     stats = phase.dispatcher
-    done = sample_log.read(run_dir.samples(phase.name))
     try:
+        done = sample_log.read(run_dir.samples(phase.name))
         judged = phase_verdict.judge_phase(
             Mode(phase.name),
             found.plan,
