@@ -114,7 +114,9 @@ def test_refuses_a_run_directory_in_use(idle: Cluster) -> None:
     beside = "--nodelist=jw2 --gres=none --mem=1G"
     second = sbatch(idle, f"{beside} /opt/mlperf-sut/slurm/single.sh {run.name}")
     assert second.exit_code == 2
-    assert f"the run directory is in use ({run.name}): job {run.job_id} is RUNNING" in second.output
+    by = rf"job {run.job_id}(, .* is running| is RUNNING)"
+    in_use = rf"the run directory is in use \({run.name}\): {by}"
+    assert re.search(in_use, second.output)
 
 
 @pytest.mark.long
