@@ -287,15 +287,30 @@ def test_refuses_a_job_with_other_nodes(tmp_path: Path) -> None:
     assert not run_dir.record.exists()
 
 
-def test_a_missing_engine_names_its_replica(tmp_path: Path) -> None:
-    within = {}
-    for index, left_out in enumerate(("", "replay_engine")):
-        folder = tmp_path / f"checkout-{index}"
-        shutil.copytree(ROOT / "sut", folder / "sut", ignore=shutil.ignore_patterns(left_out))
-        within[index] = ["env", "-C", str(folder)]
+def copies(folder: Path) -> dict[int, list[str]]:
+    """A copy of the package for each of two nodes, and the command with which a node uses it."""
+    for index in range(2):
+        shutil.copytree(ROOT / "sut", folder / f"checkout-{index}" / "sut")
+    return {index: ["env", "-C", str(folder / f"checkout-{index}")] for index in range(2)}
+
+
+def test_an_engine_that_cannot_start_names_its_replica(tmp_path: Path) -> None:
+    within = copies(tmp_path)
+    (tmp_path / "checkout-1" / "sut" / "replay_engine").chmod(0o644)
     run_dir = write_plan(plan_for(2), tmp_path / "run")
     with Job(run_dir, 2, within=within) as job:
         assert job.wait()[0] == 3
     failure = job.record.failure
     assert failure is not None and failure.code == "engine_missing", failure
     assert (failure.replica, failure.node) == (1, "n1")
+
+
+def test_nodes_with_other_engines_are_refused(tmp_path: Path) -> None:
+    within = copies(tmp_path)
+    (tmp_path / "checkout-1" / "sut" / "replay_engine").unlink()
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, within=within) as job:
+        assert job.wait()[0] == 3
+    failure = job.record.failure
+    assert failure is not None and failure.code == "preflight" and failure.node == "n1", failure
+    assert "same_packages: source_sha256" in failure.message
