@@ -59,12 +59,13 @@ sut::LoadGenTest::Mode mode_of(const std::string& mode) {
 void register_wire_layout(py::module_& m) {
   py::class_<sut::WireLayout>(m, "WireLayout")
       .def(py::init([](std::uint32_t outputs, std::uint32_t scheduler_stats,
-                       std::uint32_t request_id, std::uint32_t new_token_ids,
+                       std::uint32_t timestamp, std::uint32_t request_id, std::uint32_t new_token_ids,
                        std::uint32_t finish_reason, std::uint32_t prefill_stats,
                        std::string running_key, std::string waiting_key,
                        std::string kv_cache_usage_key) {
              return sut::WireLayout{outputs,
                                     scheduler_stats,
+                                    timestamp,
                                     request_id,
                                     new_token_ids,
                                     finish_reason,
@@ -73,7 +74,7 @@ void register_wire_layout(py::module_& m) {
                                     std::move(waiting_key),
                                     std::move(kv_cache_usage_key)};
            }),
-           py::kw_only(), "outputs"_a, "scheduler_stats"_a, "request_id"_a, "new_token_ids"_a,
+           py::kw_only(), "outputs"_a, "scheduler_stats"_a, "timestamp"_a, "request_id"_a, "new_token_ids"_a,
            "finish_reason"_a, "prefill_stats"_a, "running_key"_a, "waiting_key"_a,
            "kv_cache_usage_key"_a);
 }
@@ -189,6 +190,21 @@ py::dict samples_of(const sut::Dispatcher& dispatcher) {
                   "completed_ns"_a = as_memoryview(columns.completed_ns));
 }
 
+py::dict steps_of(const sut::Dispatcher& dispatcher) {
+  sut::StepLogColumns columns;
+  {
+    const py::gil_scoped_release release;
+    columns = dispatcher.steps();
+  }
+  return py::dict("replica"_a = as_memoryview(columns.replica),
+                  "num_decoding"_a = as_memoryview(columns.num_decoding),
+                  "num_prompts"_a = as_memoryview(columns.num_prompts),
+                  "prompt_tokens"_a = as_memoryview(columns.prompt_tokens),
+                  "context_tokens"_a = as_memoryview(columns.context_tokens),
+                  "received_ns"_a = as_memoryview(columns.received_ns),
+                  "engine_ns"_a = as_memoryview(columns.engine_ns));
+}
+
 void register_dispatcher(py::module_& m) {
   using sut::Dispatcher;
   py::class_<Dispatcher, std::shared_ptr<Dispatcher>>(m, "Dispatcher")
@@ -223,6 +239,8 @@ void register_dispatcher(py::module_& m) {
       .def_property_readonly("failure", py::cpp_function(&Dispatcher::failure, ReleaseGil()))
       .def("stats", &Dispatcher::stats, ReleaseGil())
       .def("samples", &samples_of)
+      .def("log_steps", &Dispatcher::log_steps, "on"_a)
+      .def("steps", &steps_of)
       .def("num_over", &Dispatcher::num_over, py::kw_only(), "ttft_ns"_a, "tpot_ns"_a,
            ReleaseGil())
       .def("reset_stats", &Dispatcher::reset_stats, ReleaseGil())

@@ -171,6 +171,10 @@ SampleColumns Dispatcher::samples() const {
   return columns;
 }
 
+StepLogColumns Dispatcher::steps() const {
+  return steps_.columns(stats_.since_ns.load(std::memory_order_relaxed));
+}
+
 std::pair<std::int64_t, std::int64_t> Dispatcher::num_over(std::int64_t ttft_ns,
                                                            std::int64_t tpot_ns) const {
   std::int64_t over_ttft = 0, over_tpot = 0;
@@ -189,6 +193,7 @@ void Dispatcher::reset_stats() {
   stats_.issued.store(0);
   stats_.first_tokens.set(0);
   stats_.samples.clear();
+  steps_.clear();
   for (const auto& replica : replicas_) replica->stats.reset();
   stats_.since_ns.store(now_ns());
 }

@@ -21,6 +21,7 @@
 #include "response_sink.h"
 #include "sample_store.h"
 #include "stats.h"
+#include "step_log.h"
 #include "wake_up.h"
 #include "wire.h"
 
@@ -106,7 +107,11 @@ class Dispatcher {
   Snapshot stats() const;
   // The samples completed since reset_stats(), which must not run at the same time.
   SampleColumns samples() const;
-  // How many of them have a TTFT and a TPOT above these limits.
+  // Whether the engines' steps are logged from here on; initially not. Steps already logged stay.
+  void log_steps(bool on) { steps_.turn(on); }
+  // The steps logged since reset_stats(), which must not run at the same time.
+  StepLogColumns steps() const;
+  // How many of the samples have a TTFT and a TPOT above these limits.
   std::pair<std::int64_t, std::int64_t> num_over(std::int64_t ttft_ns, std::int64_t tpot_ns) const;
   // Resets every count. Throws std::logic_error while a sample is queued or in flight.
   void reset_stats();
@@ -144,6 +149,7 @@ class Dispatcher {
   void fail_by_lost_connection(int index);
   void fail_by_dead_engine(int index);
   bool handle_outputs(Replica& replica, int index, std::int64_t now);
+  void log_step(int index, std::int64_t now);
   bool handle_output(Replica& replica, int index, const Outputs::Output& output, std::int64_t now);
   void keep_tokens(Replica& replica, InFlightTable::Slot& slot,
                    std::span<const std::int32_t> tokens, std::int64_t now);
@@ -173,6 +179,7 @@ class Dispatcher {
   std::atomic<bool> closing_{false};
 
   Stats stats_;
+  StepLog steps_;
 
   // I/O thread only.
   std::vector<Queued> taken_;

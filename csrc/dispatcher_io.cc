@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::int64_t kTickMs = 250;  // between checks of the deadlines while work is in flight
 constexpr std::int64_t kNsPerMs = 1'000'000;
+constexpr double kMaxTimestampS = 1e9;  // keeps an engine's time in an int64_t
 
 // A dying engine loses both connections and may send kEngineCoreDead on the one for outputs: after
 // a lost input connection, wait this long for that frame.
@@ -134,9 +135,30 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
 }
 
 bool Dispatcher::handle_outputs(Replica& replica, int index, std::int64_t now) {
+  // Before any sink is called: whoever waits for the last completion then finds the step logged.
+  if (steps_.is_on() && !outputs_.outputs.empty()) log_step(index, now);
   for (const Outputs::Output& output : outputs_.outputs)
     if (!handle_output(replica, index, output, now)) return false;
   return true;
+}
+
+void Dispatcher::log_step(int index, std::int64_t now) {
+  EngineStep step{.replica = static_cast<std::uint32_t>(index), .received_ns = now};
+  if (outputs_.timestamp_s > 0 && outputs_.timestamp_s < kMaxTimestampS)
+    step.engine_ns = static_cast<std::int64_t>(outputs_.timestamp_s * 1e9);
+  for (const Outputs::Output& output : outputs_.outputs) {
+    const InFlightTable::Slot* slot = in_flight_.find(output.id);
+    if (!slot || output.token_begin == output.token_end) continue;
+    const std::uint32_t prompt_tokens = (*store_)[slot->sample.index].num_prompt_tokens;
+    if (slot->first_token_ns == 0) {
+      ++step.num_prompts;
+      step.prompt_tokens += prompt_tokens;
+    } else {
+      ++step.num_decoding;
+      step.context_tokens += prompt_tokens + static_cast<std::int64_t>(slot->tokens.size());
+    }
+  }
+  steps_.append(step);
 }
 
 bool Dispatcher::handle_output(Replica& replica, int index, const Outputs::Output& output,

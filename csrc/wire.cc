@@ -35,6 +35,7 @@ std::optional<std::uint32_t> read_hex(std::string_view text) {
 //   [outputs][i][request_id | finish_reason]   an output's field
 //   [outputs][i][new_token_ids][j]             a token id
 //   [outputs][i][prefill_stats]{key: value}    of a request's first output
+//   [timestamp]                                when the engine made the frame
 //   [scheduler_stats]{key: value}              the scheduler's statistics
 //   [scheduler_stats]{key: {key: value}}       its caches and its speculation
 class OutputsVisitor : public msgpack::null_visitor {
@@ -166,6 +167,7 @@ class OutputsVisitor : public msgpack::null_visitor {
 
   bool on_number(double value) {
     if (map_key_) return on_scalar();
+    if (depth_ == 1 && index_[1] == layout_.timestamp) out_.timestamp_s = value;
     if (in_scheduler_stats() && out_.scheduler_stats) {
       SchedulerStats& stats = *out_.scheduler_stats;
       if (stats_key_ == layout_.running_key) stats.running = count_of(value);
@@ -238,6 +240,7 @@ std::string decode_outputs(std::span<const char> frame, const WireLayout& layout
   out.tokens.clear();
   out.scheduler_stats.reset();
   out.shortcuts = {};
+  out.timestamp_s = 0;
 
   OutputsVisitor visitor(layout, out);
   std::size_t offset = 0;

@@ -19,6 +19,7 @@ using protocol::kRequestIdLength;
 struct WireLayout {
   std::uint32_t outputs = protocol::kOutputList;              // in EngineCoreOutputs
   std::uint32_t scheduler_stats = protocol::kSchedulerStats;  // in EngineCoreOutputs
+  std::uint32_t timestamp = protocol::kTimestamp;             // in EngineCoreOutputs
   std::uint32_t request_id = protocol::kOutputRequestId;      // in EngineCoreOutput
   std::uint32_t new_token_ids = protocol::kNewTokenIds;       // in EngineCoreOutput
   std::uint32_t finish_reason = protocol::kFinishReason;      // in EngineCoreOutput
@@ -68,6 +69,7 @@ struct Outputs {
   std::vector<std::int32_t> tokens;
   std::optional<SchedulerStats> scheduler_stats;
   Shortcuts shortcuts;
+  double timestamp_s = 0;  // of the engine's monotonic clock; 0: none
 
   std::span<const std::int32_t> tokens_of(const Output& output) const {
     return std::span(tokens).subspan(output.token_begin, output.token_end - output.token_begin);

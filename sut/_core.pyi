@@ -10,7 +10,7 @@ def make_key_pair() -> tuple[str, str]:
 class WireLayout:
     """Positions and keys of vLLM's engine-core output fields, as in ``wire.PINNED_LAYOUT``.
 
-    ``outputs`` and ``scheduler_stats`` index EngineCoreOutputs; ``request_id``,
+    ``outputs``, ``scheduler_stats`` and ``timestamp`` index EngineCoreOutputs; ``request_id``,
     ``new_token_ids``, ``finish_reason`` and ``prefill_stats`` index EngineCoreOutput. The three
     keys are those of SchedulerStats.
     """
@@ -20,6 +20,7 @@ class WireLayout:
         *,
         outputs: int,
         scheduler_stats: int,
+        timestamp: int,
         request_id: int,
         new_token_ids: int,
         finish_reason: int,
@@ -155,6 +156,14 @@ class Dispatcher:
         sample_index, replica, prompt_tokens, output_tokens, issued_ns, admitted_ns,
         first_token_ns and completed_ns. Times count from :meth:`reset_stats`, which must not
         run at the same time."""
+    def log_steps(self, on: bool) -> None:
+        """Whether the engines' steps are logged from here on; initially they are not."""
+    def steps(self) -> dict[str, memoryview[int]]:
+        """The engines' steps since :meth:`reset_stats`, in order of receipt, as columns: replica;
+        num_decoding, the outputs that continue an answer; num_prompts and prompt_tokens, the
+        prompts whose last token the step computed; context_tokens of the decoding sequences
+        before the step; received_ns, counted from :meth:`reset_stats`; engine_ns, of the engine's
+        own clock, 0 where it sent none. Steps without an output are not seen."""
     def num_over(self, *, ttft_ns: int, tpot_ns: int) -> tuple[int, int]:
         """How many of these samples have a TTFT and a TPOT above the limits."""
     def reset_stats(self) -> None: ...

@@ -84,6 +84,44 @@ void every_completed_sample_is_recorded_with_its_times() {
   CHECK(system.dispatcher->num_over(median, 0) == std::pair(std::int64_t{over}, std::int64_t{200}));
 }
 
+void steps_account_for_every_token() {
+  System system(2);
+  sut::generate(*system.dispatcher, {1}, 0, 60);
+  CHECK(system.dispatcher->steps().replica.empty());  // off until asked for
+  system.dispatcher->log_steps(true);
+  system.dispatcher->reset_stats();
+  std::vector<std::size_t> all(100);
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  sut::generate(*system.dispatcher, all, sut::Dispatcher::kAnyReplica, 60);
+  const sut::StepLogColumns steps = system.dispatcher->steps();
+  std::int64_t prompts = 0, prompt_tokens = 0, decoded = 0;
+  std::map<std::int64_t, std::size_t> last;  // of each replica
+  for (std::size_t i = 0; i < steps.replica.size(); ++i) {
+    prompts += steps.num_prompts[i];
+    prompt_tokens += steps.prompt_tokens[i];
+    decoded += steps.num_decoding[i];
+    CHECK(steps.num_decoding[i] + steps.num_prompts[i] > 0);
+    // At most a prompt of 7 tokens and an answer without its last token.
+    CHECK(steps.context_tokens[i] >= 4 * steps.num_decoding[i]);
+    CHECK(steps.context_tokens[i] <=
+          (7 + static_cast<std::int64_t>(kMaxTokens) - 1) * steps.num_decoding[i]);
+    CHECK(steps.received_ns[i] > 0 && steps.engine_ns[i] > 0);
+    if (const auto found = last.find(steps.replica[i]); found != last.end()) {
+      CHECK(steps.received_ns[found->second] <= steps.received_ns[i]);
+      CHECK(steps.engine_ns[found->second] <= steps.engine_ns[i]);
+    }
+    last[steps.replica[i]] = i;
+  }
+  const sut::Snapshot s = system.dispatcher->stats();
+  CHECK(last.size() == 2 && prompts == 100 && prompt_tokens == s.prompt_tokens);
+  CHECK(decoded == 100 * (static_cast<std::int64_t>(kMaxTokens) - 1));
+  system.dispatcher->reset_stats();
+  CHECK(system.dispatcher->steps().replica.empty());
+  system.dispatcher->log_steps(false);
+  sut::generate(*system.dispatcher, {1}, 0, 60);
+  CHECK(system.dispatcher->steps().replica.empty());
+}
+
 void a_pinned_sample_goes_to_its_replica() {
   System system(2);
   sut::generate(*system.dispatcher, {1, 2, 3}, 1, 60);
@@ -177,6 +215,7 @@ int main(int argc, char** argv) {
   every_sample_gets_its_own_answer();
   replicas_share_the_work_and_counts_agree();
   every_completed_sample_is_recorded_with_its_times();
+  steps_account_for_every_token();
   a_pinned_sample_goes_to_its_replica();
   a_sample_waiting_for_its_replica_blocks_none();
   the_clock_stops_with_the_dispatcher();

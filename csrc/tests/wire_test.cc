@@ -93,6 +93,7 @@ void reads_outputs_tokens_and_scheduler_stats() {
     CHECK(out.shortcuts.num_prefills == 1 && out.shortcuts.num_stats == 1);
     CHECK(out.shortcuts.cached_tokens == 11 && out.shortcuts.cache_hits == 10);
     CHECK(out.shortcuts.draft_tokens == 8);
+    CHECK(out.timestamp_s == 1.5);
   }
 }
 

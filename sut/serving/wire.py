@@ -31,6 +31,7 @@ Layout = dict[str, Any]  # the arguments of sut._core.WireLayout
 PINNED_LAYOUT: Layout = {
     "outputs": 1,
     "scheduler_stats": 2,
+    "timestamp": 3,
     "request_id": 0,
     "new_token_ids": 1,
     "finish_reason": 5,
@@ -104,7 +105,7 @@ def vllm_layout() -> Layout:
             raise ValueError(f"SchedulerStats has no {', '.join(sorted(missing))}")
         return {
             **PINNED_LAYOUT,
-            **{name: outputs.index(name) for name in ("outputs", "scheduler_stats")},
+            **{name: outputs.index(name) for name in ("outputs", "scheduler_stats", "timestamp")},
             **{name: output.index(name) for name in ("request_id", "new_token_ids")},
             **{name: output.index(name) for name in ("finish_reason", "prefill_stats")},
         }
