@@ -130,6 +130,7 @@ void register_stats(py::module_& m) {
       .def_readonly("elapsed_ns", &Snapshot::elapsed_ns)
       .def_readonly("issued", &Snapshot::issued)
       .def_readonly("queued", &Snapshot::queued)
+      .def_readonly("withdrawn", &Snapshot::withdrawn)
       .def_readonly("admitted", &Snapshot::admitted)
       .def_readonly("first_tokens", &Snapshot::first_tokens)
       .def_readonly("completed", &Snapshot::completed)
@@ -241,9 +242,20 @@ void register_dispatcher(py::module_& m) {
       .def("samples", &samples_of)
       .def("log_steps", &Dispatcher::log_steps, "on"_a)
       .def("steps", &steps_of)
-      .def("num_over", &Dispatcher::num_over, py::kw_only(), "ttft_ns"_a, "tpot_ns"_a,
-           ReleaseGil())
-      .def("reset_stats", &Dispatcher::reset_stats, ReleaseGil())
+      .def("num_over",
+           [](const Dispatcher& dispatcher) {
+             const sut::OverLimits over = dispatcher.num_over();
+             return std::pair(over.ttft, over.tpot);
+           })
+      .def("reset_stats",
+           [](Dispatcher& dispatcher,
+              std::optional<std::pair<std::int64_t, std::int64_t>> limits_ns) {
+             if (limits_ns)
+               dispatcher.reset_stats(sut::LatencyLimits{limits_ns->first, limits_ns->second});
+             else
+               dispatcher.reset_stats();
+           },
+           "limits_ns"_a = py::none(), ReleaseGil())
       .def("close", &Dispatcher::close, ReleaseGil());
 }
 
@@ -266,6 +278,8 @@ void register_loadgen_test(py::module_& m) {
       .def_property_readonly("limits_ns", &LoadGenTest::limits_ns)
       .def("start", &LoadGenTest::start, ReleaseGil())
       .def("wait", &LoadGenTest::wait, "timeout_s"_a, ReleaseGil())
+      .def("end", &LoadGenTest::end)
+      .def_property_readonly("ended", py::cpp_function(&LoadGenTest::ended, ReleaseGil()))
       .def_property_readonly("finished", py::cpp_function(&LoadGenTest::finished, ReleaseGil()));
 }
 

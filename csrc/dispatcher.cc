@@ -79,7 +79,7 @@ void Dispatcher::issue(std::span<const Sample> samples, ResponseSink& sink, int 
     std::lock_guard lock(incoming_mutex_);
     if (failed() || closing_.load()) return;
     was_empty = incoming_.empty();
-    for (const Sample& sample : samples) incoming_.push_back({sample, &sink, now, replica});
+    for (const Sample& sample : samples) incoming_.push_back({sample, &sink, now, replica, false});
     stats_.issued.fetch_add(static_cast<std::int64_t>(samples.size()), std::memory_order_relaxed);
   }
   // If some were there already, their issuer has rung and the I/O thread has yet to take them.
@@ -135,7 +135,9 @@ Snapshot Dispatcher::stats() const {
   }
   s.issued = stats_.issued.load(std::memory_order_relaxed);
   s.failed = stats_.failed.get();
-  s.queued = std::max<std::int64_t>(0, s.issued - s.admitted - stats_.dropped.get());
+  s.withdrawn = stats_.withdrawn.get();
+  s.queued =
+      std::max<std::int64_t>(0, s.issued - s.admitted - s.withdrawn - stats_.dropped.get());
   s.first_tokens = stats_.first_tokens.get();
   std::vector<std::int64_t> ttft_ns, tpot_ns;
   const std::size_t num_samples = stats_.samples.size();
@@ -175,23 +177,25 @@ StepLogColumns Dispatcher::steps() const {
   return steps_.columns(stats_.since_ns.load(std::memory_order_relaxed));
 }
 
-std::pair<std::int64_t, std::int64_t> Dispatcher::num_over(std::int64_t ttft_ns,
-                                                           std::int64_t tpot_ns) const {
-  std::int64_t over_ttft = 0, over_tpot = 0;
-  stats_.samples.for_each(stats_.samples.size(), [&](const CompletedSample& sample) {
-    over_ttft += sample.ttft_ns() > ttft_ns;
-    over_tpot += sample.tpot_ns() > tpot_ns;
-  });
-  return {over_ttft, over_tpot};
+OverLimits Dispatcher::num_over() const {
+  return {stats_.ttft_over.get(), stats_.tpot_over.get()};
 }
 
-void Dispatcher::reset_stats() {
+void Dispatcher::withdraw_queued() {
+  withdraw_.store(true);
+  wake_up_.ring();
+}
+
+void Dispatcher::reset_stats(std::optional<LatencyLimits> limits) {
   std::lock_guard lock(incoming_mutex_);
   const Snapshot s = stats();
-  if (s.issued != s.completed)
+  if (s.issued != s.completed + s.withdrawn)
     throw std::logic_error("reset_stats() while samples are queued or in flight");
   stats_.issued.store(0);
   stats_.first_tokens.set(0);
+  for (Counter* counter : {&stats_.withdrawn, &stats_.ttft_over, &stats_.tpot_over}) counter->set(0);
+  stats_.ttft_limit_ns.store(limits ? limits->ttft_ns : kNoLimit);
+  stats_.tpot_limit_ns.store(limits ? limits->tpot_ns : kNoLimit);
   stats_.samples.clear();
   steps_.clear();
   for (const auto& replica : replicas_) replica->stats.reset();

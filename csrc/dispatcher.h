@@ -111,10 +111,19 @@ class Dispatcher {
   void log_steps(bool on) { steps_.turn(on); }
   // The steps logged since reset_stats(), which must not run at the same time.
   StepLogColumns steps() const;
-  // How many of the samples have a TTFT and a TPOT above these limits.
-  std::pair<std::int64_t, std::int64_t> num_over(std::int64_t ttft_ns, std::int64_t tpot_ns) const;
+  // The samples issued since reset_stats() that are above its limits for certain, complete or not:
+  // one without a first token for longer than the limit on TTFT, and one whose TPOT would be above
+  // its limit with as many tokens as a sample may have. LoadGen takes its times inside the sink's
+  // calls, and a sample here is over by every time in them. Unanswered samples are counted within
+  // some 250 ms.
+  OverLimits num_over() const;
   // Resets every count. Throws std::logic_error while a sample is queued or in flight.
-  void reset_stats();
+  void reset_stats(std::optional<LatencyLimits> limits = std::nullopt);
+
+  // Takes the samples that are queued now from the queue: no sink hears of them. Those in flight
+  // go on. Returns before it is done: num_withdrawn() counts them.
+  void withdraw_queued();
+  std::int64_t num_withdrawn() const { return stats_.withdrawn.get(); }
 
   // Ends the I/O thread; stopped() is true afterwards. Blocks for some milliseconds. Idempotent.
   void close();
@@ -125,6 +134,7 @@ class Dispatcher {
     ResponseSink* sink;
     std::int64_t issued_ns;
     int replica;
+    bool ttft_over = false;  // counted in Stats
   };
   struct Replica {
     explicit Replica(ReplicaLink& link_in) : link(link_in) {}
@@ -157,6 +167,7 @@ class Dispatcher {
   void admit();
   int choose_replica(int wanted);
   void check_deadlines();
+  void count_late(std::int64_t now);
   void stop();
   bool failed() const { return failed_.load(std::memory_order_acquire); }
 
@@ -177,6 +188,7 @@ class Dispatcher {
   bool stopped_ = false;
   std::atomic<bool> failed_{false};
   std::atomic<bool> closing_{false};
+  std::atomic<bool> withdraw_{false};
 
   Stats stats_;
   StepLog steps_;

@@ -50,7 +50,8 @@ void Dispatcher::run() {
 void Dispatcher::poll() {
   bool lost = false;
   for (const auto& replica : replicas_) lost |= replica->input_lost_ns != 0;
-  const long timeout_ms = in_flight_.size() > 0 || lost ? kTickMs : -1;
+  const bool pending = in_flight_.size() > 0 || !queue_.empty();
+  const long timeout_ms = pending || lost ? kTickMs : -1;
   if (zmq_poll(poll_items_.data(), static_cast<int>(poll_items_.size()), timeout_ms) < 0 &&
       zmq_errno() != EINTR)
     throw SocketError("zmq_poll");
@@ -64,6 +65,10 @@ void Dispatcher::take_incoming() {
   }
   queue_.insert(queue_.end(), taken_.begin(), taken_.end());
   taken_.clear();
+  if (withdraw_.exchange(false)) {
+    stats_.withdrawn.add(static_cast<std::int64_t>(queue_.size()));
+    queue_.clear();
+  }
 }
 
 void Dispatcher::serve(Replica& replica, int index) {
@@ -204,7 +209,10 @@ void Dispatcher::keep_tokens(Replica& replica, InFlightTable::Slot& slot,
   if (slot.first_token_ns == 0) {
     slot.first_token_ns = now;
     stats_.first_tokens.add(1);
+    if (!slot.ttft_over && now - slot.issued_ns > stats_.ttft_limit_ns.load(std::memory_order_relaxed))
+      stats_.ttft_over.add(1);
     slot.sink->on_first_token(slot.sample.id, tokens);
+    slot.first_reported_ns = now_ns();
   }
   slot.tokens.insert(slot.tokens.end(), tokens.begin(), tokens.end());
   replica.stats.add_tokens(tokens.size());
@@ -219,6 +227,10 @@ void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std
                          .admitted_ns = slot.admitted_ns,
                          .first_token_ns = slot.first_token_ns,
                          .completed_ns = now});
+  const auto gaps = static_cast<std::int64_t>(slot.tokens.size()) - 1;
+  if (!slot.tpot_over && gaps > 0 &&
+      (now - slot.first_reported_ns) / gaps > stats_.tpot_limit_ns.load(std::memory_order_relaxed))
+    stats_.tpot_over.add(1);
   // Count before the call: whoever waits for the sink then finds the sample counted.
   replica.stats.complete(now);
   slot.sink->on_complete(slot.sample.id, slot.tokens);
@@ -268,6 +280,7 @@ void Dispatcher::admit() {
     slot.sink = next.sink;
     slot.issued_ns = next.issued_ns;
     slot.admitted_ns = now;
+    slot.ttft_over = next.ttft_over;
     if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
     replica.stats.admit(now, request.num_prompt_tokens);
     replica.num_sent.fetch_add(1, std::memory_order_relaxed);
@@ -280,6 +293,7 @@ void Dispatcher::check_deadlines() {
   const std::int64_t now = now_ns();
   if (now < next_deadline_check_ns_) return;
   next_deadline_check_ns_ = now + kTickMs * kNsPerMs;
+  count_late(now);
 
   for (std::size_t i = 0; i < replicas_.size(); ++i) {
     Replica& replica = *replicas_[i];
@@ -303,6 +317,27 @@ void Dispatcher::check_deadlines() {
               seconds_text(options_.sample_deadline_s) + " after it was sent to " +
               replica_text(static_cast<int>(oldest->replica)),
           static_cast<int>(oldest->replica)});
+}
+
+void Dispatcher::count_late(std::int64_t now) {
+  const std::int64_t ttft_limit_ns = stats_.ttft_limit_ns.load(std::memory_order_relaxed);
+  const std::int64_t tpot_limit_ns = stats_.tpot_limit_ns.load(std::memory_order_relaxed);
+  if (ttft_limit_ns == kNoLimit && tpot_limit_ns == kNoLimit) return;
+  const auto mark = [](bool& marked, Counter& counter) {
+    if (!marked) counter.add(1);
+    marked = true;
+  };
+  for (Queued& queued : queue_)
+    if (now - queued.issued_ns > ttft_limit_ns) mark(queued.ttft_over, stats_.ttft_over);
+  const auto most_gaps = static_cast<std::int64_t>(in_flight_.max_output_tokens()) - 1;
+  in_flight_.for_each([&](InFlightTable::Slot& slot) {
+    if (slot.first_token_ns == 0) {
+      if (now - slot.issued_ns > ttft_limit_ns) mark(slot.ttft_over, stats_.ttft_over);
+    } else if (slot.tokens.size() > 1 &&  // an answer of one token has no TPOT
+               (now - slot.first_reported_ns) / most_gaps > tpot_limit_ns) {
+      mark(slot.tpot_over, stats_.tpot_over);
+    }
+  });
 }
 
 void Dispatcher::stop() {

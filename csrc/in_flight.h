@@ -21,6 +21,9 @@ class InFlightTable {
     std::int64_t issued_ns = 0;
     std::int64_t admitted_ns = 0;
     std::int64_t first_token_ns = 0;  // 0: none so far
+    std::int64_t first_reported_ns = 0;  // after the sink's call
+    bool ttft_over = false;              // counted in Stats
+    bool tpot_over = false;
     std::vector<std::int32_t> tokens;
   };
 
@@ -39,7 +42,8 @@ class InFlightTable {
     Slot& slot = slots_[index];
     slot.taken = true;
     ++slot.use;
-    slot.first_token_ns = 0;
+    slot.first_token_ns = slot.first_reported_ns = 0;
+    slot.ttft_over = slot.tpot_over = false;
     slot.tokens.clear();
     return {index, slot.use};
   }
@@ -62,6 +66,13 @@ class InFlightTable {
     for (const Slot& slot : slots_)
       if (slot.taken && (!oldest || slot.admitted_ns < oldest->admitted_ns)) oldest = &slot;
     return oldest;
+  }
+
+  // Calls `visit` with every slot in flight.
+  template <typename Visit>
+  void for_each(Visit visit) {
+    for (Slot& slot : slots_)
+      if (slot.taken) visit(slot);
   }
 
   std::size_t size() const { return slots_.size() - free_.size(); }

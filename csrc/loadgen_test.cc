@@ -1,13 +1,17 @@
 #include "loadgen_test.h"
 
 #include <loadgen.h>
+#include <logging.h>
 #include <query_sample_library.h>
 #include <system_under_test.h>
 #include <test_settings.h>
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "sealed_file.h"
@@ -56,7 +60,9 @@ class Library : public mlperf::QuerySampleLibrary {
     enter(Stage::kEnding);
   }
 
+  void begin_ending() { enter(Stage::kEnding); }
   void finish() { enter(Stage::kFinished); }
+  void end() { enter(Stage::kEnded); }
 
   // Whether LoadGen has asked for samples.
   bool measured() const {
@@ -75,6 +81,14 @@ class Library : public mlperf::QuerySampleLibrary {
     return stage_ == Stage::kFinished;
   }
 
+  bool ended() const {
+    std::lock_guard lock(mutex_);
+    return stage_ == Stage::kEnded;
+  }
+
+  // Whether StartTest was left.
+  bool over() const { return finished() || ended(); }
+
   // Abandons the test and flushes LoadGen's logs, or waits for the end of a test that is past its
   // last sample. AbortTest and the end of StartTest both stop LoadGen's logger, and only one of
   // them may, so LoadGen blocks at its next stage once the test is abandoned.
@@ -82,13 +96,13 @@ class Library : public mlperf::QuerySampleLibrary {
     std::unique_lock lock(mutex_);
     if (abandoned_) return;
     changed_.wait(lock, [this] { return stage_ != Stage::kEnding; });
-    if (stage_ == Stage::kFinished) return;
+    if (stage_ == Stage::kFinished || stage_ == Stage::kEnded) return;
     abandoned_ = true;
     if (stage_ == Stage::kMeasuring) mlperf::AbortTest();
   }
 
  private:
-  enum class Stage { kStarting, kMeasuring, kEnding, kFinished };
+  enum class Stage { kStarting, kMeasuring, kEnding, kFinished, kEnded };
 
   void enter(Stage stage) {
     std::unique_lock lock(mutex_);
@@ -105,16 +119,27 @@ class Library : public mlperf::QuerySampleLibrary {
   bool abandoned_ = false;
 };
 
+// Thrown through LoadGen's issuing loop: it has no other way out before its last query.
+struct Ended {};
+
 class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
  public:
-  SystemUnderTest(std::string name, std::shared_ptr<Dispatcher> dispatcher, bool first_tokens)
-      : name_(std::move(name)), dispatcher_(std::move(dispatcher)), first_tokens_(first_tokens) {}
+  SystemUnderTest(std::string name, std::shared_ptr<Dispatcher> dispatcher, Library& library,
+                  bool first_tokens)
+      : name_(std::move(name)),
+        dispatcher_(std::move(dispatcher)),
+        library_(library),
+        first_tokens_(first_tokens) {}
+
+  void end() { ending_.store(true); }
 
   const std::string& Name() override { return name_; }
 
   // On LoadGen's one issuing thread.
   void IssueQuery(const std::vector<mlperf::QuerySample>& query) override {
+    if (ending_.load() && drained()) leave();
     samples_.clear();
+    num_issued_ += static_cast<std::int64_t>(query.size());
     for (const mlperf::QuerySample& sample : query) samples_.push_back({sample.id, sample.index});
     try {
       dispatcher_->issue(samples_, *this);
@@ -134,7 +159,34 @@ class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
   void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
     mlperf::QuerySampleResponse response = response_of(id, tokens);
     mlperf::QuerySamplesComplete(&response, 1);
+    num_completed_.fetch_add(1);
   }
+
+  // Withdraws what is queued and waits for what is in flight. False after a failure.
+  bool drained() {
+    dispatcher_->withdraw_queued();
+    while (num_completed_.load() + dispatcher_->num_withdrawn() < num_issued_) {
+      if (dispatcher_->stopped()) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return true;
+  }
+
+  // Ends the test, with nothing in flight. The queries and the log files live on StartTest's stack,
+  // and entries in LoadGen's logger refer to both: the logger must be empty and closed before
+  // that stack goes. It also has to forget the latencies, as at the end of a complete test.
+  [[noreturn]] void leave() {
+    auto& logger = mlperf::logging::GlobalLogger();
+    const auto count = static_cast<std::size_t>(num_completed_.load());
+    logger.GetLatenciesBlocking(count);
+    logger.GetTokenLatencies(count);
+    logger.GetTimePerOutputToken(count);
+    logger.GetTokensPerSample(count);
+    library_.begin_ending();
+    mlperf::AbortTest();
+    throw Ended{};
+  }
+
   static mlperf::QuerySampleResponse response_of(std::uintptr_t id,
                                                  std::span<const std::int32_t> tokens) {
     return {id, reinterpret_cast<std::uintptr_t>(tokens.data()), tokens.size_bytes(),
@@ -143,7 +195,11 @@ class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
 
   const std::string name_;
   const std::shared_ptr<Dispatcher> dispatcher_;
+  Library& library_;
   const bool first_tokens_;  // false for Offline
+  std::atomic<bool> ending_{false};
+  std::int64_t num_issued_ = 0;  // LoadGen's thread only
+  std::atomic<std::int64_t> num_completed_{0};
   std::vector<Sample> samples_;
 };
 
@@ -156,7 +212,7 @@ struct LoadGenTest::Session {
         audit_conf(options.audit_conf.empty() ? nullptr
                                               : std::make_unique<SealedFile>(options.audit_conf)),
         library(options.qsl_name, dispatcher->store().size()),
-        system(options.sut_name, dispatcher,
+        system(options.sut_name, dispatcher, library,
                settings.scenario != mlperf::TestScenario::Offline) {
     log_settings.log_output.outdir = options.log_dir;
     log_settings.enable_trace = false;
@@ -166,6 +222,10 @@ struct LoadGenTest::Session {
     try {
       mlperf::StartTest(&system, &library, settings, log_settings,
                         audit_conf ? audit_conf->path() : "");
+    } catch (const Ended&) {
+      library.end();
+      dispatcher->notify();
+      return;
     } catch (const std::exception& error) {
       return abandon(error.what());
     }
@@ -195,11 +255,11 @@ LoadGenTest::LoadGenTest(std::shared_ptr<Dispatcher> dispatcher, const Options& 
 
 LoadGenTest::~LoadGenTest() {
   if (!thread_.joinable()) return;
-  if (!finished()) {
+  if (!session_->library.over()) {
     session_->dispatcher->fail({"test_abandoned", "LoadGen's test was abandoned", -1});
     session_->library.abort();
   }
-  if (finished())
+  if (session_->library.over())
     thread_.join();
   else
     thread_.detach();
@@ -220,10 +280,15 @@ void LoadGenTest::start() {
 }
 
 bool LoadGenTest::wait(double timeout_s) {
-  session_->dispatcher->wait([this] { return finished(); }, timeout_s);
-  if (!finished() && session_->dispatcher->stopped()) session_->library.abort();
-  return finished() || session_->dispatcher->stopped();
+  const Library& library = session_->library;
+  session_->dispatcher->wait([&] { return library.over(); }, timeout_s);
+  if (!library.over() && session_->dispatcher->stopped()) session_->library.abort();
+  return library.over() || session_->dispatcher->stopped();
 }
+
+void LoadGenTest::end() { session_->system.end(); }
+
+bool LoadGenTest::ended() const { return session_->library.ended(); }
 
 bool LoadGenTest::finished() const { return session_->library.finished(); }
 

@@ -48,12 +48,20 @@ class LoadGenTest {
   // Throws std::logic_error when called twice.
   void start();
 
-  // Blocks until StartTest has returned, or the dispatcher has stopped and LoadGen's logs are
+  // Blocks until StartTest has returned or was left, or the dispatcher has stopped and LoadGen's logs are
   // flushed (true), or `timeout_s` has passed (false).
   bool wait(double timeout_s);
 
   // Whether StartTest returned after a complete test.
   bool finished() const;
+
+  // Ends the test at LoadGen's next query: the samples queued are withdrawn, those in flight are
+  // awaited, LoadGen's logs are flushed, without a result, and StartTest is left. A test that has
+  // no next query completes. Another test may follow. Returns at once; wait() follows the end.
+  void end();
+
+  // Whether end() ended the test.
+  bool ended() const;
 
  private:
   struct Session;  // what LoadGen's thread uses

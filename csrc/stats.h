@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,8 @@ namespace sut {
 
 // The longest wait, in seconds; fits every clock.
 inline constexpr double kForeverS = 1e8;
+
+inline constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
 
 // A named quantile of a set of latencies, e.g. {"p99", 1'234'567}.
 using Quantiles = std::vector<std::pair<std::string, std::int64_t>>;
@@ -64,6 +67,7 @@ struct Snapshot {
   std::int64_t elapsed_ns = 0;
   std::int64_t issued = 0;
   std::int64_t queued = 0;  // in the dispatcher's queue
+  std::int64_t withdrawn = 0;  // taken from the queue: never sent
   std::int64_t admitted = 0;
   std::int64_t first_tokens = 0;
   std::int64_t completed = 0;
@@ -110,6 +114,19 @@ class ReplicaStats {
   std::atomic<double> kv_cache_usage_{0};
 };
 
+// What a sample's latencies may be at most, in ns. A run's budget counts those above.
+struct LatencyLimits {
+  std::int64_t ttft_ns;
+  std::int64_t tpot_ns;
+};
+
+// Samples that are over a limit whatever happens next, by what a sink can have measured: complete
+// or not. Each is counted once, so a count never falls.
+struct OverLimits {
+  std::int64_t ttft = 0;
+  std::int64_t tpot = 0;
+};
+
 // Counts of the whole dispatcher. `issued` has many writers; the rest only the I/O thread.
 struct Stats {
   std::atomic<std::int64_t> since_ns{now_ns()};
@@ -118,6 +135,11 @@ struct Stats {
   Counter first_tokens;
   Counter failed;   // not complete when the dispatcher stopped
   Counter dropped;  // those of them not sent to a replica
+  Counter withdrawn;
+  Counter ttft_over, tpot_over;
+  // Written only while no sample is queued or in flight.
+  std::atomic<std::int64_t> ttft_limit_ns{kNoLimit};
+  std::atomic<std::int64_t> tpot_limit_ns{kNoLimit};
   AppendLog<CompletedSample> samples;
 };
 

@@ -1,7 +1,7 @@
 // The dispatcher with real replay engines: answers, balance, counts, shutdown.
 #include "../dispatcher.h"
 
-#include <algorithm>
+#include <functional>
 #include <map>
 #include <numeric>
 
@@ -78,10 +78,78 @@ void every_completed_sample_is_recorded_with_its_times() {
   for (const auto& replica : s.replicas) CHECK(completed[replica.index] == replica.completed);
   for (std::int64_t sample = 0; sample < 100; ++sample) CHECK(times[sample] == 2);
   CHECK(sut::quantiles_of(ttft_ns) == s.ttft_ns);
-  std::sort(ttft_ns.begin(), ttft_ns.end());
-  const std::int64_t median = ttft_ns[100];
-  const auto over = ttft_ns.end() - std::upper_bound(ttft_ns.begin(), ttft_ns.end(), median);
-  CHECK(system.dispatcher->num_over(median, 0) == std::pair(std::int64_t{over}, std::int64_t{200}));
+}
+
+constexpr std::int64_t kNsPerMs = 1'000'000;
+
+void wait_until(const std::function<bool()>& condition) {
+  for (int i = 0; i < 6000 && !condition(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(condition());
+}
+
+std::vector<std::size_t> first_samples(std::size_t count) {
+  std::vector<std::size_t> indices(count);
+  std::iota(indices.begin(), indices.end(), 0);
+  return indices;
+}
+
+// Every complete sample is counted by its own times.
+void counts_samples_over_each_limit() {
+  System system(1, {"--step-base-us", "500"});
+  sut::Dispatcher& dispatcher = *system.dispatcher;
+  sut::generate(dispatcher, first_samples(100), 0, 60);
+  const std::int64_t median_ns = dispatcher.stats().ttft_ns[0].second;
+  dispatcher.reset_stats(sut::LatencyLimits{median_ns, 0});
+  sut::generate(dispatcher, first_samples(100), 0, 60);
+  const sut::SampleColumns columns = dispatcher.samples();
+  std::int64_t over = 0;
+  for (std::size_t i = 0; i < 100; ++i)
+    over += columns.first_token_ns[i] - columns.issued_ns[i] > median_ns;
+  CHECK(0 < over && over < 100);
+  CHECK(dispatcher.num_over().ttft == over && dispatcher.num_over().tpot == 100);
+  dispatcher.reset_stats(sut::LatencyLimits{sut::kNoLimit, 60'000'000'000});
+  sut::generate(dispatcher, first_samples(100), 0, 60);
+  CHECK(dispatcher.num_over().ttft == 0 && dispatcher.num_over().tpot == 0);
+}
+
+// A sample without a first token is over once it has waited for longer than the limit, in the
+// queue and at a replica, and stays counted once.
+void counts_late_samples_before_they_are_answered() {
+  System system(1, {"--fault", "stall@0"});
+  sut::Dispatcher& dispatcher = *system.dispatcher;
+  dispatcher.set_credit(0, 2);
+  dispatcher.reset_stats(sut::LatencyLimits{400 * kNsPerMs, 400 * kNsPerMs});
+  StrictSink sink(dispatcher);
+  const std::int64_t issued_ns = sut::now_ns();
+  dispatcher.issue(samples(5), sink);
+  wait_until([&] { return dispatcher.num_over().ttft > 0; });
+  CHECK(sut::now_ns() - issued_ns > 400 * kNsPerMs);
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));  // two more looks at them
+  CHECK(dispatcher.num_over().ttft == 5 && dispatcher.num_over().tpot == 0);
+  dispatcher.withdraw_queued();
+  wait_until([&] { return dispatcher.num_withdrawn() > 0; });
+  const sut::Snapshot s = dispatcher.stats();
+  CHECK(s.withdrawn == 3 && s.queued == 0 && s.admitted == 2 && s.issued == 5);
+  CHECK(dispatcher.num_over().ttft == 5);
+}
+
+// Twelve tokens at most, so at most eleven gaps: a sample with two tokens that has run for more
+// than eleven times the limit is over.
+void counts_a_running_sample_that_cannot_meet_its_tpot() {
+  System system(1, {"--step-base-us", "20000", "--fault", "stall@1"});
+  sut::Dispatcher& dispatcher = *system.dispatcher;
+  dispatcher.reset_stats(sut::LatencyLimits{sut::kNoLimit, 200 * kNsPerMs});
+  StrictSink sink(dispatcher);
+  dispatcher.issue(samples(1), sink);
+  wait_until([&] { return dispatcher.stats().first_tokens == 1; });
+  const std::int64_t issued_ns = sut::now_ns();
+  const std::vector<sut::Sample> second{{1, 1}};
+  dispatcher.issue(second, sink);  // has some tokens when the first sample's end stalls it
+  wait_until([&] { return dispatcher.num_over().tpot > 0; });
+  CHECK(sut::now_ns() - issued_ns > 11 * 200 * kNsPerMs);
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  CHECK(dispatcher.num_over().tpot == 1 && dispatcher.stats().completed == 1);
 }
 
 void steps_account_for_every_token() {
@@ -216,6 +284,9 @@ int main(int argc, char** argv) {
   replicas_share_the_work_and_counts_agree();
   every_completed_sample_is_recorded_with_its_times();
   steps_account_for_every_token();
+  counts_samples_over_each_limit();
+  counts_late_samples_before_they_are_answered();
+  counts_a_running_sample_that_cannot_meet_its_tpot();
   a_pinned_sample_goes_to_its_replica();
   a_sample_waiting_for_its_replica_blocks_none();
   the_clock_stops_with_the_dispatcher();

@@ -51,6 +51,50 @@ void every_scenario_completes(const fs::path& folder) {
     }
 }
 
+// Three times in a row, with samples queued, in flight and complete; then a whole test.
+void a_test_can_be_ended(const fs::path& folder) {
+  System system(1, {"--step-base-us", "3000"});
+  for (int i = 0; i < 3; ++i) {
+    const fs::path logs = folder / ("ended-" + std::to_string(i));
+    system.dispatcher->reset_stats();
+    sut::LoadGenTest test(system.dispatcher,
+                          options_in(logs, "Server", sut::LoadGenTest::Mode::kPerformance));
+    test.start();
+    while (system.dispatcher->stats().queued < 20) CHECK(!test.wait(0.001));
+    test.end();
+    CHECK(test.wait(30));
+    CHECK(test.ended() && !test.finished());
+    const auto s = system.dispatcher->stats();
+    CHECK(s.completed > 0 && s.withdrawn > 0 && s.issued == s.completed + s.withdrawn);
+    CHECK(s.issued < 200 && !system.dispatcher->failure());
+    const std::string detail = read(logs / "mlperf_log_detail.txt");
+    CHECK(detail.find("generated_query_count") != std::string::npos);
+    CHECK(detail.find("result_validity") == std::string::npos);
+    CHECK(detail.find("\"is_error\": true") == std::string::npos);
+  }
+  system.dispatcher->reset_stats();
+  sut::LoadGenTest whole(system.dispatcher, options_in(folder / "whole", "Server",
+                                                       sut::LoadGenTest::Mode::kPerformance));
+  whole.start();
+  CHECK(whole.wait(60));
+  CHECK(whole.finished() && !whole.ended());
+  const std::string detail = read(folder / "whole" / "mlperf_log_detail.txt");
+  CHECK(detail.find("result_validity") != std::string::npos);
+  CHECK(detail.find("\"is_error\": true") == std::string::npos);
+}
+
+// Without a next query there is nothing to leave LoadGen at: the test completes.
+void a_test_past_its_last_query_completes(const fs::path& folder) {
+  System system(1, {"--step-base-us", "1000"});
+  sut::LoadGenTest test(system.dispatcher, options_in(folder / "late", "Offline",
+                                                      sut::LoadGenTest::Mode::kPerformance));
+  test.start();
+  while (system.dispatcher->stats().completed < 1) CHECK(!test.wait(0.001));
+  test.end();
+  CHECK(test.wait(60));
+  CHECK(test.finished() && !test.ended());
+}
+
 void an_invalid_user_conf_is_refused(const fs::path& folder) {
   System system(1);
   auto options = options_in(folder / "bad", "Server", sut::LoadGenTest::Mode::kPerformance);
@@ -106,6 +150,8 @@ int main(int argc, char** argv) {
   const fs::path folder = mkdtemp(name);
   in_a_child_process([&] { a_test_without_a_log_folder_fails(folder); });
   every_scenario_completes(folder);
+  a_test_can_be_ended(folder);
+  a_test_past_its_last_query_completes(folder);
   an_invalid_user_conf_is_refused(folder);
   a_dead_engine_ends_the_wait(folder);
   fs::remove_all(folder);
