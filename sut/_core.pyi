@@ -80,6 +80,7 @@ class Stats:
     elapsed_ns: int
     issued: int
     queued: int
+    withdrawn: int  # taken from the queue, never sent
     admitted: int
     first_tokens: int
     completed: int
@@ -164,9 +165,11 @@ class Dispatcher:
         prompts whose last token the step computed; context_tokens of the decoding sequences
         before the step; received_ns, counted from :meth:`reset_stats`; engine_ns, of the engine's
         own clock, 0 where it sent none. Steps without an output are not seen."""
-    def num_over(self, *, ttft_ns: int, tpot_ns: int) -> tuple[int, int]:
-        """How many of these samples have a TTFT and a TPOT above the limits."""
-    def reset_stats(self) -> None: ...
+    def num_over(self) -> tuple[int, int]:
+        """How many samples issued since :meth:`reset_stats` have a TTFT and a TPOT above its limits
+        for certain, complete or not. LoadGen's own count is at least this."""
+    def reset_stats(self, limits_ns: tuple[int, int] | None = None) -> None:
+        """Reset every count; from here on, count samples over the limits on TTFT and TPOT."""
     def close(self) -> None: ...
 
 class LoadGenTest:
@@ -198,6 +201,13 @@ class LoadGenTest:
 
         After a failure StartTest cannot return: LoadGen's logs are flushed and its thread
         keeps running, so the process must exit with ``os._exit``."""
+    def end(self) -> None:
+        """End the test at LoadGen's next query: samples queued are withdrawn, those in flight
+        complete, and StartTest is left without a result. Without a next query it completes.
+        Returns at once."""
+    @property
+    def ended(self) -> bool:
+        """Whether :meth:`end` ended the test."""
     @property
     def finished(self) -> bool:
         """Whether StartTest returned after a complete test."""

@@ -69,6 +69,7 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     out = sys.stderr if arguments.json else sys.stdout
     print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}", file=out)
     plan = request.keeping(plan, arguments.keep_engine or 0)
+    plan = msgspec.structs.replace(plan, stop_when_hopeless=arguments.stop_when_hopeless)
     for line in changed:
         print(f"  differs: {line}", file=out)
     notified = notices.read(run_dir)

@@ -35,6 +35,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     sets: tuple[str, ...] = ()
     root: str = ""
     keep_engine_min: NonNegativeInt = 0
+    stop_when_hopeless: bool = False
     notify: str | None = None  # None: the site's
 
 
@@ -54,6 +55,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         model_size=_model_size(benchmark, site),
         sets=sets,
     )
+    plan = msgspec.structs.replace(plan, stop_when_hopeless=request.stop_when_hopeless)
     kept = keeping(plan, request.keep_engine_min)
     return kept, _run_root(request, sets, site), _notices(request, site)
 

@@ -79,6 +79,12 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         "those that an earlier run has left; they end after MINUTES without use (see sut engines)",
     )
     parser.add_argument(
+        "--stop-when-hopeless",
+        action="store_true",
+        help="end a performance phase once more queries are over a limit on TTFT or TPOT than "
+        "LoadGen allows: it cannot be VALID",
+    )
+    parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -121,6 +127,7 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "sets": arguments.set,
         "root": arguments.root and str(arguments.root),
         "keep_engine_min": arguments.keep_engine,
+        "stop_when_hopeless": getattr(arguments, "stop_when_hopeless", None),
         "notify": getattr(arguments, "notify", None),
     }
     return msgspec.convert({k: v for k, v in given.items() if v is not None}, RunRequest)

@@ -121,6 +121,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     node_local: tuple[str, ...] = ()  # folders that only compute nodes have
     env: dict[str, str] = {}  # added to the engines' environment
     keep_engine_min: NonNegativeInt = 0  # how long the engines stay for the next run; no setting
+    stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting
 
     @property
     def phases(self) -> tuple[Mode, ...]:
@@ -138,8 +139,9 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """sha256 of the plan's canonical JSON; equal plans have equal digests. Whether engines stay
-        after the run makes no difference."""
-        plan = msgspec.structs.replace(self, keep_engine_min=0)
+        after the run, and whether a hopeless phase is ended, makes no difference."""
+        plan = msgspec.to_builtins(msgspec.structs.replace(self, keep_engine_min=0))
+        del plan["stop_when_hopeless"]
         return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
 
     @property

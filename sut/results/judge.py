@@ -19,6 +19,8 @@ from sut.plan.benchmark import Accuracy
 from sut.plan.plan import Mode, Plan
 from sut.results import audit, load, measures, remedies, rounds, rules, settings
 from sut.results.audit import AnswerLengths
+from sut.results.budget import Hopeless
+from sut.results.early_stopping import queries_needed
 from sut.results.load import QpsEstimate
 from sut.results.mllog import DetailLog, Scalar
 from sut.results.remedies import Facts
@@ -109,6 +111,40 @@ def judge_performance(
         metrics=_metrics(log.values),
         notes=(*incomplete, *unknown),
         qps_estimate=facts.estimate,
+    )
+
+
+def judge_ended(
+    log: DetailLog,
+    hopeless: Hopeless,
+    *,
+    plan: Plan,
+    samples: SampleLog | None,
+    num_failed: int | None,
+    official: bool,
+) -> Verdict:
+    """The verdict on a performance test that was ended because it could not be VALID. LoadGen gave
+    it no result; ``samples`` are those that completed."""
+    needed = queries_needed(hopeless.num_over, rules.percentile_of(log))
+    text = f"{hopeless.text} The run ended it (--stop-when-hopeless)."
+    estimate = load.estimate_from(log, samples)
+    early_stopping = Check(
+        "early_stopping",
+        False,
+        text,
+        hopeless.num_queries,
+        needed,
+        "queries",
+        load.lower(log, samples, estimate, plan.scenario),
+        hopeless.since_s,
+    )
+    facts = Facts(log=log, samples=samples, estimate=estimate, scenario=plan.scenario)
+    beyond = [remedies.explain(each, facts) for each in rules.beyond_loadgen(log, num_failed, ())]
+    return verdict_of(
+        [early_stopping, *beyond],
+        official=official,
+        metrics=_metrics(log.values),
+        qps_estimate=estimate,
     )
 
 

@@ -50,7 +50,8 @@ def lower(
     overloaded = overload(samples) if samples else None
     best = estimated if estimated and estimated.qps else overloaded
     done = measures.measure(log.values).samples_per_s
-    offered = log.values.get("result_scheduled_samples_per_sec")
+    asked = log.values.get("effective_target_qps")  # of a test that LoadGen gave no result
+    offered = log.values.get("result_scheduled_samples_per_sec", asked)
     if not isinstance(offered, int | float):
         offered = math.inf
     setting, evidence = "a lower target_qps", [estimated.text] if estimated else []
@@ -58,6 +59,9 @@ def lower(
         setting = set_to(best.qps, scenario)
     if best and best is overloaded:
         evidence.append(best.text)
+    elif not best and done is None and isinstance(asked, int | float):
+        setting = set_to(asked / 2, scenario)
+        evidence.append("This is half of the load of this run.")
     elif done is not None and math.isfinite(offered) and done < KEPT_UP * offered:
         evidence.append(
             f"It was offered {number(offered)} queries/s and completed {number(done)}, its maximum."

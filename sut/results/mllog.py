@@ -143,6 +143,17 @@ def read(path: Path) -> DetailLog:
     return log
 
 
+def read_ended(folder: Path) -> DetailLog:
+    """The log of a test that was ended before LoadGen could give a result. Raises InputError for
+    one without LoadGen's settings."""
+    path = folder / FILE_NAME
+    _content(path)
+    log = read_so_far(path)
+    assert log is not None
+    _check_settings(log)
+    return log
+
+
 def read_so_far(path: Path) -> DetailLog | None:
     """The part of a log file that is written; None without a file. Lines that are not whole are
     skipped."""
@@ -214,11 +225,15 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _check_whole(log: DetailLog) -> None:
+def _check_settings(log: DetailLog) -> None:
     if not {"effective_scenario", "effective_test_mode"} <= log.values.keys():
         raise InputError(
             f"incomplete LoadGen log ({log.path}): no LoadGen settings", hint=AS_WRITTEN
         )
+
+
+def _check_whole(log: DetailLog) -> None:
+    _check_settings(log)
     if log.mode == "AccuracyOnly":
         log.text("power_end")
         return

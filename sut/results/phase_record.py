@@ -11,6 +11,7 @@ from sut.inputs import hashes
 from sut.inputs.dataset import Samples
 from sut.plan.plan import Mode, Plan
 from sut.results import accuracy, compliance, phase_verdict, telemetry, work
+from sut.results.budget import Hopeless
 from sut.results.engine_report import EngineReport
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
 from sut.results.telemetry import NodeTelemetry
@@ -23,10 +24,11 @@ class Measured(NamedTuple):
     stats: _core.Stats
     start_unix_s: float
     duration_s: float
+    hopeless: Hopeless | None = None
 
     @property
     def num_failed(self) -> int:
-        return self.stats.issued - self.stats.completed
+        return self.stats.issued - self.stats.completed - self.stats.withdrawn
 
     @property
     def replica_samples(self) -> list[int]:
@@ -70,6 +72,7 @@ def judge_phase(
         replicas=replicas,
         engines=engines,
         score=score,
+        hopeless=measured.hopeless,
     )
     if judged.test06 is not None:  # as MLCommons' script does
         text = compliance.verify_accuracy_text(judged.test06)
@@ -89,6 +92,7 @@ def judge_phase(
         nodes=work.of_nodes(replicas, judged.samples) if judged.samples else (),
         telemetry=_telemetry(run_dir, measured),
         test06=judged.test06,
+        hopeless=measured.hopeless,
         file_sha256=hashes.of_folder(log_dir),
     )
 
@@ -124,6 +128,7 @@ def _dispatcher_stats(stats: _core.Stats) -> DispatcherStats:
         issued=stats.issued,
         completed=stats.completed,
         failed=stats.failed,
+        withdrawn=stats.withdrawn,
         prompt_tokens=stats.prompt_tokens,
         output_tokens=stats.output_tokens,
         ttft_ms=work.quantiles_of_ns(stats.ttft_ns),

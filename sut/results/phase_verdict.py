@@ -21,6 +21,7 @@ from sut.results import (
     sample_log,
     settings,
 )
+from sut.results.budget import Hopeless
 from sut.results.engine_report import EngineReport
 from sut.results.judge import Verdict
 from sut.results.mllog import DetailLog
@@ -55,11 +56,15 @@ def judge_phase(
     replicas: Sequence[ReplicaWork],
     engines: Sequence[EngineReport],
     score: Score,
+    hopeless: Hopeless | None = None,
 ) -> Judged:
     """The verdict. ``num_failed``, ``replica_samples`` and ``replicas`` are the dispatcher's
     counts, ``engines`` what the engines report of themselves; ``node_names`` are those of the
-    plan's nodes, in its order. Raises RunError, InputError."""
+    plan's nodes, in its order; ``hopeless`` is what the run found of its budget. Raises RunError,
+    InputError."""
     log_dir = run_dir.loadgen(mode)
+    if hopeless is not None and hopeless.ended:
+        return _ended(plan, log_dir, sample_log.read(run_dir.samples(mode)), hopeless, num_failed)
     log, samples = mllog.read(log_dir), sample_log.read(run_dir.samples(mode))
     match mode:
         case Mode.COMPLIANCE:
@@ -84,6 +89,20 @@ def judge_phase(
     for check in (*checks, *([idle] if idle else [])):
         verdict = judge.with_check(verdict, check)
     return judged._replace(verdict=engine_rules.judged(verdict, plan, engines, replicas))
+
+
+def _ended(
+    plan: Plan,
+    log_dir: Path,
+    samples: SampleLog | None,
+    hopeless: Hopeless,
+    num_failed: int | None,
+) -> Judged:
+    log = mllog.read_ended(log_dir)
+    verdict = judge.judge_ended(
+        log, hopeless, plan=plan, samples=samples, num_failed=num_failed, official=plan.official
+    )
+    return Judged(log, samples, verdict)
 
 
 def _accuracy(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sut.results.budget import Hopeless
 from sut.values import UNDECODABLE
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ class Line(msgspec.Struct, omit_defaults=True):
     elapsed_s: float = 0.0  # of the phase
     ttft_p99_ms: float | None = None
     tpot_p99_ms: float | None = None
-    ttft_over: int | None = None  # completed samples over LoadGen's limit
+    ttft_over: int | None = None  # samples over LoadGen's limit, or certain to be
     tpot_over: int | None = None
+    hopeless: Hopeless | None = None  # once the phase can no longer be VALID
     target_qps: float | None = None  # the load that the run chose, once it has
     replicas: list[ReplicaProgress] = []
 
@@ -81,6 +83,7 @@ class Progress:
         name: str,
         stats: _core.Stats,
         num_over: tuple[int, int] | None = None,
+        hopeless: Hopeless | None = None,
         *,
         last: bool = False,
     ) -> None:
@@ -104,6 +107,7 @@ class Progress:
                 tpot_p99_ms=None if tpot is None else tpot / 1e6,
                 ttft_over=ttft_over,
                 tpot_over=tpot_over,
+                hopeless=hopeless,
                 replicas=[
                     ReplicaProgress(
                         index=replica.index,

@@ -14,6 +14,7 @@ from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
 from sut.results import engine_rules, integrity
+from sut.results.budget import Hopeless
 from sut.results.compliance import Verification
 from sut.results.engine_report import EngineReport
 from sut.results.integrity import File
@@ -75,6 +76,7 @@ class DispatcherStats(Struct, frozen=True, kw_only=True):
     issued: int
     completed: int
     failed: int
+    withdrawn: int = 0  # never sent: their test was ended
     prompt_tokens: int
     output_tokens: int
     ttft_ms: Quantiles | None = None
@@ -98,6 +100,7 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     engines: tuple[EngineReport, ...] = ()  # their configurations, each different one
     environments: tuple[Environment, ...] = ()  # of the nodes that measured it, the head's first
     test06: Verification | None = None
+    hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
     file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
     telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any
 

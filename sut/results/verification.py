@@ -192,13 +192,14 @@ def _of_phase(
             Mode(phase.name),
             found.plan,
             run_dir,
-            num_failed=stats.issued - stats.completed if stats else None,
+            num_failed=stats.issued - stats.completed - stats.withdrawn if stats else None,
             replica_samples=[replica.samples for replica in phase.replicas],
             node_names=_nodes_of(found, phase),
             chosen_qps=found.chosen_qps,
             replicas=phase.replicas if done is None else _counted(phase.replicas, done),
             engines=phase.engines,
             score=score,
+            hopeless=phase.hopeless,
         )
     except SutError as error:
         lines.differences.append(f"{run_dir.loadgen(phase.name)}: cannot be judged: {error}")

@@ -109,7 +109,14 @@ def _run_phase(mode: Mode, recorder: Recorder, serving: Serving) -> Measured:
     try:
         with recorder.step(mode):
             user_conf = plan.user_conf(recorder.chosen_qps)
-            return run_phase(mode, replicas, run_dir, user_conf, recorder.progress)
+            return run_phase(
+                mode,
+                replicas,
+                run_dir,
+                user_conf,
+                recorder.progress,
+                stop_when_hopeless=plan.stop_when_hopeless,
+            )
     except RunError:
         stats, names = replicas.dispatcher.stats(), serving.nodes.names
         recorder.keep_interrupted(interrupted(mode, plan, run_dir, stats, names))

@@ -11,6 +11,7 @@ from sut.plan.plan import Mode
 from sut.results import sample_log
 from sut.results.phase_record import Measured
 from sut.results.progress import Progress
+from sut.run.budget import BudgetWatch
 from sut.run.replicas import POLL_S, Replicas
 from sut.rundir import RunDir, write_atomic
 
@@ -18,10 +19,19 @@ FLUSH_S = 5.0
 
 
 def run_phase(
-    mode: Mode, replicas: Replicas, run_dir: RunDir, user_conf: str, progress: Progress
+    mode: Mode,
+    replicas: Replicas,
+    run_dir: RunDir,
+    user_conf: str,
+    progress: Progress,
+    *,
+    stop_when_hopeless: bool = False,
 ) -> Measured:
     """Run LoadGen's test of ``mode`` with the settings ``user_conf``. The files ``user.conf`` and
     ``audit.config`` are for readers: LoadGen is given the text.
+
+    With ``stop_when_hopeless``, a test that can no longer be VALID ends at LoadGen's next query:
+    samples in flight complete, those queued are withdrawn, and another test may follow.
 
     Raises RunError when it cannot finish. LoadGen's thread is then still in its test, and this
     process must end by :func:`os._exit`.
@@ -45,15 +55,17 @@ def run_phase(
         sut_name=f"{plan.site} x{len(plan.replicas)} {plan.engine.kind}",
         qsl_name=plan.dataset.name,
     )
-    replicas.dispatcher.reset_stats()
-    start_unix_s = time.time()
+    budget = BudgetWatch(test, replicas.dispatcher, log_dir, stop=stop_when_hopeless)
+    start_unix_s, start = time.time(), time.monotonic()
     try:
         test.start()
         while not test.wait(POLL_S):
             replicas.check()
+            budget.look(time.monotonic() - start)
             if progress.due(mode):
-                progress.phase(mode, replicas.dispatcher.stats(), _num_over(replicas, test))
-        if not test.finished:
+                stats = replicas.dispatcher.stats()
+                progress.phase(mode, stats, budget.num_over, budget.hopeless)
+        if not (test.finished or test.ended):
             replicas.check()
     except BaseException as error:
         replicas.dispatcher.fail("interrupted", str(error))  # has no effect after another failure
@@ -63,14 +75,5 @@ def run_phase(
         raise
     stats = replicas.dispatcher.stats()
     sample_log.write(run_dir.samples(mode), replicas.dispatcher.samples())
-    progress.phase(mode, stats, _num_over(replicas, test), last=True)
-    return Measured(stats, start_unix_s, stats.elapsed_ns / 1e9)
-
-
-def _num_over(replicas: Replicas, test: _core.LoadGenTest) -> tuple[int, int] | None:
-    """The number of samples over LoadGen's limits on TTFT and on TPOT; None without limits."""
-    limits = test.limits_ns
-    if limits is None:
-        return None
-    ttft_ns, tpot_ns = limits
-    return replicas.dispatcher.num_over(ttft_ns=ttft_ns, tpot_ns=tpot_ns)
+    progress.phase(mode, stats, budget.num_over, budget.hopeless, last=True)
+    return Measured(stats, start_unix_s, stats.elapsed_ns / 1e9, budget.hopeless)

@@ -51,7 +51,7 @@ class Replicas:
     def is_idle(self) -> bool:
         """Whether the engines have completed all that they were sent."""
         stats = self.dispatcher.stats()
-        return self.dispatcher.failure is None and stats.issued == stats.completed
+        return self.dispatcher.failure is None and stats.issued == stats.completed + stats.withdrawn
 
     @property
     def ready_responses(self) -> tuple[bytes, ...]:

@@ -16,11 +16,11 @@ from sut.plan.hostlist import HostlistError, expand
 from sut.plan.placement import on_nodes
 from sut.plan.plan import Mode, Plan, load_plan
 from sut.results import attempts, mllog, record
+from sut.results.goal import Goal, goal_of
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
 from sut.units import quantity
 from sut.watch import notify, usual
-from sut.watch.projection import Goal, goal_of
 from sut.watch.state import PhaseState, RunState, State, left_s, measured
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates

@@ -5,29 +5,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sut.errors import InputError
+from sut.results.budget import used_up
 from sut.results.early_stopping import queries_needed
-from sut.results.mllog import DetailLog
+from sut.results.goal import Goal
 from sut.results.progress import Line
 from sut.units import against, number, quantity
 from sut.values import Struct
 
 IDLE_SHARE = 0.1  # of the samples; once these are done, a replica without any is reported
-
-
-class Goal(Struct, frozen=True, kw_only=True):
-    """What LoadGen requires of a phase. It logs this before the first sample."""
-
-    scenario: str  # Server, Offline or SingleStream
-    performance: bool  # an accuracy or a compliance test has no limits
-    num_samples: int  # SingleStream: at least
-    min_samples: int
-    schedule_s: float  # Server: until the last of num_samples is issued
-    min_duration_s: float
-    percentile: float
-    ttft_limit_ms: float | None
-    tpot_limit_ms: float | None
-    error: str | None  # the first that LoadGen logged
 
 
 class Projection(Struct, frozen=True, kw_only=True):
@@ -49,44 +34,6 @@ class Projection(Struct, frozen=True, kw_only=True):
                 return ""
             case verdict, _:
                 return f"{verdict} so far"
-
-
-def goal_of(log: DetailLog) -> Goal | None:
-    """The goal of a test, from the beginning of its log; None before all of it is written."""
-    try:
-        timed = log.mode == "PerformanceOnly"
-        # LoadGen logs some of the answers in a compliance test only.
-        performance = timed and not log.values.get("effective_accuracy_log_sampling_target")
-        generated = log.count("generated_query_count")
-        schedule_s = log.count("generated_query_duration") / 1e9
-        most = log.count("effective_max_query_count") if timed else 0
-        num_samples = min(generated, most or generated)
-        per_query = log.count("generated_samples_per_query")
-        least = log.count("effective_min_query_count")
-        if log.scenario == "SingleStream" and performance:
-            num_samples = min(num_samples, least)
-        limited = log.scenario == "Server" and performance and log.token_latencies
-        ttft, tpot = (
-            log.count(f"requested_server_{which}_latency") / 1e6 if limited else None
-            for which in ("ttft", "tpot")
-        )
-        percentile = log.number("effective_target_latency_percentile")
-        if percentile is None:
-            return None
-        return Goal(
-            scenario=log.scenario,
-            performance=performance,
-            num_samples=num_samples * per_query,
-            min_samples=least * per_query,
-            schedule_s=schedule_s * num_samples / generated if log.scenario == "Server" else 0.0,
-            min_duration_s=log.count("effective_min_duration_ms") / 1e3 if performance else 0.0,
-            percentile=percentile,
-            ttft_limit_ms=ttft,
-            tpot_limit_ms=tpot,
-            error=log.errors[0].message if log.errors else None,
-        )
-    except (InputError, ZeroDivisionError):
-        return None
 
 
 def project(goal: Goal, line: Line) -> Projection:
@@ -144,12 +91,13 @@ def _early_stopping(goal: Goal, line: Line, total: int) -> list[str]:
     allowance = 1 if goal.scenario == "SingleStream" else 0
     if total < (needed := queries_needed(allowance, goal.percentile)):
         return [f"{quantity(total, 'queries')}: too few {sure}; {number(needed)} needed."]
-    return [
-        f"{number(over)} of {quantity(line.completed, 'queries')} over the {name} limit: {sure}, "
-        f"{number(needed)} queries are needed, and it will issue {number(total)}."
-        for name, over in (("TTFT", line.ttft_over), ("TPOT", line.tpot_over))
-        if over and total < (needed := queries_needed(over, goal.percentile))
-    ]
+    if line.hopeless is not None:
+        return [line.hopeless.text]
+    if goal.ttft_limit_ms is None:
+        return []
+    over = (line.ttft_over or 0, line.tpot_over or 0)
+    found = used_up(goal, over, line.elapsed_s)
+    return [found.text] if found else []
 
 
 def _so_far(goal: Goal, line: Line, total: int) -> list[str]:

@@ -10,9 +10,10 @@ from sut.cluster import slurm
 from sut.plan import duration
 from sut.plan.hostlist import compact
 from sut.plan.plan import Mode, Plan
+from sut.results.goal import Goal
 from sut.results.progress import Line, ReplicaProgress
 from sut.values import Struct
-from sut.watch.projection import Goal, Projection, project
+from sut.watch.projection import Projection, project
 
 
 class ReplicaState(Struct, frozen=True, kw_only=True):
