@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from cli import fast, latest, submit
 from hypothesis import given
 from hypothesis import strategies as st
 from loadgen_logs import SMALLEST_VALID, make
+from replay import served
 
-from sut.results import mllog
+from sut import _core
+from sut.results import mllog, rules
 from sut.results.budget import used_up
-from sut.results.early_stopping import num_allowed
+from sut.results.early_stopping import num_allowed, num_over_limit
 from sut.results.goal import Goal, goal_of
 from sut.results.progress import Reader
+from sut.run.budget import BudgetWatch
 from sut.rundir import RunDir
 
 P99 = 0.99
@@ -119,6 +123,72 @@ def test_agrees_with_loadgens_own_verdict(tmp_path: Path, slow_every: int, valid
     num_over = 700 // slow_every
     hopeless = used_up(found, (num_over, 0), 1.0)
     assert log.values["early_stopping_met"] is (hopeless is None) is valid
+
+
+USER_CONF = """
+*.Server.target_qps = 1000
+*.Server.min_duration = 1000
+*.Server.min_query_count = 1000
+*.Server.ttft_latency = 60
+*.Server.tpot_latency = 1000
+*.Server.use_token_latencies = 1
+"""
+
+
+def watched(dispatcher: _core.Dispatcher, folder: Path, *, stop: bool) -> BudgetWatch:
+    """A LoadGen test of some 1,000 queries in a second, run to its end."""
+    folder.mkdir()
+    test = _core.LoadGenTest(
+        dispatcher,
+        model="llama3_1-8b",
+        scenario="Server",
+        mode="performance",
+        user_conf=USER_CONF,
+        audit_conf="",
+        log_dir=str(folder),
+        sut_name="replay",
+        qsl_name="numbers",
+    )
+    watch = BudgetWatch(test, dispatcher, folder, stop=stop)
+    begin = time.monotonic()
+    test.start()
+    while not test.wait(0.01):
+        watch.look(time.monotonic() - begin)
+    assert dispatcher.failure is None and test.ended != test.finished
+    return watch
+
+
+def test_counts_what_loadgen_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The engine becomes too slow for the load after 300 samples. Without the option the test goes
+    on, and LoadGen's own count decides as ours did."""
+    with served(100, 1, "--step-base-us", "100", "--fault", "slow@300:150") as dispatcher:
+        whole = watched(dispatcher, tmp_path / "whole", stop=False)
+        assert whole.hopeless is not None and not whole.hopeless.ended
+        assert whole.hopeless.limit == "TTFT" and whole.hopeless.since_s < 20
+        log = mllog.read(tmp_path / "whole")
+        asked = rules.asked_for(log)
+        assert asked is not None and asked[0] == "TTFT"
+        num_queries = log.count("result_query_count")
+        assert whole.hopeless.num_queries == num_queries
+        of_loadgen = num_over_limit(num_queries + asked[1], P99)
+        assert of_loadgen is not None and whole.num_over is not None
+        # LoadGen takes its times later, so it may count a few more, never fewer.
+        assert of_loadgen - 0.02 * num_queries <= whole.num_over[0] <= of_loadgen
+        assert capsys.readouterr().err.count("can no longer be VALID") == 1
+
+        ended = watched(dispatcher, tmp_path / "ended", stop=True)
+        assert ended.hopeless is not None and ended.hopeless.ended
+        stats = dispatcher.stats()
+        assert stats.issued == stats.completed + stats.withdrawn < num_queries
+        assert "result_validity" not in mllog.read_ended(tmp_path / "ended").values
+
+
+def test_a_run_within_its_limits_is_not_hopeless(tmp_path: Path) -> None:
+    with served(100) as dispatcher:
+        watch = watched(dispatcher, tmp_path / "log", stop=False)
+        passed = mllog.read(tmp_path / "log").flag("early_stopping_met")
+        assert not (passed and watch.hopeless)
+        assert watch.num_over is not None and watch.num_over[1] == 0
 
 
 OVERLOADED = (

@@ -65,9 +65,10 @@ def limits(plan: Plan) -> str:
         return "none"
     settings = mlperf_conf.effective(plan)
     known = {"TTFT p99": settings.ttft_latency_ms, "TPOT p99": settings.tpot_latency_ms}
-    return ", ".join(
+    text = ", ".join(
         f"{name} {quantity(value, 'ms') if value else _FROM_CONF}" for name, value in known.items()
     )
+    return text + "; a phase that can no longer meet them is ended" * plan.stop_when_hopeless
 
 
 def size(plan: Plan) -> str:

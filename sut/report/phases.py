@@ -96,12 +96,26 @@ def _measured(phase: PhaseRecord) -> list[str]:
         (row.name, *(number(q) for q in row.quantiles), number(row.limit))
         for row in latencies(phase, measures)
     ]
+    latencies_ms = table(("milliseconds", "p50", "p90", "p99", "p99 limit"), rows)
+    if phase.hopeless is not None and phase.hopeless.ended:
+        return [latencies_ms, _ended(phase)]
     speed = (
         f"Speed: {quantity(measures.tokens_per_s, 'tokens/s')}, "
         f"{quantity(measures.samples_per_s, 'samples/s')}, over LoadGen's time from the start to "
         "the last completion."
     )
-    return [table(("milliseconds", "p50", "p90", "p99", "p99 limit"), rows), speed]
+    return [latencies_ms, speed]
+
+
+def _ended(phase: PhaseRecord) -> str:
+    stats = phase.dispatcher
+    if stats is None:
+        return NO_RESULT
+    return (
+        f"Ended after {quantity(stats.elapsed_s, 's')}: {number(stats.issued)} samples issued, "
+        f"{number(stats.completed)} completed, {number(stats.withdrawn)} withdrawn from the queue. "
+        f"{NO_RESULT}"
+    )
 
 
 def _scores(plan: Plan, phase: PhaseRecord, scores: dict[str, float]) -> str:

@@ -108,6 +108,8 @@ def _cards(phase: PhaseRecord) -> list[Card]:
         _card(phase, f"{row.name}, p99", number(row.quantiles[2]), "ms", f"{row.name.lower()}_p99")
         for row in latencies(phase, measures)
     ]
+    if phase.hopeless is not None and phase.hopeless.ended:
+        return cards  # LoadGen gave no rates
     cards += [
         _card(phase, "output tokens", number(measures.tokens_per_s), "tokens/s"),
         _card(phase, "samples", number(measures.samples_per_s), "samples/s"),

@@ -146,6 +146,8 @@ def _figures(phase: PhaseRecord) -> list[str]:
             lines.append(
                 f"  {name:<9} p50 {quantity(p50, 'ms')}   p99 {quantity(p99, 'ms')}{limit} {clock}"
             )
+    if phase.hopeless is not None and phase.hopeless.ended:
+        return [line.rstrip() for line in lines]  # LoadGen gave no rates
     qps = measures.target_qps
     at_load = "" if qps is None else f" at target_qps {number(qps)}"
     lines.append(

@@ -16,6 +16,9 @@ from sut.results.goal import Goal
 from sut.units import number, quantity
 from sut.values import Struct
 
+ENDING = "it ends at LoadGen's next query; the report has the load to try next"
+GOES_ON = "end the run: python -m sut.cancel RUN; such phases, automatically: --stop-when-hopeless"
+
 
 class Hopeless(Struct, frozen=True, kw_only=True):
     """A test that cannot be VALID since ``since_s``, in seconds from its start: ``num_over``

@@ -66,6 +66,7 @@ def judge_performance(
     max_tokens: int | None = None,
     foreign: bool = False,
     chosen_qps: float | None = None,
+    hopeless: Hopeless | None = None,
 ) -> Verdict:
     """The verdict on a performance test. Leave out what is unknown.
 
@@ -74,9 +75,9 @@ def judge_performance(
     (e.g. ``v6.1``) is the round whose seeds and settings the test must have; without it, the seeds
     must be those of the plan's or the log's round. ``max_tokens`` is the limit of an answer, by
     default the plan's. ``chosen_qps`` is the load that the run chose, where the plan leaves it to
-    the run. On a ``foreign`` log, another harness's, only LoadGen's own rules and
-    those of ``asked_round`` and ``max_tokens`` decide. Raises InputError for a log that is not one
-    of a whole performance test.
+    the run; ``hopeless`` is what the run found of its budget. On a ``foreign`` log, another
+    harness's, only LoadGen's own rules and those of ``asked_round`` and ``max_tokens`` decide.
+    Raises InputError for a log that is not one of a whole performance test.
     """
     if log.mode not in ("PerformanceOnly", "SubmissionRun"):
         raise InputError(
@@ -102,6 +103,7 @@ def judge_performance(
         samples=samples,
         estimate=load.estimate_from(log, samples),
         scenario=plan.scenario if plan else None,
+        hopeless=hopeless,
     )
     return verdict_of(
         [remedies.explain(check, facts) for check in (*decisive, *beyond)],

@@ -81,6 +81,7 @@ def judge_phase(
                 samples=samples,
                 answers=audit.read(log_dir)[0],
                 chosen_qps=chosen_qps,
+                hopeless=hopeless,
             )
             judged = Judged(log, samples, verdict)
     checks = [] if mode is Mode.PERFORMANCE else settings.check(log, plan, mode, chosen_qps)

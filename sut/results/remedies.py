@@ -9,6 +9,7 @@ import msgspec
 
 from sut.plan.benchmark import Scenario
 from sut.results import early_stopping, load, measures, rules
+from sut.results.budget import Hopeless
 from sut.results.load import QpsEstimate
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check
@@ -37,6 +38,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     samples: SampleLog | None = None
     estimate: QpsEstimate | None = None
     scenario: Scenario | None = None
+    hopeless: Hopeless | None = None  # found while the test ran
 
 
 class Crossing(Struct, frozen=True, kw_only=True):
@@ -97,7 +99,11 @@ def _crossing(code: str, facts: Facts) -> Crossing | None:
     if facts.samples is None or latency not in limits or code == "tpot_plausible":
         return None
     percentile = rules.percentile_of(facts.log)
-    return crossing(facts.samples, latency, limits[latency] / 1e6, percentile)
+    found = crossing(facts.samples, latency, limits[latency] / 1e6, percentile)
+    if facts.hopeless is None or facts.hopeless.limit != latency:
+        return found
+    # The run knew it before those samples were complete.
+    return msgspec.structs.replace(found, lost_s=facts.hopeless.since_s)
 
 
 def _when(crossed: Crossing, first_s: float) -> str:

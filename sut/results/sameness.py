@@ -16,6 +16,7 @@ from sut.machine.environment import Environment
 from sut.results.record import Hashes, Record
 
 DERIVED_FIELDS = frozenset({"plan.not_official_because"})  # they follow from other fields
+NO_DIFFERENCE = frozenset({"plan.stop_when_hopeless"})  # a phase that can be VALID is the same
 
 Facts = Mapping[str, Any]
 
@@ -72,7 +73,7 @@ def flat(value: Any) -> dict[str, Any]:
     return {
         key: leaf
         for key, leaf in _leaves(msgspec.to_builtins(value), "")
-        if leaf not in (None, "", [], ()) and key not in DERIVED_FIELDS
+        if leaf not in (None, "", [], ()) and key not in DERIVED_FIELDS | NO_DIFFERENCE
     }
 
 

@@ -55,8 +55,7 @@ class BudgetWatch:
         return goal_of(so_far) if so_far else None
 
     def _report(self, hopeless: Hopeless) -> None:
-        next_step = "it goes on; to end such a phase: --stop-when-hopeless"
         if self._stop:
             self._test.end()
-            next_step = "ending it"
-        print(f"performance: {hopeless.text} Next: {next_step}", file=sys.stderr, flush=True)
+        hint = budget.ENDING if self._stop else budget.GOES_ON
+        print(f"warning: performance: {hopeless.text}\nhint: {hint}", file=sys.stderr, flush=True)

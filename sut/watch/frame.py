@@ -51,7 +51,14 @@ def frame(state: RunState, spinner: Spinner | None = None) -> RenderableType:
     replicas = next((p.replicas for p in state.phases if p.state == "running"), ())
     if replicas and state.state == "running":
         parts += ["", _replicas(replicas)]
+    if state.state == "running" and any(_is_lost(phase) for phase in state.phases):
+        parts += [Text(f"to end the run: python -m sut.cancel {state.run}", "dim")]
     return Group(*parts)
+
+
+def _is_lost(phase: PhaseState) -> bool:
+    projection = phase.projection
+    return phase.state == "running" and bool(projection and projection.certain)
 
 
 def _title(state: RunState) -> Text:

@@ -92,7 +92,7 @@ def _early_stopping(goal: Goal, line: Line, total: int) -> list[str]:
     if total < (needed := queries_needed(allowance, goal.percentile)):
         return [f"{quantity(total, 'queries')}: too few {sure}; {number(needed)} needed."]
     if line.hopeless is not None:
-        return [line.hopeless.text]
+        return [line.hopeless.text]  # since it was found, not since this line
     if goal.ttft_limit_ms is None:
         return []
     over = (line.ttft_over or 0, line.tpot_over or 0)
