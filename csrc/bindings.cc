@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <optional>
@@ -11,6 +12,8 @@
 #include "dispatcher.h"
 #include "generate.h"
 #include "loadgen_test.h"
+#include "simulation/schedule.h"
+#include "simulation/simulation.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -175,12 +178,7 @@ void register_replica_links(py::module_& m) {
            "replica"_a);
 }
 
-py::dict samples_of(const sut::Dispatcher& dispatcher) {
-  sut::SampleColumns columns;
-  {
-    const py::gil_scoped_release release;
-    columns = dispatcher.samples();
-  }
+py::dict as_dict(const sut::SampleColumns& columns) {
   return py::dict("sample_index"_a = as_memoryview(columns.sample_index),
                   "replica"_a = as_memoryview(columns.replica),
                   "prompt_tokens"_a = as_memoryview(columns.prompt_tokens),
@@ -189,6 +187,15 @@ py::dict samples_of(const sut::Dispatcher& dispatcher) {
                   "admitted_ns"_a = as_memoryview(columns.admitted_ns),
                   "first_token_ns"_a = as_memoryview(columns.first_token_ns),
                   "completed_ns"_a = as_memoryview(columns.completed_ns));
+}
+
+py::dict samples_of(const sut::Dispatcher& dispatcher) {
+  sut::SampleColumns columns;
+  {
+    const py::gil_scoped_release release;
+    columns = dispatcher.samples();
+  }
+  return as_dict(columns);
 }
 
 py::dict steps_of(const sut::Dispatcher& dispatcher) {
@@ -283,6 +290,86 @@ void register_loadgen_test(py::module_& m) {
       .def_property_readonly("finished", py::cpp_function(&LoadGenTest::finished, ReleaseGil()));
 }
 
+py::dict as_dict(const sut::StepColumns& columns) {
+  return py::dict("replica"_a = as_memoryview(columns.replica),
+                  "end_ns"_a = as_memoryview(columns.end_ns),
+                  "duration_ns"_a = as_memoryview(columns.duration_ns),
+                  "num_decoding"_a = as_memoryview(columns.num_decoding),
+                  "num_prefill_tokens"_a = as_memoryview(columns.num_prefill_tokens),
+                  "context_tokens"_a = as_memoryview(columns.context_tokens));
+}
+
+void register_schedule(py::module_& m) {
+  using sut::Schedule;
+  py::class_<Schedule>(m, "Schedule")
+      .def(py::init([](std::vector<std::int64_t> arrival_ns, std::vector<std::int64_t> sample_index) {
+             return Schedule{std::move(arrival_ns), std::move(sample_index)};
+           }),
+           py::kw_only(), "arrival_ns"_a, "sample_index"_a)
+      .def("__len__", &Schedule::size)
+      .def_property_readonly("arrival_ns", [](const Schedule& s) { return as_memoryview(s.arrival_ns); })
+      .def_property_readonly("sample_index",
+                             [](const Schedule& s) { return as_memoryview(s.sample_index); });
+  m.def("schedule", &sut::make_schedule, py::kw_only(), "model"_a, "scenario"_a, "user_conf"_a,
+        "num_samples"_a, ReleaseGil());
+}
+
+void register_service_model(py::module_& m) {
+  using replay::ServiceModel;
+  py::class_<ServiceModel>(m, "ServiceModel")
+      .def(py::init([](double base_us, double per_sequence_us, double per_prefill_token_us,
+                       double per_context_token_us, double noise, double hiccup_probability,
+                       double hiccup_us, std::uint32_t pad_to, std::uint64_t seed) {
+             const ServiceModel model{base_us,  per_sequence_us,    per_prefill_token_us,
+                                      per_context_token_us,         noise,
+                                      hiccup_probability,           hiccup_us,
+                                      pad_to,   seed};
+             model.check();
+             return model;
+           }),
+           py::kw_only(), "base_us"_a, "per_sequence_us"_a, "per_prefill_token_us"_a,
+           "per_context_token_us"_a = 0, "noise"_a = 0, "hiccup_probability"_a = 0,
+           "hiccup_us"_a = 0, "pad_to"_a = 1, "seed"_a = 0)
+      .def("step_ns",
+           [](const ServiceModel& model, std::uint32_t num_decoding,
+              std::uint32_t num_prefill_tokens, std::uint64_t context_tokens) {
+             return model.step_ns({num_decoding, num_prefill_tokens, context_tokens});
+           },
+           py::kw_only(), "num_decoding"_a, "num_prefill_tokens"_a, "context_tokens"_a);
+}
+
+void register_simulation(py::module_& m) {
+  using sut::Simulated;
+  py::class_<Simulated>(m, "Simulated")
+      .def("samples", [](const Simulated& s) { return as_dict(s.samples); })
+      .def("steps", [](const Simulated& s) { return as_dict(s.steps); })
+      .def_readonly("end_ns", &Simulated::end_ns)
+      .def_readonly("num_ttft_over", &Simulated::num_ttft_over)
+      .def_readonly("num_tpot_over", &Simulated::num_tpot_over)
+      .def_readonly("num_over", &Simulated::num_over)
+      .def_readonly("stopped", &Simulated::stopped);
+  using Limit = std::optional<std::int64_t>;
+  m.def(
+      "simulate",
+      [](const sut::Schedule& schedule, const std::vector<std::uint32_t>& prompt_tokens,
+         const std::vector<std::uint32_t>& output_tokens, const replay::ServiceModel& service,
+         int num_replicas, std::uint32_t max_num_seqs, std::uint32_t max_num_batched_tokens,
+         std::uint32_t max_model_len, std::optional<std::uint32_t> credit, Limit ttft_limit_ns,
+         Limit tpot_limit_ns, Limit stop_over, Limit stop_after_ns, bool log_steps) {
+        const sut::SimulatedSystem system{
+            service, {max_num_seqs, max_model_len, max_num_batched_tokens}, num_replicas,
+            credit.value_or(max_num_seqs + std::max(1u, max_num_seqs / 4))};
+        return sut::simulate(schedule, system,
+                             {prompt_tokens, output_tokens, ttft_limit_ns, tpot_limit_ns,
+                              stop_over, stop_after_ns, log_steps});
+      },
+      py::kw_only(), "schedule"_a, "prompt_tokens"_a, "output_tokens"_a, "service"_a,
+      "num_replicas"_a, "max_num_seqs"_a, "max_num_batched_tokens"_a, "max_model_len"_a,
+      "credit"_a = py::none(), "ttft_limit_ns"_a = py::none(), "tpot_limit_ns"_a = py::none(),
+      "stop_over"_a = py::none(), "stop_after_ns"_a = py::none(), "log_steps"_a = false,
+      ReleaseGil());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -300,4 +387,7 @@ PYBIND11_MODULE(_core, m) {
   register_replica_links(m);
   register_dispatcher(m);
   register_loadgen_test(m);
+  register_schedule(m);
+  register_service_model(m);
+  register_simulation(m);
 }

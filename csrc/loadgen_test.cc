@@ -14,34 +14,17 @@
 #include <thread>
 #include <vector>
 
+#include "loadgen_settings.h"
 #include "sealed_file.h"
 
 namespace sut {
 namespace {
 
-mlperf::TestScenario scenario_of(const std::string& name) {
-  if (name == "Server") return mlperf::TestScenario::Server;
-  if (name == "Offline") return mlperf::TestScenario::Offline;
-  if (name == "SingleStream") return mlperf::TestScenario::SingleStream;
-  throw std::invalid_argument("unknown scenario '" + name +
-                              "': expected Server, Offline or SingleStream");
-}
-
 mlperf::TestSettings settings_of(const LoadGenTest::Options& options) {
-  // FromConfig's conf types: 0 is the mlperf.conf built into LoadGen, 2 a user.conf on top of it.
-  // Type 1 works only once in a process.
-  constexpr int kMlperfConf = 0;
-  constexpr int kUserConf = 2;
-  mlperf::TestSettings settings;
-  settings.scenario = scenario_of(options.scenario);
-  if (settings.FromConfig("", options.model, options.scenario, kMlperfConf) != 0)
-    throw std::invalid_argument("LoadGen cannot read its built-in mlperf.conf");
-  const SealedFile user_conf(options.user_conf);
-  if (settings.FromConfig(user_conf.path(), options.model, options.scenario, kUserConf) != 0)
-    throw std::invalid_argument("LoadGen rejects the settings:\n" + options.user_conf);
-  settings.mode = options.mode == LoadGenTest::Mode::kPerformance
-                      ? mlperf::TestMode::PerformanceOnly
-                      : mlperf::TestMode::AccuracyOnly;
+  mlperf::TestSettings settings =
+      loadgen_settings(options.model, options.scenario, options.user_conf);
+  if (options.mode == LoadGenTest::Mode::kAccuracy)
+    settings.mode = mlperf::TestMode::AccuracyOnly;
   return settings;
 }
 

@@ -211,3 +211,89 @@ class LoadGenTest:
     @property
     def finished(self) -> bool:
         """Whether StartTest returned after a complete test."""
+
+class Schedule:
+    """A performance test's queries in the order in which LoadGen issues them.
+
+    The constructor makes one that LoadGen would not, from two columns of equal length.
+    """
+
+    def __init__(self, *, arrival_ns: Sequence[int], sample_index: Sequence[int]) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def arrival_ns(self) -> memoryview[int]:
+        """Ascending, from the start of the test; all 0 in Offline."""
+    @property
+    def sample_index(self) -> memoryview[int]: ...
+
+def schedule(*, model: str, scenario: str, user_conf: str, num_samples: int) -> Schedule:
+    """LoadGen's own order of samples and arrival times, from its seeds, for a data set of
+    ``num_samples``. ``scenario`` is Server or Offline; the rest as in :class:`LoadGenTest`.
+    For choosing a load only: nothing that answers queries may use it. Raises ValueError."""
+
+class ServiceModel:
+    """How long an engine's step takes: ``base_us`` and a time for each decoding sequence, token of
+    a prompt computed in the step, and context token (the prompts and answers so far of the
+    sequences that decode).
+
+    ``noise`` is the standard deviation of the logarithm of the factor by which it varies, whose
+    median is 1. A step has a hiccup of ``hiccup_us`` with ``hiccup_probability``. With ``pad_to``
+    a step takes as long as with the next multiple of decoding sequences. Noise and hiccups are
+    determined by ``seed``. Raises ValueError.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_us: float,
+        per_sequence_us: float,
+        per_prefill_token_us: float,
+        per_context_token_us: float = 0,
+        noise: float = 0,
+        hiccup_probability: float = 0,
+        hiccup_us: float = 0,
+        pad_to: int = 1,
+        seed: int = 0,
+    ) -> None: ...
+    def step_ns(self, *, num_decoding: int, num_prefill_tokens: int, context_tokens: int) -> int:
+        """The duration of a step without noise and hiccups."""
+
+class Simulated:
+    """What a simulated test gave. Times count from its start."""
+
+    def samples(self) -> dict[str, memoryview[int]]:
+        """The completed samples, as in :meth:`Dispatcher.samples`."""
+    def steps(self) -> dict[str, memoryview[int]]:
+        """All steps in order of their end, as columns replica, end_ns, duration_ns, num_decoding,
+        num_prefill_tokens and context_tokens; empty without ``log_steps``."""
+    end_ns: int
+    num_ttft_over: int  # those too that are past the limit and still wait for their first token
+    num_tpot_over: int
+    num_over: int  # over one limit or both
+    stopped: bool  # before every sample was complete
+
+def simulate(
+    *,
+    schedule: Schedule,
+    prompt_tokens: Sequence[int],
+    output_tokens: Sequence[int],
+    service: ServiceModel,
+    num_replicas: int,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    max_model_len: int,
+    credit: int | None = None,
+    ttft_limit_ns: int | None = None,
+    tpot_limit_ns: int | None = None,
+    stop_over: int | None = None,
+    stop_after_ns: int | None = None,
+    log_steps: bool = False,
+) -> Simulated:
+    """Run a performance test in virtual time: the dispatcher's choice of replica and the replay
+    engine's batching on ``num_replicas`` equal engines. Nothing else takes time.
+
+    ``prompt_tokens`` and ``output_tokens`` are by sample index. ``credit`` is the most samples in
+    flight on a replica, by default that of a run (:func:`sut.run.replicas.credit`). Ends early
+    once more than ``stop_over`` samples are over one of the limits, or at ``stop_after_ns``.
+    Determined by its arguments. Raises ValueError.
+    """

@@ -32,6 +32,12 @@ double parse_amount(std::string_view option, std::string_view value) {
   return number;
 }
 
+double parse_probability(std::string_view option, std::string_view value) {
+  const double number = parse_amount(option, value);
+  if (number > 1) reject(option, value, "a number of 0 to 1");
+  return number;
+}
+
 void check(const Options& options) {
   const Limits& limits = options.limits;
   const std::pair<const char*, bool> required[] = {
@@ -57,7 +63,15 @@ std::string_view usage() {
          "  --prefill-tokens-per-s F    speed of prefill; 0 (default): takes no time\n"
          "  --step-base-us F            duration of every step (default: 0)\n"
          "  --step-per-sequence-us F    added duration per decoding sequence (default: 0)\n"
-         "  --seed N                    seed of the answer lengths (default: 0)\n"
+         "  --step-per-context-token-us F  added duration per token of the decoding sequences' prompts\n"
+         "                              and answers so far (default: 0)\n"
+         "  --step-noise F              standard deviation of the logarithm of a step's duration\n"
+         "                              (default: 0)\n"
+         "  --hiccup-probability F      of a step, 0 to 1 (default: 0)\n"
+         "  --hiccup-us F               added duration of a step with a hiccup (default: 0)\n"
+         "  --pad-decodes-to N          a step takes as long as with the next multiple of N decoding\n"
+         "                              sequences (default: 1)\n"
+         "  --seed N                    seed of the answer lengths, noise and hiccups (default: 0)\n"
          "  --vllm-version V            reported version (default: 0.32.0)\n"
          "  --on-disconnect WHAT        exit (default); reconnect: wait for the next front-end, and\n"
          "                              end with the parent process\n"
@@ -81,11 +95,22 @@ Options parse_options(const std::vector<std::string_view>& arguments) {
     } else if (option == "--max-num-batched-tokens") {
       options.limits.max_num_batched_tokens = parse_integer(option, value, 1u);
     } else if (option == "--prefill-tokens-per-s") {
-      options.model.prefill_tokens_per_s = parse_amount(option, value);
+      const double rate = parse_amount(option, value);
+      options.model.per_prefill_token_us = rate > 0 ? 1e6 / rate : 0;
     } else if (option == "--step-base-us") {
-      options.model.step_base_us = parse_amount(option, value);
+      options.model.base_us = parse_amount(option, value);
     } else if (option == "--step-per-sequence-us") {
-      options.model.step_per_sequence_us = parse_amount(option, value);
+      options.model.per_sequence_us = parse_amount(option, value);
+    } else if (option == "--step-per-context-token-us") {
+      options.model.per_context_token_us = parse_amount(option, value);
+    } else if (option == "--step-noise") {
+      options.model.noise = parse_amount(option, value);
+    } else if (option == "--hiccup-probability") {
+      options.model.hiccup_probability = parse_probability(option, value);
+    } else if (option == "--hiccup-us") {
+      options.model.hiccup_us = parse_amount(option, value);
+    } else if (option == "--pad-decodes-to") {
+      options.model.pad_to = parse_integer(option, value, 1u);
     } else if (option == "--seed") {
       options.model.seed = parse_integer(option, value, std::uint64_t{0});
     } else if (option == "--vllm-version") {

@@ -8,7 +8,7 @@
 namespace replay {
 
 Scheduler::Scheduler(const Limits& limits, const ServiceModel& model)
-    : limits_(limits), model_(model) {
+    : limits_(limits), model_(model), jitter_(model) {
   assert(limits.max_num_seqs >= 1 && limits.max_num_batched_tokens >= limits.max_num_seqs);
 }
 
@@ -59,7 +59,7 @@ Step Scheduler::begin_step() {
     waiting_.pop_front();
     schedule(*running_.back(), budget, step);
   }
-  step.duration_ns = model_.step_ns(step.num_decoding, step.num_prefill_tokens);
+  step.duration_ns = jitter_.next(model_.step_ns(step));
   return step;
 }
 
@@ -114,6 +114,7 @@ void Scheduler::schedule(Sequence& sequence, std::uint32_t& budget, Step& step) 
   budget -= num_tokens;
   if (decodes) {
     step.num_decoding += num_tokens;
+    step.num_context_tokens += sequence.request.prompt.size() + sequence.num_output;
   } else {
     step.num_prefill_tokens += num_tokens;
   }

@@ -38,9 +38,7 @@ struct Output {
   FinishReason finish_reason = FinishReason::kNone;
 };
 
-struct Step {
-  std::uint32_t num_decoding = 0;
-  std::uint32_t num_prefill_tokens = 0;
+struct Step : StepWork {
   std::int64_t duration_ns = 0;
 };
 
@@ -103,6 +101,7 @@ class Scheduler {
 
   const Limits limits_;
   const ServiceModel model_;
+  Jitter jitter_;
   std::deque<Sequence> sequences_;  // owns them; addresses are stable
   std::vector<Sequence*> free_;
   std::vector<Sequence*> retired_;  // free from the next begin_step() on: outputs name their ids

@@ -1,5 +1,6 @@
 // The service model in virtual time: no sockets, no clock.
 
+#include <cmath>
 #include <limits>
 #include <map>
 #include <stdexcept>
@@ -24,7 +25,7 @@ using replay::Step;
 
 constexpr Limits kLimits{.max_num_seqs = 2, .max_model_len = 100, .max_num_batched_tokens = 8};
 constexpr ServiceModel kModel{
-    .prefill_tokens_per_s = 1e6, .step_base_us = 100, .step_per_sequence_us = 10, .seed = 7};
+    .base_us = 100, .per_sequence_us = 10, .per_prefill_token_us = 1, .seed = 7};
 
 Request request(std::string id, std::vector<std::uint32_t> prompt, std::uint32_t num_tokens) {
   return {.id = std::move(id),
@@ -46,10 +47,78 @@ std::string run_step(Scheduler& scheduler, Step* step = nullptr) {
 }
 
 void a_step_takes_its_base_sequences_and_prefill() {
-  CHECK(kModel.step_ns(0, 0) == 100'000);
-  CHECK(kModel.step_ns(3, 0) == 130'000);
-  CHECK(kModel.step_ns(3, 50) == 180'000);
-  CHECK(ServiceModel{}.step_ns(1000, 1000) == 0);
+  CHECK(kModel.step_ns({}) == 100'000);
+  CHECK(kModel.step_ns({3}) == 130'000);
+  CHECK(kModel.step_ns({3, 50}) == 180'000);
+  CHECK(kModel.step_ns({3, 50, 1'000'000}) == 180'000);
+  CHECK(ServiceModel{}.step_ns({1000, 1000, 1000}) == 0);
+}
+
+void a_step_reads_the_context_of_its_sequences() {
+  ServiceModel model = kModel;
+  model.per_context_token_us = 0.5;
+  CHECK(model.step_ns({3, 0, 1000}) == 630'000);
+  Scheduler scheduler(kLimits, model);
+  scheduler.add(request("a", {1, 2, 3}, 3));
+  Step step;
+  run_step(scheduler, &step);
+  CHECK(step.num_context_tokens == 0);
+  scheduler.add(request("b", {1, 2, 3, 4, 5, 6, 7, 8, 9}, 2));  // 7 of its 9 tokens fit
+  run_step(scheduler, &step);
+  CHECK(step.num_context_tokens == 3 + 1);
+  run_step(scheduler, &step);
+  CHECK(step.num_context_tokens == 3 + 2);
+  run_step(scheduler, &step);
+  CHECK(step.num_context_tokens == 9 + 1);
+  CHECK(step.duration_ns == 115'000);
+}
+
+void decodes_are_padded_to_a_multiple() {
+  ServiceModel model = kModel;
+  model.pad_to = 8;
+  CHECK(model.step_ns({0}) == 100'000);
+  CHECK(model.step_ns({1}) == 180'000);
+  CHECK(model.step_ns({8}) == 180'000);
+  CHECK(model.step_ns({9}) == 260'000);
+}
+
+void noise_has_its_median_spread_and_seed() {
+  ServiceModel model;
+  model.noise = 0.1;
+  model.seed = 3;
+  replay::Jitter jitter(model);
+  replay::Jitter again(model);
+  model.seed = 4;
+  replay::Jitter other(model);
+  constexpr int kNumSteps = 100'000;
+  double sum = 0;
+  double sum_of_squares = 0;
+  int num_equal = 0;
+  for (int i = 0; i < kNumSteps; ++i) {
+    const std::int64_t ns = jitter.next(1'000'000);
+    CHECK(ns == again.next(1'000'000));
+    num_equal += ns == other.next(1'000'000);
+    const double log = std::log(static_cast<double>(ns) / 1e6);
+    sum += log;
+    sum_of_squares += log * log;
+  }
+  CHECK(num_equal < 100);
+  CHECK(std::abs(sum / kNumSteps) < 0.002);  // 6 standard errors
+  CHECK(std::abs(std::sqrt(sum_of_squares / kNumSteps) - 0.1) < 0.002);
+}
+
+void hiccups_are_as_rare_as_asked() {
+  ServiceModel model;
+  model.hiccup_probability = 0.01;
+  model.hiccup_us = 50;
+  replay::Jitter jitter(model);
+  int num_hiccups = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    const std::int64_t ns = jitter.next(1000);
+    CHECK(ns == 1000 || ns == 51'000);
+    num_hiccups += ns != 1000;
+  }
+  CHECK(num_hiccups > 800 && num_hiccups < 1200);
 }
 
 void answer_lengths_are_repeatable_and_uniform() {
@@ -198,6 +267,10 @@ void faults_are_parsed_and_happen_once() {
 
 int main() {
   a_step_takes_its_base_sequences_and_prefill();
+  a_step_reads_the_context_of_its_sequences();
+  decodes_are_padded_to_a_multiple();
+  noise_has_its_median_spread_and_seed();
+  hiccups_are_as_rare_as_asked();
   answer_lengths_are_repeatable_and_uniform();
   prefill_gets_the_token_budget_left_by_decodes();
   waiting_requests_are_admitted_in_order();
