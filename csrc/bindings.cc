@@ -302,12 +302,14 @@ py::dict as_dict(const sut::StepColumns& columns) {
 void register_schedule(py::module_& m) {
   using sut::Schedule;
   py::class_<Schedule>(m, "Schedule")
-      .def(py::init([](std::vector<std::int64_t> arrival_ns, std::vector<std::int64_t> sample_index) {
+      .def(py::init([](std::vector<std::int64_t> arrival_ns,
+                       std::vector<std::int64_t> sample_index) {
              return Schedule{std::move(arrival_ns), std::move(sample_index)};
            }),
            py::kw_only(), "arrival_ns"_a, "sample_index"_a)
       .def("__len__", &Schedule::size)
-      .def_property_readonly("arrival_ns", [](const Schedule& s) { return as_memoryview(s.arrival_ns); })
+      .def_property_readonly("arrival_ns",
+                             [](const Schedule& s) { return as_memoryview(s.arrival_ns); })
       .def_property_readonly("sample_index",
                              [](const Schedule& s) { return as_memoryview(s.sample_index); });
   m.def("schedule", &sut::make_schedule, py::kw_only(), "model"_a, "scenario"_a, "user_conf"_a,
@@ -320,10 +322,9 @@ void register_service_model(py::module_& m) {
       .def(py::init([](double base_us, double per_sequence_us, double per_prefill_token_us,
                        double per_context_token_us, double noise, double hiccup_probability,
                        double hiccup_us, std::uint32_t pad_to, std::uint64_t seed) {
-             const ServiceModel model{base_us,  per_sequence_us,    per_prefill_token_us,
-                                      per_context_token_us,         noise,
-                                      hiccup_probability,           hiccup_us,
-                                      pad_to,   seed};
+             const ServiceModel model{
+                 base_us,   per_sequence_us, per_prefill_token_us, per_context_token_us, noise,
+                 hiccup_probability, hiccup_us, pad_to, seed};
              model.check();
              return model;
            }),

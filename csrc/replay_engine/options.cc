@@ -71,7 +71,7 @@ std::string_view usage() {
          "  --hiccup-us F               added duration of a step with a hiccup (default: 0)\n"
          "  --pad-decodes-to N          a step takes as long as with the next multiple of N decoding\n"
          "                              sequences (default: 1)\n"
-         "  --seed N                    seed of the answer lengths, noise and hiccups (default: 0)\n"
+         "  --seed N                    seed of answer lengths, noise and hiccups (default: 0)\n"
          "  --vllm-version V            reported version (default: 0.32.0)\n"
          "  --on-disconnect WHAT        exit (default); reconnect: wait for the next front-end, and\n"
          "                              end with the parent process\n"

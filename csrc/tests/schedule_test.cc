@@ -129,7 +129,8 @@ void schedules_are_loadgens(const fs::path& folder) {
       {"llama3_1-8b", "Offline",
        offline + "*.*.performance_issue_same = 1\n*.*.performance_issue_same_index = 3\n", 70},
   };
-  for (std::size_t i = 0; i < std::size(cases); ++i) is_loadgens(cases[i], folder / std::to_string(i));
+  for (std::size_t i = 0; i < std::size(cases); ++i)
+    is_loadgens(cases[i], folder / std::to_string(i));
 }
 
 // At a rate of q the gaps are 1 / q of those at a rate of 1.
@@ -141,8 +142,10 @@ void arrivals_scale_with_the_rate() {
   const Schedule slow = at("1");
   const Schedule fast = at("8");
   CHECK(slow.size() == 1000 && slow.sample_index == fast.sample_index);
-  for (std::size_t i = 0; i < slow.size(); ++i)
-    CHECK(std::abs(slow.arrival_ns[i] - 8 * fast.arrival_ns[i]) <= 8 * static_cast<std::int64_t>(i));
+  for (std::size_t i = 0; i < slow.size(); ++i) {
+    const auto num_gaps = static_cast<std::int64_t>(i);  // each rounded to 1 ns
+    CHECK(std::abs(slow.arrival_ns[i] - 8 * fast.arrival_ns[i]) <= 8 * num_gaps);
+  }
 }
 
 void a_max_duration_ends_the_schedule() {

@@ -24,6 +24,10 @@ constexpr replay::Limits kLimits{
 
 SimulatedSystem system_of(int num_replicas) { return {kService, kLimits, num_replicas, 5}; }
 
+SimulatedTest test_of(const Tokens& prompts, const Tokens& answers) {
+  return {.prompt_tokens = prompts, .output_tokens = answers, .log_steps = true};
+}
+
 // Queries for samples 0, 1, 2, ... in turn.
 Schedule arriving(std::vector<std::int64_t> arrival_ns, std::size_t num_samples) {
   Schedule schedule{std::move(arrival_ns), {}};
@@ -37,7 +41,7 @@ void times_are_those_of_the_service_model() {
   const Tokens answers{3, 1};
   const Schedule schedule = arriving({1000, 50'000}, 2);
   const auto simulated =
-      simulate(schedule, system_of(1), {.prompt_tokens = prompts, .output_tokens = answers, .log_steps = true});
+      simulate(schedule, system_of(1), test_of(prompts, answers));
   // Sample 0: its prompt takes 105 us, then two steps; the prompt of sample 1 joins the first.
   const auto& steps = simulated.steps;
   CHECK((steps.end_ns == std::vector<std::int64_t>{106'000, 219'000, 329'000}));
@@ -62,7 +66,7 @@ void an_arrival_at_a_steps_end_joins_the_next() {
   const Tokens prompts{5};
   const Tokens answers{2};
   const auto simulated =
-      simulate(arriving({0, 105'000}, 1), system_of(1), {.prompt_tokens = prompts, .output_tokens = answers, .log_steps = true});
+      simulate(arriving({0, 105'000}, 1), system_of(1), test_of(prompts, answers));
   CHECK((simulated.steps.num_decoding == std::vector<std::int64_t>{0, 1, 1}));
   CHECK((simulated.steps.num_prefill_tokens == std::vector<std::int64_t>{5, 5, 0}));
 }
@@ -86,6 +90,10 @@ Load heavy_load() {
   return load;
 }
 
+std::int64_t sum(const std::vector<std::int64_t>& column) {
+  return std::reduce(column.begin(), column.end());
+}
+
 // The replica's credit is never exceeded, its steps follow one another, and every token that a
 // sample needs is computed once.
 void laws_of_conservation_hold() {
@@ -95,7 +103,8 @@ void laws_of_conservation_hold() {
     system.service.noise = 0.2;
     system.service.hiccup_probability = 0.05;
     system.service.hiccup_us = 700;
-    const auto simulated = simulate(load.schedule, system, {.prompt_tokens = load.prompts, .output_tokens = load.answers, .log_steps = true});
+    const auto simulated =
+        simulate(load.schedule, system, test_of(load.prompts, load.answers));
     const auto& samples = simulated.samples;
     CHECK(samples.sample_index.size() == load.schedule.size());
     CHECK(std::is_sorted(samples.completed_ns.begin(), samples.completed_ns.end()));
@@ -118,8 +127,8 @@ void laws_of_conservation_hold() {
       for (const auto& [at_ns, change] : of_replica) CHECK((num_in_flight += change) <= 5);
     }
     const auto& steps = simulated.steps;
-    CHECK(std::reduce(steps.num_prefill_tokens.begin(), steps.num_prefill_tokens.end()) == num_prompt_tokens);
-    CHECK(std::reduce(steps.num_decoding.begin(), steps.num_decoding.end()) == num_later_tokens);
+    CHECK(sum(steps.num_prefill_tokens) == num_prompt_tokens);
+    CHECK(sum(steps.num_decoding) == num_later_tokens);
     std::map<std::int64_t, std::int64_t> ended_ns;
     for (std::size_t i = 0; i < steps.end_ns.size(); ++i) {
       CHECK(steps.num_decoding[i] <= 4);
@@ -127,21 +136,34 @@ void laws_of_conservation_hold() {
       CHECK(steps.end_ns[i] - steps.duration_ns[i] >= ended_ns[steps.replica[i]]);
       ended_ns[steps.replica[i]] = steps.end_ns[i];
     }
-    const auto again = simulate(load.schedule, system, {.prompt_tokens = load.prompts, .output_tokens = load.answers});
+    SimulatedTest unlogged = test_of(load.prompts, load.answers);
+    unlogged.log_steps = false;
+    const auto again = simulate(load.schedule, system, unlogged);
     CHECK(again.samples.completed_ns == samples.completed_ns && again.steps.end_ns.empty());
   }
 }
 
-std::int64_t over(const std::vector<std::int64_t>& later, const std::vector<std::int64_t>& earlier, std::int64_t limit) {
+std::int64_t num_ttft_over(const sut::SampleColumns& samples, std::int64_t limit_ns) {
   std::int64_t count = 0;
-  for (std::size_t i = 0; i < later.size(); ++i) count += later[i] - earlier[i] > limit;
+  for (std::size_t i = 0; i < samples.issued_ns.size(); ++i)
+    count += samples.first_token_ns[i] - samples.issued_ns[i] > limit_ns;
+  return count;
+}
+
+std::int64_t num_tpot_over(const sut::SampleColumns& samples, std::int64_t limit_ns) {
+  std::int64_t count = 0;
+  for (std::size_t i = 0; i < samples.issued_ns.size(); ++i) {
+    const std::int64_t num_gaps = samples.output_tokens[i] - 1;
+    const std::int64_t decode_ns = samples.completed_ns[i] - samples.first_token_ns[i];
+    count += num_gaps > 0 && decode_ns / num_gaps > limit_ns;
+  }
   return count;
 }
 
 void samples_over_a_limit_are_counted() {
   const Load load = heavy_load();
   const SimulatedSystem system = system_of(2);
-  SimulatedTest test{.prompt_tokens = load.prompts, .output_tokens = load.answers};
+  SimulatedTest test = test_of(load.prompts, load.answers);
   auto free = simulate(load.schedule, system, test);
   CHECK(free.num_ttft_over == 0 && free.num_tpot_over == 0 && free.num_over == 0);
   std::vector<std::int64_t> ttft;
@@ -151,18 +173,14 @@ void samples_over_a_limit_are_counted() {
   for (const std::size_t rank : {0, 200, 350, 399}) {
     test.ttft_limit_ns = ttft[rank];
     const auto limited = simulate(load.schedule, system, test);
-    CHECK(limited.num_ttft_over == over(free.samples.first_token_ns, free.samples.issued_ns, ttft[rank]));
+    CHECK(limited.num_ttft_over == num_ttft_over(free.samples, ttft[rank]));
     CHECK(limited.num_over == limited.num_ttft_over && !limited.stopped);
   }
   test.ttft_limit_ns.reset();
   test.tpot_limit_ns = 120'000;
-  std::int64_t num_tpot_over = 0;
-  for (std::size_t i = 0; i < 400; ++i) {
-    const auto num_gaps = free.samples.output_tokens[i] - 1;
-    num_tpot_over += num_gaps > 0 && (free.samples.completed_ns[i] - free.samples.first_token_ns[i]) / num_gaps > 120'000;
-  }
-  CHECK(num_tpot_over > 10 && num_tpot_over < 390);
-  CHECK(simulate(load.schedule, system, test).num_tpot_over == num_tpot_over);
+  const std::int64_t num_over = num_tpot_over(free.samples, 120'000);
+  CHECK(num_over > 10 && num_over < 390);
+  CHECK(simulate(load.schedule, system, test).num_tpot_over == num_over);
   test.ttft_limit_ns = ttft[200];
   const auto both = simulate(load.schedule, system, test);
   CHECK(both.num_over >= std::max(both.num_ttft_over, both.num_tpot_over));
@@ -172,7 +190,8 @@ void samples_over_a_limit_are_counted() {
 // A queue that grows is known to be late before its samples are served.
 void a_hopeless_test_stops_at_its_budget() {
   const Load load = heavy_load();
-  SimulatedTest test{.prompt_tokens = load.prompts, .output_tokens = load.answers, .ttft_limit_ns = 1'000'000};
+  SimulatedTest test = test_of(load.prompts, load.answers);
+  test.ttft_limit_ns = 1'000'000;
   const auto whole = simulate(load.schedule, system_of(1), test);
   CHECK(whole.num_ttft_over > 300 && !whole.stopped);
   test.stop_over = whole.num_ttft_over;
@@ -181,16 +200,12 @@ void a_hopeless_test_stops_at_its_budget() {
   const auto stopped = simulate(load.schedule, system_of(1), test);
   CHECK(stopped.stopped && stopped.num_ttft_over > 20 && stopped.num_ttft_over < 30);
   CHECK(stopped.end_ns < whole.end_ns / 4);
-  std::int64_t num_served_late = 0;
-  const auto& samples = stopped.samples;
-  for (std::size_t i = 0; i < samples.issued_ns.size(); ++i)
-    num_served_late += samples.first_token_ns[i] - samples.issued_ns[i] > 1'000'000;
-  CHECK(num_served_late < stopped.num_ttft_over);
+  CHECK(num_ttft_over(stopped.samples, 1'000'000) < stopped.num_ttft_over);
 }
 
 void a_test_stops_at_its_time() {
   const Load load = heavy_load();
-  SimulatedTest test{.prompt_tokens = load.prompts, .output_tokens = load.answers};
+  SimulatedTest test = test_of(load.prompts, load.answers);
   const auto whole = simulate(load.schedule, system_of(1), test);
   test.stop_after_ns = whole.end_ns / 3;
   const auto stopped = simulate(load.schedule, system_of(1), test);
@@ -198,7 +213,8 @@ void a_test_stops_at_its_time() {
   const std::size_t count = stopped.samples.completed_ns.size();
   CHECK(count > 0 && stopped.samples.completed_ns.back() <= stopped.end_ns);
   CHECK(whole.samples.completed_ns[count] > stopped.end_ns);
-  CHECK(std::equal(stopped.samples.completed_ns.begin(), stopped.samples.completed_ns.end(), whole.samples.completed_ns.begin()));
+  CHECK(std::equal(stopped.samples.completed_ns.begin(), stopped.samples.completed_ns.end(),
+                   whole.samples.completed_ns.begin()));
   test.stop_after_ns = whole.end_ns;
   CHECK(!simulate(load.schedule, system_of(1), test).stopped);
 }
@@ -206,17 +222,18 @@ void a_test_stops_at_its_time() {
 void a_light_load_reaches_every_replica() {
   const Tokens prompts{5};
   const Tokens answers{2};
-  const auto simulated =
-      simulate(arriving({0, 10'000'000, 20'000'000, 30'000'000}, 1), system_of(3), {.prompt_tokens = prompts, .output_tokens = answers});
+  const Schedule schedule = arriving({0, 10'000'000, 20'000'000, 30'000'000}, 1);
+  const auto simulated = simulate(schedule, system_of(3), test_of(prompts, answers));
   CHECK((simulated.samples.replica == std::vector<std::int64_t>{0, 1, 2, 0}));
 }
 
 void invalid_arguments_are_refused() {
   const Tokens prompts{5, 200};
   const Tokens answers{2, 2};
-  const auto refuses = [&](const Schedule& schedule, const SimulatedSystem& system, const Tokens& lengths) {
+  const auto refuses = [&](const Schedule& schedule, const SimulatedSystem& system,
+                           const Tokens& lengths) {
     try {
-      simulate(schedule, system, {.prompt_tokens = prompts, .output_tokens = lengths});
+      simulate(schedule, system, test_of(prompts, lengths));
     } catch (const std::invalid_argument&) {
       return true;
     }
