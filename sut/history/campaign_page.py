@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from sut.history.comparison import Run, why_not_comparable
-from sut.history.figures import SAMPLES, TOKEN_LATENCIES, TOKENS
+from sut.history.figures import COST, SAMPLES, TOKEN_LATENCIES, TOKENS
 from sut.plan.benchmark import Scenario
 from sut.report import bars
 from sut.report.bars import Bar
@@ -99,8 +99,10 @@ def _scenario(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Section]:
 
 
 def _runs(runs: Sequence[Run]) -> str:
-    columns = (TOKENS, SAMPLES, *TOKEN_LATENCIES)
-    names = (f"{each.name}, ms" if each.unit == "ms" else each.unit for each in columns)
+    columns = [TOKENS, SAMPLES, *TOKEN_LATENCIES]
+    if any(COST.read(run.known) is not None for run in runs):
+        columns.append(COST)
+    names = [f"{each.name}, ms" if each.unit == "ms" else each.unit for each in columns]
     rows = [
         (
             run.name,

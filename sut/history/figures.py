@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
-from sut.report.summary import latencies
+from sut.report.summary import PER_MILLION, latencies
 from sut.results.measures import Measures, measure
 from sut.results.record import PhaseRecord, Record
 
@@ -30,6 +30,7 @@ def performance(record: Record) -> PhaseRecord | None:
 def figures(record: Record) -> list[Figure]:
     """What a run is judged by in its scenario, and its accuracy scores."""
     scores = [Figure(name, "", 0, functools.partial(_score, name)) for name in _scores(record)]
+    scores += [COST] if COST.read(record) is not None else []
     match record.plan.scenario:
         case Scenario.OFFLINE:
             return [TOKENS, *scores]
@@ -56,6 +57,11 @@ def _measures(record: Record) -> Measures:
     return measure(phase.loadgen if phase else {})
 
 
+def _cost(record: Record) -> float | None:
+    phase = performance(record)
+    return phase.cost_per_million_tokens if phase else None
+
+
 def _scores(record: Record) -> dict[str, float]:
     return next((p.accuracy for p in record.phases if p.accuracy is not None), {})
 
@@ -65,5 +71,6 @@ def _score(name: str, record: Record) -> float | None:
 
 
 TOKEN_LATENCIES = tuple(_latency(name, p) for name in ("TTFT", "TPOT") for p in ("p50", "p99"))
+COST = Figure("cost", PER_MILLION, 0, _cost)  # no rule of its own: it follows the throughput
 TOKENS = Figure("throughput", "tokens/s", 1, lambda record: _measures(record).tokens_per_s)
 SAMPLES = Figure("samples", "samples/s", 1, lambda record: _measures(record).samples_per_s)

@@ -21,6 +21,7 @@ HEAD = (
     *("tokens/s", *LATENCIES, "run", "why"),
 )
 NARROW = ("verdict", "nodes", "target_qps", "tokens/s", *LATENCIES)
+COST = "cost/M tokens"
 _INDENT = " " * 4
 _FILES = frozenset({"mtime_ns", "size"})  # of the index, not of a run
 
@@ -28,10 +29,14 @@ _FILES = frozenset({"mtime_ns", "size"})  # of the index, not of a run
 def to_table(rows: Sequence[Row], width: int | None) -> str:
     """A line a run. Where this is wider than a terminal of ``width`` columns, its figures, and
     below them its folder and why it is not VALID. None: however wide."""
-    wide = to_text(table(HEAD, [_cells(row) for row in rows], right=range(5, 9)))
+    costs = (COST,) if has_cost(rows) else ()
+    heads = (*HEAD[:9], *costs, *HEAD[9:])
+    last = 9 + len(costs)
+    wide = to_text(table(heads, [_cells(row, costs) for row in rows], right=range(5, last)))
     if width is None or max(map(len, wide.splitlines())) <= width:
         return wide
-    narrow = to_text(table(NARROW, [_figures(row) for row in rows], right=range(2, 6)))
+    short = [_figures(row, costs) for row in rows]
+    narrow = to_text(table((*NARROW, *costs), short, right=range(2, 6 + len(costs))))
     head, *lines = narrow.splitlines()
     listed = ([line, *_below(row, width)] for line, row in zip(lines, rows, strict=True))
     return "\n".join([head, *itertools.chain(*listed)])
@@ -47,14 +52,20 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    verdict, nodes, *numbers = _figures(row)
+def has_cost(rows: Sequence[Row]) -> bool:
+    """Whether the price of some run is known."""
+    return any(row.cost_per_million_tokens is not None for row in rows)
+
+
+def _cells(row: Row, costs: Sequence[str]) -> tuple[str, ...]:
+    verdict, nodes, *numbers = _figures(row, costs)
     where = (row.benchmark, row.scenario, row.preset)
     return (verdict, *where, nodes, *numbers, row.path, _why(row))
 
 
-def _figures(row: Row) -> tuple[str, ...]:
-    numbers = (row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms)
+def _figures(row: Row, costs: Sequence[str]) -> tuple[str, ...]:
+    numbers = [row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms]
+    numbers += [row.cost_per_million_tokens] * len(costs)
     return (row.headline, compact(row.nodes.split(",")), *map(number, numbers))
 
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from sut.history.listing import LATENCIES
+from sut.history.listing import COST, LATENCIES, has_cost
 from sut.history.row import Row
 from sut.plan.hostlist import compact
 from sut.report.markdown import SCROLLING
@@ -21,7 +21,7 @@ HEAD = (
     *("target_qps", "tokens/s", *LATENCIES, "why", "run"),
 )
 MORE_IS_BETTER = ("target_qps", "tokens/s")
-NUMBERS = (*MORE_IS_BETTER, *LATENCIES)
+NUMBERS = (*MORE_IS_BETTER, *LATENCIES, COST)  # the last where a price is known
 NEWEST_FIRST = "created (UTC)"  # how the page begins
 LINKED = ("report.html", "report.md")  # the first that exists, else the record
 RECORD = "record.json"
@@ -30,27 +30,29 @@ RECORD = "record.json"
 def render(root: Path, rows: Sequence[Row], now: datetime) -> str:
     """The page for ``rows``. Links lead to files under ``root``."""
     title = f"Runs in {root}"
+    heads = (*HEAD, COST) if has_cost(rows) else HEAD
     foot = f"{number(len(rows))} runs, {now:%Y-%m-%d %H:%M} UTC. {UNVERIFIED}"
     body = f"""\
 <h1>{escape(title)}</h1>
 <p class="filter"><label>Show only rows with <input type="search"></label>
 <span role="status"></span></p>
 {SCROLLING}<table>
-<thead><tr>{"".join(map(_heading, HEAD))}</tr></thead>
+<thead><tr>{"".join(map(_heading, heads))}</tr></thead>
 <tbody>
-{chr(10).join(_line(root, row) for row in rows)}
+{chr(10).join(_line(root, row, heads) for row in rows)}
 </tbody>
 </table></div>
 <p>{escape(foot)}</p>"""
     return frame(title, body, style=f"{_STYLE}{_NAMES}\n}}\n", script=_SCRIPT)
 
 
-def _line(root: Path, row: Row) -> str:
+def _line(root: Path, row: Row, heads: Sequence[str]) -> str:
     reports = [name for name in LINKED if (root / row.path / name).exists()]
     file = reports[0] if reports else RECORD
     created = row.created_utc.replace("T", " ").removesuffix("Z") or row.path
     report = f'<a href="{escape(quote(f"{row.path}/{file}"))}">{escape(created)}</a>'
-    numbers = (row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms)
+    numbers = [row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms]
+    numbers += [row.cost_per_million_tokens] * (COST in heads)
     cells = (
         report,
         f'<b class="{escape(row.verdict.lower())}">{escape(row.headline)}</b>',
@@ -58,12 +60,13 @@ def _line(root: Path, row: Row) -> str:
         escape(row.scenario),
         escape(row.preset),
         escape(compact(row.nodes.split(","))),
-        *map(number, numbers),
+        *map(number, numbers[:4]),
         escape(row.why),
         escape(row.path),
+        *map(number, numbers[4:]),
     )
-    exact = dict(zip(NUMBERS, numbers, strict=True))
-    columns = zip(HEAD, cells, strict=True)
+    exact = dict(zip(NUMBERS, numbers, strict=False))
+    columns = zip(heads, cells, strict=True)
     return f"<tr>{''.join(_cell(name, text, exact.get(name)) for name, text in columns)}</tr>"
 
 
@@ -129,7 +132,8 @@ tr[hidden] { display: none; }
   td::before { color: var(--quiet); }
 """
 _NAMES = "\n".join(
-    f'  td:nth-child({n})::before {{ content: "{name} "; }}' for n, name in enumerate(HEAD, 1)
+    f'  td:nth-child({n})::before {{ content: "{name} "; }}'
+    for n, name in enumerate((*HEAD, COST), 1)
 )
 
 _SCRIPT = """\

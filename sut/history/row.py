@@ -43,6 +43,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     plan_digest: str = ""
     target_qps: float | None = None
     tokens_per_s: float | None = None
+    cost_per_million_tokens: float | None = None
     samples_per_s: float | None = None
     ttft_p99_ms: float | None = None
     tpot_p99_ms: float | None = None
@@ -74,6 +75,7 @@ class _Phase(msgspec.Struct):
     name: str
     verdict: _Verdict
     loadgen: dict[str, Any] = {}
+    cost_per_million_tokens: float | None = None
     replicas: list[_Work] = []
 
 
@@ -120,8 +122,8 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
     plan, why = record.plan, record.failure and record.failure.code
     preflight = plan.mode == Mode.PREFLIGHT
     reasons = [reason.code for phase in record.phases for reason in phase.verdict.reasons]
-    performance = next((p.loadgen for p in record.phases if p.name == "performance"), {})
-    measures = measure(performance)
+    performance = next((p for p in record.phases if p.name == "performance"), None)
+    measures = measure(performance.loadgen if performance else {})
     nodes = {n for p in record.phases for work in p.replicas for n in (work.node, *work.nodes)}
     return msgspec.structs.replace(
         row,
@@ -141,6 +143,7 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         plan_digest=record.plan_digest,
         target_qps=measures.target_qps,
         tokens_per_s=measures.tokens_per_s,
+        cost_per_million_tokens=performance.cost_per_million_tokens if performance else None,
         samples_per_s=measures.samples_per_s,
         ttft_p99_ms=measures.ttft_ms.p99,
         tpot_p99_ms=measures.tpot_ms.p99,

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from sut.history.row import Row
 
 NEWEST = "created"
-LESS_IS_BETTER = frozenset({"ttft_p99_ms", "tpot_p99_ms", "latency_p90_ms"})
+LESS_IS_BETTER = frozenset(
+    {"ttft_p99_ms", "tpot_p99_ms", "latency_p90_ms", "cost_per_million_tokens"}
+)
 NUMBERS = ("target_qps", "tokens_per_s", "samples_per_s", *sorted(LESS_IS_BETTER))
 WORDS = ("verdict", "benchmark", "scenario", "preset", "nodes", "site", "path")
 KEYS = (NEWEST, *WORDS, *NUMBERS)

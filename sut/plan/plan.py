@@ -32,7 +32,7 @@ from sut.plan.benchmark import (
 )
 from sut.plan.hostlist import compact
 from sut.plan.site import Container, CpuDevice, Device, Timeouts
-from sut.values import UNDECODABLE, NonNegativeInt, PositiveInt, Struct
+from sut.values import UNDECODABLE, NonNegativeInt, PositiveFloat, PositiveInt, Struct
 
 PLAN_SCHEMA_VERSION = 2
 
@@ -121,6 +121,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     node_local: tuple[str, ...] = ()  # folders that only compute nodes have
     env: dict[str, str] = {}  # added to the engines' environment
     keep_engine_min: NonNegativeInt = 0  # how long the engines stay for the next run; no setting
+    price_per_node_hour: PositiveFloat | None = None  # None: unknown
     stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting
 
     @property
@@ -139,9 +140,10 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """sha256 of the plan's canonical JSON; equal plans have equal digests. Whether engines stay
-        after the run, and whether a hopeless phase is ended, makes no difference."""
+        after the run, whether a hopeless phase is ended, and the price make no difference."""
         plan = msgspec.to_builtins(msgspec.structs.replace(self, keep_engine_min=0))
-        del plan["stop_when_hopeless"]
+        for name in ("stop_when_hopeless", "price_per_node_hour"):
+            del plan[name]
         return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
 
     @property

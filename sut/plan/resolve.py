@@ -101,6 +101,7 @@ def resolve(
         timeouts=site.timeouts,
         node_local=site.node_local,
         env=site.env,
+        price_per_node_hour=site.price_per_node_hour,
     )
 
 

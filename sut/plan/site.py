@@ -135,4 +135,5 @@ class Site(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     notify: str = ""  # shell command at the end of each run; --notify has precedence
     env: dict[str, str] = {}  # added to the engines' environment
+    price_per_node_hour: PositiveFloat | None = None  # in any currency; gives the cost of tokens
     system: SystemDescription = SystemDescription()  # for a submission: what runs cannot measure

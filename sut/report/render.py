@@ -10,7 +10,7 @@ from sut.report import advice, nodes, offered, page, phases, provenance, setting
 from sut.report.evidence import Evidence
 from sut.report.markdown import block, bullets, code, inline
 from sut.report.page import Card, Figure, Section
-from sut.report.summary import Message, latencies, reasons, title
+from sut.report.summary import PER_MILLION, Message, latencies, reasons, title
 from sut.results import messaging
 from sut.results.measures import measure
 from sut.results.record import PhaseRecord, Record
@@ -115,6 +115,9 @@ def _cards(phase: PhaseRecord) -> list[Card]:
         _card(phase, "samples", number(measures.samples_per_s), "samples/s"),
         _card(phase, "duration", number(measures.duration_s), "s", "min_duration"),
     ]
+    if phase.cost_per_million_tokens is not None:
+        cost = number(phase.cost_per_million_tokens)
+        cards.append(Card(label="cost", value=cost, unit=PER_MILLION))
     if each := nodes.energy_per_token(phase):
         value, _, unit = each.partition(" ")
         cards.append(Card(label="energy (not MLPerf Power)", value=value, unit=unit))

@@ -55,6 +55,9 @@ def _warmth(warm: Sequence[EngineOrigin]) -> str:
     return f"{quantity(len(warm), 'replicas')} warm: started {since}, had served {runs}, {samples}"
 
 
+PER_MILLION = "per million output tokens"
+
+
 class Message(NamedTuple):
     """An error's message in its parts: what failed, the end of a log or further errors, and what
     to do."""
@@ -154,6 +157,8 @@ def _figures(phase: PhaseRecord) -> list[str]:
         f"  speed     {quantity(measures.tokens_per_s, 'tokens/s')}, "
         f"{quantity(measures.samples_per_s, 'samples/s')}{at_load} (unverified)"
     )
+    if phase.cost_per_million_tokens is not None:
+        lines.append(f"  cost      {number(phase.cost_per_million_tokens)} {PER_MILLION}")
     return [line.rstrip() for line in lines]
 
 

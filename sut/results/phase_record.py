@@ -10,7 +10,7 @@ from sut import _core
 from sut.inputs import hashes
 from sut.inputs.dataset import Samples
 from sut.plan.plan import Mode, Plan
-from sut.results import accuracy, compliance, phase_verdict, telemetry, work
+from sut.results import accuracy, compliance, cost, phase_verdict, telemetry, work
 from sut.results.budget import Hopeless
 from sut.results.engine_report import EngineReport
 from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
@@ -93,6 +93,7 @@ def judge_phase(
         telemetry=_telemetry(run_dir, measured),
         test06=judged.test06,
         hopeless=measured.hopeless,
+        cost_per_million_tokens=cost.per_million_tokens(plan, mode, judged.log),
         file_sha256=hashes.of_folder(log_dir),
     )
 

@@ -100,6 +100,7 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     engines: tuple[EngineReport, ...] = ()  # their configurations, each different one
     environments: tuple[Environment, ...] = ()  # of the nodes that measured it, the head's first
     test06: Verification | None = None
+    cost_per_million_tokens: float | None = None  # of output, at the site's price
     hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
     file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
     telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any

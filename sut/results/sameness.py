@@ -16,7 +16,7 @@ from sut.machine.environment import Environment
 from sut.results.record import Hashes, Record
 
 DERIVED_FIELDS = frozenset({"plan.not_official_because"})  # they follow from other fields
-NO_DIFFERENCE = frozenset({"plan.stop_when_hopeless"})  # a phase that can be VALID is the same
+NO_DIFFERENCE = frozenset({"plan.stop_when_hopeless", "plan.price_per_node_hour"})
 
 Facts = Mapping[str, Any]
 
