@@ -1,4 +1,4 @@
-"""``target_qps: auto``: the load is a fraction of what the engines completed in the warm-up."""
+"""``target_qps: auto``: the run measures its engines, simulates itself, and chooses its load."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
 from sut.report.summary import summary
 from sut.results import sameness
-from sut.results.offered import FRACTION, ROOM, Batch, Limits, OfferedLoad, choose
+from sut.results.offered import Batch, OfferedLoad
+from sut.results.peak import Peak, Tried
 from sut.results.progress import Progress
+from sut.results.service import ServiceTimes
 from sut.run.measure_load import batch_of, require_time
 from sut.rundir import RunDir
 from sut.watch.frame import frame
@@ -34,61 +36,6 @@ AUTO = "scenarios.server.target_qps=auto"
 # 4 at once take 1 s each, 32 take 2 s.
 SMALL = Batch(in_flight=4, num_samples=12, samples_per_s=4.0, ttft_ms=100.0, tpot_ms=50.0)
 FULL = Batch(in_flight=32, num_samples=96, samples_per_s=16.0, ttft_ms=800.0, tpot_ms=190.0)
-
-
-@pytest.mark.parametrize(
-    ("ttft_limit", "tpot_limit", "completed_per_s", "reason"),
-    [
-        # No limit is near: all places may be taken.
-        (5000, 500, 16.0, "completed with all 32 places taken"),
-        (1000, 190 / ROOM, 16.0, "completed with all 32 places taken"),  # exactly at the limit
-        # Half way between the batches, 18 take 1.5 s.
-        (5000, 120 / ROOM, 12.0, "at 18 samples at once, where TPOT p90 is 120 ms, 80% of its"),
-        (450 / ROOM, 500, 12.0, "at 18 samples at once, where TTFT p90 is 450 ms, 80% of its"),
-        # The tighter one decides: TPOT allows 18, TTFT 11.
-        (275 / ROOM, 120 / ROOM, 11 / 1.25, "at 11 samples at once, where TTFT"),
-        # Even the small batch is too slow: half of it, as slow as it.
-        (5000, 25 / ROOM, 2.0, "TPOT p90 was 50 ms with only 4, over 80% of its limit of 31.2 ms"),
-        # No fewer than one sample can be in flight.
-        (5000, 1, 1.0, "expected at 1 sample at once; TPOT p90 was 50 ms with only 4"),
-    ],
-)
-def test_offers_a_fraction_of_what_meets_the_limits(
-    ttft_limit: float, tpot_limit: float, completed_per_s: float, reason: str
-) -> None:
-    load = choose(FULL, SMALL, Limits(ttft_ms=ttft_limit, tpot_ms=tpot_limit))
-    assert load.target_qps == pytest.approx(FRACTION * completed_per_s, rel=5e-3)
-    assert reason in load.reason
-    assert f"{FRACTION:.0%} of the" in load.text and "queries/s, " in load.text
-
-
-def test_without_limits_only_the_full_batch_counts() -> None:
-    slow = msgspec.structs.replace(FULL, ttft_ms=1e6, tpot_ms=1e6)
-    assert choose(slow, SMALL, None).target_qps == pytest.approx(FRACTION * 16)
-
-
-def test_one_place_needs_no_interpolation() -> None:
-    one = msgspec.structs.replace(SMALL, in_flight=1)
-    within = choose(one, one, Limits(ttft_ms=1000, tpot_ms=500))
-    over = choose(one, one, Limits(ttft_ms=1000, tpot_ms=25 / ROOM))
-    assert within.target_qps == pytest.approx(FRACTION * 4)
-    assert over.target_qps == pytest.approx(FRACTION * 4)
-    assert "no load is sure to meet it" in over.reason
-
-
-def test_noise_in_the_small_batch_gives_a_lower_load() -> None:
-    disturbed = msgspec.structs.replace(SMALL, tpot_ms=300.0)
-    load = choose(FULL, disturbed, Limits(ttft_ms=5000, tpot_ms=150 / ROOM))
-    assert load.target_qps == pytest.approx(FRACTION * 2)  # half of the small batch
-
-
-@pytest.mark.parametrize("limit", [40, 60, 100, 160, 240, 500])
-def test_a_tighter_limit_never_gives_more_load(limit: float) -> None:
-    tight, loose = (
-        choose(FULL, SMALL, Limits(ttft_ms=5000, tpot_ms=each)).target_qps
-        for each in (limit, 1.1 * limit)
-    )
-    assert 0 < tight <= loose <= FRACTION * FULL.samples_per_s
 
 
 def test_the_rate_counts_completions_while_all_places_are_taken() -> None:
@@ -187,7 +134,7 @@ def test_names_both_forms_of_the_key() -> None:
 def test_a_dry_run_says_that_the_load_will_be_measured(tmp_path: Path) -> None:
     run = submit(tmp_path, "--config", "replay", "--dry-run", *set_arguments([AUTO]))
     assert run.returncode == 0, run.stderr
-    assert "auto: 60% of what the engines complete, measured in the warm-up" in run.stdout
+    assert "auto: chosen by a simulation of the run with step times from" in run.stdout
     assert "up to 8 min measuring" in run.stdout
 
 
@@ -205,7 +152,43 @@ def test_the_wall_limit_suffices_for_a_low_load() -> None:
         )
 
 
-LOAD = OfferedLoad(target_qps=9.6, full=FULL, small=SMALL, reason="60% of the 16 samples/s")
+LOAD = OfferedLoad(
+    target_qps=9.6,
+    full=FULL,
+    small=SMALL,
+    reason="60% of the simulated peak of 16 queries/s",
+    service=ServiceTimes(
+        base_us=30_000,
+        per_sequence_us=1000,
+        per_prefill_token_us=900,
+        per_context_token_us=0,
+        noise=0.05,
+        num_steps=120,
+    ),
+    peak=Peak(
+        target_qps=16.0,
+        limit="TTFT",
+        tried=(
+            Tried(
+                target_qps=16.0,
+                num_samples=470,
+                num_allowed=0,
+                num_ttft_over=0,
+                num_tpot_over=0,
+                ttft_p99_ms=4321.0,
+                tpot_p99_ms=210.0,
+            ),
+            Tried(
+                target_qps=16.1,
+                num_samples=470,
+                num_allowed=0,
+                num_ttft_over=1,
+                num_tpot_over=0,
+            ),
+        ),
+    ),
+    slowdown=1.5,
+)
 
 
 def test_refuses_a_run_that_the_wall_limit_would_interrupt() -> None:
@@ -256,6 +239,10 @@ def test_a_run_measures_its_load_and_reports_it(tmp_path: Path) -> None:
     assert record.verdict == "VALID" and load is not None
     assert load.full.in_flight == 64 and load.small.in_flight == 8
     assert load.full.samples_per_s > load.small.samples_per_s
+    assert load.service is not None and load.service.base_us > 0
+    assert load.peak is not None and load.slowed is not None
+    assert load.slowed.target_qps <= load.peak.target_qps
+    assert "of the simulated peak of" in load.text
     run_dir = RunDir(tmp_path / "runs" / "latest")
     assert run_dir.user_conf.read_text() == record.plan.user_conf(load.target_qps)
     assert record.user_conf == record.plan.user_conf(load.target_qps)
@@ -314,6 +301,9 @@ def test_reports_show_what_was_measured_and_chosen(tmp_path: Path) -> None:
     assert "## Load" in text and LOAD.text in text
     assert "| full | 32 | 96 | 16 | 800 | 190 |" in text
     assert "| small | 4 | 12 | 4 | 100 | 50 |" in text
+    assert "A step takes 30 ms, and 1,000 us more for each decoding sequence" in text
+    assert "| 16 | VALID | 4,321 | 210 | 0 | 0 | 0 |" in text
+    assert "| 16.1 | INVALID | - | - | 1 | 0 | 0 |" in text
     assert "## Load" not in render(completed(performance(smallest_valid())))
 
 

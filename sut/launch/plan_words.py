@@ -6,7 +6,6 @@ from sut.plan import mlperf_conf
 from sut.plan.benchmark import AUTO, EngineKind, Scenario
 from sut.plan.plan import Mode, Plan, uses_model
 from sut.plan.site import Device
-from sut.results.offered import FRACTION
 from sut.units import number, quantity
 
 _FROM_CONF = "as in mlperf.conf"  # a setting that the plan leaves to LoadGen
@@ -55,7 +54,7 @@ def load(plan: Plan) -> str:
         each = f", {quantity(expected, 'ms')} expected for each" if expected else ""
         return f"one query at a time{each}"
     if settings.target_qps == AUTO:
-        return f"{AUTO}: {FRACTION:.0%} of what the engines complete, measured in the warm-up"
+        return f"{AUTO}: chosen by a simulation of the run with step times from the warm-up"
     qps = float(settings.target_qps) if settings.target_qps else None
     return quantity(qps, "samples/s" if _is_offline(plan) else "queries/s")
 

@@ -1,22 +1,26 @@
-"""The load that a Server run with ``target_qps: auto`` offers, from what its engines completed in
-the warm-up. Pure.
+"""The load that a Server run with ``target_qps: auto`` offers. Pure.
 
-Two batches are measured, each with a constant number of samples in flight: a small one and a full
-one. Between them the time of a sample and its latencies are interpolated linearly, because a step's
-time is a constant plus a part for each sequence.
-
-LoadGen's queries are a Poisson process, so the number of samples in flight varies. A load below
-what is completed at some number in flight reaches that number only seldom; FRACTION says how far
-below (docs/decisions/auto-offers-a-fraction.md).
+The warm-up measures two batches, each with a constant number of samples in flight, and every step
+of the engines meanwhile. With the step times that fit them, this run's own performance phase is
+simulated (:mod:`sut.results.peak`). The run offers the highest load that is VALID in simulation
+even if the machine is slower by a stated factor than it was when it was measured
+(docs/decisions/auto-simulates-the-run.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from sut.results.peak import Peak
+from sut.results.service import ServiceTimes
 from sut.units import number, quantity
 from sut.values import Struct
 
-FRACTION = 0.6  # of what the engines complete
-ROOM = 0.8  # of a latency limit
+SLOWDOWN = 1.5  # of every step, which the run must survive
+SPREADS = 3.0  # and more by this many times the spread that was measured,
+MOST_SLOWDOWN = 2.5  # up to this
+LEAST = 0.4  # of the simulated peak: offered however slow the machine may become
+FRACTION = 0.6  # of what a batch completes, where nothing can be simulated
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -30,22 +34,20 @@ class Batch(Struct, frozen=True, kw_only=True):
     tpot_ms: float
 
 
-class Limits(Struct, frozen=True, kw_only=True):
-    """LoadGen's limits on the 99th percentiles."""
-
-    ttft_ms: float
-    tpot_ms: float
-
-
 class OfferedLoad(Struct, frozen=True, kw_only=True):
-    """The chosen load of all replicas together, what was measured, and the reason in words.
-    ``measured_by`` is the id of the earlier run that measured it on the same engines; empty: the
-    run that has this record."""
+    """The chosen load of all replicas together, what was measured, fitted and simulated, and the
+    reason in words. ``peak`` was simulated with the fitted step times, ``slowed`` with every step
+    ``slowdown`` times as long. ``measured_by`` is the id of the earlier run that measured it on the
+    same engines; empty: the run that has this record."""
 
     target_qps: float
     full: Batch
     small: Batch
     reason: str
+    service: ServiceTimes | None = None
+    peak: Peak | None = None
+    slowdown: float | None = None
+    slowed: Peak | None = None
     measured_by: str = ""
 
     @property
@@ -55,75 +57,60 @@ class OfferedLoad(Struct, frozen=True, kw_only=True):
         return text + other if self.measured_by else text
 
 
-def choose(full: Batch, small: Batch, limits: Limits | None) -> OfferedLoad:
-    """The load to offer. ``limits`` is None for a test without limits on tokens."""
-    in_flight, binding = _most_in_flight(full, small, limits)
-    completed = _samples_per_s(in_flight, full, small)
+def choose(
+    full: Batch,
+    small: Batch,
+    service: ServiceTimes | None,
+    find_peak: Callable[[float], Peak] | None,
+) -> OfferedLoad:
+    """The load to offer. ``find_peak`` simulates the run with every step so many times as long; it
+    is None for a test without limits on tokens, and ``service`` where too few steps were seen."""
+    if service is None or find_peak is None:
+        return _unsimulated(full, small, find_peak is None)
+    slowdown = min(MOST_SLOWDOWN, SLOWDOWN * (1 + SPREADS * service.spread))
+    peak, slowed = find_peak(1.0), find_peak(slowdown)
+    qps, reason = _chosen(peak, slowed, slowdown, small)
     return OfferedLoad(
-        target_qps=float(f"{FRACTION * completed:.3g}"),
+        target_qps=float(f"{qps:.3g}"),
         full=full,
         small=small,
-        reason=f"{FRACTION:.0%} of the {quantity(completed, 'samples/s')} "
-        + _why(in_flight, binding, full, small),
+        reason=reason,
+        service=service,
+        peak=peak,
+        slowdown=slowdown,
+        slowed=slowed,
     )
 
 
-class _Bound(Struct, frozen=True):
-    """A latency of both batches, in ms, and its limit."""
+def _chosen(peak: Peak, slowed: Peak, slowdown: float, small: Batch) -> tuple[float, str]:
+    if not peak.target_qps:
+        lowest = peak.tried[0]
+        return (
+            min(lowest.target_qps, FRACTION * small.samples_per_s / small.in_flight),
+            f"less than what one sample at a time allows; no load is VALID in simulation, and "
+            f"{lowest.limit} is over its limit at every load",
+        )
+    of_peak = f"of the simulated peak of {quantity(peak.target_qps, 'queries/s')}"
+    limited = f", which {peak.limit} limits" if peak.limit else ""
+    if slowed.target_qps >= LEAST * peak.target_qps:
+        qps = min(slowed.target_qps, peak.target_qps)
+        why = f"VALID in simulation even if every step takes {number(slowdown)} times as long"
+    else:
+        qps = LEAST * peak.target_qps
+        why = f"no load near it is VALID in simulation if every step takes {number(slowdown)} "
+        why += "times as long"
+    return qps, f"{qps / peak.target_qps:.0%} {of_peak}{limited}; {why}"
 
-    name: str
-    small: float
-    full: float
-    limit: float
 
-
-def _why(in_flight: float, binding: _Bound | None, full: Batch, small: Batch) -> str:
-    if binding is None:
-        return f"completed with all {full.in_flight} places taken"
-    at = f"expected at {quantity(in_flight, 'samples')} at once"
-    if binding.small < ROOM * binding.limit:
-        allowed = quantity(ROOM * binding.limit, "ms")
-        return f"{at}, where {binding.name} p90 is {allowed}, {ROOM:.0%} of its limit"
-    return (
-        f"{at}; {binding.name} p90 was {quantity(binding.small, 'ms')} with only "
-        f"{small.in_flight}, over {ROOM:.0%} of its limit of {quantity(binding.limit, 'ms')}, so "
-        "no load is sure to meet it"
+def _unsimulated(full: Batch, small: Batch, no_limits: bool) -> OfferedLoad:
+    if no_limits:
+        batch, why = full, f"with all {full.in_flight} places taken; the test has no token limits"
+    else:
+        batch, why = small, f"with {small.in_flight} at once; too few steps for a simulation"
+    completed = quantity(batch.samples_per_s, "samples/s")
+    return OfferedLoad(
+        target_qps=float(f"{FRACTION * batch.samples_per_s:.3g}"),
+        full=full,
+        small=small,
+        reason=f"{FRACTION:.0%} of the {completed} completed {why}",
     )
-
-
-def _most_in_flight(
-    full: Batch, small: Batch, limits: Limits | None
-) -> tuple[float, _Bound | None]:
-    """How many samples may be in flight, and the limit that prevents more; None where the engines
-    have no more places."""
-    if limits is None:
-        return full.in_flight, None
-    found: tuple[float, _Bound | None] = (full.in_flight, None)
-    for bound in (
-        _Bound("TTFT", small.ttft_ms, full.ttft_ms, limits.ttft_ms),
-        _Bound("TPOT", small.tpot_ms, full.tpot_ms, limits.tpot_ms),
-    ):
-        if bound.full <= ROOM * bound.limit:
-            continue
-        in_flight = _in_flight_at(ROOM * bound.limit, bound, full, small)
-        if found[1] is None or in_flight < found[0]:
-            found = (in_flight, bound)
-    return found
-
-
-def _in_flight_at(latency_ms: float, bound: _Bound, full: Batch, small: Batch) -> float:
-    """The number in flight, at least 1, at which a latency that the full batch exceeds is met."""
-    if bound.small >= latency_ms:  # also where noise made the small batch the slower one
-        return max(1.0, small.in_flight * latency_ms / bound.small)
-    share = (latency_ms - bound.small) / (bound.full - bound.small)
-    return small.in_flight + share * (full.in_flight - small.in_flight)
-
-
-def _samples_per_s(in_flight: float, full: Batch, small: Batch) -> float:
-    """What is completed with so many in flight. By Little's law a sample takes their number over
-    the rate; below the small batch it takes as long as in it."""
-    small_s, full_s = (batch.in_flight / batch.samples_per_s for batch in (small, full))
-    if in_flight <= small.in_flight or full.in_flight == small.in_flight:
-        return in_flight / small_s
-    share = (in_flight - small.in_flight) / (full.in_flight - small.in_flight)
-    return in_flight / (small_s + share * (full_s - small_s))

@@ -39,7 +39,7 @@ def measure(recorder: Recorder, allocation: Allocation, signals: Signals) -> Non
             samples = _prepare(recorder, serving)
             _load(recorder, serving)
             if plan.measures_load:
-                _choose_load(recorder, serving)
+                _choose_load(recorder, serving, samples)
             for mode in recorder.phases_to_do:
                 measured = _run_phase(mode, recorder, serving)
                 with _until_judged(mode, signals):
@@ -91,14 +91,17 @@ def _load(recorder: Recorder, serving: Serving) -> None:
         serving.warm_up()
 
 
-def _choose_load(recorder: Recorder, serving: Serving) -> None:
+def _choose_load(recorder: Recorder, serving: Serving, samples: Samples) -> None:
     """Of finished phases, of an earlier run on these engines, or measured. Raises RunError where a
     run at this load would exceed the wall limit."""
     plan = recorder.plan
     with recorder.step("measure the load"):
         load = recorder.load or keeping.remembered(serving.nodes.kept, plan)
         if load is None:
-            load = measure_load.choose(serving.replicas, recorder.run_dir, recorder.progress)
+            lengths = [len(prompt) for prompt in samples.prompts]
+            load = measure_load.choose(
+                serving.replicas, recorder.run_dir, recorder.progress, lengths
+            )
         recorder.keep_load(load)
         recorder.progress.step(f"offering {load.text}", target_qps=load.target_qps)
         measure_load.require_time(plan, load, recorder.phases_to_do, recorder.elapsed_s)

@@ -1,7 +1,8 @@
-"""Measures what the served replicas complete, and chooses the load that LoadGen offers.
+"""Measures the served replicas, simulates the run, and chooses the load that LoadGen offers.
 
 The run's own requests go through the dispatcher outside LoadGen. A replica's credit is the number
-of samples that it has in flight: as soon as one completes, the next is admitted.
+of samples that it has in flight: as soon as one completes, the next is admitted. Every step of the
+engines is logged meanwhile.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from sut import _core
 from sut.errors import RunError
 from sut.plan import duration
 from sut.plan.plan import Mode, Plan
-from sut.results import offered
-from sut.results.offered import Batch, Limits, OfferedLoad
+from sut.results import offered, peak, service, steps
+from sut.results.offered import Batch, OfferedLoad
+from sut.results.peak import Limits, Peak
 from sut.results.progress import Progress
+from sut.results.service import ServiceTimes
+from sut.results.steps import EngineStep
 from sut.results.work import quantiles
 from sut.run.replicas import Replicas, credit
+from sut.run.simulator import Simulator, output_tokens
 from sut.rundir import RunDir
 from sut.units import number, quantity
 
@@ -30,9 +36,20 @@ MAX_WAVES = 64
 SEED = 11  # of the choice of samples
 
 
-def choose(replicas: Replicas, run_dir: RunDir, progress: Progress) -> OfferedLoad:
-    """Measure a small and a full batch and choose the load. Raises RunError."""
-    limits = _limits(replicas, run_dir)
+class Measured(NamedTuple):
+    """A batch, the engines' steps meanwhile, and the dispatcher's samples."""
+
+    batch: Batch
+    steps: list[EngineStep]
+    samples: Mapping[str, Sequence[int]]
+
+
+def choose(
+    replicas: Replicas, run_dir: RunDir, progress: Progress, prompt_tokens: Sequence[int]
+) -> OfferedLoad:
+    """Measure a small and a full batch, simulate the run, and choose the load. ``prompt_tokens``
+    are by index of the sample. Raises RunError."""
+    limits = limits_of(replicas, run_dir)
     try:
         small, full = _small_and_full(replicas, progress)
     except RunError as error:
@@ -45,22 +62,39 @@ def choose(replicas: Replicas, run_dir: RunDir, progress: Progress) -> OfferedLo
             "site.timeouts.warmup_s=SECONDS",
             code="measure_load",
         ) from None
-    return offered.choose(full, small, limits)
+    times = service.fit([*small.steps, *full.steps])
+    find = None
+    if limits is not None and times is not None:
+        progress.step("measuring the load: simulating the run")
+        find = _finder(replicas.plan, limits, prompt_tokens, full, times)
+    return offered.choose(full.batch, small.batch, times, find)
 
 
-def _small_and_full(replicas: Replicas, progress: Progress) -> tuple[Batch, Batch]:
+def _finder(
+    plan: Plan,
+    limits: Limits,
+    prompt_tokens: Sequence[int],
+    full: Measured,
+    times: ServiceTimes,
+) -> Callable[[float], Peak]:
+    """Finds the peak of this plan with every step so many times as long."""
+    answers = output_tokens(full.samples, plan.dataset.num_samples)
+    simulator = Simulator(plan, limits, prompt_tokens, answers)
+    return lambda slowdown: peak.find(
+        lambda qps: simulator.attempt(qps, times, slowdown), full.batch.samples_per_s / slowdown
+    )
+
+
+def _small_and_full(replicas: Replicas, progress: Progress) -> tuple[Measured, Measured]:
     deadline = time.monotonic() + replicas.plan.timeouts.warmup_s
     places = replicas.plan.engine.max_num_seqs
-    try:
-        progress.step("measuring the load: a small batch")
-        small = _measure(replicas, max(1, places // SMALL), SMALL_S, deadline)
-        progress.step("measuring the load: a full batch")
-        return small, _measure(replicas, places, FULL_S, deadline)
-    finally:
-        replicas.limit_in_flight(credit(places))
+    progress.step("measuring the load: a small batch")
+    small = measured(replicas, max(1, places // SMALL), SMALL_S, deadline)
+    progress.step("measuring the load: a full batch")
+    return small, measured(replicas, places, FULL_S, deadline)
 
 
-def _limits(replicas: Replicas, run_dir: RunDir) -> Limits | None:
+def limits_of(replicas: Replicas, run_dir: RunDir) -> Limits | None:
     """LoadGen's limits on this run, from mlperf.conf and the plan's settings."""
     plan = replicas.plan
     test = _core.LoadGenTest(
@@ -80,17 +114,29 @@ def _limits(replicas: Replicas, run_dir: RunDir) -> Limits | None:
     return Limits(ttft_ms=ttft_ns / 1e6, tpot_ms=tpot_ns / 1e6)
 
 
-def _measure(replicas: Replicas, per_replica: int, about_s: float, deadline: float) -> Batch:
-    """Keep ``per_replica`` samples in flight on every replica for about ``about_s``."""
-    replicas.limit_in_flight(per_replica)
+def measured(
+    replicas: Replicas, per_replica: int, about_s: float, deadline: float, most_samples: int = 0
+) -> Measured:
+    """Keep ``per_replica`` samples in flight on every replica for about ``about_s``, until
+    ``deadline`` of :func:`time.monotonic` at most, and log the engines' steps. ``most_samples`` is
+    a limit on their number, if it is not 0. Raises RunError."""
     in_flight = per_replica * len(replicas.plan.replicas)
-    begin = time.monotonic()
-    _generate(replicas, in_flight, deadline)
-    wave_s = time.monotonic() - begin
-    # The first wave also warmed up; where it was slow, it has to do.
-    if waves := min(MAX_WAVES, int(about_s / wave_s)):
-        _generate(replicas, (1 + waves) * in_flight, deadline)
-    return batch_of(replicas.dispatcher.samples(), in_flight)
+    most_waves = max(0, most_samples // in_flight - 1) if most_samples else MAX_WAVES
+    replicas.limit_in_flight(per_replica)
+    replicas.dispatcher.log_steps(True)
+    try:
+        begin = time.monotonic()
+        _generate(replicas, in_flight, deadline)
+        wave_s = time.monotonic() - begin
+        # The first wave also warmed up; where it was slow, it has to do.
+        if waves := min(most_waves, int(about_s / wave_s)):
+            _generate(replicas, (1 + waves) * in_flight, deadline)
+    finally:
+        replicas.dispatcher.log_steps(False)
+        replicas.limit_in_flight(credit(replicas.plan.engine.max_num_seqs))
+    samples, frames = replicas.dispatcher.samples(), replicas.dispatcher.steps()
+    found = steps.of_dispatcher(frames, samples, replicas.plan.engine.max_num_batched_tokens)
+    return Measured(batch_of(samples, in_flight), found, samples)
 
 
 def _generate(replicas: Replicas, num_samples: int, deadline: float) -> None:

@@ -1,0 +1,116 @@
+"""Performance tests of a plan in virtual time, on engines with fitted step times.
+
+LoadGen's schedule is used to choose the load and for nothing else: nothing that answers queries
+sees seeds, arrival times or the order of samples (docs/tuning.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sut import _core
+from sut.plan.plan import Plan
+from sut.results import peak
+from sut.results.peak import Limits, Tried
+from sut.results.service import ServiceTimes
+from sut.run.replicas import credit
+
+SEED = 1  # of the noise
+
+
+class Simulator:
+    """Simulates the performance phase of a Server or Interactive plan at any load."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        limits: Limits,
+        prompt_tokens: Sequence[int],
+        output_tokens: Sequence[int],
+    ) -> None:
+        """``prompt_tokens`` and ``output_tokens`` are by index of the sample."""
+        self._plan = plan
+        self._limits = limits
+        self._prompt_tokens = prompt_tokens
+        self._output_tokens = output_tokens
+
+    def attempt(self, qps: float, service: ServiceTimes, slowdown: float = 1.0) -> Tried:
+        """A test at ``qps`` with every step ``slowdown`` times as long; ended once it cannot be
+        VALID."""
+        plan, engine = self._plan, self._plan.engine
+        schedule = _core.schedule(
+            model=plan.loadgen_name,
+            scenario=plan.scenario.loadgen,
+            user_conf=plan.user_conf(qps),
+            num_samples=len(self._prompt_tokens),
+        )
+        allowed = peak.allowed(len(schedule))
+        found = _core.simulate(
+            schedule=schedule,
+            prompt_tokens=self._prompt_tokens,
+            output_tokens=self._output_tokens,
+            service=service_model(service, slowdown),
+            num_replicas=len(plan.replicas),
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            max_model_len=engine.max_model_len,
+            credit=credit(engine.max_num_seqs),
+            ttft_limit_ns=round(self._limits.ttft_ms * 1e6),
+            tpot_limit_ns=round(self._limits.tpot_ms * 1e6),
+            stop_over=max(0, allowed),
+        )
+        ttft_ms, tpot_ms = (None, None) if found.stopped else _p99(found.samples())
+        return Tried(
+            target_qps=qps,
+            num_samples=len(schedule),
+            num_allowed=allowed,
+            num_ttft_over=found.num_ttft_over,
+            num_tpot_over=found.num_tpot_over,
+            ttft_p99_ms=ttft_ms,
+            tpot_p99_ms=tpot_ms,
+            mean_in_flight=_mean_in_flight(found.samples()),
+        )
+
+
+def service_model(service: ServiceTimes, slowdown: float = 1.0) -> _core.ServiceModel:
+    """Fitted step times as the simulator has them: their noise has a median of 1, not a mean."""
+    scale = slowdown * math.exp(-(service.noise**2) / 2)
+    return _core.ServiceModel(
+        base_us=scale * service.base_us,
+        per_sequence_us=scale * service.per_sequence_us,
+        per_prefill_token_us=scale * service.per_prefill_token_us,
+        per_context_token_us=scale * service.per_context_token_us,
+        noise=service.noise,
+        hiccup_probability=service.hiccup_probability,
+        hiccup_us=slowdown * service.hiccup_us,
+        seed=SEED,
+    )
+
+
+def output_tokens(samples: Mapping[str, Sequence[int]], num_samples: int) -> list[int]:
+    """The answers' lengths by index of the sample: as measured, and of measured ones in turn for
+    the rest."""
+    measured = dict(zip(samples["sample_index"], samples["output_tokens"], strict=True))
+    some = list(measured.values())
+    return [measured.get(index, some[index % len(some)]) for index in range(num_samples)]
+
+
+def _mean_in_flight(samples: Mapping[str, Sequence[int]]) -> float:
+    """The samples in flight on all replicas, on average from the first to the last completion."""
+    admitted, completed = samples["admitted_ns"], samples["completed_ns"]
+    if not len(completed):
+        return 0.0
+    in_flight_ns = sum(end - begin for begin, end in zip(admitted, completed, strict=True))
+    return in_flight_ns / max(1, max(completed) - min(admitted))
+
+
+def _p99(samples: Mapping[str, Sequence[int]]) -> tuple[float, float]:
+    """The 99th percentiles of TTFT and TPOT in ms, by LoadGen's rule."""
+    issued, first = samples["issued_ns"], samples["first_token_ns"]
+    completed, tokens = samples["completed_ns"], samples["output_tokens"]
+    rows = range(len(issued))
+    ttft = sorted(first[i] - issued[i] for i in rows)
+    tpot = sorted((completed[i] - first[i]) / max(1, tokens[i] - 1) for i in rows)
+    at = min(len(rows) - 1, int(peak.PERCENTILE * len(rows)))
+    return ttft[at] / 1e6, tpot[at] / 1e6
