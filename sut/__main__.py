@@ -41,6 +41,7 @@ GROUPS = {
         "submit": Command(
             "run a benchmark or a campaign, here or as a Slurm job", "sut submit --scenario server"
         ),
+        "tune": Command("find the highest VALID load", "sut tune --scenario server"),
         "watch": Command("follow a run", "sut watch latest"),
         "cancel": Command("end a run", "sut cancel latest"),
         "notify": Command("run the --notify command of a run again", "sut notify latest"),

@@ -81,6 +81,11 @@ class RunDir:
         return self.root / "attempts.json"
 
     @property
+    def tuning(self) -> Path:
+        """The state of a search for the highest load; see :mod:`sut.results.tuning`."""
+        return self.root / "tuning.json"
+
+    @property
     def claims(self) -> Path:
         """Which attempt owns the run directory; see :mod:`sut.cluster.claims`."""
         return self.root / "claims"
@@ -126,7 +131,14 @@ class RunDir:
 
     def evidence(self) -> Iterator[Path]:
         """The files on which a record is based."""
-        for file in (self.plan, self.user_conf, self.command, self.attempts, self.progress):
+        for file in (
+            self.plan,
+            self.user_conf,
+            self.command,
+            self.attempts,
+            self.progress,
+            self.tuning,
+        ):
             if file.is_file():
                 yield file
         for folder in (self.loadgen_root, self.logs, self.telemetry("*").parent):

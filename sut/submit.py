@@ -38,6 +38,13 @@ from sut.watch.outcome import Outcome
 def main(argv: Sequence[str] | None = None) -> int:
     with interrupts.at_once():
         arguments = run_options.parse(argv)
+    return run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan, check and submit the runs of these options, and follow them. Returns the exit code.
+    Raises SutError."""
+    with interrupts.at_once():
         campaign = config.load_campaign(arguments.config) if arguments.config else None
         planned = _plan(arguments, campaign)
         checked = [checks.check(each.plan, each.run_root) for each in planned]

@@ -48,6 +48,8 @@ _SINGULAR = {
     "queries": "query",
     "samples": "sample",
     "errors": "error",
+    "probes": "probe",
+    "trials": "trial",
     "replicas": "replica",
     "nodes": "node",
     "cores": "core",

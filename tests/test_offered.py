@@ -109,18 +109,11 @@ def test_the_embedded_benchmark_measures_its_load_by_default() -> None:
     assert one_core.loadgen_settings.target_qps == 2  # the site's
 
 
-@pytest.mark.parametrize(
-    ("scenario", "hint"),
-    [
-        (Scenario.OFFLINE, "--set scenarios.offline.target_qps=10"),
-        (Scenario.SINGLE_STREAM, "--set scenarios.singlestream.target_qps=null"),
-    ],
-)
-def test_only_server_scenarios_measure_their_load(scenario: Scenario, hint: str) -> None:
-    change = f"scenarios.{scenario}.target_qps=auto"
-    with pytest.raises(InputError, match="which only server and interactive support") as error:
-        plan_of("replay", scenario, sets=(change,))
-    assert hint in str(error.value)
+def test_singlestream_has_no_load_to_measure() -> None:
+    change = "scenarios.singlestream.target_qps=auto"
+    with pytest.raises(InputError, match="auto, which singlestream does not support") as error:
+        plan_of("replay", Scenario.SINGLE_STREAM, sets=(change,))
+    assert "--set scenarios.singlestream.target_qps=null" in str(error.value)
 
 
 def test_names_both_forms_of_the_key() -> None:

@@ -35,6 +35,11 @@ class Samples(msgspec.Struct, frozen=True):
     references: list[str]  # for scoring; empty for synthetic data
     sha256: str  # of the data file, or of synthetic token ids
 
+    @property
+    def prompt_lengths(self) -> list[int]:
+        """In tokens, by index of the sample."""
+        return [len(prompt) for prompt in self.prompts]
+
     def tokens_sha256(self) -> str:
         """sha256 of the prompts: of each one its length and its token ids, as little-endian
         int32."""

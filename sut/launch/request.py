@@ -14,7 +14,7 @@ from sut.launch import default_site
 from sut.launch.notices import NOBODY, Notices
 from sut.launch.options import DEFAULT_BENCHMARK, given_root
 from sut.plan import config, fit, keys
-from sut.plan.benchmark import Benchmark, Preset, Scenario
+from sut.plan.benchmark import AUTO, Benchmark, Preset, Scenario
 from sut.plan.document import keys_of
 from sut.plan.plan import Mode, Plan
 from sut.plan.resolve import resolve
@@ -36,6 +36,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     root: str = ""
     keep_engine_min: NonNegativeInt = 0
     stop_when_hopeless: bool = False
+    tune: bool = False  # search for the highest VALID load
     notify: str | None = None  # None: the site's
 
 
@@ -43,6 +44,9 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     """The plan, the folder for its run directory, and who is notified. Raises InputError."""
     where = request.site or default_site.default()
     sets = [keys.full(change, request.scenario) for change in request.sets]
+    if request.tune:
+        _check_tuned(request, sets)
+        sets.append(f"scenarios.{request.scenario}.target_qps={AUTO}")
     benchmark, site = config.load(request.benchmark, where, sets)
     plan = resolve(
         benchmark,
@@ -55,9 +59,34 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         model_size=_model_size(benchmark, site),
         sets=sets,
     )
-    plan = msgspec.structs.replace(plan, stop_when_hopeless=request.stop_when_hopeless)
+    plan = msgspec.structs.replace(
+        plan,
+        tune=request.tune,
+        # A trial that cannot be VALID would only take time from the next one.
+        stop_when_hopeless=request.stop_when_hopeless or request.tune,
+    )
     kept = keeping(plan, request.keep_engine_min)
     return kept, _run_root(request, sets, site), _notices(request, site)
+
+
+def _check_tuned(request: RunRequest, sets: Sequence[str]) -> None:
+    """Raise InputError for what has no load to search for, or a given one."""
+    command = "python -m sut.submit"
+    if request.scenario is Scenario.SINGLE_STREAM:
+        raise InputError(
+            "singlestream cannot be tuned: it always has one query at a time",
+            hint=f"{command} --scenario singlestream",
+        )
+    if request.mode not in (Mode.PERFORMANCE, Mode.ALL):
+        raise InputError(
+            f"--mode {request.mode} cannot be tuned: it has no performance test",
+            hint=f"{command} --mode {request.mode}, or leave out --mode",
+        )
+    if given := [each for each in sets if keys_of(each)[-1:] == ["target_qps"]]:
+        raise InputError(
+            f"{given[0]} cannot be combined with sut.tune, which searches for target_qps",
+            hint=f"leave it out, or offer this load: {command} --set {given[0]}",
+        )
 
 
 def _notices(request: RunRequest, site: Site) -> Notices:

@@ -22,7 +22,27 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--again latest",
     )
     about = "Run LoadGen against vLLM and judge the result."
-    options = parser("submit", about, examples)
+    return _parsed(parser("submit", about, examples), argv)
+
+
+def parse_tune(argv: Sequence[str] | None) -> argparse.Namespace:
+    about = (
+        "Find the highest load at which a run is VALID, with no number from you: measure the "
+        "engines, simulate the run, and confirm the result with a run at that load."
+    )
+    examples = ("--scenario server", "--scenario interactive --preset official")
+    options = parser("tune", about, examples)
+    options.set_defaults(tune=True)
+    arguments = _parsed(options, argv)
+    if arguments.again:
+        options.error(
+            f"--again repeats an earlier plan; a run that was tuned tunes again: "
+            f"python -m sut.submit --again {arguments.again}"
+        )
+    return arguments
+
+
+def _parsed(options: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = options.parse(argv)
     if arguments.full and not arguments.dry_run:
         options.error("--full needs --dry-run")
@@ -129,5 +149,6 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "keep_engine_min": arguments.keep_engine,
         "stop_when_hopeless": getattr(arguments, "stop_when_hopeless", None),
         "notify": getattr(arguments, "notify", None),
+        "tune": getattr(arguments, "tune", None),
     }
     return msgspec.convert({k: v for k, v in given.items() if v is not None}, RunRequest)

@@ -17,13 +17,6 @@ from sut.plan.site import Device, Site
 
 EVERYWHERE = ("", "*", "0.0.0.0", "::", "[::]")  # a socket there is open on all interfaces
 
-_SIZED_BY = {
-    "Offline": "target_qps only sizes an Offline run; set it to the expected rate in samples/s: "
-    "--set scenarios.offline.target_qps=10",
-    "SingleStream": "leave it out; target_latency_ms sizes a SingleStream run: "
-    "--set scenarios.singlestream.target_qps=null",
-}
-
 
 def check(
     benchmark: Benchmark,
@@ -43,10 +36,11 @@ def check(
             f"scenario {scenario} has no target_qps",
             hint=f"--set scenarios.{scenario}.target_qps=1",
         )
-    if settings.target_qps == AUTO and scenario.loadgen != "Server":
+    if settings.target_qps == AUTO and scenario is Scenario.SINGLE_STREAM:
         errors.add(
-            f"scenarios.{scenario}.target_qps is {AUTO}, which only server and interactive support",
-            hint=_SIZED_BY[scenario.loadgen],
+            f"scenarios.{scenario}.target_qps is {AUTO}, which {scenario} does not support",
+            hint="leave it out; target_latency_ms sizes a SingleStream run: "
+            f"--set scenarios.{scenario}.target_qps=null",
         )
     if mode is Mode.COMPLIANCE and benchmark.compliance is None:
         errors.add(

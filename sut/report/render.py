@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from sut.plan.plan import Mode
-from sut.report import advice, nodes, offered, page, phases, provenance, settings
+from sut.report import advice, nodes, offered, page, phases, provenance, settings, tuning
 from sut.report.evidence import Evidence
 from sut.report.markdown import block, bullets, code, inline
 from sut.report.page import Card, Figure, Section
@@ -50,7 +50,8 @@ def _sections(
         _in_short(record),
         _next(record, evidence, again),
         settings.section(record),
-        offered.section(record.load) if record.load else None,
+        offered.section(record.load) if record.load and not record.tuning else None,
+        tuning.section(record.tuning) if record.tuning else None,
         nodes.work(record.phases),
         *(phases.section(record.plan, p, figures.get(p.name, ())) for p in record.phases),
         phases.interrupted(record.interrupted, figures) if record.interrupted else None,

@@ -114,6 +114,8 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
     lines += _labelled("engines", engines(record))
     if record.load:
         lines += [f"  load      {record.load.text}"]
+    if record.tuning:
+        lines += [f"  tuning    {record.tuning.text}"]
     for phase in record.phases:
         lines += _labelled("why", reasons([phase]))
         lines += _figures(phase)

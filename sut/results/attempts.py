@@ -103,7 +103,7 @@ def close(
     attempts = (*others, ended)
     kept = {
         name: getattr(before, name)
-        for name in ("environment", "hashes", "load", "phases", "preflight", "nodes")
+        for name in ("environment", "hashes", "load", "tuning", "phases", "preflight", "nodes")
         if before is not None and before.phases
     }
     given = {"environment": environment, "hashes": Hashes(), "phases": (), **kept}

@@ -16,7 +16,7 @@ from sut.results.service import ServiceTimes
 from sut.units import number, quantity
 from sut.values import Struct
 
-SLOWDOWN = 1.5  # of every step, which the run must survive
+SLOWDOWN = 1.65  # of every step, which the run must survive
 SPREADS = 3.0  # and more by this many times the spread that was measured,
 MOST_SLOWDOWN = 2.5  # up to this
 LEAST = 0.4  # of the simulated peak: offered however slow the machine may become
@@ -62,11 +62,20 @@ def choose(
     small: Batch,
     service: ServiceTimes | None,
     find_peak: Callable[[float], Peak] | None,
+    *,
+    has_arrivals: bool = True,
 ) -> OfferedLoad:
     """The load to offer. ``find_peak`` simulates the run with every step so many times as long; it
-    is None for a test without limits on tokens, and ``service`` where too few steps were seen."""
-    if service is None or find_peak is None:
-        return _unsimulated(full, small, find_peak is None)
+    is None for a test without limits on tokens, and ``service`` where too few steps were seen.
+    Without arrivals, in Offline, the load is only the rate that LoadGen expects."""
+    if not has_arrivals:
+        return _fraction(1.0, full, f"with all {full.in_flight} places taken", full, small)
+    if find_peak is None:
+        why = f"with all {full.in_flight} places taken; the test has no token limits"
+        return _fraction(FRACTION, full, why, full, small)
+    if service is None:
+        why = f"with {small.in_flight} at once; too few steps for a simulation"
+        return _fraction(FRACTION, small, why, full, small)
     slowdown = min(MOST_SLOWDOWN, SLOWDOWN * (1 + SPREADS * service.spread))
     peak, slowed = find_peak(1.0), find_peak(slowdown)
     qps, reason = _chosen(peak, slowed, slowdown, small)
@@ -102,15 +111,11 @@ def _chosen(peak: Peak, slowed: Peak, slowdown: float, small: Batch) -> tuple[fl
     return qps, f"{qps / peak.target_qps:.0%} {of_peak}{limited}; {why}"
 
 
-def _unsimulated(full: Batch, small: Batch, no_limits: bool) -> OfferedLoad:
-    if no_limits:
-        batch, why = full, f"with all {full.in_flight} places taken; the test has no token limits"
-    else:
-        batch, why = small, f"with {small.in_flight} at once; too few steps for a simulation"
-    completed = quantity(batch.samples_per_s, "samples/s")
+def _fraction(share: float, of: Batch, why: str, full: Batch, small: Batch) -> OfferedLoad:
+    completed = quantity(of.samples_per_s, "samples/s")
     return OfferedLoad(
-        target_qps=float(f"{FRACTION * batch.samples_per_s:.3g}"),
+        target_qps=float(f"{share * of.samples_per_s:.3g}"),
         full=full,
         small=small,
-        reason=f"{FRACTION:.0%} of the {completed} completed {why}",
+        reason=f"{share:.0%} of the {completed} completed {why}",
     )

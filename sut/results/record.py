@@ -22,6 +22,7 @@ from sut.results.judge import Validity, Verdict
 from sut.results.mllog import Scalar
 from sut.results.offered import OfferedLoad
 from sut.results.telemetry import NodeTelemetry
+from sut.results.tuning import Tuning
 from sut.results.work import NodeWork, Quantiles, ReplicaWork
 from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE, Struct
@@ -192,6 +193,7 @@ class Record(Struct, frozen=True, kw_only=True):
     hashes: Hashes
     timings: tuple[Step, ...]
     load: OfferedLoad | None = None  # of all phases; None where the plan has its own
+    tuning: Tuning | None = None  # the search for the load; None: there was none
     phases: tuple[PhaseRecord, ...]
     interrupted: InterruptedPhase | None = None
     attempts: tuple[Attempt, ...] = ()  # this record is the last one's

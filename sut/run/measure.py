@@ -13,12 +13,13 @@ from sut.machine.meters import Sampler
 from sut.plan.placement import on_nodes
 from sut.plan.plan import Mode, uses_model
 from sut.results.phase_record import Measured, interrupted, judge_phase
-from sut.results.record import Hashes
+from sut.results.record import Hashes, PhaseRecord
 from sut.run import keeping, measure_load
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
 from sut.run.serving import Serving
 from sut.run.signals import Signals
+from sut.run.tune import Tuner
 from sut.serving import preflight
 from sut.serving.nodes import Nodes
 
@@ -38,12 +39,14 @@ def measure(recorder: Recorder, allocation: Allocation, signals: Signals) -> Non
                 serving.start(recorder.progress)
             samples = _prepare(recorder, serving)
             _load(recorder, serving)
-            if plan.measures_load:
+            if plan.tune:
+                _tune(recorder, serving, samples, signals)
+            elif plan.measures_load:
                 _choose_load(recorder, serving, samples)
             for mode in recorder.phases_to_do:
                 measured = _run_phase(mode, recorder, serving)
                 with _until_judged(mode, signals):
-                    _judge(mode, recorder, serving, samples, measured)
+                    recorder.add(_judged(mode, recorder, serving, samples, measured))
             if recorder.is_valid:
                 keeping.remember(nodes.kept, recorder.plan, recorder.load, run_dir.root.name)
             recorder.begin_shutdown()
@@ -98,13 +101,27 @@ def _choose_load(recorder: Recorder, serving: Serving, samples: Samples) -> None
     with recorder.step("measure the load"):
         load = recorder.load or keeping.remembered(serving.nodes.kept, plan)
         if load is None:
-            lengths = [len(prompt) for prompt in samples.prompts]
             load = measure_load.choose(
-                serving.replicas, recorder.run_dir, recorder.progress, lengths
+                serving.replicas, recorder.run_dir, recorder.progress, samples.prompt_lengths
             )
         recorder.keep_load(load)
         recorder.progress.step(f"offering {load.text}", target_qps=load.target_qps)
         measure_load.require_time(plan, load, recorder.phases_to_do, recorder.elapsed_s)
+
+
+def _tune(recorder: Recorder, serving: Serving, samples: Samples, signals: Signals) -> None:
+    """Search for the highest VALID load, unless an earlier attempt found it. The last trial is the
+    performance phase; the phases after it are offered the same load."""
+    mode = Mode.PERFORMANCE
+    if mode not in recorder.phases_to_do:
+        return
+
+    def attempt() -> PhaseRecord:
+        measured = _run_phase(mode, recorder, serving)
+        with _until_judged(mode, signals):
+            return _judged(mode, recorder, serving, samples, measured)
+
+    Tuner(recorder, serving.replicas, samples.prompt_lengths).run(attempt)
 
 
 def _run_phase(mode: Mode, recorder: Recorder, serving: Serving) -> Measured:
@@ -126,16 +143,15 @@ def _run_phase(mode: Mode, recorder: Recorder, serving: Serving) -> Measured:
         raise
 
 
-def _judge(
+def _judged(
     mode: Mode, recorder: Recorder, serving: Serving, samples: Samples, measured: Measured
-) -> None:
+) -> PhaseRecord:
     plan, run_dir = recorder.plan, recorder.run_dir
     with recorder.step(f"judge {mode}"):
         recorder.progress.step(f"judging {mode}")
         model_path, names = serving.model_path, serving.nodes.names
         qps, engines = recorder.chosen_qps, serving.reports
-        phase = judge_phase(mode, plan, run_dir, samples, measured, model_path, names, qps, engines)
-        recorder.add(phase)
+        return judge_phase(mode, plan, run_dir, samples, measured, model_path, names, qps, engines)
 
 
 def _until_judged(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:

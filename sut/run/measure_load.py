@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sut import _core
 from sut.errors import RunError
 from sut.plan import duration
+from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode, Plan
 from sut.results import offered, peak, service, steps
 from sut.results.offered import Batch, OfferedLoad
@@ -67,7 +68,8 @@ def choose(
     if limits is not None and times is not None:
         progress.step("measuring the load: simulating the run")
         find = _finder(replicas.plan, limits, prompt_tokens, full, times)
-    return offered.choose(full.batch, small.batch, times, find)
+    has_arrivals = replicas.plan.scenario is not Scenario.OFFLINE
+    return offered.choose(full.batch, small.batch, times, find, has_arrivals=has_arrivals)
 
 
 def _finder(

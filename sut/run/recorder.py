@@ -21,6 +21,7 @@ from sut.results import attempts, record
 from sut.results.judge import Validity, overall
 from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
+from sut.results.tuning import Tuning
 from sut.rundir import RunDir
 from sut.serving.preflight import Preflight, require
 
@@ -54,6 +55,7 @@ class Recorder:
         self._hashes = before.hashes if before else record.Hashes()
         # All phases of a record are offered the same load.
         self._load = before.load if before and before.phases else None
+        self._tuning = before.tuning if before else None
         self._preflight = before.preflight if before else ()
         self._attempt = record.Attempt(
             job_id=allocation.job_id,
@@ -93,6 +95,9 @@ class Recorder:
 
     def keep_load(self, load: OfferedLoad) -> None:
         self._load = load
+
+    def keep_tuning(self, tuning: Tuning) -> None:
+        self._tuning = tuning
 
     @property
     def progress(self) -> Progress:
@@ -252,6 +257,7 @@ class Recorder:
             hashes=self._hashes,
             timings=tuple(self._steps),
             load=self._load,
+            tuning=self._tuning,
             phases=tuple(self._phases),
             interrupted=self._interrupted,
             attempts=every,
