@@ -40,11 +40,15 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def submit(
-    cwd: Path, *arguments: str, timeout_s: float = 120, env: dict[str, str] | None = None
+    cwd: Path,
+    *arguments: str,
+    timeout_s: float = 120,
+    env: dict[str, str] | None = None,
+    command: str = "submit",
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m sut.submit ARGUMENTS`` in ``cwd`` and wait."""
+    """Run ``python -m sut.submit ARGUMENTS``, or another command, in ``cwd`` and wait."""
     return subprocess.run(
-        [sys.executable, "-m", "sut.submit", *arguments],
+        [sys.executable, "-m", f"sut.{command}", *arguments],
         cwd=cwd,
         env=env or environment(),
         capture_output=True,

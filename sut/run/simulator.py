@@ -60,7 +60,7 @@ class Simulator:
             tpot_limit_ns=round(self._limits.tpot_ms * 1e6),
             stop_over=max(0, allowed),
         )
-        ttft_ms, tpot_ms = (None, None) if found.stopped else _p99(found.samples())
+        ttft_ms, tpot_ms = (None, None) if found.stopped else p99(found.samples())
         return Tried(
             target_qps=qps,
             num_samples=len(schedule),
@@ -69,7 +69,7 @@ class Simulator:
             num_tpot_over=found.num_tpot_over,
             ttft_p99_ms=ttft_ms,
             tpot_p99_ms=tpot_ms,
-            mean_in_flight=_mean_in_flight(found.samples()),
+            mean_in_flight=mean_in_flight(found.samples()),
         )
 
 
@@ -96,7 +96,7 @@ def output_tokens(samples: Mapping[str, Sequence[int]], num_samples: int) -> lis
     return [measured.get(index, some[index % len(some)]) for index in range(num_samples)]
 
 
-def _mean_in_flight(samples: Mapping[str, Sequence[int]]) -> float:
+def mean_in_flight(samples: Mapping[str, Sequence[int]]) -> float:
     """The samples in flight on all replicas, on average from the first to the last completion."""
     admitted, completed = samples["admitted_ns"], samples["completed_ns"]
     if not len(completed):
@@ -105,7 +105,7 @@ def _mean_in_flight(samples: Mapping[str, Sequence[int]]) -> float:
     return in_flight_ns / max(1, max(completed) - min(admitted))
 
 
-def _p99(samples: Mapping[str, Sequence[int]]) -> tuple[float, float]:
+def p99(samples: Mapping[str, Sequence[int]]) -> tuple[float, float]:
     """The 99th percentiles of TTFT and TPOT in ms, by LoadGen's rule."""
     issued, first = samples["issued_ns"], samples["first_token_ns"]
     completed, tokens = samples["completed_ns"], samples["output_tokens"]
