@@ -260,7 +260,15 @@ def main() -> int:
             theirs = find_peak(System(engine, 500 + seed, prompts), START * true.target_qps)
             rows.append(row(engine, true, ours, theirs))
             print(" | ".join(rows[-1]), f"({time.monotonic() - begin:.0f} s)", flush=True)
-    head = ("engine", "peak, queries/s", "limit", "sut.tune", "verdict", "trials", "measured, s")
+    head: tuple[str, ...] = (
+        "engine",
+        "peak, queries/s",
+        "limit",
+        "sut.tune",
+        "verdict",
+        "trials",
+        "measured, s",
+    )
     head += ("FindPeak", "verdict", "runs", "measured, s", "times as long")
     print("\n" + table(head, rows))
     return 0
