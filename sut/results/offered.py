@@ -16,7 +16,7 @@ from sut.results.service import ServiceTimes
 from sut.units import number, quantity
 from sut.values import Struct
 
-SLOWDOWN = 1.65  # of every step, which the run must survive
+SLOWDOWN = 1.75  # of every step, which the run must survive
 SPREADS = 3.0  # and more by this many times the spread that was measured,
 MOST_SLOWDOWN = 2.5  # up to this
 LEAST = 0.4  # of the simulated peak: offered however slow the machine may become
