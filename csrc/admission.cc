@@ -37,7 +37,7 @@ std::string decoded(const std::string& key) {
 
 Admission::Admission(const Context& context, const std::vector<std::string>& keys)
     : requests_(context, ZMQ_REP) {
-  for (const std::string& key : keys) keys_.push_back(decoded(key));
+  for (std::size_t i = 0; i < keys.size(); ++i) keys_.emplace(domain_of(i), decoded(keys[i]));
   if (zmq_bind(requests_.handle(), kEndpoint) != 0) throw SocketError("zmq_bind");
   thread_ = std::thread([this] { run(); });
 }
@@ -74,12 +74,10 @@ void Admission::answer() {
   }
 }
 
-bool Admission::admits(std::string_view domain, std::string_view mechanism,
+bool Admission::admits(const std::string& domain, std::string_view mechanism,
                        std::string_view key) const {
-  if (mechanism != kCurve) return false;
-  for (std::size_t i = 0; i < keys_.size(); ++i)
-    if (domain == domain_of(i)) return key == keys_[i];
-  return false;
+  const auto expected = keys_.find(domain);
+  return mechanism == kCurve && expected != keys_.end() && key == expected->second;
 }
 
 }  // namespace sut

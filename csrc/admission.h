@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "socket.h"
@@ -27,9 +28,9 @@ class Admission {
  private:
   void run();
   void answer();
-  bool admits(std::string_view domain, std::string_view mechanism, std::string_view key) const;
+  bool admits(const std::string& domain, std::string_view mechanism, std::string_view key) const;
 
-  std::vector<std::string> keys_;  // decoded
+  std::unordered_map<std::string, std::string> keys_;  // decoded, by domain
   Socket requests_;
   WakeUp stop_;
   std::thread thread_;  // last: it uses every member above

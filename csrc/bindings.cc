@@ -147,6 +147,7 @@ void register_stats(py::module_& m) {
 
 void register_replica_links(py::module_& m) {
   using sut::ReplicaLinks;
+  py::register_exception<sut::LimitError>(m, "LimitError");
   py::class_<ReplicaLinks, std::shared_ptr<ReplicaLinks>>(m, "ReplicaLinks")
       .def(py::init([](const std::string& host, std::string secret_key,
                        std::vector<std::string> engine_keys, std::size_t max_output_bytes,

@@ -75,6 +75,7 @@ class ConnectionMonitor {
   }
 
   zmq_pollitem_t readable() const { return events_.readable(); }
+  int descriptor() const { return events_.descriptor(); }
 
  private:
   Socket& watched_;

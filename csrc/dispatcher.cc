@@ -13,7 +13,8 @@ Dispatcher::Dispatcher(std::shared_ptr<ReplicaLinks> links,
       store_(std::move(store)),
       layout_(std::move(layout)),
       options_(std::move(options)),
-      in_flight_(options_.max_output_tokens, options_.first_use) {
+      in_flight_(options_.max_output_tokens, options_.first_use),
+      choice_(links_->size()) {
   if (options_.max_output_tokens < 1)
     throw std::invalid_argument("max_output_tokens must be at least 1");
   if (!(options_.sample_deadline_s > 0) || !(options_.stall_deadline_s > 0))
@@ -22,9 +23,11 @@ Dispatcher::Dispatcher(std::shared_ptr<ReplicaLinks> links,
   links_->take();
   for (std::size_t i = 0; i < links_->size(); ++i) {
     replicas_.push_back(std::make_unique<Replica>((*links_)[i]));
-    for (const zmq_pollitem_t& item : (*links_)[i].poll_items()) poll_items_.push_back(item);
+    const auto descriptors = (*links_)[i].descriptors();
+    for (std::size_t item = 0; item < descriptors.size(); ++item)
+      poller_.add(descriptors[item], i * ReplicaLink::kNumItems + item);
   }
-  poll_items_.push_back({nullptr, wake_up_.fd(), ZMQ_POLLIN, 0});
+  poller_.add(wake_up_.fd(), kWakeUpKey);
   io_thread_ = std::thread([this] { run(); });
 }
 
@@ -63,6 +66,7 @@ std::int64_t Dispatcher::num_refused(int replica) const {
 
 void Dispatcher::set_credit(int replica, std::size_t max_in_flight) {
   replicas_.at(static_cast<std::size_t>(replica))->credit.store(max_in_flight);
+  credits_changed_.store(true);
   wake_up_.ring();
 }
 

@@ -17,6 +17,8 @@
 
 #include "clock.h"
 #include "in_flight.h"
+#include "poller.h"
+#include "replica_choice.h"
 #include "replica_link.h"
 #include "response_sink.h"
 #include "sample_store.h"
@@ -44,10 +46,12 @@ class Stopped : public std::runtime_error {
 //
 // Threads. Any thread may call any member. One I/O thread, started by the constructor, owns the
 // sockets and every sample in flight, and makes every call to a sink, so a sample's first token
-// and its completion come from one thread, in that order. It blocks in poll and never spins.
+// and its completion come from one thread, in that order. It blocks in epoll_wait and never spins,
+// and a wake-up costs the same with any number of replicas: it touches only those with news.
 //
 // A sample waits in one queue until a replica has credit for it; the least loaded replica takes
-// it. A replica never has more samples in flight than its credit.
+// it. Samples for a given replica wait in a queue of their own, which that replica empties first.
+// A replica never has more samples in flight than its credit.
 //
 // Every sample ends: in on_complete, or by the dispatcher's failure. After a failure no sink is
 // called and everything issued is dropped. A failure is final; the first one is kept.
@@ -147,13 +151,20 @@ class Dispatcher {
     bool ready = false;                         // this and below: I/O thread only
     std::int64_t last_heard_ns = 0;
     std::int64_t input_lost_ns = 0;  // 0: not lost
+    std::deque<Queued> queue;        // samples for this replica alone
+    unsigned news = 0;               // a bit for each ReplicaLink::Item that may have input
+    bool is_touched = false;         // its room or its queue may have changed
+    bool was_sent_to = false;        // since its input was read
   };
 
+  static constexpr std::uint64_t kWakeUpKey = UINT64_MAX;  // the poller's other keys: link items
+
   void run();  // the I/O thread
-  void poll();
+  void wait_for_news();
+  void note_news(std::uint64_t key);
   void take_incoming();
   void serve(Replica& replica, int index);
-  void receive_ready(Replica& replica);
+  void receive_ready(Replica& replica, int index);
   void receive_outputs(Replica& replica, int index);
   void fail_by_lost_output(Replica& replica, int index);
   void fail_by_lost_connection(int index);
@@ -164,8 +175,14 @@ class Dispatcher {
   void keep_tokens(Replica& replica, InFlightTable::Slot& slot,
                    std::span<const std::int32_t> tokens, std::int64_t now);
   void complete(Replica& replica, const InFlightTable::Slot& slot, std::int64_t now);
+  void touch(int index);
+  bool has_room(const Replica& replica) const;
+  void update_choice(int index);
   void admit();
-  int choose_replica(int wanted);
+  bool send(const Queued& next, int index);
+  template <typename Visit>
+  void for_each_queue(Visit visit);
+  void read_inputs_after_sends();
   void check_deadlines();
   void count_late(std::int64_t now);
   void stop();
@@ -189,6 +206,7 @@ class Dispatcher {
   std::atomic<bool> failed_{false};
   std::atomic<bool> closing_{false};
   std::atomic<bool> withdraw_{false};
+  std::atomic<bool> credits_changed_{false};
 
   Stats stats_;
   StepLog steps_;
@@ -196,10 +214,15 @@ class Dispatcher {
   // I/O thread only.
   std::vector<Queued> taken_;
   std::deque<Queued> queue_;
+  std::size_t num_pinned_ = 0;  // samples in the replicas' queues
   InFlightTable in_flight_;
   Outputs outputs_;
-  std::vector<zmq_pollitem_t> poll_items_;
-  std::size_t next_replica_ = 0;
+  Poller poller_;
+  bool is_rung_ = true;          // samples, a credit or a failure may be new
+  std::vector<int> with_news_;   // replicas
+  std::vector<int> touched_;     // replicas
+  ReplicaChoice choice_;
+  bool has_lost_input_ = false;  // of any replica
   std::int64_t next_deadline_check_ns_ = 0;
 
   std::mutex close_mutex_;

@@ -1,6 +1,7 @@
 // The dispatcher's I/O thread: only that thread runs this code.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "dispatcher.h"
 
@@ -33,13 +34,20 @@ std::string replica_text(int index) { return "replica " + std::to_string(index);
 
 void Dispatcher::run() {
   try {
+    // What arrived before: the poller reports only what comes after everything is read.
+    for (std::size_t key = 0; key < replicas_.size() * ReplicaLink::kNumItems; ++key)
+      note_news(key);
     while (!closing_.load() && !failed()) {
-      poll();
-      take_incoming();
-      for (std::size_t i = 0; i < replicas_.size() && !failed(); ++i)
-        serve(*replicas_[i], static_cast<int>(i));
+      if (is_rung_) take_incoming();
+      for (const int index : with_news_) {
+        if (failed()) break;
+        serve(*replicas_[static_cast<std::size_t>(index)], index);
+      }
+      with_news_.clear();
       if (!failed()) admit();
+      if (!failed()) read_inputs_after_sends();
       if (!failed()) check_deadlines();
+      if (!failed()) wait_for_news();
     }
   } catch (const std::exception& error) {
     fail({"dispatcher_error", error.what(), -1});
@@ -47,42 +55,78 @@ void Dispatcher::run() {
   stop();
 }
 
-void Dispatcher::poll() {
-  bool lost = false;
-  for (const auto& replica : replicas_) lost |= replica->input_lost_ns != 0;
-  const bool pending = in_flight_.size() > 0 || !queue_.empty();
-  const long timeout_ms = pending || lost ? kTickMs : -1;
-  if (zmq_poll(poll_items_.data(), static_cast<int>(poll_items_.size()), timeout_ms) < 0 &&
-      zmq_errno() != EINTR)
-    throw SocketError("zmq_poll");
+void Dispatcher::wait_for_news() {
+  const bool is_pending = in_flight_.size() > 0 || !queue_.empty() || num_pinned_ > 0;
+  const int timeout_ms = is_pending || has_lost_input_ ? kTickMs : -1;
+  poller_.wait(timeout_ms, [this](std::uint64_t key) { note_news(key); });
+}
+
+void Dispatcher::note_news(std::uint64_t key) {
+  if (key == kWakeUpKey) {
+    is_rung_ = true;
+    return;
+  }
+  const std::size_t index = key / ReplicaLink::kNumItems;
+  Replica& replica = *replicas_[index];
+  if (replica.news == 0) with_news_.push_back(static_cast<int>(index));
+  replica.news |= 1u << key % ReplicaLink::kNumItems;
 }
 
 void Dispatcher::take_incoming() {
+  is_rung_ = false;
   wake_up_.silence();
   {
     std::lock_guard lock(incoming_mutex_);
     taken_.swap(incoming_);
   }
-  queue_.insert(queue_.end(), taken_.begin(), taken_.end());
+  for (const Queued& sample : taken_) {
+    if (sample.replica == kAnyReplica) {
+      queue_.push_back(sample);
+    } else {
+      replicas_[static_cast<std::size_t>(sample.replica)]->queue.push_back(sample);
+      ++num_pinned_;
+      touch(sample.replica);
+    }
+  }
   taken_.clear();
   if (withdraw_.exchange(false)) {
-    stats_.withdrawn.add(static_cast<std::int64_t>(queue_.size()));
-    queue_.clear();
+    for_each_queue([this](std::deque<Queued>& queue) {
+      stats_.withdrawn.add(static_cast<std::int64_t>(queue.size()));
+      queue.clear();
+    });
+    num_pinned_ = 0;
   }
+  // After the samples: those that were issued after a call of set_credit() see its credit.
+  if (credits_changed_.exchange(false))
+    for (std::size_t i = 0; i < replicas_.size(); ++i) touch(static_cast<int>(i));
+}
+
+template <typename Visit>
+void Dispatcher::for_each_queue(Visit visit) {
+  visit(queue_);
+  if (num_pinned_ == 0) return;
+  for (const auto& replica : replicas_) visit(replica->queue);
+}
+
+void Dispatcher::touch(int index) {
+  Replica& replica = *replicas_[static_cast<std::size_t>(index)];
+  if (std::exchange(replica.is_touched, true)) return;
+  touched_.push_back(index);
 }
 
 void Dispatcher::serve(Replica& replica, int index) {
-  const zmq_pollitem_t* const items =
-      &poll_items_[static_cast<std::size_t>(index) * ReplicaLink::kNumItems];
-  const auto readable = [items](ReplicaLink::Item i) { return items[i].revents & ZMQ_POLLIN; };
+  const unsigned news = std::exchange(replica.news, 0);
+  const auto readable = [news](ReplicaLink::Item item) { return (news >> item & 1u) != 0; };
   if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
   if (readable(ReplicaLink::kHandshakeLost)) replica.link.take_handshake_lost();
-  if (!replica.ready || readable(ReplicaLink::kInput)) receive_ready(replica);
+  if (!replica.ready || readable(ReplicaLink::kInput)) receive_ready(replica, index);
   // An engine that reconnects continues as if nothing had happened, and an answer that lost tokens
   // on the way looks like a short one. So a lost connection ends the run before any frame of the
   // next connection is read.
-  if (readable(ReplicaLink::kInputLost) && replica.link.take_input_lost())
+  if (readable(ReplicaLink::kInputLost) && replica.link.take_input_lost()) {
     replica.input_lost_ns = now_ns();
+    has_lost_input_ = true;
+  }
   if (readable(ReplicaLink::kOutputLost) && replica.link.take_output_lost())
     fail_by_lost_output(replica, index);
   else if (readable(ReplicaLink::kOutput))
@@ -105,10 +149,11 @@ void Dispatcher::fail_by_dead_engine(int index) {
   fail({"engine_dead", replica_text(index) + " reported that its engine core died", index});
 }
 
-void Dispatcher::receive_ready(Replica& replica) {
+void Dispatcher::receive_ready(Replica& replica, int index) {
   auto response = replica.link.receive_ready();
   if (!response) return;
   replica.ready = true;
+  touch(index);
   {
     std::lock_guard lock(state_mutex_);
     replica.ready_response = std::move(response);
@@ -233,60 +278,73 @@ void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std
     stats_.tpot_over.add(1);
   // Count before the call: whoever waits for the sink then finds the sample counted.
   replica.stats.complete(now);
+  touch(static_cast<int>(slot.replica));
   slot.sink->on_complete(slot.sample.id, slot.tokens);
 }
 
-int Dispatcher::choose_replica(int wanted) {
-  const auto load = [this](std::size_t i) {
-    return static_cast<std::size_t>(replicas_[i]->stats.in_flight());
-  };
-  const auto has_room = [&](std::size_t i) {
-    return replicas_[i]->ready && load(i) < replicas_[i]->credit.load();
-  };
-  if (wanted != kAnyReplica)
-    return has_room(static_cast<std::size_t>(wanted)) ? wanted : kAnyReplica;
+bool Dispatcher::has_room(const Replica& replica) const {
+  return replica.ready &&
+         static_cast<std::size_t>(replica.stats.in_flight()) < replica.credit.load();
+}
 
-  // The least loaded by share of credit; among equals the next in turn, so that a light load
-  // reaches every replica.
-  std::optional<std::size_t> best;
-  for (std::size_t n = 0; n < replicas_.size(); ++n) {
-    const std::size_t i = (next_replica_ + n) % replicas_.size();
-    if (!has_room(i)) continue;
-    if (!best || load(i) * replicas_[*best]->credit.load() < load(*best) * replicas_[i]->credit.load())
-      best = i;
-  }
-  if (!best) return kAnyReplica;
-  next_replica_ = (*best + 1) % replicas_.size();
-  return static_cast<int>(*best);
+void Dispatcher::update_choice(int index) {
+  const Replica& replica = *replicas_[static_cast<std::size_t>(index)];
+  choice_.set(static_cast<std::size_t>(index), static_cast<std::size_t>(replica.stats.in_flight()),
+              replica.ready ? replica.credit.load() : 0);
 }
 
 void Dispatcher::admit() {
-  for (auto waiting = queue_.begin(); waiting != queue_.end();) {
-    const Queued next = *waiting;
-    const int index = choose_replica(next.replica);
-    if (index == kAnyReplica) {
-      if (next.replica == kAnyReplica) return;  // no replica has room
-      ++waiting;  // its replica has no room; a later sample's may
-      continue;
+  for (std::size_t i = 0; i < touched_.size(); ++i) {
+    Replica& replica = *replicas_[static_cast<std::size_t>(touched_[i])];
+    while (!replica.queue.empty() && has_room(replica)) {
+      const Queued next = replica.queue.front();
+      replica.queue.pop_front();
+      --num_pinned_;
+      if (!send(next, touched_[i])) return;
     }
-    Replica& replica = *replicas_[static_cast<std::size_t>(index)];
-
-    const SampleStore::Request request = (*store_)[next.sample.index];
-    const std::int64_t now = now_ns();
-    const RequestId id = in_flight_.take();
-    InFlightTable::Slot& slot = *in_flight_.find(id);
-    slot.replica = static_cast<std::uint32_t>(index);
-    slot.sample = next.sample;
-    slot.sink = next.sink;
-    slot.issued_ns = next.issued_ns;
-    slot.admitted_ns = now;
-    slot.ttft_over = next.ttft_over;
-    if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
-    replica.stats.admit(now, request.num_prompt_tokens);
-    replica.num_sent.fetch_add(1, std::memory_order_relaxed);
-    waiting = queue_.erase(waiting);
-    if (!replica.link.send(request, id)) return fail_by_lost_connection(index);
+    update_choice(touched_[i]);
   }
+  while (!queue_.empty()) {
+    const std::optional<std::size_t> chosen = choice_.next();
+    if (!chosen) return;
+    const int index = static_cast<int>(*chosen);
+    const Queued next = queue_.front();
+    queue_.pop_front();
+    if (!send(next, index)) return;
+    update_choice(index);
+  }
+}
+
+bool Dispatcher::send(const Queued& next, int index) {
+  Replica& replica = *replicas_[static_cast<std::size_t>(index)];
+  const SampleStore::Request request = (*store_)[next.sample.index];
+  const std::int64_t now = now_ns();
+  const RequestId id = in_flight_.take();
+  InFlightTable::Slot& slot = *in_flight_.find(id);
+  slot.replica = static_cast<std::uint32_t>(index);
+  slot.sample = next.sample;
+  slot.sink = next.sink;
+  slot.issued_ns = next.issued_ns;
+  slot.admitted_ns = now;
+  slot.ttft_over = next.ttft_over;
+  if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
+  replica.stats.admit(now, request.num_prompt_tokens);
+  replica.num_sent.fetch_add(1, std::memory_order_relaxed);
+  touch(index);
+  replica.was_sent_to = true;
+  if (replica.link.send(request, id)) return true;
+  fail_by_lost_connection(index);
+  return false;
+}
+
+// A send may have taken the news of a socket's input: see Poller.
+void Dispatcher::read_inputs_after_sends() {
+  for (const int index : touched_) {
+    Replica& replica = *replicas_[static_cast<std::size_t>(index)];
+    replica.is_touched = false;
+    if (std::exchange(replica.was_sent_to, false)) receive_ready(replica, index);
+  }
+  touched_.clear();
 }
 
 void Dispatcher::check_deadlines() {
@@ -327,8 +385,12 @@ void Dispatcher::count_late(std::int64_t now) {
     if (!marked) counter.add(1);
     marked = true;
   };
-  for (Queued& queued : queue_)
-    if (now - queued.issued_ns > ttft_limit_ns) mark(queued.ttft_over, stats_.ttft_over);
+  for_each_queue([&](std::deque<Queued>& queue) {
+    for (Queued& queued : queue) {  // in order of issue
+      if (now - queued.issued_ns <= ttft_limit_ns) break;
+      mark(queued.ttft_over, stats_.ttft_over);
+    }
+  });
   const auto most_gaps = static_cast<std::int64_t>(in_flight_.max_output_tokens()) - 1;
   in_flight_.for_each([&](InFlightTable::Slot& slot) {
     if (slot.first_token_ns == 0) {
@@ -344,7 +406,8 @@ void Dispatcher::stop() {
   {
     std::lock_guard lock(incoming_mutex_);
     closing_.store(true);  // issue() drops samples from here on
-    const auto waiting = static_cast<std::int64_t>(incoming_.size() + queue_.size());
+    const auto waiting =
+        static_cast<std::int64_t>(incoming_.size() + queue_.size() + num_pinned_);
     stats_.dropped.set(waiting);
     stats_.failed.set(waiting + static_cast<std::int64_t>(in_flight_.size()));
     incoming_.clear();

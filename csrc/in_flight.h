@@ -12,10 +12,14 @@ namespace sut {
 // appends to memory reserved in advance. Used by one thread.
 class InFlightTable {
  public:
+  static constexpr std::uint32_t kNone = UINT32_MAX;
+
   struct Slot {
     std::uint32_t use = 0;  // first_use for its first sample, and one more for each later one
     bool taken = false;
     std::uint32_t replica = 0;
+    std::uint32_t older = kNone;  // the slots taken before and after this one, of those in flight
+    std::uint32_t newer = kNone;
     Sample sample{};
     ResponseSink* sink = nullptr;
     std::int64_t issued_ns = 0;
@@ -45,6 +49,10 @@ class InFlightTable {
     slot.first_token_ns = slot.first_reported_ns = 0;
     slot.ttft_over = slot.tpot_over = false;
     slot.tokens.clear();
+    slot.older = newest_;
+    slot.newer = kNone;
+    (newest_ == kNone ? oldest_ : slots_[newest_].newer) = index;
+    newest_ = index;
     return {index, slot.use};
   }
 
@@ -56,17 +64,15 @@ class InFlightTable {
   }
 
   void release(RequestId id) {
-    slots_[id.slot].taken = false;
+    Slot& slot = slots_[id.slot];
+    slot.taken = false;
+    (slot.older == kNone ? oldest_ : slots_[slot.older].newer) = slot.newer;
+    (slot.newer == kNone ? newest_ : slots_[slot.newer].older) = slot.older;
     free_.push_back(id.slot);
   }
 
-  // The oldest admission among samples in flight, or null.
-  const Slot* oldest() const {
-    const Slot* oldest = nullptr;
-    for (const Slot& slot : slots_)
-      if (slot.taken && (!oldest || slot.admitted_ns < oldest->admitted_ns)) oldest = &slot;
-    return oldest;
-  }
+  // The slot that was taken first among those in flight, or null.
+  const Slot* oldest() const { return oldest_ == kNone ? nullptr : &slots_[oldest_]; }
 
   // Calls `visit` with every slot in flight.
   template <typename Visit>
@@ -83,6 +89,8 @@ class InFlightTable {
   std::uint32_t first_use_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;
+  std::uint32_t oldest_ = kNone;
+  std::uint32_t newest_ = kNone;
 };
 
 }  // namespace sut

@@ -1,5 +1,6 @@
 #include "replica_link.h"
 
+#include <cerrno>
 #include <msgpack.hpp>
 #include <stdexcept>
 #include <utility>
@@ -55,6 +56,10 @@ bool is_hello(std::span<const char> message) {
   }
   return false;
 }
+
+// Of the context and the Admission, and for connections of strangers.
+constexpr std::size_t kOtherSockets = 16;
+constexpr std::size_t kOtherDescriptors = 64;
 
 // Reads the remaining frames of a message.
 void skip_rest(Socket& socket, Frame& frame) {
@@ -123,6 +128,9 @@ std::optional<std::string> ReplicaLink::receive_ready() {
 }
 
 std::optional<std::string> ReplicaLink::receive_adopted() {
+  Frame ignored;
+  while (input_.receive(ignored)) {
+  }
   input_lost_.take(kUnknown);
   output_lost_.take(kUnknown);
   const std::optional<int> input = input_lost_.greeted();
@@ -157,21 +165,44 @@ ReplicaLinks::ReplicaLinks(const std::string& host, const FrontEndKeys& keys,
   if (keys.secret_key.empty()) throw std::invalid_argument("the front-end has no key");
   if (!ports.empty() && ports.size() != keys.engines.size())
     throw std::invalid_argument("ports must be those of every replica");
+  make_room(keys.engines.size());
   admission_.emplace(context_, keys.engines);
   for (std::size_t i = 0; i < keys.engines.size(); ++i)
-    links_.push_back(std::make_unique<ReplicaLink>(
-        context_, ReplicaLink::Options{.host = host,
-                                       .ports = ports.empty() ? ReplicaPorts{} : ports[i],
-                                       .secret_key = keys.secret_key,
-                                       .domain = Admission::domain_of(i),
-                                       .max_output_bytes = max_output_bytes}));
+    open({.host = host,
+          .ports = ports.empty() ? ReplicaPorts{} : ports[i],
+          .secret_key = keys.secret_key,
+          .domain = Admission::domain_of(i),
+          .max_output_bytes = max_output_bytes});
 }
 
 ReplicaLinks::ReplicaLinks(const std::string& host, ForBenchmarks unauthenticated) {
+  make_room(static_cast<std::size_t>(unauthenticated.num_replicas));
   for (int i = 0; i < unauthenticated.num_replicas; ++i)
-    links_.push_back(std::make_unique<ReplicaLink>(
-        context_, ReplicaLink::Options{
-                      .host = host, .ports = {}, .secret_key = {}, .domain = {}}));
+    open({.host = host, .ports = {}, .secret_key = {}, .domain = {}});
+}
+
+void ReplicaLinks::make_room(std::size_t num_replicas) {
+  const std::string user = "the sockets of " + std::to_string(num_replicas) + " replicas";
+  reserve_descriptors(num_replicas * ReplicaLink::kNumDescriptors + kOtherDescriptors, user);
+  const std::size_t num_sockets = num_replicas * ReplicaLink::kNumSockets + kOtherSockets;
+  const int most = zmq_ctx_get(context_.handle(), ZMQ_SOCKET_LIMIT);
+  if (num_sockets > static_cast<std::size_t>(most))
+    throw LimitError(EMFILE, user + " are " + std::to_string(num_sockets) +
+                                 ", and libzmq's limit (ZMQ_SOCKET_LIMIT) is " +
+                                 std::to_string(most) + ": EMFILE");
+  context_.set_max_sockets(num_sockets);
+}
+
+void ReplicaLinks::open(const ReplicaLink::Options& options) {
+  try {
+    links_.push_back(std::make_unique<ReplicaLink>(context_, options));
+  } catch (const SocketError& error) {
+    if (error.code != EMFILE && error.code != ENFILE) throw;
+    throw LimitError(error.code, "cannot open the sockets of replica " +
+                                     std::to_string(links_.size()) +
+                                     ", with a limit of file descriptors (RLIMIT_NOFILE) of " +
+                                     std::to_string(descriptor_limit()) + ": " + error.what());
+  }
 }
 
 const LinkEndpoints& ReplicaLinks::endpoints(int replica) const {

@@ -11,6 +11,7 @@
 
 #include "admission.h"
 #include "connection_monitor.h"
+#include "descriptor_limit.h"
 #include "sample_store.h"
 #include "socket.h"
 #include "wire.h"
@@ -55,6 +56,11 @@ class ReplicaLink {
     std::size_t max_output_bytes = 0;  // of a frame; a longer one ends its connection. 0: no limit
   };
 
+  // The ZeroMQ sockets of a link: three, and for each the two ends of its monitor.
+  static constexpr std::size_t kNumSockets = 9;
+  // One for each of those, three that listen and three connections of the engine.
+  static constexpr std::size_t kNumDescriptors = kNumSockets + 6;
+
   ReplicaLink(const Context& context, const Options& options);
 
   const LinkEndpoints& endpoints() const { return endpoints_; }
@@ -64,11 +70,17 @@ class ReplicaLink {
   // given ports.
   void adopt(std::string ready_response) { adopted_ = std::move(ready_response); }
 
-  // Poll these for input; in the order of Item.
+  // Poll these for input; in the order of Item. What has arrived at an item is read completely by
+  // serve_handshake(), receive_ready(), receive_output() until it is false, or take_*_lost().
   enum Item { kHandshake, kInput, kOutput, kHandshakeLost, kInputLost, kOutputLost, kNumItems };
   std::array<zmq_pollitem_t, kNumItems> poll_items() const {
     return {handshake_.readable(),      input_.readable(),      output_.readable(),
             handshake_lost_.readable(), input_lost_.readable(), output_lost_.readable()};
+  }
+  // The same for a Poller.
+  std::array<int, kNumItems> descriptors() const {
+    return {handshake_.descriptor(),      input_.descriptor(),      output_.descriptor(),
+            handshake_lost_.descriptor(), input_lost_.descriptor(), output_lost_.descriptor()};
   }
 
   // Answers the first HELLO with our addresses, and no other message.
@@ -81,7 +93,8 @@ class ReplicaLink {
   // One frame of outputs. False if there is none.
   bool receive_output(Frame& frame);
 
-  // Sends one request with `id` written into it. False if the engine is gone.
+  // Sends one request with `id` written into it. False if the engine is gone. Afterwards, call
+  // receive_ready() before waiting for kInput with a Poller.
   bool send(const SampleStore::Request& request, RequestId id);
 
   // Whether a frame of outputs arrived on the same connection as the first one. If not, the first
@@ -125,8 +138,9 @@ class ReplicaLink {
 class ReplicaLinks {
  public:
   // Of as many replicas as there are engines' keys. No frame of outputs is longer than
-  // `max_output_bytes`. `ports` has those of each replica, or is empty for free ones. Throws
-  // SocketError, std::invalid_argument.
+  // `max_output_bytes`. `ports` has those of each replica, or is empty for free ones. Raises this
+  // process's soft limit of file descriptors if needed. Throws SocketError, LimitError,
+  // std::invalid_argument.
   ReplicaLinks(const std::string& host, const FrontEndKeys& keys, std::size_t max_output_bytes,
                const std::vector<ReplicaPorts>& ports = {});
 
@@ -150,6 +164,9 @@ class ReplicaLinks {
   void take();
 
  private:
+  void make_room(std::size_t num_replicas);
+  void open(const ReplicaLink::Options& options);
+
   Context context_;
   std::optional<Admission> admission_;  // before the sockets, so that it outlives them
   std::vector<std::unique_ptr<ReplicaLink>> links_;

@@ -14,11 +14,21 @@
 
 namespace sut {
 
-// A failed libzmq call, with libzmq's error text.
+// A failed libzmq call, with libzmq's error text and, of the system's errors, the name.
 class SocketError : public std::runtime_error {
  public:
-  explicit SocketError(const std::string& what)
-      : std::runtime_error(what + ": " + zmq_strerror(zmq_errno())) {}
+  explicit SocketError(const std::string& what) : SocketError(what, zmq_errno()) {}
+
+  const int code;  // an errno
+
+ private:
+  SocketError(const std::string& what, int error)
+      : std::runtime_error(what + ": " + zmq_strerror(error) + name_of(error)), code(error) {}
+
+  static std::string name_of(int error) {
+    const char* const name = strerrorname_np(error);
+    return name ? std::string(" (") + name + ")" : "";
+  }
 };
 
 class Context {
@@ -34,6 +44,12 @@ class Context {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
   void* handle() const { return handle_; }
+
+  // How many sockets there may be, those of monitors included; initially 1,023. Before the first.
+  void set_max_sockets(std::size_t count) {
+    if (zmq_ctx_set(handle_, ZMQ_MAX_SOCKETS, static_cast<int>(count)) != 0)
+      throw SocketError("zmq_ctx_set");
+  }
 
  private:
   void* handle_;
@@ -123,6 +139,14 @@ class Socket {
     if (zmq_getsockopt(handle_, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0)
       throw SocketError("zmq_getsockopt");
     return endpoint;
+  }
+
+  // Readable when the socket has news; see Poller.
+  int descriptor() const {
+    int fd = -1;
+    std::size_t size = sizeof fd;
+    if (zmq_getsockopt(handle_, ZMQ_FD, &fd, &size) != 0) throw SocketError("zmq_getsockopt");
+    return fd;
   }
 
   // Poll this for input.

@@ -92,13 +92,17 @@ class Stats:
     tpot_ns: dict[str, int]
     replicas: list[ReplicaStats]
 
+class LimitError(Exception):
+    """The system allows fewer file descriptors or sockets than are needed; names the limit."""
+
 class ReplicaLinks:
     """The sockets of every replica, bound on construction to free ports.
 
     ``secret_key`` is the dispatcher's, ``engine_keys`` the public keys of each replica's engine:
     nobody else can connect. No frame of outputs is longer than ``max_output_bytes``. Engines may
     start before there is a dispatcher; their messages wait in the sockets. ``ports`` are those to
-    bind for each replica instead: handshake, input and output.
+    bind for each replica instead: handshake, input and output. The soft limit of file descriptors
+    is raised if needed. Raises LimitError, RuntimeError.
     """
 
     def __init__(

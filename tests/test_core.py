@@ -35,6 +35,12 @@ def test_refuses_a_request_with_its_id_elsewhere() -> None:
     assert len(store) == 0 and store.num_bytes == 0
 
 
+def test_names_the_limit_of_too_many_replicas() -> None:
+    many = [keys.make(1).engines[0].public] * 100_000
+    with pytest.raises(_core.LimitError, match=r"100000 replicas .*LIMIT.*EMFILE"):
+        links_with(keys.make(1), engine_keys=many)
+
+
 def test_a_prompts_bytes_are_stored_once() -> None:
     store = _core.SampleStore()
     request = request_of([7] * 1000)

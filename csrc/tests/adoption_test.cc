@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <ctime>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -176,7 +177,11 @@ void an_engine_with_one_connection_is_not_ready() {
   sut::curve::authenticate(input, kKeys.of_engine());
   input.set(ZMQ_ROUTING_ID, sut::protocol::kIdentity);
   input.connect(ports.input());
+  sut::Frame unexpected(std::string_view("ready"));
+  CHECK(input.send(unexpected, false));
+  const std::clock_t before = std::clock();
   CHECK(!front_end.dispatcher().wait_ready(0.3) && !front_end.dispatcher().failure());
+  CHECK(std::clock() - before < CLOCKS_PER_SEC / 10);  // it waits without spinning
 }
 
 void an_engine_with_two_inputs_is_not_ready() {

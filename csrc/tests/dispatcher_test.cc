@@ -209,6 +209,18 @@ void a_sample_waiting_for_its_replica_blocks_none() {
   CHECK(system.dispatcher->wait([&] { return sink.done(); }, 20));
 }
 
+void samples_waiting_for_their_replica_are_counted_as_failed() {
+  System system(2);
+  StrictSink sink(*system.dispatcher);
+  system.dispatcher->set_credit(0, 0);
+  system.dispatcher->issue(samples(3), sink, 0);
+  CHECK(sut::generate(*system.dispatcher, {5}, 1, 20).size() == 1);
+  system.dispatcher->fail({"test", "", -1});
+  CHECK(!system.dispatcher->wait([] { return false; }, 20) && system.dispatcher->stopped());
+  const auto s = system.dispatcher->stats();
+  CHECK(s.issued == 4 && s.completed == 1 && s.failed == 3 && s.queued == 0);
+}
+
 void the_clock_stops_with_the_dispatcher() {
   System system(1, {"--fault", "stall@3"});
   StrictSink sink(*system.dispatcher);
@@ -289,6 +301,7 @@ int main(int argc, char** argv) {
   counts_a_running_sample_that_cannot_meet_its_tpot();
   a_pinned_sample_goes_to_its_replica();
   a_sample_waiting_for_its_replica_blocks_none();
+  samples_waiting_for_their_replica_are_counted_as_failed();
   the_clock_stops_with_the_dispatcher();
   a_light_load_reaches_every_replica();
   closing_while_samples_run_stops_everything();

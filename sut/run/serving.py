@@ -181,6 +181,13 @@ class Serving:
                 max_output_bytes=wire.max_output_bytes(self.plan),
                 ports=self.nodes.kept.ports if self.nodes.kept else (),
             )
+        except _core.LimitError as error:
+            raise RunError(
+                str(error),
+                hint="run fewer replicas, or have an administrator raise the hard limit, which "
+                "ulimit -Hn prints: for Slurm, LimitNOFILE in slurmd's unit",
+                code="descriptors",
+            ) from None
         except RuntimeError as error:
             raise RunError(
                 str(error),
