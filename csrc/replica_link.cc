@@ -73,9 +73,9 @@ ReplicaLink::ReplicaLink(const Context& context, const Options& options)
     : handshake_(context, ZMQ_ROUTER),
       input_(context, ZMQ_ROUTER),
       output_(context, ZMQ_PULL),
-      handshake_lost_(context, handshake_, ConnectionMonitor::kAll),
-      input_lost_(context, input_, ConnectionMonitor::kAll),
-      output_lost_(context, output_, ConnectionMonitor::kAll) {
+      handshake_lost_(context, handshake_, ConnectionMonitor::kBound),
+      input_lost_(context, input_, ConnectionMonitor::kBound),
+      output_lost_(context, output_, ConnectionMonitor::kBound) {
   input_.set(ZMQ_ROUTER_MANDATORY, 1);
   for (Socket* socket : {&input_, &output_}) {
     socket->set(ZMQ_HEARTBEAT_IVL, kHeartbeatIntervalMs);

@@ -17,11 +17,11 @@ class Connection {
   using Keys = std::optional<sut::curve::EngineKeys>;
 
   // The peer counts as lost when it closes the connection or is silent for 30 s. With keys, it must
-  // prove that it is the front-end.
+  // prove that it is the front-end. An attempt to connect that fails is made again, and is no loss.
   Connection(const sut::Context& context, int type, const std::string& endpoint, const Keys& keys,
              std::string_view identity = {})
       : socket_(context, type),
-        disconnect_(context, socket_, sut::ConnectionMonitor::kLosses) {
+        monitor_(context, socket_, sut::ConnectionMonitor::kConnecting) {
     socket_.set(ZMQ_HEARTBEAT_IVL, 10'000);
     socket_.set(ZMQ_HEARTBEAT_TIMEOUT, 30'000);
     if (keys) sut::curve::authenticate(socket_, *keys);
@@ -44,15 +44,15 @@ class Connection {
   bool receive(sut::Frame& frame) { return socket_.receive(frame); }
 
   zmq_pollitem_t readable() const { return socket_.readable(); }
-  void forget_losses() {
-    disconnect_.take(-1);  // no connection has this number
-  }
 
-  zmq_pollitem_t lost() const { return disconnect_.readable(); }
+  // Whether the peer was lost since the last call. To be called when `events` is readable.
+  bool take_lost_peer() { return monitor_.take_lost_peer(); }
+  bool has_peer() const { return monitor_.has_peer(); }
+  zmq_pollitem_t events() const { return monitor_.readable(); }
 
  private:
   sut::Socket socket_;
-  sut::ConnectionMonitor disconnect_;
+  sut::ConnectionMonitor monitor_;
 };
 
 }  // namespace replay

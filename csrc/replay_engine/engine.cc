@@ -56,7 +56,10 @@ std::optional<int> Engine::load() {
     while (front_end_.wait(FrontEnd::kForever)) front_end_.receive(frame_);
     return 0;
   }
-  front_end_.become_ready(*addresses, ready_response(options_.limits, options_.vllm_version));
+  if (!front_end_.become_ready(*addresses,
+                               ready_response(options_.limits, options_.vllm_version))) {
+    return 0;
+  }
   std::fprintf(stderr, "replay_engine: ready\n");
   return std::nullopt;
 }

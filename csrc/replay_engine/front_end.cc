@@ -1,9 +1,8 @@
 #include "front_end.h"
 
-#include <algorithm>
-#include <array>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "../clock.h"
 
@@ -16,8 +15,16 @@ constexpr std::int64_t kHandshakeTimeoutNs = 300'000'000'000;
 constexpr std::chrono::milliseconds kHandshakeLinger{5000};
 constexpr std::chrono::milliseconds kReconnectInterval{100};  // libzmq's
 
-// Indexes of poll_items_. From kFirstLoss on, monitors of connections.
-enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstLoss };
+// Indexes of poll_items_. From kFirstConnection on, the events of connections_.
+enum PollItem : std::size_t { kStopSignal, kAlarm, kSource, kFirstConnection };
+
+bool happened(const zmq_pollitem_t& item) { return item.revents != 0; }
+
+void check_deadline(std::int64_t deadline_ns, const std::string& what) {
+  if (now_ns() >= deadline_ns) {
+    throw std::runtime_error("no front-end answered at the " + what + " address for 300 s");
+  }
+}
 
 }  // namespace
 
@@ -25,7 +32,7 @@ FrontEnd::FrontEnd(const std::string& handshake_address, bool reconnects,
                    const Connection::Keys& keys)
     : reconnects_(reconnects), keys_(keys) {
   handshake_.emplace(context_, ZMQ_DEALER, handshake_address, keys_, sut::protocol::kIdentity);
-  poll_on(*handshake_, std::array{handshake_->lost()});
+  poll_on({&*handshake_});
 }
 
 std::optional<Addresses> FrontEnd::send_hello() {
@@ -33,23 +40,27 @@ std::optional<Addresses> FrontEnd::send_hello() {
   const std::int64_t deadline_ns = now_ns() + kHandshakeTimeoutNs;
   sut::Frame reply;
   while (!receive(reply)) {
-    if (now_ns() >= deadline_ns) {
-      throw std::runtime_error("no front-end answered at the handshake address for 300 s");
-    }
+    check_deadline(deadline_ns, "handshake");
     if (!wait(deadline_ns)) return std::nullopt;
   }
   return decode_addresses(reply.bytes());
 }
 
-void FrontEnd::become_ready(const Addresses& addresses, std::span<const char> ready_response) {
+bool FrontEnd::become_ready(const Addresses& addresses, std::span<const char> ready_response) {
   addresses_ = addresses;
   connect_input();
   connect_output();
   poll_on_both();
+  const std::int64_t deadline_ns = now_ns() + kHandshakeTimeoutNs;
+  while (!input_->has_peer() || !output_->has_peer()) {
+    check_deadline(deadline_ns, "input or output");
+    if (!wait(deadline_ns)) return false;
+  }
   input_->send(ready_response);
   handshake_->send(ready_message());
   handshake_->set_linger(kHandshakeLinger);
   handshake_.reset();
+  return true;
 }
 
 void FrontEnd::reset_input() {
@@ -79,28 +90,31 @@ bool FrontEnd::wait(std::int64_t until_ns) {
     alarm_.clear();
     alarm_at_ns_ = 0;
   }
-  const auto happened = [](const zmq_pollitem_t& item) { return item.revents != 0; };
   if (happened(poll_items_[kStopSignal])) {
     reason_ = "received a stop signal";
     return false;
   }
-  if (std::any_of(poll_items_.begin() + kFirstLoss, poll_items_.end(), happened)) {
-    if (!outlives_front_end()) {
-      reason_ = "front-end disconnected";
-      return false;
-    }
-    input_->forget_losses();
-    output_->forget_losses();
+  if (lost_peer() && !outlives_front_end()) {
+    reason_ = "front-end disconnected";
+    return false;
   }
   return true;
 }
 
-void FrontEnd::poll_on(Connection& source, std::span<const zmq_pollitem_t> losses) {
-  source_ = &source;
+bool FrontEnd::lost_peer() {
+  bool lost = false;
+  for (std::size_t i = 0; i < connections_.size(); ++i) {
+    if (happened(poll_items_[kFirstConnection + i])) lost |= connections_[i]->take_lost_peer();
+  }
+  return lost;
+}
+
+void FrontEnd::poll_on(std::vector<Connection*> connections) {
+  connections_ = std::move(connections);
   poll_items_ = {{nullptr, stop_signal_.fd(), ZMQ_POLLIN, 0},
                  {nullptr, alarm_.fd(), ZMQ_POLLIN, 0},
-                 source.readable()};
-  poll_items_.insert(poll_items_.end(), losses.begin(), losses.end());
+                 connections_.front()->readable()};
+  for (const Connection* connection : connections_) poll_items_.push_back(connection->events());
 }
 
 }  // namespace replay

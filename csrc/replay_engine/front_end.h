@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <limits>
@@ -29,11 +28,12 @@ class FrontEnd {
   // most five minutes, as vLLM does, and then throws std::runtime_error.
   std::optional<Addresses> send_hello();
 
-  // Open the input and output sockets and finish the handshake; then requests arrive.
-  void become_ready(const Addresses& addresses, std::span<const char> ready_response);
+  // Open the input and output sockets and finish the handshake; then requests arrive. False if
+  // wait() returned false. Blocks and throws as send_hello() does.
+  bool become_ready(const Addresses& addresses, std::span<const char> ready_response);
 
   // Receive one frame from the front-end; false if there is none.
-  bool receive(sut::Frame& frame) { return source_->receive(frame); }
+  bool receive(sut::Frame& frame) { return connections_.front()->receive(frame); }
 
   // Send one frame to the front-end. Copies it, never blocks. Requires become_ready().
   void send(std::span<const char> frame) { output_->send(frame); }
@@ -58,8 +58,9 @@ class FrontEnd {
     input_.emplace(context_, ZMQ_DEALER, addresses_.input, keys_, sut::protocol::kIdentity);
   }
   void connect_output() { output_.emplace(context_, ZMQ_PUSH, addresses_.output, keys_); }
-  void poll_on_both() { poll_on(*input_, std::array{input_->lost(), output_->lost()}); }
-  void poll_on(Connection& source, std::span<const zmq_pollitem_t> losses);
+  void poll_on_both() { poll_on({&*input_, &*output_}); }
+  void poll_on(std::vector<Connection*> connections);
+  bool lost_peer();
 
   bool outlives_front_end() const { return reconnects_ && output_; }
 
@@ -73,7 +74,7 @@ class FrontEnd {
   std::optional<Connection> input_;
   std::optional<Connection> output_;
   Addresses addresses_;
-  Connection* source_ = nullptr;  // the socket to read: handshake_, then input_
+  std::vector<Connection*> connections_;  // handshake_, then input_ and output_; the first is read
   std::vector<zmq_pollitem_t> poll_items_;
   const char* reason_ = "";
 };

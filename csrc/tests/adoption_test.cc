@@ -25,9 +25,7 @@ class ReservedPorts {
       const int fd = fds_[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
       const int on = 1;
       CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
-      sockaddr_in address{};
-      address.sin_family = AF_INET;
-      address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      sockaddr_in address = loopback(0);
       socklen_t size = sizeof address;
       CHECK(bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0);
       CHECK(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0);
@@ -43,12 +41,37 @@ class ReservedPorts {
   std::vector<sut::ReplicaPorts> of_one_replica() const {
     return {{numbers_[0], numbers_[1], numbers_[2]}};
   }
+  int handshake() const { return numbers_[0]; }
   std::string input() const { return "tcp://127.0.0.1:" + std::to_string(numbers_[1]); }
   std::string output() const { return "tcp://127.0.0.1:" + std::to_string(numbers_[2]); }
 
  private:
   int fds_[3];
   int numbers_[3];
+};
+
+// Listens on a port of the loopback interface, without ZeroMQ.
+class Listener {
+ public:
+  explicit Listener(int port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const int on = 1;
+    CHECK(setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+    const sockaddr_in address = loopback(port);
+    CHECK(bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    CHECK(listen(fd_, 8) == 0);
+  }
+  ~Listener() { close(fd_); }
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+
+  void accept_and_close() const {
+    const int connection = accept(fd_, nullptr, nullptr);
+    CHECK(connection >= 0);
+    close(connection);
+  }
+
+ private:
+  const int fd_;
 };
 
 const RunKeys kKeys(1);
@@ -209,6 +232,20 @@ void an_engine_beside_strangers_is_ready() {
   close(silent);
 }
 
+// An engine that the system stops for 3 s while it connects finds its connection closed.
+void an_engine_whose_attempt_to_connect_fails_tries_again() {
+  const ReservedPorts ports;
+  std::optional<EngineProcess> engine;
+  {
+    const Listener listener(ports.handshake());
+    engine.emplace("tcp://127.0.0.1:" + std::to_string(ports.handshake()), kKeys.of_engine());
+    listener.accept_and_close();
+    listener.accept_and_close();
+  }
+  FrontEnd front_end(ports);
+  CHECK(front_end.dispatcher().wait_ready(60));
+}
+
 void ports_in_use_are_reported() {
   const ReservedPorts ports;
   const FrontEnd front_end(ports, "ready");
@@ -232,5 +269,6 @@ int main(int argc, char** argv) {
   an_engine_with_one_connection_is_not_ready();
   an_engine_with_two_inputs_is_not_ready();
   an_engine_beside_strangers_is_ready();
+  an_engine_whose_attempt_to_connect_fails_tries_again();
   ports_in_use_are_reported();
 }
