@@ -21,7 +21,7 @@ from sut.report.table import table, to_text
 from sut.results import audit, engine_rules, messaging, mllog, record, remedies, rounds, sample_log
 from sut.results.judge import Verdict, judge_performance, overall, with_check
 from sut.results.mllog import DetailLog
-from sut.results.record import PhaseRecord
+from sut.results.phase_record import PhaseRecord
 from sut.results.rules import Check
 from sut.rundir import SAMPLES, RunDir
 

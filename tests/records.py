@@ -28,18 +28,10 @@ from sut.report import render as reports
 from sut.results import engine_rules, integrity, mllog
 from sut.results.engine_report import EngineReport
 from sut.results.judge import judge_accuracy, judge_performance, overall
-from sut.results.record import (
-    DispatcherStats,
-    Failure,
-    Hashes,
-    PhaseRecord,
-    Quantiles,
-    Record,
-    ReplicaWork,
-    Step,
-)
+from sut.results.phase_record import DispatcherStats, PhaseRecord
+from sut.results.record import Failure, Hashes, Record, Step
 from sut.results.telemetry import GpuTelemetry, NodeTelemetry
-from sut.results.work import NodeWork, Shortcuts
+from sut.results.work import NodeWork, Quantiles, ReplicaWork, Shortcuts
 
 PLAN = Plan(
     benchmark="smollm2-135m-news",

@@ -18,9 +18,10 @@ from sut.plan import config
 from sut.plan.benchmark import DatasetKind, EngineKind, Model, Preset, ScenarioSettings
 from sut.plan.plan import Mode, Node, Plan
 from sut.plan.site import Device
-from sut.results import mllog, phase_verdict, record, settings, verification
+from sut.results import mllog, record, settings, verification
 from sut.results.judge import overall
-from sut.results.record import Hashes, PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Hashes, Record
 from sut.rundir import RunDir
 
 OFFICIAL_DATA = "6d066a21bd615909466885d53b664b73c5aabc32d60c1cbd03f4293de6430026"
@@ -100,23 +101,11 @@ def _of_plan(phase: PhaseRecord, plan: Plan, run_dir: RunDir) -> PhaseRecord:
     lines[1:1] = [json.dumps({**entry, "key": k, "value": v}) for k, v in unwritten.items()]
     text = "".join(f"{mllog.PREFIX}{line}\n" for line in lines)
     (log_dir / mllog.FILE_NAME).write_text(text)
-    stats = phase.dispatcher
-    assert stats is not None
     phase = msgspec.structs.replace(phase, engines=(engine(plan),))
-    judged = phase_verdict.judge_phase(
-        mode,
-        plan,
-        run_dir,
-        num_failed=stats.issued - stats.completed,
-        replica_samples=[replica.samples for replica in phase.replicas],
-        node_names=("jw2",),
-        chosen_qps=None,
-        replicas=phase.replicas,
-        engines=phase.engines,
-        score=lambda _: phase.accuracy or {},
+    judged = verification.judged_again(
+        phase, plan, run_dir, ("jw2",), None, lambda _: phase.accuracy or {}
     )
-    rebuilt = verification.rebuilt(phase, judged)
-    return msgspec.structs.replace(rebuilt, file_sha256=hashes.of_folder(log_dir))
+    return msgspec.structs.replace(judged, file_sha256=hashes.of_folder(log_dir))
 
 
 def _official_plan(plan: Plan, **changes: Any) -> Plan:

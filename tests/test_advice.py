@@ -15,8 +15,9 @@ from sut.plan.plan import Mode
 from sut.report import advice
 from sut.report.evidence import Evidence
 from sut.results.load import QpsEstimate
+from sut.results.phase_record import PhaseRecord
 from sut.results.progress import Line, ReplicaProgress
-from sut.results.record import Failure, PhaseRecord, Record
+from sut.results.record import Failure, Record
 from sut.results.sample_log import SampleLog
 
 

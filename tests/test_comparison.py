@@ -21,7 +21,8 @@ from sut.history.comparison import Run
 from sut.launch.members import Member, Started
 from sut.plan.benchmark import Preset, Scenario
 from sut.results import record
-from sut.results.record import Failure, PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Failure, Record
 from sut.rundir import RunDir
 
 

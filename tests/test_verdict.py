@@ -19,7 +19,8 @@ from sut.results import mllog, record
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.judge import Verdict, judge_accuracy, judge_performance, overall, with_check
 from sut.results.measures import measure
-from sut.results.record import Failure, PhaseRecord
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Failure
 from sut.results.rules import Check
 from sut.rundir import RunDir
 from sut.verdict import main as print_verdict

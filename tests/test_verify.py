@@ -83,7 +83,11 @@ def test_a_failed_run_is_as_recorded(tmp_path: Path, capsys: Printed) -> None:
 def test_finds_a_thousand_changed_bytes(run: RunDir) -> None:
     """In any file that the record covers, and in the record. Slurm's and submitit's files, which
     are written after it, are named as not covered."""
-    covered = {run.root / name for name in record.read(run.root).files} | {run.record}
+    found = record.read(run.root)
+    covered = {run.root / name for name in found.files} | {run.record}
+    for phase in found.phases:
+        assert covered.isdisjoint(phase.files(run)), "hashed once"
+        covered |= phase.files(run).keys()
     files = sorted(file for file in covered if file.stat().st_size)
     names = {file.relative_to(run.root).parts[0] for file in files}
     assert names >= {"loadgen", "logs", "plan.json", "user.conf", "attempts.json"}

@@ -23,7 +23,7 @@ from sut.inputs import dataset, model
 from sut.inputs.cache import cache_dir
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode, Plan
-from sut.results.phase_record import judge_phase
+from sut.results.measured import record_phase
 from sut.results.progress import Progress
 from sut.run.phase import run_phase
 from sut.run.replicas import Replicas
@@ -115,7 +115,7 @@ def test_every_scenario_runs_without_a_loadgen_error(
     measured = run_phase(mode, replicas, run_dir, plan.user_conf(), Progress(run_dir.progress))
     stats = measured.stats
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
-    phase = judge_phase(
+    phase = record_phase(
         mode, plan, run_dir, samples, measured, model_path, ["localhost"], None, serving.reports
     )
     met = {check.code for check in phase.verdict.checks if check.met}

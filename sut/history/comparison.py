@@ -15,7 +15,8 @@ from sut.history import noise
 from sut.history.figures import Figure, figures, performance
 from sut.report.summary import reasons
 from sut.results import sameness
-from sut.results.record import PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Record
 from sut.values import Struct
 
 MIN_FREEDOM = 3  # degrees, from which Student's t is narrow enough to be of use

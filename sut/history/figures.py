@@ -10,7 +10,8 @@ from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
 from sut.report.summary import PER_MILLION, latencies
 from sut.results.measures import Measures, measure
-from sut.results.record import PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Record
 
 
 class Figure(NamedTuple):

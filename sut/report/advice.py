@@ -15,7 +15,8 @@ from sut.report.markdown import percent
 from sut.results import load, remedies
 from sut.results.load import FEW
 from sut.results.measures import measure
-from sut.results.record import Failure, PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Failure, Record
 from sut.results.rules import Check
 from sut.results.sample_log import SampleLog
 from sut.results.work import quantiles

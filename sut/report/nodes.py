@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from sut.report.markdown import Markup, bullets, code, inline, percent, table
 from sut.report.page import Figure, Section
-from sut.results.record import PhaseRecord, PreflightCheck, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import PreflightCheck, Record
 from sut.results.telemetry import GpuTelemetry, NodeTelemetry
 from sut.results.work import NodeWork, Quantiles
 from sut.units import number, quantity

@@ -12,7 +12,7 @@ from sut.report.nodes import BY_THE_DISPATCHER
 from sut.report.page import Figure, Section
 from sut.report.summary import latencies
 from sut.results.measures import measure
-from sut.results.record import InterruptedPhase, PhaseRecord
+from sut.results.phase_record import InterruptedPhase, PhaseRecord
 from sut.results.rules import Check
 from sut.results.work import ReplicaWork
 from sut.units import against, number, quantity

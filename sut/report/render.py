@@ -13,7 +13,8 @@ from sut.report.page import Card, Figure, Section
 from sut.report.summary import PER_MILLION, Message, latencies, reasons, title
 from sut.results import messaging
 from sut.results.measures import measure
-from sut.results.record import PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Record
 from sut.units import number, quantity
 
 Figures = Mapping[str, tuple[Figure, ...]]

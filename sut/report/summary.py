@@ -10,7 +10,8 @@ import msgspec
 from sut.plan.plan import Mode, Plan
 from sut.results import messaging
 from sut.results.measures import Measures, measure
-from sut.results.record import EngineOrigin, PhaseRecord, Record, Step
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import EngineOrigin, Record, Step
 from sut.rundir import SAMPLES, RunDir
 from sut.units import number, quantity
 

@@ -16,7 +16,8 @@ from sut.errors import CANCELLED, NO_RECORD, NODE_LOST, TRUNCATED, InputError, R
 from sut.machine.environment import Environment
 from sut.plan.plan import Plan
 from sut.results import record, sameness
-from sut.results.record import Attempt, Hashes, PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Attempt, Hashes, Record
 from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE, Struct
 

@@ -71,14 +71,14 @@ def changes(run_dir: RunDir, files: dict[str, File], growing: Iterable[str]) -> 
             yield f"{file}: changed since the run"
 
 
-def others(run_dir: RunDir, files: dict[str, File]) -> list[str]:
+def others(run_dir: RunDir, files: dict[str, File], of_phases: Iterable[Path]) -> list[str]:
     """The files of a run directory that the record does not cover, and those that have grown."""
-    known = {run_dir.record.name, run_dir.signature.name}
+    known = {run_dir.record, run_dir.signature, *of_phases}
     found = []
     for file in run_dir.root.rglob("*"):
-        name = file.relative_to(run_dir.root).as_posix()
-        if file.is_dir() or name in known:
+        if file.is_dir() or file in known:
             continue
+        name = file.relative_to(run_dir.root).as_posix()
         if name not in files:
             found.append(name)
         elif (more := file.stat().st_size - files[name].bytes) > 0:

@@ -1,137 +1,66 @@
-"""The record of one phase: LoadGen's logs and the dispatcher's counts, with the verdict on them."""
+"""What the record of a run has of each phase."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from sut import _core
-from sut.inputs import hashes
-from sut.inputs.dataset import Samples
-from sut.plan.plan import Mode, Plan
-from sut.results import accuracy, compliance, cost, phase_verdict, telemetry, work
+from sut.machine.environment import Environment
 from sut.results.budget import Hopeless
+from sut.results.compliance import Verification
 from sut.results.engine_report import EngineReport
-from sut.results.record import DispatcherStats, InterruptedPhase, PhaseRecord
+from sut.results.judge import Verdict
+from sut.results.mllog import Scalar
 from sut.results.telemetry import NodeTelemetry
-from sut.rundir import RunDir, write_atomic
+from sut.results.work import NodeWork, Quantiles, ReplicaWork
+from sut.rundir import RunDir
+from sut.values import Struct
 
 
-class Measured(NamedTuple):
-    """A finished LoadGen test: the dispatcher's counts and its time."""
+class DispatcherStats(Struct, frozen=True, kw_only=True):
+    """The dispatcher's counts of a phase. Quantiles are None before the first token."""
 
-    stats: _core.Stats
-    start_unix_s: float
-    duration_s: float
-    hopeless: Hopeless | None = None
-
-    @property
-    def num_failed(self) -> int:
-        return self.stats.issued - self.stats.completed - self.stats.withdrawn
-
-    @property
-    def replica_samples(self) -> list[int]:
-        return [replica.completed for replica in self.stats.replicas]
+    elapsed_s: float
+    issued: int
+    completed: int
+    failed: int
+    withdrawn: int = 0  # never sent: their test was ended
+    prompt_tokens: int
+    output_tokens: int
+    ttft_ms: Quantiles | None = None
+    tpot_ms: Quantiles | None = None
 
 
-def judge_phase(
-    mode: Mode,
-    plan: Plan,
-    run_dir: RunDir,
-    samples: Samples,
-    measured: Measured,
-    model_path: Path | None,
-    node_names: Sequence[str],
-    chosen_qps: float | None,
-    engines: tuple[EngineReport, ...],
-) -> PhaseRecord:
-    """Read LoadGen's logs of a phase and judge them, and what its engines report. ``node_names``
-    are those of the plan's nodes, in its order. Raises RunError, InputError."""
-    log_dir = run_dir.loadgen(mode)
-    replicas = _replicas(mode, plan, run_dir, measured.stats, node_names)
+class PhaseRecord(Struct, frozen=True, kw_only=True):
+    """One LoadGen test. ``loadgen`` is its detail log by LoadGen's keys."""
 
-    def score(num_scored: int) -> dict[str, float]:
-        return accuracy.score_phase(
-            log_dir,
-            plan,
-            num_samples=num_scored,
-            prompts=samples.prompts,
-            references=samples.references,
-            model_path=model_path,
-        )
+    name: str
+    loadgen: dict[str, Scalar]
+    loadgen_errors: tuple[str, ...]
+    verdict: Verdict
+    replicas: tuple[ReplicaWork, ...]
+    dispatcher: DispatcherStats | None = None
+    accuracy: dict[str, float] | None = None
+    num_scored: int | None = None  # samples on which the accuracy scores are based
+    start_unix_s: float | None = None  # start of LoadGen's test, by the head's clock
+    duration_s: float | None = None
+    nodes: tuple[NodeWork, ...] = ()
+    engines: tuple[EngineReport, ...] = ()  # their configurations, each different one
+    environments: tuple[Environment, ...] = ()  # of the nodes that measured it, the head's first
+    test06: Verification | None = None
+    cost_per_million_tokens: float | None = None  # of output, at the site's price
+    hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
+    file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
+    telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any
 
-    judged = phase_verdict.judge_phase(
-        mode,
-        plan,
-        run_dir,
-        num_failed=measured.num_failed,
-        replica_samples=measured.replica_samples,
-        node_names=node_names,
-        chosen_qps=chosen_qps,
-        replicas=replicas,
-        engines=engines,
-        score=score,
-        hopeless=measured.hopeless,
-    )
-    if judged.test06 is not None:  # as MLCommons' script does
-        text = compliance.verify_accuracy_text(judged.test06)
-        write_atomic(log_dir / compliance.VERIFY_ACCURACY, text)
-    return PhaseRecord(
-        name=mode,
-        loadgen=judged.log.values,
-        loadgen_errors=tuple(error.message for error in judged.log.errors),
-        verdict=judged.verdict,
-        replicas=replicas,
-        engines=engines,
-        dispatcher=_dispatcher_stats(measured.stats),
-        accuracy=judged.scores,
-        num_scored=judged.num_scored,
-        start_unix_s=round(measured.start_unix_s, 3),
-        duration_s=round(measured.duration_s, 3),
-        nodes=work.of_nodes(replicas, judged.samples) if judged.samples else (),
-        telemetry=_telemetry(run_dir, measured),
-        test06=judged.test06,
-        hopeless=measured.hopeless,
-        cost_per_million_tokens=cost.per_million_tokens(plan, mode, judged.log),
-        file_sha256=hashes.of_folder(log_dir),
-    )
+    def files(self, run_dir: RunDir) -> dict[Path, str]:
+        """sha256 of the files on which the verdict is based, at its time."""
+        folder = run_dir.loadgen(self.name)
+        return {folder / name: sha256 for name, sha256 in self.file_sha256.items()}
 
 
-def interrupted(
-    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
-) -> InterruptedPhase:
-    return InterruptedPhase(
-        name=mode,
-        dispatcher=_dispatcher_stats(stats),
-        replicas=_replicas(mode, plan, run_dir, stats, node_names),
-    )
+class InterruptedPhase(Struct, frozen=True, kw_only=True):
+    """A phase that did not finish: what was measured until then. Never a result."""
 
-
-def _replicas(
-    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
-) -> tuple[work.ReplicaWork, ...]:
-    return work.of_replicas(plan, stats, node_names, work.lines_of(run_dir.progress, mode))
-
-
-def _telemetry(run_dir: RunDir, measured: Measured) -> tuple[NodeTelemetry, ...]:
-    start_s, end_s = measured.start_unix_s, measured.start_unix_s + measured.duration_s
-    summaries = (
-        telemetry.summarize(path.stem, telemetry.read(path), start_s, end_s)
-        for path in run_dir.telemetry_files()
-    )
-    return tuple(summary for summary in summaries if summary is not None)
-
-
-def _dispatcher_stats(stats: _core.Stats) -> DispatcherStats:
-    return DispatcherStats(
-        elapsed_s=round(stats.elapsed_ns / 1e9, 3),
-        issued=stats.issued,
-        completed=stats.completed,
-        failed=stats.failed,
-        withdrawn=stats.withdrawn,
-        prompt_tokens=stats.prompt_tokens,
-        output_tokens=stats.output_tokens,
-        ttft_ms=work.quantiles_of_ns(stats.ttft_ns),
-        tpot_ms=work.quantiles_of_ns(stats.tpot_ns),
-    )
+    name: str
+    dispatcher: DispatcherStats
+    replicas: tuple[ReplicaWork, ...]

@@ -18,7 +18,6 @@ from sut.results import (
     judge,
     mllog,
     rules,
-    sample_log,
     settings,
 )
 from sut.results.budget import Hopeless
@@ -33,11 +32,9 @@ Score = Callable[[int], dict[str, float]]  # of the first N samples
 
 
 class Judged(NamedTuple):
-    """``samples`` is None without ``samples.csv``; ``scores`` and ``num_scored`` belong to an
-    accuracy test, ``test06`` to a compliance test."""
+    """``scores`` and ``num_scored`` belong to an accuracy test, ``test06`` to a compliance test."""
 
     log: DetailLog
-    samples: SampleLog | None
     verdict: Verdict
     scores: dict[str, float] | None = None
     num_scored: int | None = None
@@ -48,9 +45,9 @@ def judge_phase(
     mode: Mode,
     plan: Plan,
     run_dir: RunDir,
+    samples: SampleLog | None,
     *,
     num_failed: int | None,
-    replica_samples: Sequence[int],
     node_names: Sequence[str],
     chosen_qps: float | None,
     replicas: Sequence[ReplicaWork],
@@ -58,19 +55,20 @@ def judge_phase(
     score: Score,
     hopeless: Hopeless | None = None,
 ) -> Judged:
-    """The verdict. ``num_failed``, ``replica_samples`` and ``replicas`` are the dispatcher's
-    counts, ``engines`` what the engines report of themselves; ``node_names`` are those of the
-    plan's nodes, in its order; ``hopeless`` is what the run found of its budget. Raises RunError,
-    InputError."""
+    """The verdict. ``samples`` is None without ``samples.csv``; ``num_failed`` and ``replicas`` are
+    the dispatcher's counts, ``engines`` what the engines report of themselves; ``node_names`` are
+    those of the plan's nodes, in its order; ``hopeless`` is what the run found of its budget.
+    Raises RunError, InputError."""
     log_dir = run_dir.loadgen(mode)
     if hopeless is not None and hopeless.ended:
-        return _ended(plan, log_dir, sample_log.read(run_dir.samples(mode)), hopeless, num_failed)
-    log, samples = mllog.read(log_dir), sample_log.read(run_dir.samples(mode))
+        return _ended(plan, log_dir, samples, hopeless, num_failed)
+    log = mllog.read(log_dir)
+    replica_samples = [replica.samples for replica in replicas]
     match mode:
         case Mode.COMPLIANCE:
-            judged = _compliance(plan, log_dir, log, samples, num_failed)
+            judged = _compliance(plan, log_dir, log, num_failed)
         case Mode.ACCURACY:
-            judged = _accuracy(plan, log_dir, log, samples, num_failed, replica_samples, score)
+            judged = _accuracy(plan, log_dir, log, num_failed, replica_samples, score)
         case _:
             verdict = judge.judge_performance(
                 log,
@@ -83,7 +81,7 @@ def judge_phase(
                 chosen_qps=chosen_qps,
                 hopeless=hopeless,
             )
-            judged = Judged(log, samples, verdict)
+            judged = Judged(log, verdict)
     checks = [] if mode is Mode.PERFORMANCE else settings.check(log, plan, mode, chosen_qps)
     idle = rules.idle_nodes(plan, node_names)
     verdict = judged.verdict
@@ -103,14 +101,13 @@ def _ended(
     verdict = judge.judge_ended(
         log, hopeless, plan=plan, samples=samples, num_failed=num_failed, official=plan.official
     )
-    return Judged(log, samples, verdict)
+    return Judged(log, verdict)
 
 
 def _accuracy(
     plan: Plan,
     log_dir: Path,
     log: DetailLog,
-    samples: SampleLog | None,
     num_failed: int | None,
     replica_samples: Sequence[int],
     score: Score,
@@ -129,14 +126,12 @@ def _accuracy(
         answers=audit.read(log_dir)[0],
         max_tokens=plan.generation.max_tokens,
     )
-    return Judged(log, samples, verdict, scores, num_scored)
+    return Judged(log, verdict, scores, num_scored)
 
 
-def _compliance(
-    plan: Plan, log_dir: Path, log: DetailLog, samples: SampleLog | None, num_failed: int | None
-) -> Judged:
+def _compliance(plan: Plan, log_dir: Path, log: DetailLog, num_failed: int | None) -> Judged:
     assert plan.compliance is not None, "a plan has this phase only where the test applies"
     found = answers.read(log_dir)
     test06 = compliance.verify(found, plan.scenario.loadgen, plan.compliance.eos_token_ids)
     verdict = compliance.judge(test06, log, num_failed=num_failed, official=plan.official)
-    return Judged(log, samples, verdict, test06=test06)
+    return Judged(log, verdict, test06=test06)

@@ -14,16 +14,11 @@ from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
 from sut.results import engine_rules, integrity
-from sut.results.budget import Hopeless
-from sut.results.compliance import Verification
-from sut.results.engine_report import EngineReport
 from sut.results.integrity import File
-from sut.results.judge import Validity, Verdict
-from sut.results.mllog import Scalar
+from sut.results.judge import Validity
 from sut.results.offered import OfferedLoad
-from sut.results.telemetry import NodeTelemetry
+from sut.results.phase_record import InterruptedPhase, PhaseRecord
 from sut.results.tuning import Tuning
-from sut.results.work import NodeWork, Quantiles, ReplicaWork
 from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE, Struct
 
@@ -70,43 +65,6 @@ class Step(Struct, frozen=True, kw_only=True):
     duration_s: float
 
 
-class DispatcherStats(Struct, frozen=True, kw_only=True):
-    """The dispatcher's counts of a phase. Quantiles are None before the first token."""
-
-    elapsed_s: float
-    issued: int
-    completed: int
-    failed: int
-    withdrawn: int = 0  # never sent: their test was ended
-    prompt_tokens: int
-    output_tokens: int
-    ttft_ms: Quantiles | None = None
-    tpot_ms: Quantiles | None = None
-
-
-class PhaseRecord(Struct, frozen=True, kw_only=True):
-    """One LoadGen test. ``loadgen`` is its detail log by LoadGen's keys."""
-
-    name: str
-    loadgen: dict[str, Scalar]
-    loadgen_errors: tuple[str, ...]
-    verdict: Verdict
-    replicas: tuple[ReplicaWork, ...]
-    dispatcher: DispatcherStats | None = None
-    accuracy: dict[str, float] | None = None
-    num_scored: int | None = None  # samples on which the accuracy scores are based
-    start_unix_s: float | None = None  # start of LoadGen's test, by the head's clock
-    duration_s: float | None = None
-    nodes: tuple[NodeWork, ...] = ()
-    engines: tuple[EngineReport, ...] = ()  # their configurations, each different one
-    environments: tuple[Environment, ...] = ()  # of the nodes that measured it, the head's first
-    test06: Verification | None = None
-    cost_per_million_tokens: float | None = None  # of output, at the site's price
-    hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
-    file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
-    telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any
-
-
 class PreflightCheck(Struct, frozen=True):
     """One check of a node before engines start. ``name`` is stable, and a node may have several
     checks of one name. ``measured`` is None for a check without a number."""
@@ -121,14 +79,6 @@ class PreflightCheck(Struct, frozen=True):
 class NodePreflight(Struct, frozen=True, kw_only=True):
     node: str
     checks: tuple[PreflightCheck, ...]
-
-
-class InterruptedPhase(Struct, frozen=True, kw_only=True):
-    """A phase that did not finish: what was measured until then. Never a result."""
-
-    name: str
-    dispatcher: DispatcherStats
-    replicas: tuple[ReplicaWork, ...]
 
 
 Status = Literal["completed", "failed", "truncated"]
@@ -201,7 +151,7 @@ class Record(Struct, frozen=True, kw_only=True):
     nodes: tuple[Environment, ...] = ()  # all nodes but the first, which is environment
     command: Command | None = None  # None: unknown
     engines: Engines | None = None  # None: not started
-    files: dict[str, File] = {}  # the run's files by path, when this was written
+    files: dict[str, File] = {}  # by path, when this was written; without those of the phases
     digest: str = ""  # of this record; see sut.results.integrity
 
     @property
@@ -250,9 +200,10 @@ def headline(word: str, mode: str) -> str:
 
 
 def write(record: Record, run_dir: RunDir, *, with_reports: bool = False) -> Path:
-    """Write ``record.json`` atomically, with the hashes of the run's files, and return its path.
-    ``with_reports``: they are written and stay as they are. Raises OSError."""
-    files = [*run_dir.evidence()]
+    """Write ``record.json`` atomically, with the hashes of the run's files that no phase has, and
+    return its path. ``with_reports``: they are written and stay as they are. Raises OSError."""
+    of_phases = {file for phase in record.phases for file in phase.files(run_dir)}
+    files = [file for file in run_dir.evidence() if file not in of_phases]
     if with_reports:
         files += [file for file in (run_dir.report, run_dir.report_html) if file.is_file()]
     whole = msgspec.structs.replace(

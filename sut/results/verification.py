@@ -14,11 +14,12 @@ from sut.errors import InputError, SutError
 from sut.inputs import dataset, hashes, model
 from sut.inputs.dataset import Samples
 from sut.plan.benchmark import DatasetKind
-from sut.plan.plan import Mode, load_plan, uses_model
-from sut.results import accuracy, integrity, phase_verdict, record, sample_log, work
+from sut.plan.plan import Mode, Plan, load_plan, uses_model
+from sut.results import accuracy, integrity, record, sample_log, work
 from sut.results.judge import overall
-from sut.results.phase_verdict import Judged
-from sut.results.record import PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.phase_verdict import Score, judge_phase
+from sut.results.record import Record
 from sut.results.sample_log import SampleLog
 from sut.results.work import ReplicaWork
 from sut.rundir import RunDir
@@ -39,10 +40,11 @@ def verify(found: Record, run_dir: RunDir) -> Verified:
     """Check all of a run. Its accuracy is scored again, which may take minutes."""
     samples, model_path, inputs = of_inputs(found)
     judged = of_verdicts(found, run_dir, samples, model_path)
+    of_phases = [file for phase in found.phases for file in phase.files(run_dir)]
     return Verified(
         [*of_files(found, run_dir), *inputs.differences, *judged.differences],
         [*inputs.unchecked, *judged.unchecked],
-        integrity.others(run_dir, found.files),
+        integrity.others(run_dir, found.files, of_phases),
     )
 
 
@@ -78,15 +80,15 @@ def _of_plan(found: Record, run_dir: RunDir) -> Iterator[str]:
 def _of_phases(found: Record, run_dir: RunDir) -> Iterator[str]:
     """The files on which each verdict is based, as they were at its time."""
     for phase in found.phases:
-        folder = run_dir.loadgen(phase.name)
-        if not phase.file_sha256:
-            yield f"{folder}: the record has no hashes of its files; run again"
-        for name, expected in phase.file_sha256.items():
+        files = phase.files(run_dir)
+        if not files:
+            yield f"{run_dir.loadgen(phase.name)}: the record has no hashes of its files; run again"
+        for file, expected in files.items():
             try:
-                if hashes.sha256_of(folder / name) != expected:
-                    yield f"{folder / name}: changed since the run"
+                if hashes.sha256_of(file) != expected:
+                    yield f"{file}: changed since the run"
             except OSError as error:
-                yield f"{folder / name}: cannot read it: {error.strerror}"
+                yield f"{file}: cannot read it: {error.strerror}"
 
 
 class _Lines(NamedTuple):
@@ -185,27 +187,15 @@ def _of_phase(
         lines.unchecked.append(f"the scores of the accuracy test: {why}")
         return phase.accuracy or {}
 
-    stats = phase.dispatcher
     try:
-        done = sample_log.read(run_dir.samples(phase.name))
-        judged = phase_verdict.judge_phase(
-            Mode(phase.name),
-            found.plan,
-            run_dir,
-            num_failed=stats.issued - stats.completed - stats.withdrawn if stats else None,
-            replica_samples=[replica.samples for replica in phase.replicas],
-            node_names=_nodes_of(found, phase),
-            chosen_qps=found.chosen_qps,
-            replicas=phase.replicas if done is None else _counted(phase.replicas, done),
-            engines=phase.engines,
-            score=score,
-            hopeless=phase.hopeless,
+        again = judged_again(
+            phase, found.plan, run_dir, _nodes_of(found, phase), found.chosen_qps, score
         )
     except SutError as error:
         lines.differences.append(f"{run_dir.loadgen(phase.name)}: cannot be judged: {error}")
         return
-    was, now = (msgspec.json.encode(each) for each in (phase, rebuilt(phase, judged)))
-    changed = [*_leaves_that_differ(msgspec.json.decode(was), msgspec.json.decode(now))]
+    was, now = (msgspec.json.decode(msgspec.json.encode(each)) for each in (phase, again))
+    changed = [*_leaves_that_differ(was, now)]
     for line in changed[:SHOWN]:
         lines.differences.append(f"{run_dir.record}: {phase.name}: {line}")
     if len(changed) > SHOWN:
@@ -213,10 +203,32 @@ def _of_phase(
         lines.differences.append(f"{run_dir.record}: {phase.name}: {more} more differences")
 
 
-def rebuilt(phase: PhaseRecord, judged: Judged) -> PhaseRecord:
-    """The phase as its files give it. Times, the dispatcher's quantiles and the meters remain."""
-    samples = judged.samples
+def judged_again(
+    phase: PhaseRecord,
+    plan: Plan,
+    run_dir: RunDir,
+    node_names: Sequence[str],
+    chosen_qps: float | None,
+    score: Score,
+) -> PhaseRecord:
+    """The phase as its files give it. Times, the dispatcher's quantiles and the meters remain.
+    Raises RunError, InputError."""
+    samples = sample_log.read(run_dir.samples(phase.name))
     replicas = phase.replicas if samples is None else _counted(phase.replicas, samples)
+    stats = phase.dispatcher
+    judged = judge_phase(
+        Mode(phase.name),
+        plan,
+        run_dir,
+        samples,
+        num_failed=stats.issued - stats.completed - stats.withdrawn if stats else None,
+        node_names=node_names,
+        chosen_qps=chosen_qps,
+        replicas=replicas,
+        engines=phase.engines,
+        score=score,
+        hopeless=phase.hopeless,
+    )
     return msgspec.structs.replace(
         phase,
         verdict=judged.verdict,

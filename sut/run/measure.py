@@ -12,8 +12,9 @@ from sut.inputs.dataset import Samples
 from sut.machine.meters import Sampler
 from sut.plan.placement import on_nodes
 from sut.plan.plan import Mode, uses_model
-from sut.results.phase_record import Measured, interrupted, judge_phase
-from sut.results.record import Hashes, PhaseRecord
+from sut.results.measured import Measured, interrupted, record_phase
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Hashes
 from sut.run import keeping, measure_load
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
@@ -151,7 +152,7 @@ def _judged(
         recorder.progress.step(f"judging {mode}")
         model_path, names = serving.model_path, serving.nodes.names
         qps, engines = recorder.chosen_qps, serving.reports
-        return judge_phase(mode, plan, run_dir, samples, measured, model_path, names, qps, engines)
+        return record_phase(mode, plan, run_dir, samples, measured, model_path, names, qps, engines)
 
 
 def _until_judged(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:

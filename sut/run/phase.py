@@ -9,7 +9,7 @@ from sut import _core
 from sut.plan import mlperf_conf
 from sut.plan.plan import Mode
 from sut.results import sample_log
-from sut.results.phase_record import Measured
+from sut.results.measured import Measured
 from sut.results.progress import Progress
 from sut.run.budget import BudgetWatch
 from sut.run.replicas import POLL_S, Replicas

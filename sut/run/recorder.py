@@ -20,6 +20,7 @@ from sut.report.publish import publish
 from sut.results import attempts, record
 from sut.results.judge import Validity, overall
 from sut.results.offered import OfferedLoad
+from sut.results.phase_record import InterruptedPhase, PhaseRecord
 from sut.results.progress import Progress
 from sut.results.tuning import Tuning
 from sut.rundir import RunDir
@@ -32,7 +33,7 @@ class Recorder:
         belongs to another attempt, OSError."""
         self.plan = plan
         self.run_dir = run_dir
-        self._interrupted: record.InterruptedPhase | None = None
+        self._interrupted: InterruptedPhase | None = None
         self._engines: record.Engines | None = None
         # This attempt's machines, the head first.
         self._here: tuple[Environment, ...] = (environment.collect(allocation.image_sha256),)
@@ -130,7 +131,7 @@ class Recorder:
     def keep_engines(self, engines: record.Engines) -> None:
         self._engines = engines
 
-    def keep_interrupted(self, phase: record.InterruptedPhase) -> None:
+    def keep_interrupted(self, phase: InterruptedPhase) -> None:
         self._interrupted = phase
 
     def begin(self) -> None:
@@ -171,7 +172,7 @@ class Recorder:
         if self._progress is not None:
             self._progress.stage = name
 
-    def add(self, phase: record.PhaseRecord) -> None:
+    def add(self, phase: PhaseRecord) -> None:
         """Keep a finished phase, and write it to disk: a later failure does not lose it."""
         self._phases.append(msgspec.structs.replace(phase, environments=self._here))
         self._write_interim()

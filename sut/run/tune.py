@@ -17,7 +17,7 @@ from sut.plan import duration
 from sut.plan.plan import Mode, Plan
 from sut.results import peak, service, steps, tuning
 from sut.results.offered import OfferedLoad
-from sut.results.record import PhaseRecord
+from sut.results.phase_record import PhaseRecord
 from sut.results.tuning import Probe, State, Trial, Tuning
 from sut.run import measure_load
 from sut.run.measure_load import Measured

@@ -10,7 +10,8 @@ from sut.errors import Errors, InputError
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
 from sut.results import record
-from sut.results.record import PhaseRecord, Record
+from sut.results.phase_record import PhaseRecord
+from sut.results.record import Record
 from sut.rundir import RunDir
 
 SCENARIOS = {  # MLCommons' names of their folders

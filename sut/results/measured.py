@@ -1,0 +1,131 @@
+"""The record of one phase: LoadGen's logs and the dispatcher's counts, with the verdict on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sut import _core
+from sut.inputs import hashes
+from sut.inputs.dataset import Samples
+from sut.plan.plan import Mode, Plan
+from sut.results import accuracy, compliance, cost, sample_log, telemetry, work
+from sut.results.budget import Hopeless
+from sut.results.engine_report import EngineReport
+from sut.results.phase_record import DispatcherStats, InterruptedPhase, PhaseRecord
+from sut.results.phase_verdict import judge_phase
+from sut.results.telemetry import NodeTelemetry
+from sut.rundir import RunDir, write_atomic
+
+
+class Measured(NamedTuple):
+    """A finished LoadGen test: the dispatcher's counts and its time."""
+
+    stats: _core.Stats
+    start_unix_s: float
+    duration_s: float
+    hopeless: Hopeless | None = None
+
+
+def record_phase(
+    mode: Mode,
+    plan: Plan,
+    run_dir: RunDir,
+    samples: Samples,
+    measured: Measured,
+    model_path: Path | None,
+    node_names: Sequence[str],
+    chosen_qps: float | None,
+    engines: tuple[EngineReport, ...],
+) -> PhaseRecord:
+    """Read LoadGen's logs of a phase and judge them, and what its engines report. ``node_names``
+    are those of the plan's nodes, in its order. Raises RunError, InputError."""
+    log_dir, stats = run_dir.loadgen(mode), measured.stats
+    replicas = _replicas(mode, plan, run_dir, stats, node_names)
+
+    def score(num_scored: int) -> dict[str, float]:
+        return accuracy.score_phase(
+            log_dir,
+            plan,
+            num_samples=num_scored,
+            prompts=samples.prompts,
+            references=samples.references,
+            model_path=model_path,
+        )
+
+    done = sample_log.read(run_dir.samples(mode))
+    judged = judge_phase(
+        mode,
+        plan,
+        run_dir,
+        done,
+        num_failed=stats.issued - stats.completed - stats.withdrawn,
+        node_names=node_names,
+        chosen_qps=chosen_qps,
+        replicas=replicas,
+        engines=engines,
+        score=score,
+        hopeless=measured.hopeless,
+    )
+    if judged.test06 is not None:  # as MLCommons' script does
+        text = compliance.verify_accuracy_text(judged.test06)
+        write_atomic(log_dir / compliance.VERIFY_ACCURACY, text)
+    return PhaseRecord(
+        name=mode,
+        loadgen=judged.log.values,
+        loadgen_errors=tuple(error.message for error in judged.log.errors),
+        verdict=judged.verdict,
+        replicas=replicas,
+        engines=engines,
+        dispatcher=_dispatcher_stats(stats),
+        accuracy=judged.scores,
+        num_scored=judged.num_scored,
+        start_unix_s=round(measured.start_unix_s, 3),
+        duration_s=round(measured.duration_s, 3),
+        nodes=work.of_nodes(replicas, done) if done else (),
+        telemetry=_telemetry(run_dir, measured),
+        test06=judged.test06,
+        hopeless=measured.hopeless,
+        cost_per_million_tokens=cost.per_million_tokens(plan, mode, judged.log),
+        file_sha256=hashes.of_folder(log_dir),
+    )
+
+
+def interrupted(
+    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
+) -> InterruptedPhase:
+    return InterruptedPhase(
+        name=mode,
+        dispatcher=_dispatcher_stats(stats),
+        replicas=_replicas(mode, plan, run_dir, stats, node_names),
+    )
+
+
+def _replicas(
+    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
+) -> tuple[work.ReplicaWork, ...]:
+    return work.of_replicas(plan, stats, node_names, work.lines_of(run_dir.progress, mode))
+
+
+def _telemetry(run_dir: RunDir, measured: Measured) -> tuple[NodeTelemetry, ...]:
+    start_s, end_s = measured.start_unix_s, measured.start_unix_s + measured.duration_s
+    summaries = (
+        telemetry.summarize(path.stem, telemetry.read(path), start_s, end_s)
+        for path in run_dir.telemetry_files()
+    )
+    return tuple(summary for summary in summaries if summary is not None)
+
+
+def _dispatcher_stats(stats: _core.Stats) -> DispatcherStats:
+    return DispatcherStats(
+        elapsed_s=round(stats.elapsed_ns / 1e9, 3),
+        issued=stats.issued,
+        completed=stats.completed,
+        failed=stats.failed,
+        withdrawn=stats.withdrawn,
+        prompt_tokens=stats.prompt_tokens,
+        output_tokens=stats.output_tokens,
+        ttft_ms=work.quantiles_of_ns(stats.ttft_ns),
+        tpot_ms=work.quantiles_of_ns(stats.tpot_ns),
+    )
