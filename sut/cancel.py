@@ -50,10 +50,15 @@ def cancel(run: RunDir) -> str:
             return (
                 f"cancelled job {job.job_id}, which had not started (scancel {job.job_id}): {run}"
             )
+        if _is_finished(run):
+            word = record.read(run.record).word
+            return (
+                f"ended job {job.job_id} (scancel {job.job_id}); its run had ended, {word}: {run}"
+            )
         if job.state == slurm.COMPLETING:
             return f"job {job.job_id} was ending already (scancel {job.job_id})\n{_follow(run)}"
         return f"cancelled job {job.job_id} on {job.nodes} (scancel {job.job_id})\n{_follow(run)}"
-    if (pid := _process(run)) is not None:
+    if not _is_finished(run) and (pid := _process(run)) is not None:
         os.kill(pid, signal.SIGTERM)
         return f"cancelled the run on this machine (SIGTERM to process {pid})\n{_follow(run)}"
     raise InputError(
@@ -102,11 +107,16 @@ def _follow(run: RunDir) -> str:
     return f"{record}\n  watch   python -m sut.watch {run}"
 
 
+def _is_finished(run: RunDir) -> bool:
+    """Whether nothing is left to cancel: no attempt continues a completed run, which may still be
+    writing its report."""
+    return attempts.has_record(run) and not attempts.was_interrupted(run)
+
+
 def _state(run: RunDir) -> str:
     if not run.record.is_file():
         return f"no job of it, and no process on {os.uname().nodename}"
-    found = record.read(run.record)
-    return f"it has ended, {found.word}"
+    return f"it has ended, {record.read(run.record).word}"
 
 
 if __name__ == "__main__":

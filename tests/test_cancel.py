@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 from cli import fast, processes_of, submit, until
 from cluster.cluster import Cluster
+from loadgen_logs import ten_queries
 from on_cluster import leftovers, replay
 from on_cluster import submit as submit_job
 from on_cluster import until as until_on_cluster
 from plans import plan_of
+from records import completed, failed, performance
 
 from sut import cancel
 from sut.launch import newrun
 from sut.machine import processes
-from sut.results import record
+from sut.results import attempts, record
 from sut.rundir import RunDir
 
 LONG = ("--set", "min_duration_ms=60000")
@@ -40,6 +42,35 @@ def test_ends_a_run_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixtur
     until(lambda: not processes_of(run.root))
     assert cancel.main([str(run)]) == 2
     assert f"not active ({run}): it has ended, FAILED" in capsys.readouterr().err
+
+
+def test_a_run_that_writes_its_report_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--config", "replay", "--preset", "quick", "--no-wait")
+    assert submit(tmp_path, *arguments).returncode == 0
+    run = RunDir(tmp_path / "runs" / "latest")
+    until(lambda: attempts.has_record(run))
+    assert cancel.main([str(run)]) == 2
+    assert f"not active ({run}): it has ended, INVALID" in capsys.readouterr().err
+    until(lambda: not processes_of(run.root))
+    assert attempts.has_page(run) and record.read(run.record).failure is None
+
+
+def test_the_job_of_a_run_that_has_ended_is_not_a_cancelled_run(
+    queued: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_slurm(tmp_path, monkeypatch, f"RUNNING|None|||jw2|{queued}", "exit 0")
+    record.write(completed(performance(ten_queries())), queued)
+    assert cancel.main([str(queued)]) == 0
+    assert "ended job 4711 (scancel 4711); its run had ended, INVALID" in capsys.readouterr().out
+    # A requeued job continues this one.
+    record.write(failed(record.Failure(code="node_lost", message="jw3 is lost")), queued)
+    assert cancel.main([str(queued)]) == 0
+    assert "cancelled job 4711 on jw2" in capsys.readouterr().out
 
 
 def test_a_run_without_a_process_is_not_active(
