@@ -12,9 +12,11 @@ import msgspec
 import pytest
 from cli import ROOT
 from handmade_logs import MEAN_TOKENS, NUM, Value, broken, server, ten_queries, write
+from plans import plan_of
 from records import PLAN
 
 from sut.errors import InputError
+from sut.plan.benchmark import Preset
 from sut.results import audit, mllog, rounds, sample_log
 from sut.results.early_stopping import queries_needed
 from sut.results.judge import Verdict, judge_performance
@@ -70,6 +72,27 @@ def test_ten_queries_are_only_few_and_short(tmp_path: Path) -> None:
     assert remedy(verdict, "min_queries").startswith("90 more queries")
     assert "max_query_count (10) ended the test" in remedy(verdict, "min_queries")
     assert "15,001 queries" in remedy(verdict, "min_duration")  # 600 s at 25 a second
+
+
+@pytest.mark.parametrize(
+    ("preset", "how"),
+    [
+        (Preset.QUICK, "choose --preset smoke"),
+        (Preset.SMOKE, "remove scenarios.server.max_query_count from the benchmark and from --set"),
+    ],
+)
+def test_a_run_with_a_plan_is_not_sent_to_its_user_conf(
+    tmp_path: Path, preset: Preset, how: str
+) -> None:
+    error = "IssueQueryThread 0 Ending early: Max query count reached. query_count 10"
+    plan = plan_of("replay", preset=preset)
+    verdict = judge(tmp_path, ten_queries(), (error,), plan=plan)
+    for code in ("min_duration", "min_queries", "loadgen_errors"):
+        assert remedy(verdict, code).endswith(f": {how}.")
+    # Another harness has a user.conf of its own.
+    verdict = judge(tmp_path, ten_queries(), (error,))
+    for code in ("min_duration", "min_queries", "loadgen_errors"):
+        assert remedy(verdict, code).endswith(": remove max_query_count from user.conf.")
 
 
 def test_ten_queries_are_not_blamed_on_latency(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def judge_performance(
         estimate=load.estimate_from(log, samples),
         scenario=plan.scenario if plan else None,
         hopeless=hopeless,
+        preset=plan.preset if plan else None,
     )
     return verdict_of(
         [remedies.explain(check, facts) for check in (*decisive, *beyond)],
@@ -140,7 +141,9 @@ def judge_ended(
         load.lower(log, samples, estimate, plan.scenario),
         hopeless.since_s,
     )
-    facts = Facts(log=log, samples=samples, estimate=estimate, scenario=plan.scenario)
+    facts = Facts(
+        log=log, samples=samples, estimate=estimate, scenario=plan.scenario, preset=plan.preset
+    )
     beyond = [remedies.explain(each, facts) for each in rules.beyond_loadgen(log, num_failed, ())]
     return verdict_of(
         [early_stopping, *beyond],

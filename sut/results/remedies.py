@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from sut.plan.benchmark import Scenario
+from sut.plan.benchmark import Preset, Scenario
 from sut.results import early_stopping, load, measures, rules
 from sut.results.budget import Hopeless
 from sut.results.load import QpsEstimate
@@ -19,9 +19,6 @@ from sut.values import Struct
 
 # Parts of LoadGen's errors, and how to fix them.
 _ERRORS = {
-    "Max query count reached": (
-        "Remove max_query_count from user.conf: LoadGen logs this error when it ends a test."
-    ),
     "Multiple conf files": "Give LoadGen one user.conf, and no mlperf.conf in addition to its own.",
     "greater than 1": "Report every token: an answer of one token has no time per output token.",
     "differ by more than 1": (
@@ -31,14 +28,15 @@ _ERRORS = {
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What a verdict is based on. ``samples`` are all of the test's, or None; ``scenario`` is the
-    plan's, None where the plan is unknown."""
+    """What a verdict is based on. ``samples`` are all of the test's, or None; ``scenario`` and
+    ``preset`` are the plan's, None where the plan is unknown."""
 
     log: DetailLog
     samples: SampleLog | None = None
     estimate: QpsEstimate | None = None
     scenario: Scenario | None = None
     hopeless: Hopeless | None = None  # found while the test ran
+    preset: Preset | None = None
 
 
 class Crossing(Struct, frozen=True, kw_only=True):
@@ -120,13 +118,13 @@ def _when(crossed: Crossing, first_s: float) -> str:
 def _remedy(check: Check, facts: Facts) -> str | None:
     match check.code:
         case "min_duration":
-            return _longer(check, facts.log)
+            return _longer(check, facts)
         case "min_queries":
-            return _more_queries(check, facts.log)
+            return _more_queries(check, facts)
         case "early_stopping":
             return _surer(check, facts.log)
         case "loadgen_errors":
-            return _without_errors(facts.log)
+            return _without_errors(facts)
         case "loadgen_validity":
             return "Read mlperf_log_summary.txt next to the log."
         case "failed_samples":
@@ -145,7 +143,8 @@ def _remedy(check: Check, facts: Facts) -> str | None:
     return None
 
 
-def _longer(check: Check, log: DetailLog) -> str | None:
+def _longer(check: Check, facts: Facts) -> str | None:
+    log = facts.log
     seen = measures.measure(log.values)
     if log.scenario == "Offline":
         rate = seen.samples_per_s
@@ -153,44 +152,61 @@ def _longer(check: Check, log: DetailLog) -> str | None:
         span_s, num = seen.duration_s, seen.num_queries
         rate = (num - 1) / span_s if span_s and num else None
     if not rate or check.limit is None or not math.isfinite(rate * check.limit):
-        return _ended_by(log)
+        return _ended_by(facts)
     needed, least = math.ceil(rate * check.limit), number(check.limit)
     if log.scenario == "Offline":
-        return (
+        text = (
             f"At the measured {number(rate)} samples/s, {least} s take about "
-            f"{quantity(needed, 'samples')}: set target_qps, by which LoadGen sizes the test, to "
-            f"{number(rate)} or more, and remove max_query_count and max_duration."
+            f"{quantity(needed, 'samples')}:"
+        )
+        if facts.preset == Preset.QUICK:
+            return f"{text} {_without('max_query_count', facts)}."
+        return (
+            f"{text} set target_qps, by which LoadGen sizes the test, to {number(rate)} or more, "
+            "and remove max_query_count and max_duration."
         )
     more = needed + 1 - (seen.num_queries or 0)
     text = (
         f"At the measured {number(rate)} queries/s, {least} s take about {number(needed + 1)} "
         f"queries, {number(more)} more."
     )
-    if ended := _ended_by(log):
+    if ended := _ended_by(facts):
         return f"{text} {ended}"
     by = "higher target_qps" if log.scenario == "Server" else "shorter target_latency"
     return f"{text} LoadGen sizes the test by min_query_count and a {by}."
 
 
-def _more_queries(check: Check, log: DetailLog) -> str | None:
-    ended = _ended_by(log)
+def _more_queries(check: Check, facts: Facts) -> str | None:
+    ended = _ended_by(facts)
     if check.measured is None or check.limit is None or check.measured >= check.limit:
         return ended
     text = f"{number(check.limit - check.measured)} more {check.unit}."
     return f"{text} {ended}" if ended else text
 
 
-def _ended_by(log: DetailLog) -> str | None:
-    """The setting that ended the test early, if one did."""
+def _ended_by(facts: Facts) -> str | None:
+    """The setting that ended the test early, if one did, and how to leave it out."""
+    log = facts.log
     most = log.values.get("effective_max_query_count")
     issued = log.values.get("result_query_count")
     if isinstance(most, int) and isinstance(issued, int) and 0 < most <= issued:
-        return f"max_query_count ({number(most)}) ended the test: remove it from user.conf."
+        without = _without("max_query_count", facts)
+        return f"max_query_count ({number(most)}) ended the test: {without}."
     longest_ms = log.values.get("effective_max_duration_ms")
     if isinstance(longest_ms, int) and longest_ms > 0:
         longest = quantity(longest_ms / 1e3, "s")
-        return f"max_duration ({longest}) may have ended the test: remove it from user.conf."
+        without = _without("max_duration_ms", facts)
+        return f"max_duration ({longest}) may have ended the test: {without}."
     return None
+
+
+def _without(key: str, facts: Facts) -> str:
+    """How to leave out a setting of LoadGen: a run's user.conf is written from its plan."""
+    if facts.scenario is None:
+        return f"remove {key.removesuffix('_ms')} from user.conf"
+    if facts.preset == Preset.QUICK:
+        return "choose --preset smoke"
+    return f"remove scenarios.{facts.scenario}.{key} from the benchmark and from --set"
 
 
 def _surer(check: Check, log: DetailLog) -> str | None:
@@ -210,8 +226,10 @@ def _surer(check: Check, log: DetailLog) -> str | None:
     return f"{more} With the same share over ({share:.2%}), {what}."
 
 
-def _without_errors(log: DetailLog) -> str:
-    found = [
-        remedy for what, remedy in _ERRORS.items() if any(what in e.message for e in log.errors)
-    ]
+def _without_errors(facts: Facts) -> str:
+    messages = [error.message for error in facts.log.errors]
+    found = [remedy for what, remedy in _ERRORS.items() if any(what in each for each in messages)]
+    if any("Max query count reached" in each for each in messages):
+        how = _without("max_query_count", facts)
+        found.append(f"LoadGen logs this error when max_query_count ends a test: {how}.")
     return " ".join(found) or "Fix what the first error names in the harness, then run again."
