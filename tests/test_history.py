@@ -37,6 +37,7 @@ from sut.history.listing import to_table
 from sut.history.row import Row
 from sut.history.sorting import ordered
 from sut.launch import newrun
+from sut.plan.plan import Mode
 from sut.results import record
 from sut.rundir import RunDir
 
@@ -329,6 +330,12 @@ def test_a_record_between_phases_is_unfinished(root: Path) -> None:
     interim = record.Failure(code=record.INTERIM, message="it continues")
     add(root, "going", failed(interim, performance(smallest_valid())), "2026-11-05T10:00:00Z")
     assert listed(root, "--verdict", "unfinished") == ["going"]
+
+
+def test_a_run_without_a_verdict_can_be_filtered(root: Path) -> None:
+    checked = completed(verdict=None)  # as sut.doctor leaves it
+    add(root, "checked", checked, "2026-11-05T10:00:00Z", mode=Mode.PREFLIGHT)
+    assert listed(root, "--verdict", "completed") == ["checked"]
 
 
 def test_lists_a_real_run_where_it_was_submitted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sut.cluster import liveness
 from sut.command import Parser, at_least, command, print_json
@@ -22,6 +22,7 @@ from sut.launch.options import add, run_root, shared
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import load_plan
 from sut.results.messaging import UNVERIFIED
+from sut.results.record import Status
 from sut.rundir import RunDir, write_atomic
 from sut.units import number
 
@@ -29,7 +30,9 @@ LIMIT = 30
 PAGE = "index.html"
 IN_ALL_RUNS = ("benchmark", "scenario", "verdict", "preset")  # filters by one value
 FILTERS = (*IN_ALL_RUNS, "node", "plan", "since")
-VERDICTS = ("VALID", "INVALID", "FAILED", "TRUNCATED", "UNFINISHED", "UNREADABLE", "ALTERED")
+# A run's verdict, or its status where it has none; then what sut/history/row.py finds wrong.
+_OF_RECORDS = ("VALID", "INVALID", *map(str.upper, get_args(Status)))
+VERDICTS = (*_OF_RECORDS, "UNFINISHED", "UNREADABLE", "ALTERED")
 SCENARIOS = [*map(str, Scenario), "preflight"]
 _AGO = re.compile(r"(\d+)([hdw])")
 _STATES: dict[liveness.State, str] = {
