@@ -67,23 +67,24 @@ def _verify(run_dir: RunDir, options: argparse.Namespace) -> dict[str, Any]:
     try:
         found = record.read(run_dir.root)
     except record.AlteredError as error:
-        return _result(run_dir, "ALTERED", Verified([str(error)], [], []), None)
+        return _result(run_dir, "ALTERED", Verified([str(error)], [], []))
     checked = verification.verify(found, run_dir)
     if checked.differences and (note := _of_another_version(found)):
         checked.unchecked.append(note)
+    signed = None
     try:
         if options.sign is not None and not checked.differences:
-            signature.sign(run_dir, options.sign)
-        signer = _signer(run_dir, options.signers, checked)
+            signed = signature.sign(run_dir, options.sign)
+        signer = _signer(run_dir, options, checked)
     except OSError as error:
         where = error.filename or run_dir
         raise InputError(f"cannot sign or check ({where}): {error.strerror}") from None
-    return _result(run_dir, found.headline, checked, signer)
+    return _result(run_dir, found.headline, checked, signer, signed)
 
 
-def _signer(run_dir: RunDir, signers: Path | None, checked: Verified) -> str | None:
-    """Who signed the record: a name in ``signers``, or "a key that was not checked"."""
-    path = run_dir.signature
+def _signer(run_dir: RunDir, options: argparse.Namespace, checked: Verified) -> str | None:
+    """Who signed the record: a name in the file of --signers. None without this file."""
+    path, signers = run_dir.signature, options.signers
     if not path.is_file():
         if signers is not None:
             checked.differences.append(f"{path}: the record is not signed")
@@ -91,7 +92,7 @@ def _signer(run_dir: RunDir, signers: Path | None, checked: Verified) -> str | N
     if signers is None:
         if not signature.is_genuine(run_dir):
             checked.differences.append(f"{path}: not a signature of this record")
-        else:
+        elif options.sign is None:
             checked.unchecked.append("who signed the record: add --signers FILE")
         return None
     name = signature.signer(run_dir, signers)
@@ -112,7 +113,11 @@ def _of_another_version(found: Record) -> str:
 
 
 def _result(
-    run_dir: RunDir, headline: str, checked: Verified, signer: str | None
+    run_dir: RunDir,
+    headline: str,
+    checked: Verified,
+    signer: str | None = None,
+    signed: Path | None = None,
 ) -> dict[str, Any]:
     return {
         "run": str(run_dir),
@@ -122,6 +127,7 @@ def _result(
         "unchecked": checked.unchecked,
         "uncovered": checked.uncovered,
         "signed_by": signer,
+        "signature_written": signed and str(signed),
     }
 
 
@@ -132,6 +138,8 @@ def _text(result: dict[str, Any]) -> str:
     else:
         lines = [f"{result['run']}: NOT as recorded"]
         lines += [f"  - {line}" for line in result["differences"]]
+    if written := result["signature_written"]:
+        lines.append(f"  signed: {written}")
     lines += [f"  not checked: {line}" for line in result["unchecked"]]
     if files := result["uncovered"]:
         lines.append(f"  not covered by the record: {', '.join(_by_folder(files))}")

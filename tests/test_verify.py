@@ -322,6 +322,15 @@ def test_a_signed_run_names_its_signer(run: RunDir, key: Path, capsys: Printed) 
     assert "not checked: who signed the record: add --signers FILE" in capsys.readouterr().out
 
 
+def test_signing_names_the_signature_it_wrote(run: RunDir, key: Path, capsys: Printed) -> None:
+    assert verify.main([str(run), "--sign", str(key)]) == 0
+    printed = capsys.readouterr().out
+    assert f"  signed: {run.signature}\n" in printed and "who signed" not in printed
+    run.user_conf.write_text("*.Server.target_qps = 1\n")
+    assert verify.main([str(run), "--sign", str(key)]) == 1
+    assert "signed:" not in capsys.readouterr().out
+
+
 def test_a_change_behind_a_new_digest_breaks_the_signature(
     run: RunDir, key: Path, capsys: Printed
 ) -> None:
