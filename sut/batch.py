@@ -52,9 +52,10 @@ def options(
     return parsed
 
 
-def run(options: argparse.Namespace) -> tuple[RunDir, int]:
-    """The run directory, and the exit code of its run when it has finished. Raises SutError."""
-    job = _job(os.environ)
+def run(options: argparse.Namespace, script: str = "slurm/single.sh") -> tuple[RunDir, int]:
+    """The run directory, and the exit code of its run when it has finished. ``script`` is the one
+    to submit outside of a job. Raises SutError."""
+    job = _job(os.environ, script)
     _make_output_private()
     run_dir = _new(options, job) if options.run is None else _given(options, job)
     slurm.set_comment(job.job_id, str(run_dir))
@@ -78,11 +79,11 @@ def srun_environment(of_batch: Mapping[str, str]) -> dict[str, str]:
     return {"SRUN_CPUS_PER_TASK": cpus} if cpus else {}
 
 
-def _job(environment: Mapping[str, str]) -> Allocation:
+def _job(environment: Mapping[str, str], script: str) -> Allocation:
     if not environment.get("SLURM_JOB_ID"):
         raise InputError(
             "this process is not in a Slurm job",
-            hint="submit a job: sbatch slurm/single.sh, or: python -m sut.submit",
+            hint=f"submit a job: sbatch {script}",
         )
     return allocation.of_process({**environment, **slurm.forwarded_env(environment)})
 

@@ -118,6 +118,21 @@ def test_refuses_a_cluster_plan_outside_a_job(
     assert "this process is not in a Slurm job" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("main", "script"), [(batch.main, "slurm/single.sh"), (nightly.main, "slurm/nightly.sh")]
+)
+def test_names_the_script_to_submit_outside_a_job(
+    main: Callable[[list[str]], int],
+    script: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert main([]) == 2
+    assert capsys.readouterr().err.endswith(f"hint: submit a job: sbatch {script}\n")
+    assert (ROOT / script).is_file()
+
+
 def test_refuses_a_missing_image(
     tmp_path: Path,
     scontrol: Path,
