@@ -121,6 +121,8 @@ def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P,
             traceback.print_exc()
             print(f"error: internal error: {error!r}", file=sys.stderr)
             return EXIT_FAILED
+        if lost := output.take_loss():
+            print(f"warning: output lost (standard output): {lost}", file=sys.stderr)
         return code
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -39,6 +40,16 @@ def is_the_result() -> None:
         raw.raises = True
 
 
+def take_loss() -> str:
+    """Why output was lost that is not the command's result; "" if none was since the last call. The
+    reader of a pipe may close it."""
+    raw = _raw(sys.stdout)
+    if not isinstance(raw, _Stream) or raw.lost is None:
+        return ""
+    lost, raw.lost = raw.lost, None
+    return "" if lost.errno == errno.EPIPE else lost.strerror or str(lost)
+
+
 def _raw(stream: TextIO) -> object:
     buffer = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)  # python -u has no buffer
@@ -63,6 +74,7 @@ def _protected(stream: TextIO, fd: int, *, raises: bool) -> TextIO:
 class _Stream(io.RawIOBase):
     def __init__(self, fd: int, raises: bool) -> None:
         self.raises = raises
+        self.lost: OSError | None = None  # the first error that was ignored
         self._fd = fd
 
     def fileno(self) -> int:
@@ -83,4 +95,5 @@ class _Stream(io.RawIOBase):
             if self.raises:
                 self.raises = False
                 raise OutputError(error) from None
+            self.lost = self.lost or error
         return len(data)

@@ -68,6 +68,17 @@ def test_a_lost_result_is_a_failure(words: list[str], with_run: Path) -> None:
     assert printed == "error: cannot write to standard output: No space left on device\n"
 
 
+def test_the_lost_output_of_a_run_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text(
+        "import time\nfrom sut.command import command_of_run\n"
+        "@command_of_run\ndef main():\n time.sleep(0.2)\n print('VALID')\n return 1\n"
+        "raise SystemExit(main())\n"
+    )
+    warning = "warning: output lost (standard output): No space left on device\n"
+    assert run_with(">/dev/full", "short", cwd=tmp_path) == (1, warning)
+    assert run_with("> >(exec true)", "short", cwd=tmp_path) == (1, "")
+
+
 def test_a_closed_pipe_ends_a_list_silently(with_run: Path) -> None:
     read, write = os.pipe()
     os.close(read)
