@@ -41,6 +41,7 @@ done
 
 download() { # ARGUMENT...
   # One package has no wheel, so sources are allowed.
+  echo "    ${*: -1}" >&2
   "$python" -m pip download --quiet --no-deps --prefer-binary --require-hashes \
     --disable-pip-version-check --python-version "$python_version" "${platforms[@]}" \
     --platform manylinux2014_x86_64 --platform linux_x86_64 --dest "$folder" "$@"
@@ -53,7 +54,7 @@ if [ ! -e "$folder/complete" ]; then
   for lock in "${locks[@]}"; do
     download -r "$lock"
   done
-  "$python" -m sut.assets "$folder/assets"
+  "$python" -m sut.assets "$folder/assets" >/dev/null
   "$python" tools/loadgen_source.py --sdist "$folder/assets"
   touch "$folder/complete"
 fi

