@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from cli import fast, set_arguments, submit
+from cli import environment, fast, set_arguments, submit
 from submissions import GIT, OFFICIAL_DATA, as_official, site_file
 
 from sut import package
@@ -426,6 +428,26 @@ def test_measurements_describe_the_weights(made: dict[str, Path]) -> None:
     assert weights() == ("bf16", "no")
     assert weights("--quantization=fp8") == ("fp8", "quantization to fp8")
     assert weights("--seed", "1", "-q", "awq") == ("awq", "quantization to awq")
+
+
+def test_the_commands_of_a_rehearsal_run(tmp_path: Path) -> None:
+    from tools import rehearsal
+
+    folder = tmp_path / "a rehearsal"
+    rehearsal.make(folder, num_articles=40)
+    offline, server, packaged = rehearsal.next_commands(folder)
+    for command in (f"{offline} --dry-run", f"{server} --dry-run"):
+        done = subprocess.run(
+            command.replace("python", sys.executable, 1),
+            shell=True,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    words = shlex.split(packaged)
+    assert words[:3] == ["python", "-m", "sut.package"]
+    assert words[-3:] == ["--site", f"{folder}/site.yaml", f"{folder}/runs/*official"]
 
 
 def test_a_rehearsal_is_no_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,28 @@ FILLER = (6, 12)  # sentences of an article in addition to its reference
 
 
 def main() -> int:
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(__doc__)
+        return 0
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print("usage: python tools/rehearsal.py FOLDER", file=sys.stderr)
         return 2
-    folder = Path(sys.argv[1]).absolute()
+    folder = Path(sys.argv[1]).resolve()
     make(folder)
-    print(f"python -m sut.submit --config {folder}/rehearsal.yaml --site {folder}/site.yaml ...")
+    print("\n".join(next_commands(folder)))
     return 0
+
+
+def next_commands(folder: Path) -> list[str]:
+    """The commands that run and package the rehearsal in ``folder``."""
+    where = shlex.quote(str(folder))
+    runs = [
+        f"python -m sut.submit --config {where}/rehearsal.yaml --site {where}/site.yaml "
+        f"--scenario {scenario} --mode all --preset official"
+        for scenario in ("offline", "server")
+    ]
+    package = "python -m sut.package --submitter Example --division closed --preview"
+    return [*runs, f"{package} --site {where}/site.yaml {where}/runs/*official"]
 
 
 def make(folder: Path, num_articles: int | None = None) -> None:
