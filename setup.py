@@ -39,7 +39,10 @@ class CMakeBuild(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         super().copy_extensions_to_source()
-        shutil.copy2(Path(self.build_lib) / "sut" / "replay_engine", ROOT / "sut")
+        engine = ROOT / "sut" / "replay_engine"
+        new = engine.with_name("replay_engine.new")
+        shutil.copy2(Path(self.build_lib) / "sut" / "replay_engine", new)
+        new.replace(engine)  # the file of a running engine cannot be written
 
 
 class WithConfigs(build_py):
