@@ -1,4 +1,4 @@
-"""Usage: python -m benchmarks.history [NUM_RECORDS]: time lists, with and without the index.
+"""Time lists, with and without the index: ``python -m benchmarks.history [NUM_RECORDS]``.
 
 Each figure is the time of a whole process, so imports count. The records are copies of a real one
 with their own names and times.
@@ -6,6 +6,7 @@ with their own names and times.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -31,7 +32,9 @@ for path in Path(sys.argv[1]).glob("*/record.json"):
 
 
 def main() -> int:
-    num_records = int(sys.argv[1]) if len(sys.argv) > 1 else NUM_RECORDS
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.history", description=__doc__)
+    parser.add_argument("num_records", type=int, nargs="?", default=NUM_RECORDS)
+    num_records: int = parser.parse_args().num_records
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         copy(make_record(root / "one"), root / "runs", num_records)
