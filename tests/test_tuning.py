@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import signal
 from pathlib import Path
 
 import msgspec
 import pytest
 from cli import latest, set_arguments, submit
+from jobs import Job, plan_for, write_plan
 from plans import plan_of
 from test_offered import LOAD
 
@@ -142,6 +144,42 @@ def test_refuses_what_has_no_load_to_find(changes: dict[str, object], message: s
 def test_a_tuned_plan_ends_hopeless_trials() -> None:
     plan, *_ = make_plan(RunRequest(benchmark="replay", tune=True))
     assert plan.tune and plan.measures_load and plan.stop_when_hopeless
+
+
+def test_a_dry_run_names_the_search(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--config", "replay", "--dry-run", command="tune")
+    assert run.returncode == 0, run.stderr
+    assert "the highest at which the run is VALID; the run searches for it" in run.stdout
+
+
+def test_again_is_submits(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--again", "latest", command="tune")
+    assert run.returncode == 2 and "python -m sut.submit --again latest" in run.stderr
+
+
+def test_a_requeued_run_continues_its_search(tmp_path: Path) -> None:
+    """Twelve seconds, as the next one."""
+    sets = ["target_qps=auto", "ttft_latency_ms=500", "tpot_latency_ms=50", "min_duration_ms=1500"]
+    plan = plan_for(
+        1,
+        *[f"scenarios.server.{each}" for each in sets],
+        "engine.replay.step_base_us=4000",
+        tune=True,
+        stop_when_hopeless=True,
+    )
+    run_dir = write_plan(plan, tmp_path / "run")
+    with Job(run_dir, 1) as job:
+        job.until_measuring()
+        job.signal(0, signal.SIGKILL)
+        job.wait(20)
+    before = tuning.read(run_dir.tuning)
+    assert before is not None and before.tuning.peak is not None
+    with Job(run_dir, 1, attempt=1) as again:
+        assert again.wait()[0] in (0, 1), again.output(0)
+    found = again.record.tuning
+    assert found is not None and found.probes == before.tuning.probes and found.trials
+    steps = [line.step for line in again.lines()]
+    assert sum(step.startswith("tuning: measuring a small") for step in steps) == 1
 
 
 def test_tunes_on_running_engines(tmp_path: Path) -> None:

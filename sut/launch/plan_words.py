@@ -53,6 +53,10 @@ def load(plan: Plan) -> str:
         expected = settings.target_latency_ms
         each = f", {quantity(expected, 'ms')} expected for each" if expected else ""
         return f"one query at a time{each}"
+    if plan.tune:
+        return "the highest at which the run is VALID; the run searches for it"
+    if settings.target_qps == AUTO and _is_offline(plan):
+        return f"{AUTO}: what the engines complete with a full batch, measured in the warm-up"
     if settings.target_qps == AUTO:
         return f"{AUTO}: chosen by a simulation of the run with step times from the warm-up"
     qps = float(settings.target_qps) if settings.target_qps else None
