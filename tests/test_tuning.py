@@ -13,6 +13,7 @@ from jobs import Job, plan_for, write_plan
 from plans import plan_of
 from test_offered import LOAD
 
+from sut import _core
 from sut.errors import InputError
 from sut.launch.request import RunRequest, make_plan
 from sut.plan.benchmark import Scenario
@@ -22,7 +23,7 @@ from sut.results.peak import Limits, Peak
 from sut.results.service import ServiceTimes
 from sut.results.steps import EngineStep
 from sut.results.tuning import MAX_TRIALS, State, Trial, Tuning
-from sut.run.simulator import Simulator
+from sut.run.simulator import Simulator, service_model
 from sut.rundir import RunDir
 
 LIMITS = Limits(ttft_ms=500, tpot_ms=50)
@@ -112,6 +113,25 @@ def test_finds_the_peak_of_a_known_engine_within_two_percent(seed: int) -> None:
     assert found.target_qps == pytest.approx(true.target_qps, rel=0.02)
     assert found.limit == true.limit
     assert found.at_peak is not None and found.at_peak.mean_in_flight > 1
+
+
+def test_simulated_steps_have_the_fitted_mean() -> None:
+    noisy = msgspec.structs.replace(TRUTH, noise=0.3)
+    found = _core.simulate(
+        schedule=_core.Schedule(arrival_ns=[0] * 400, sample_index=list(range(400))),
+        prompt_tokens=[100] * 400,
+        output_tokens=[64] * 400,
+        service=service_model(noisy),
+        num_replicas=1,
+        max_num_seqs=16,
+        max_num_batched_tokens=512,
+        max_model_len=1024,
+        log_steps=True,
+    ).steps()
+    names = ("num_decoding", "num_prefill_tokens", "context_tokens")
+    works = zip(*(found[name] for name in names), strict=True)
+    fitted_us = sum(TRUTH.step_us(EngineStep(0.0, *work)) for work in works)
+    assert sum(found["duration_ns"]) / 1e3 == pytest.approx(fitted_us, rel=0.02)
 
 
 def test_a_slower_engine_has_a_lower_peak() -> None:
