@@ -14,13 +14,13 @@ from sut.run.replicas import credit
 
 NUM_SAMPLES = 40
 USER_CONF = """\
-x.Server.target_qps = 40
-x.Server.min_duration = 2000
-x.Server.min_query_count = 80
+x.Server.target_qps = 12
+x.Server.min_duration = 2500
+x.Server.min_query_count = 30
 x.Server.target_latency = 0
 x.Server.use_token_latencies = 1
 """
-STEP_MS = 10.0
+STEP_MS = 20.0  # half of the places stay free: with the delays of a busy machine no queue grows
 
 
 def schedule() -> _core.Schedule:
@@ -86,21 +86,24 @@ def test_a_real_run_is_as_simulated(tmp_path: Path) -> None:
 
     simulated = simulate()
     assert sorted(simulated.samples()["sample_index"]) == sorted(real["sample_index"])
-    # A busy machine adds delays, and takes nothing off a step.
+    # A busy machine adds delays to a step, and takes nothing off it.
     for end, start in (
         ("first_token_ns", "issued_ns"),
         ("completed_ns", "first_token_ns"),
         ("completed_ns", "issued_ns"),
     ):
         expected = median_ms(simulated.samples(), end, start)
-        assert 0.75 * expected < median_ms(real, end, start) < 4 * expected, (end, start)
+        assert 0.6 * expected < median_ms(real, end, start) < 4 * expected, (end, start)
     took_s = (max(real["completed_ns"]) - first_ns) / 1e9
     assert 0.95 < took_s / (simulated.end_ns / 1e9) < 2
 
 
 def test_replicas_have_a_runs_credit() -> None:
     def admitted(**changes: Any) -> list[int]:
-        samples = simulate(max_num_seqs=9, max_num_batched_tokens=9, **changes).samples()
+        burst = _core.Schedule(arrival_ns=[0] * 30, sample_index=[0] * 30)
+        samples = simulate(
+            schedule=burst, max_num_seqs=9, max_num_batched_tokens=9, **changes
+        ).samples()
         return list(samples["admitted_ns"])
 
     assert admitted() == admitted(credit=credit(9)) != admitted(credit=credit(9) + 1)

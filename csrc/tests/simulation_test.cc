@@ -187,6 +187,29 @@ void samples_over_a_limit_are_counted() {
   CHECK(both.num_over < both.num_ttft_over + both.num_tpot_over);
 }
 
+void a_sample_exactly_at_a_limit_is_not_over() {
+  const Tokens prompts{5};
+  const Tokens answers{3};
+  SimulatedTest test = test_of(prompts, answers);  // TTFT 105 us, then two steps of 110 us
+  test.ttft_limit_ns = 105'000;
+  test.tpot_limit_ns = 110'000;
+  CHECK(simulate(arriving({0}, 1), system_of(1), test).num_over == 0);
+  test.ttft_limit_ns = 104'999;
+  CHECK(simulate(arriving({0}, 1), system_of(1), test).num_ttft_over == 1);
+  test.tpot_limit_ns = 109'999;
+  CHECK(simulate(arriving({0}, 1), system_of(1), test).num_tpot_over == 1);
+}
+
+void each_replica_has_its_own_noise() {
+  const Tokens prompts{5};
+  const Tokens answers{1};
+  SimulatedSystem system = system_of(2);
+  system.service.noise = 0.2;
+  const auto simulated = simulate(arriving({0, 0}, 1), system, test_of(prompts, answers));
+  CHECK(simulated.steps.replica[0] != simulated.steps.replica[1]);
+  CHECK(simulated.steps.duration_ns[0] != simulated.steps.duration_ns[1]);
+}
+
 // A queue that grows is known to be late before its samples are served.
 void a_hopeless_test_stops_at_its_budget() {
   const Load load = heavy_load();
@@ -268,6 +291,8 @@ int main() {
   an_arrival_at_a_steps_end_joins_the_next();
   laws_of_conservation_hold();
   samples_over_a_limit_are_counted();
+  a_sample_exactly_at_a_limit_is_not_over();
+  each_replica_has_its_own_noise();
   a_hopeless_test_stops_at_its_budget();
   a_test_stops_at_its_time();
   a_light_load_reaches_every_replica();
