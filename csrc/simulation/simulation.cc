@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "../replica_choice.h"
+
 namespace sut {
 namespace {
 
@@ -39,10 +41,16 @@ struct Progress {
 class Simulation {
  public:
   Simulation(const Schedule& schedule, const SimulatedSystem& system, const SimulatedTest& test)
-      : schedule_(schedule), system_(system), test_(test), progress_(schedule.size()) {
+      : schedule_(schedule),
+        system_(system),
+        test_(test),
+        progress_(schedule.size()),
+        choice_(static_cast<std::size_t>(system.num_replicas)) {
     replay::ServiceModel model = system.service;
-    for (int i = 0; i < system.num_replicas; ++i, ++model.seed)
+    for (int i = 0; i < system.num_replicas; ++i, ++model.seed) {
       replicas_.push_back(std::make_unique<Replica>(system.limits, model));
+      set_in_flight(static_cast<std::size_t>(i), 0);
+    }
   }
 
   Simulated run() {
@@ -89,28 +97,21 @@ class Simulation {
 
   void admit() {
     while (num_admitted_ < num_arrived_) {
-      const std::optional<std::size_t> index = choose_replica();
+      const std::optional<std::size_t> index = choice_.next();
       if (!index) return;
       Replica& replica = *replicas_[*index];
       if (!replica.busy && !replica.scheduler.has_work()) idle_.push_back(*index);
       Progress& progress = progress_[num_admitted_];
       progress.admitted_ns = now_;
       progress.replica = static_cast<std::uint32_t>(*index);
-      ++replica.num_in_flight;
+      set_in_flight(*index, replica.num_in_flight + 1);
       replica.scheduler.add(request_of(num_admitted_++));
     }
   }
 
-  // As Dispatcher::choose_replica. Every replica has the same credit.
-  std::optional<std::size_t> choose_replica() {
-    std::optional<std::size_t> best;
-    for (std::size_t n = 0; n < replicas_.size(); ++n) {
-      const std::size_t i = (next_replica_ + n) % replicas_.size();
-      const std::size_t load = replicas_[i]->num_in_flight;
-      if (load < system_.credit && (!best || load < replicas_[*best]->num_in_flight)) best = i;
-    }
-    if (best) next_replica_ = (*best + 1) % replicas_.size();
-    return best;
+  void set_in_flight(std::size_t index, std::size_t num_in_flight) {
+    replicas_[index]->num_in_flight = num_in_flight;
+    choice_.set(index, num_in_flight, system_.credit);
   }
 
   replay::Request request_of(std::size_t query) const {
@@ -139,7 +140,7 @@ class Simulation {
       Progress& progress = progress_[query];
       if (output.is_first) progress.first_token_ns = now_;
       if (output.finish_reason == FinishReason::kNone) continue;
-      --replica.num_in_flight;
+      set_in_flight(index, replica.num_in_flight - 1);
       complete(query);
     }
   }
@@ -213,13 +214,13 @@ class Simulation {
   const SimulatedTest& test_;
   std::vector<std::unique_ptr<Replica>> replicas_;
   std::vector<Progress> progress_;  // by query
+  ReplicaChoice choice_;
   std::priority_queue<StepEnd, std::vector<StepEnd>, std::greater<>> step_ends_;
   std::vector<std::size_t> idle_;  // replicas that may begin a step now
   std::int64_t now_ = 0;
   std::size_t num_arrived_ = 0;
   std::size_t num_admitted_ = 0;
   std::size_t num_past_limit_ = 0;
-  std::size_t next_replica_ = 0;
   Simulated result_;
 };
 

@@ -48,7 +48,7 @@ struct Simulated {
   bool stopped = false;       // ended early
 };
 
-// Run a test in virtual time: LoadGen's schedule, the dispatcher's choice of replica (Dispatcher),
+// Run a test in virtual time: LoadGen's schedule, the dispatcher's choice of replica (ReplicaChoice),
 // and the replay engine's batching and service model (replay::Scheduler). Determined by its
 // arguments. Nothing between them takes time.
 //
