@@ -132,6 +132,7 @@ void counts_late_samples_before_they_are_answered() {
   const sut::Snapshot s = dispatcher.stats();
   CHECK(s.withdrawn == 3 && s.queued == 0 && s.admitted == 2 && s.issued == 5);
   CHECK(dispatcher.num_over().ttft == 5);
+  dispatcher.close();  // before the sink ends
 }
 
 // Twelve tokens at most, so at most eleven gaps: a sample with two tokens that has run for more
@@ -150,6 +151,7 @@ void counts_a_running_sample_that_cannot_meet_its_tpot() {
   CHECK(sut::now_ns() - issued_ns > 11 * 200 * kNsPerMs);
   std::this_thread::sleep_for(std::chrono::milliseconds(600));
   CHECK(dispatcher.num_over().tpot == 1 && dispatcher.stats().completed == 1);
+  dispatcher.close();  // before the sink ends
 }
 
 void steps_account_for_every_token() {
