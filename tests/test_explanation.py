@@ -268,7 +268,7 @@ def test_a_crossed_limit_has_its_time(tmp_path: Path) -> None:
     verdict = judge(tmp_path, broken(SLOW_TTFT), samples=samples(NUM, 10_000, 2500))
     found = reason(verdict, "ttft_p99")
     assert found.crossed_s == pytest.approx(402.6)
-    assert "first of 10,000 samples over the limit completed at 403 s; at 409 s" in found.text
+    assert "10,000 samples exceeded the limit, the first at 403 s; from 409 s on" in found.text
 
 
 def test_estimates_the_load_that_meets_the_limits(tmp_path: Path) -> None:

@@ -108,10 +108,10 @@ def _when(crossed: Crossing, first_s: float) -> str:
     lost = ""
     if crossed.lost_s is not None:
         at = quantity(crossed.lost_s, "s")
-        lost = f"; at {at} there were too many to pass in a run this long"
+        lost = f"; from {at} on there were too many to pass in a run this long"
     return (
-        f"By the dispatcher's clock the first of {quantity(crossed.num_over, 'samples')} over the "
-        f"limit completed at {quantity(first_s, 's')}{lost}."
+        f"By the dispatcher's clock {quantity(crossed.num_over, 'samples')} exceeded the limit, "
+        f"the first at {quantity(first_s, 's')}{lost}."
     )
 
 
