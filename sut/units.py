@@ -59,4 +59,5 @@ _SINGULAR = {
     "answers": "answer",
     "runs": "run",
     "minutes": "minute",
+    "seconds": "second",
 }

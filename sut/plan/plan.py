@@ -121,6 +121,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     node_local: tuple[str, ...] = ()  # folders that only compute nodes have
     env: dict[str, str] = {}  # added to the engines' environment
     tune: bool = False  # search for the highest VALID load; target_qps is then auto
+    measure_overhead: bool = False  # before the performance test: what the harness itself costs
     keep_engine_min: NonNegativeInt = 0  # how long the engines stay for the next run; no setting
     price_per_node_hour: PositiveFloat | None = None  # None: unknown
     stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting

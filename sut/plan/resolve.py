@@ -102,7 +102,15 @@ def resolve(
         node_local=site.node_local,
         env=site.env,
         price_per_node_hour=site.price_per_node_hour,
+        measure_overhead=_measures_overhead(benchmark, site, preset),
     )
+
+
+def _measures_overhead(benchmark: Benchmark, site: Site, preset: Preset) -> bool:
+    """By default not where the harness is the result, nor in the shortest runs."""
+    if site.measure_overhead is not None:
+        return site.measure_overhead
+    return benchmark.engine.kind is not EngineKind.REPLAY and preset is not Preset.QUICK
 
 
 def _settings(

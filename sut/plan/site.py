@@ -133,6 +133,8 @@ class Site(Struct, frozen=True, kw_only=True):
     # or binds in them are not checked before submission
     cpu: CpuDevice = CpuDevice()
     timeouts: Timeouts = Timeouts()
+    measure_overhead: bool | None = None  # before the performance test, what the harness costs;
+    # None: unless the preset is quick or the engine is replay
     notify: str = ""  # shell command at the end of each run; --notify has precedence
     env: dict[str, str] = {}  # added to the engines' environment
     price_per_node_hour: PositiveFloat | None = None  # in any currency; gives the cost of tokens

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sut.errors import CANCELLED, TRUNCATED
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode, Plan
+from sut.report import overhead
 from sut.report.evidence import Evidence
 from sut.report.markdown import percent
 from sut.results import load, remedies
@@ -47,6 +48,7 @@ def of(record: Record, evidence: Mapping[str, Evidence], again: str) -> list[str
             advice.append(f"{', '.join(f'`{code}`' for code in codes)} ({phase.name}): {remedy}")
         if phase.name == Mode.PERFORMANCE:
             advice += _of_load(record.plan, phase, evidence.get(phase.name, Evidence()))
+            advice += overhead.advice(record, phase)
         advice += _of_nodes(phase)
     if record.verdict == "VALID":
         advice += _further(record.plan)

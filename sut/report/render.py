@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from sut.plan.plan import Mode
-from sut.report import advice, nodes, offered, page, phases, provenance, settings, tuning
+from sut.report import advice, nodes, offered, overhead, page, phases, provenance, settings, tuning
 from sut.report.evidence import Evidence
 from sut.report.markdown import block, bullets, code, inline
 from sut.report.page import Card, Figure, Section
@@ -61,6 +61,7 @@ def _sections(
             for name in evidence
             if name not in done
         ),
+        overhead.section(record),
         nodes.energy(record.phases, figures.get("telemetry", ())) if record.phases else None,
         nodes.preflight(record),
         *provenance.sections(record, again, f"python -m sut.verify {shlex.quote(folder)}"),

@@ -10,7 +10,7 @@ from sut import _core
 from sut.inputs import hashes
 from sut.inputs.dataset import Samples
 from sut.plan.plan import Mode, Plan
-from sut.results import accuracy, compliance, cost, sample_log, telemetry, work
+from sut.results import accuracy, compliance, cost, issue_delay, sample_log, telemetry, work
 from sut.results.budget import Hopeless
 from sut.results.engine_report import EngineReport
 from sut.results.phase_record import DispatcherStats, InterruptedPhase, PhaseRecord
@@ -86,6 +86,7 @@ def record_phase(
         nodes=work.of_nodes(replicas, done) if done else (),
         telemetry=_telemetry(run_dir, measured),
         test06=judged.test06,
+        issue_delay=issue_delay.of(judged.log.values, done) if mode is Mode.PERFORMANCE else None,
         hopeless=measured.hopeless,
         cost_per_million_tokens=cost.per_million_tokens(plan, mode, judged.log),
         file_sha256=hashes.of_folder(log_dir),

@@ -8,6 +8,7 @@ from sut.machine.environment import Environment
 from sut.results.budget import Hopeless
 from sut.results.compliance import Verification
 from sut.results.engine_report import EngineReport
+from sut.results.issue_delay import IssueDelay
 from sut.results.judge import Verdict
 from sut.results.mllog import Scalar
 from sut.results.telemetry import NodeTelemetry
@@ -47,6 +48,7 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     engines: tuple[EngineReport, ...] = ()  # their configurations, each different one
     environments: tuple[Environment, ...] = ()  # of the nodes that measured it, the head's first
     test06: Verification | None = None
+    issue_delay: IssueDelay | None = None  # Server, performance; None where it is unknown
     cost_per_million_tokens: float | None = None  # of output, at the site's price
     hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
     file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict

@@ -17,6 +17,7 @@ from sut.results import engine_rules, integrity
 from sut.results.integrity import File
 from sut.results.judge import Validity
 from sut.results.offered import OfferedLoad
+from sut.results.overhead import Overhead
 from sut.results.phase_record import InterruptedPhase, PhaseRecord
 from sut.results.tuning import Tuning
 from sut.rundir import RunDir, write_atomic
@@ -143,6 +144,7 @@ class Record(Struct, frozen=True, kw_only=True):
     hashes: Hashes
     timings: tuple[Step, ...]
     load: OfferedLoad | None = None  # of all phases; None where the plan has its own
+    overhead: Overhead | None = None  # of the harness; None: not asked for, or not reached
     tuning: Tuning | None = None  # the search for the load; None: there was none
     phases: tuple[PhaseRecord, ...]
     interrupted: InterruptedPhase | None = None

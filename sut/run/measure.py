@@ -15,7 +15,7 @@ from sut.plan.plan import Mode, uses_model
 from sut.results.measured import Measured, interrupted, record_phase
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Hashes
-from sut.run import keeping, measure_load
+from sut.run import keeping, measure_load, overhead
 from sut.run.phase import run_phase
 from sut.run.recorder import Recorder
 from sut.run.serving import Serving
@@ -40,10 +40,11 @@ def measure(recorder: Recorder, allocation: Allocation, signals: Signals) -> Non
                 serving.start(recorder.progress)
             samples = _prepare(recorder, serving)
             _load(recorder, serving)
+            if plan.measures_load and not plan.tune:
+                _choose_load(recorder, serving, samples)
+            overhead.certify(recorder, samples)
             if plan.tune:
                 _tune(recorder, serving, samples, signals)
-            elif plan.measures_load:
-                _choose_load(recorder, serving, samples)
             for mode in recorder.phases_to_do:
                 measured = _run_phase(mode, recorder, serving)
                 with _until_judged(mode, signals):

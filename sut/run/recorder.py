@@ -20,6 +20,7 @@ from sut.report.publish import publish
 from sut.results import attempts, record
 from sut.results.judge import Validity, overall
 from sut.results.offered import OfferedLoad
+from sut.results.overhead import Overhead
 from sut.results.phase_record import InterruptedPhase, PhaseRecord
 from sut.results.progress import Progress
 from sut.results.tuning import Tuning
@@ -56,6 +57,7 @@ class Recorder:
         self._hashes = before.hashes if before else record.Hashes()
         # All phases of a record are offered the same load.
         self._load = before.load if before and before.phases else None
+        self._overhead = before.overhead if before else None
         self._tuning = before.tuning if before else None
         self._preflight = before.preflight if before else ()
         self._attempt = record.Attempt(
@@ -96,6 +98,9 @@ class Recorder:
 
     def keep_load(self, load: OfferedLoad) -> None:
         self._load = load
+
+    def keep_overhead(self, overhead: Overhead) -> None:
+        self._overhead = overhead
 
     def keep_tuning(self, tuning: Tuning) -> None:
         self._tuning = tuning
@@ -258,6 +263,7 @@ class Recorder:
             hashes=self._hashes,
             timings=tuple(self._steps),
             load=self._load,
+            overhead=self._overhead,
             tuning=self._tuning,
             phases=tuple(self._phases),
             interrupted=self._interrupted,
