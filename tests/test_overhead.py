@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from cli import fast, latest, submit
+from loadgen_logs import ten_queries
 from plans import plan_of
 from records import PLAN, completed, performance
 
@@ -133,7 +134,7 @@ def test_doubts_a_load_above_a_tenth_of_the_ceiling(
 
 
 def test_advises_where_the_ceiling_is_near() -> None:
-    phase = performance()
+    phase = performance(ten_queries())
     low = msgspec.structs.replace(FOUND.ceiling, token_events_per_s=1.0)
     near = msgspec.structs.replace(FOUND, ceiling=low)
     plan = msgspec.structs.replace(PLAN, preset=Preset.OFFICIAL)
