@@ -8,9 +8,10 @@
 #include <test_settings.h>
 
 #include <cstdio>
-#include <ctime>
 #include <string>
 #include <vector>
+
+#include "cpu_time.h"
 
 namespace {
 
@@ -53,12 +54,6 @@ class Library : public mlperf::QuerySampleLibrary {
   const std::string name_ = "numbers";
   const std::size_t size_;
 };
-
-double cpu_s() {
-  timespec time{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
 
 }  // namespace
 

@@ -4,7 +4,6 @@
 //        NUM_SEQS
 // Prints the CPU time of the test, in seconds.
 #include <cstdio>
-#include <ctime>
 #include <fstream>
 #include <numeric>
 #include <sstream>
@@ -14,17 +13,8 @@
 #include "../csrc/dispatcher.h"
 #include "../csrc/generate.h"
 #include "../csrc/loadgen_test.h"
+#include "cpu_time.h"
 #include "engine.h"
-
-namespace {
-
-double cpu_s() {
-  timespec time{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 9) return 2;

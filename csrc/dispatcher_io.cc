@@ -208,7 +208,8 @@ void Dispatcher::log_step(int index, std::int64_t now) {
       step.context_tokens += prompt_tokens + static_cast<std::int64_t>(slot->tokens.size());
     }
   }
-  steps_.append(step);
+  // An output of no sample ends the run; it may arrive during reset_stats(), when none may be logged.
+  if (step.num_prompts + step.num_decoding > 0) steps_.append(step);
 }
 
 bool Dispatcher::handle_output(Replica& replica, int index, const Outputs::Output& output,
