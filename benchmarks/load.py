@@ -12,7 +12,7 @@ import msgspec
 
 import sut
 from sut.results import mllog
-from sut.results.measures import measure
+from sut.results.measures import TTFT_KEY, measure, percentile_key
 
 MODEL = "bench"  # LoadGen's model key in the user.conf below
 NUM_SAMPLES = 1000
@@ -54,6 +54,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us_per_token_event: float
     ttft_p50_us: float | None
     ttft_p99_us: float | None
+    ttft_p999_us: float | None
     num_loadgen_errors: int
 
 
@@ -65,6 +66,7 @@ def read_result(system: str, load: Load, log_dir: Path, cpu_s: float) -> Result:
     num_queries = log.count("generated_samples_per_query" if offline else "result_query_count")
     assert measures.duration_s is not None
     ttft = measures.ttft_ms
+    p999_ns = log.values.get(percentile_key(TTFT_KEY, 0.999))
     return Result(
         system=system,
         load=load,
@@ -74,6 +76,7 @@ def read_result(system: str, load: Load, log_dir: Path, cpu_s: float) -> Result:
         cpu_us_per_token_event=1e6 * cpu_s / (num_queries * load.num_tokens),
         ttft_p50_us=None if ttft.p50 is None else 1e3 * ttft.p50,
         ttft_p99_us=None if ttft.p99 is None else 1e3 * ttft.p99,
+        ttft_p999_us=p999_ns / 1e3 if isinstance(p999_ns, int | float) else None,
         num_loadgen_errors=log.num_errors,
     )
 

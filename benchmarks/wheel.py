@@ -1,13 +1,15 @@
-"""LoadGen's wheel with a typical Python SUT. Usage: python -m benchmarks.wheel LOAD_JSON LOG_DIR
+"""LoadGen's wheel with vLLM's AsyncLLM, whose external engine core is a replay engine.
 
-A queue and a thread behind IssueQuery, and an asyncio front-end like AsyncLLM: a coroutine and a
-queue for each request, and one task that reads the engine's outputs and distributes them.
+Usage: python -m benchmarks.wheel LOAD_JSON LOG_DIR. Prints JSON: the CPU time of the test.
+
+A queue and a thread behind IssueQuery, and AsyncLLM on the thread's event loop.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -15,105 +17,91 @@ from typing import Any
 
 import mlperf_loadgen as lg
 import msgspec
-import zmq
-import zmq.asyncio
 
-from benchmarks.load import MODEL, NUM_SAMPLES, PROMPT, Load, arguments, request, start_engine
+from benchmarks.core import Addresses, ExternalCore
+from benchmarks.load import MODEL, NUM_SAMPLES, PROMPT, Load, arguments
+from sut.inputs import model
+from sut.plan import config
 
 
-class FrontEnd:
-    """The engine's end of the protocol, for one engine."""
+def async_llm(load: Load, core: Addresses) -> Any:
+    """Create it on a running event loop. A replay engine answers no utility calls, so the one that
+    asks for an engine's tasks is not made."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
 
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._context = zmq.asyncio.Context()
-        self._outputs: dict[str, asyncio.Queue[Any]] = {}
-        self._request = request(PROMPT, load.num_tokens)
-        self._id_at = self._request.index(b"0" * 16)
+    class WithoutUtilityCalls(AsyncLLM):  # type: ignore[misc]
+        async def get_supported_tasks(self) -> tuple[str, ...]:
+            return ("generate",)
 
-    async def start(self) -> None:
-        handshake = self._context.socket(zmq.ROUTER)
-        self._input = self._context.socket(zmq.ROUTER)
-        self._output = self._context.socket(zmq.PULL)
-        for socket in (handshake, self._input, self._output):
-            socket.set_hwm(0)
-        port = handshake.bind_to_random_port("tcp://127.0.0.1")
-        input_port = self._input.bind_to_random_port("tcp://127.0.0.1")
-        output_port = self._output.bind_to_random_port("tcp://127.0.0.1")
-        self.engine = start_engine(self._load, "127.0.0.1", port)
-        identity, _ = await handshake.recv_multipart()
-        addresses = {
-            "inputs": [f"tcp://127.0.0.1:{input_port}"],
-            "outputs": [f"tcp://127.0.0.1:{output_port}"],
-        }
-        reply = msgspec.msgpack.encode({"addresses": addresses, "parallel_config": {}})
-        await handshake.send_multipart([identity, reply])
-        self._identity, _ = await self._input.recv_multipart()
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        decode = msgspec.msgpack.Decoder().decode
-        while True:
-            for output in decode(await self._output.recv())[1]:
-                self._outputs[output[0]].put_nowait(output)
-
-    async def generate(self, request_id: str) -> Any:
-        """The token ids of each delta."""
-        outputs = self._outputs[request_id] = asyncio.Queue()
-        message = bytearray(self._request)
-        message[self._id_at : self._id_at + 16] = request_id.encode()
-        await self._input.send_multipart([self._identity, b"\0", bytes(message)])
-        while True:
-            output = await outputs.get()
-            yield output[1]
-            if len(output) > 5 and output[5] is not None:
-                break
-        del self._outputs[request_id]
+    benchmark, _ = config.load("smollm2-135m-news", "local", ())
+    engine = AsyncEngineArgs(
+        model=str(model.locate(benchmark.model)),
+        dtype="bfloat16",
+        max_model_len=1024,
+        max_num_seqs=load.num_seqs,
+        enable_prefix_caching=False,
+        disable_log_stats=True,
+        skip_tokenizer_init=True,
+    )
+    return WithoutUtilityCalls.from_vllm_config(
+        engine.create_engine_config(), disable_log_stats=True, client_addresses=core
+    )
 
 
 class Sut:
-    """IssueQuery puts samples into a queue; a thread runs them on an event loop."""
+    """IssueQuery puts samples into a queue; a thread runs them on the event loop of AsyncLLM."""
 
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._queries: queue.Queue[Any] = queue.Queue()
+    def __init__(self, load: Load, core: Addresses) -> None:
+        self._load, self._core = load, core
+        self._queries: queue.Queue[list[int]] = queue.Queue()
         self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_until_complete, args=[self._main()]).start()
+        threading.Thread(target=asyncio.run, args=[self._main()], daemon=True).start()
         self._ready.wait()
 
     def issue(self, samples: Any) -> None:
-        self._queries.put([(sample.id, sample.index) for sample in samples])
-
-    def flush(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        self._queries.put(None)
+        self._queries.put([sample.id for sample in samples])
 
     async def _main(self) -> None:
-        self._front_end = FrontEnd(self._load)
-        await self._front_end.start()
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._llm = async_llm(self._load, self._core)
+        self._parameters = SamplingParams(
+            temperature=0.0,
+            min_tokens=self._load.num_tokens,
+            max_tokens=self._load.num_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        async for _ in self._generate("warm-up"):
+            pass
         self._ready.set()
         running: set[asyncio.Task[None]] = set()
-        while (batch := await asyncio.to_thread(self._queries.get)) is not None:
-            for sample_id, _ in batch:
+        while True:
+            for sample_id in await asyncio.to_thread(self._queries.get):
                 task = asyncio.create_task(self._answer(sample_id))
                 running.add(task)
                 task.add_done_callback(running.discard)
-        self._front_end.engine.kill()
+
+    def _generate(self, request_id: str) -> Any:
+        return self._llm.generate({"prompt_token_ids": PROMPT}, self._parameters, request_id)
 
     async def _answer(self, sample_id: int) -> None:
         tokens = array.array("i")
-        async for delta in self._front_end.generate(f"{sample_id & (2**64 - 1):016x}"):
-            tokens.extend(delta)
-            if len(tokens) == len(delta) and self._load.scenario == "Server":
-                self._complete(lg.FirstTokenComplete, sample_id, tokens[:1])
-        self._complete(lg.QuerySamplesComplete, sample_id, tokens)
+        async for output in self._generate(f"{sample_id & (2**64 - 1):016x}"):
+            first = not tokens
+            tokens.extend(output.outputs[0].token_ids)
+            if first and self._load.scenario == "Server":
+                complete(lg.FirstTokenComplete, sample_id, tokens[:1])
+        complete(lg.QuerySamplesComplete, sample_id, tokens)
 
-    def _complete(self, call: Any, sample_id: int, tokens: array.array[int]) -> None:
-        address, length = tokens.buffer_info()
-        call([lg.QuerySampleResponse(sample_id, address, length * tokens.itemsize, length)])
+
+def complete(call: Any, sample_id: int, tokens: array.array[int]) -> None:
+    address, length = tokens.buffer_info()
+    call([lg.QuerySampleResponse(sample_id, address, length * tokens.itemsize, length)])
 
 
 def main() -> None:
@@ -126,13 +114,14 @@ def main() -> None:
     output, log = lg.LogOutputSettings(), lg.LogSettings()
     output.outdir = str(log_dir)
     log.log_output, log.enable_trace = output, False
-    system = Sut(load)
-    sut = lg.ConstructSUT(system.issue, system.flush)
-    qsl = lg.ConstructQSL(NUM_SAMPLES, NUM_SAMPLES, lambda _: None, lambda _: None)
-    before = time.process_time()
-    lg.StartTestWithLogSettings(sut, qsl, settings, log)
-    print(msgspec.json.encode({"cpu_s": time.process_time() - before}).decode(), flush=True)
-    system.stop()
+    with ExternalCore(load) as core:
+        served = Sut(load, core.addresses)
+        sut = lg.ConstructSUT(served.issue, lambda: None)
+        qsl = lg.ConstructQSL(NUM_SAMPLES, NUM_SAMPLES, lambda _: None, lambda _: None)
+        before = time.process_time()
+        lg.StartTestWithLogSettings(sut, qsl, settings, log)
+        print(msgspec.json.encode({"cpu_s": time.process_time() - before}).decode(), flush=True)
+    os._exit(0)
 
 
 if __name__ == "__main__":
