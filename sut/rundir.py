@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SAMPLES = "samples.csv"
+TRIAL = "trial-"  # begins the name of a trial's folder
 STALE_S = 600.0  # what is written under a temporary name takes less
 TAIL_BYTES = 64 * 1024
 
@@ -106,6 +107,10 @@ class RunDir:
     def loadgen(self, phase: str) -> Path:
         """One phase's ``mlperf_log_*`` files."""
         return self.loadgen_root / phase
+
+    def trial(self, number: int) -> Path:
+        """The performance folder of an INVALID trial of a search, from 1."""
+        return self.loadgen(f"{TRIAL}{number}")
 
     @property
     def audit_conf(self) -> Path:

@@ -18,7 +18,7 @@ from sut.errors import InputError
 from sut.launch.request import RunRequest, make_plan
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
-from sut.results import peak, service, tuning
+from sut.results import attempts, peak, service, tuning
 from sut.results.peak import Limits, Peak
 from sut.results.service import ServiceTimes
 from sut.results.steps import EngineStep
@@ -200,6 +200,15 @@ def test_a_requeued_run_continues_its_search(tmp_path: Path) -> None:
     assert found is not None and found.probes == before.tuning.probes and found.trials
     steps = [line.step for line in again.lines()]
     assert sum(step.startswith("tuning: measuring a small") for step in steps) == 1
+
+
+def test_a_requeued_search_keeps_the_folders_of_its_trials(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    for folder in (run_dir.trial(1), run_dir.trial(2), run_dir.loadgen(Mode.PERFORMANCE)):
+        folder.mkdir(parents=True)
+    attempts.set_aside(run_dir, attempts.Earlier())
+    kept = sorted(folder.name for folder in run_dir.loadgen_root.iterdir())
+    assert kept == ["performance.interrupted-1", "trial-1", "trial-2"]
 
 
 def test_tunes_on_running_engines(tmp_path: Path) -> None:

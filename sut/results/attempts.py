@@ -18,7 +18,7 @@ from sut.plan.plan import Plan
 from sut.results import record, sameness
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Attempt, Hashes, Record
-from sut.rundir import RunDir, write_atomic
+from sut.rundir import TRIAL, RunDir, write_atomic
 from sut.values import UNDECODABLE, Struct
 
 INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
@@ -192,11 +192,12 @@ def _without_job(environment: Environment) -> Environment:
 
 def set_aside(run_dir: RunDir, before: Earlier) -> None:
     """Rename the folders of interrupted phases and the last attempt's engine logs, so that
-    nothing overwrites them. Raises OSError."""
+    nothing overwrites them. A search's trials are finished and keep their names. Raises OSError."""
     done = {phase.name for phase in before.phases}
     loadgen = run_dir.loadgen_root
     for folder in sorted(loadgen.iterdir()) if loadgen.is_dir() else []:
-        if folder.name not in done and ".interrupted-" not in folder.name:
+        is_kept = folder.name in done or folder.name.startswith(TRIAL)
+        if not is_kept and ".interrupted-" not in folder.name:
             folder.rename(_free(folder))
     if logs := run_dir.replica_logs():
         kept = run_dir.logs / f"attempt-{len(before.attempts)}"

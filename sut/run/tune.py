@@ -200,7 +200,7 @@ class Tuner:
 
     def _set_aside(self, number_of: int) -> None:
         """Keep the files of an INVALID trial next to those of the result."""
-        place = self._run_dir.loadgen(f"trial-{number_of}")
+        place = self._run_dir.trial(number_of)
         if place.exists():  # of an attempt that was killed before it saved its state
             shutil.rmtree(place)
         self._run_dir.loadgen(Mode.PERFORMANCE).rename(place)
