@@ -62,8 +62,9 @@ sut::LoadGenTest::Mode mode_of(const std::string& mode) {
 void register_wire_layout(py::module_& m) {
   py::class_<sut::WireLayout>(m, "WireLayout")
       .def(py::init([](std::uint32_t outputs, std::uint32_t scheduler_stats,
-                       std::uint32_t timestamp, std::uint32_t request_id, std::uint32_t new_token_ids,
-                       std::uint32_t finish_reason, std::uint32_t prefill_stats,
+                       std::uint32_t timestamp, std::uint32_t request_id,
+                       std::uint32_t new_token_ids, std::uint32_t finish_reason,
+                       std::uint32_t prefill_stats,
                        std::string running_key, std::string waiting_key,
                        std::string kv_cache_usage_key) {
              return sut::WireLayout{outputs,
@@ -77,8 +78,8 @@ void register_wire_layout(py::module_& m) {
                                     std::move(waiting_key),
                                     std::move(kv_cache_usage_key)};
            }),
-           py::kw_only(), "outputs"_a, "scheduler_stats"_a, "timestamp"_a, "request_id"_a, "new_token_ids"_a,
-           "finish_reason"_a, "prefill_stats"_a, "running_key"_a, "waiting_key"_a,
+           py::kw_only(), "outputs"_a, "scheduler_stats"_a, "timestamp"_a, "request_id"_a,
+           "new_token_ids"_a, "finish_reason"_a, "prefill_stats"_a, "running_key"_a, "waiting_key"_a,
            "kv_cache_usage_key"_a);
 }
 

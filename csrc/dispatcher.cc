@@ -186,6 +186,7 @@ OverLimits Dispatcher::num_over() const {
 }
 
 void Dispatcher::withdraw_queued() {
+  drained_.store(false);
   withdraw_.store(true);
   wake_up_.ring();
 }
@@ -197,7 +198,8 @@ void Dispatcher::reset_stats(std::optional<LatencyLimits> limits) {
     throw std::logic_error("reset_stats() while samples are queued or in flight");
   stats_.issued.store(0);
   stats_.first_tokens.set(0);
-  for (Counter* counter : {&stats_.withdrawn, &stats_.ttft_over, &stats_.tpot_over}) counter->set(0);
+  for (Counter* counter : {&stats_.withdrawn, &stats_.ttft_over, &stats_.tpot_over})
+    counter->set(0);
   stats_.ttft_limit_ns.store(limits ? limits->ttft_ns : kNoLimit);
   stats_.tpot_limit_ns.store(limits ? limits->tpot_ns : kNoLimit);
   stats_.samples.clear();

@@ -125,9 +125,10 @@ class Dispatcher {
   void reset_stats(std::optional<LatencyLimits> limits = std::nullopt);
 
   // Takes the samples that are queued now from the queue: no sink hears of them. Those in flight
-  // go on. Returns before it is done: num_withdrawn() counts them.
+  // go on. Returns before it is done; is_drained() is true once none is in flight and every call to
+  // a sink has returned. No sample may be issued meanwhile.
   void withdraw_queued();
-  std::int64_t num_withdrawn() const { return stats_.withdrawn.get(); }
+  bool is_drained() const { return drained_.load(); }
 
   // Ends the I/O thread; stopped() is true afterwards. Blocks for some milliseconds. Idempotent.
   void close();
@@ -206,6 +207,7 @@ class Dispatcher {
   std::atomic<bool> failed_{false};
   std::atomic<bool> closing_{false};
   std::atomic<bool> withdraw_{false};
+  std::atomic<bool> drained_{false};
   std::atomic<bool> credits_changed_{false};
 
   Stats stats_;
@@ -223,6 +225,7 @@ class Dispatcher {
   std::vector<int> touched_;     // replicas
   ReplicaChoice choice_;
   bool has_lost_input_ = false;  // of any replica
+  bool is_draining_ = false;     // from withdraw_queued() until nothing is in flight
   std::int64_t next_deadline_check_ns_ = 0;
 
   std::mutex close_mutex_;

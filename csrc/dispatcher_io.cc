@@ -47,6 +47,10 @@ void Dispatcher::run() {
       if (!failed()) admit();
       if (!failed()) read_inputs_after_sends();
       if (!failed()) check_deadlines();
+      if (is_draining_ && in_flight_.size() == 0) {
+        is_draining_ = false;
+        drained_.store(true);
+      }
       if (!failed()) wait_for_news();
     }
   } catch (const std::exception& error) {
@@ -95,6 +99,7 @@ void Dispatcher::take_incoming() {
       queue.clear();
     });
     num_pinned_ = 0;
+    is_draining_ = true;
   }
   // After the samples: those that were issued after a call of set_credit() see its credit.
   if (credits_changed_.exchange(false))
@@ -208,7 +213,8 @@ void Dispatcher::log_step(int index, std::int64_t now) {
       step.context_tokens += prompt_tokens + static_cast<std::int64_t>(slot->tokens.size());
     }
   }
-  // An output of no sample ends the run; it may arrive during reset_stats(), when none may be logged.
+  // An output of no sample ends the run. It may arrive during reset_stats(), when no step may be
+  // logged.
   if (step.num_prompts + step.num_decoding > 0) steps_.append(step);
 }
 
@@ -255,7 +261,8 @@ void Dispatcher::keep_tokens(Replica& replica, InFlightTable::Slot& slot,
   if (slot.first_token_ns == 0) {
     slot.first_token_ns = now;
     stats_.first_tokens.add(1);
-    if (!slot.ttft_over && now - slot.issued_ns > stats_.ttft_limit_ns.load(std::memory_order_relaxed))
+    const std::int64_t limit_ns = stats_.ttft_limit_ns.load(std::memory_order_relaxed);
+    if (!slot.ttft_over && now - slot.issued_ns > limit_ns)
       stats_.ttft_over.add(1);
     slot.sink->on_first_token(slot.sample.id, tokens);
     slot.first_reported_ns = now_ns();

@@ -122,7 +122,6 @@ class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
   void IssueQuery(const std::vector<mlperf::QuerySample>& query) override {
     if (ending_.load() && drained()) leave();
     samples_.clear();
-    num_issued_ += static_cast<std::int64_t>(query.size());
     for (const mlperf::QuerySample& sample : query) samples_.push_back({sample.id, sample.index});
     try {
       dispatcher_->issue(samples_, *this);
@@ -141,14 +140,15 @@ class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
   }
   void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
     mlperf::QuerySampleResponse response = response_of(id, tokens);
-    mlperf::QuerySamplesComplete(&response, 1);
     num_completed_.fetch_add(1);
+    // After a test's last one this object may be gone.
+    mlperf::QuerySamplesComplete(&response, 1);
   }
 
   // Withdraws what is queued and waits for what is in flight. False after a failure.
   bool drained() {
     dispatcher_->withdraw_queued();
-    while (num_completed_.load() + dispatcher_->num_withdrawn() < num_issued_) {
+    while (!dispatcher_->is_drained()) {
       if (dispatcher_->stopped()) return false;
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
@@ -181,7 +181,6 @@ class SystemUnderTest : public mlperf::SystemUnderTest, private ResponseSink {
   Library& library_;
   const bool first_tokens_;  // false for Offline
   std::atomic<bool> ending_{false};
-  std::int64_t num_issued_ = 0;  // LoadGen's thread only
   std::atomic<std::int64_t> num_completed_{0};
   std::vector<Sample> samples_;
 };

@@ -48,8 +48,8 @@ class LoadGenTest {
   // Throws std::logic_error when called twice.
   void start();
 
-  // Blocks until StartTest has returned or was left, or the dispatcher has stopped and LoadGen's logs are
-  // flushed (true), or `timeout_s` has passed (false).
+  // Blocks until StartTest has returned or was left, or the dispatcher has stopped and LoadGen's
+  // logs are flushed (true), or `timeout_s` has passed (false).
   bool wait(double timeout_s);
 
   // Whether StartTest returned after a complete test.

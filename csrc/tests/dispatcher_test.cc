@@ -128,10 +128,11 @@ void counts_late_samples_before_they_are_answered() {
   std::this_thread::sleep_for(std::chrono::milliseconds(600));  // two more looks at them
   CHECK(dispatcher.num_over().ttft == 5 && dispatcher.num_over().tpot == 0);
   dispatcher.withdraw_queued();
-  wait_until([&] { return dispatcher.num_withdrawn() > 0; });
+  wait_until([&] { return dispatcher.stats().withdrawn > 0; });
   const sut::Snapshot s = dispatcher.stats();
   CHECK(s.withdrawn == 3 && s.queued == 0 && s.admitted == 2 && s.issued == 5);
   CHECK(dispatcher.num_over().ttft == 5);
+  CHECK(!dispatcher.is_drained());  // two are in flight
   dispatcher.close();  // before the sink ends
 }
 
