@@ -183,23 +183,29 @@ def test_finds_a_change_behind_a_new_digest(
     assert any(words in line for line in found), found
 
 
+def other_answer(text: str) -> str:
+    first = text.index('"data"') + len('"data" : "')
+    return text[: first + 8] + "FFFFFF0F" + text[first + 16 :]
+
+
 @pytest.mark.parametrize(
-    "name", ["mlperf_log_detail.txt", "samples.csv", "mlperf_log_accuracy.json"]
+    ("name", "change", "expected"),
+    [
+        ("mlperf_log_detail.txt", lambda text: text.replace('"value": 480', '"value": 481'), ""),
+        ("samples.csv", lambda text: text[: text.rindex("\n", 0, -1) + 1], "samples: "),
+        ("samples.csv", lambda text: re.sub(r"\n(\d+),0,", r"\n\1,7,", text, count=1), "replica 7"),
+        ("mlperf_log_accuracy.json", other_answer, ""),
+    ],
 )
-def test_judges_again_from_files_behind_new_hashes(name: str, run: RunDir, capsys: Printed) -> None:
+def test_judges_again_from_files_behind_new_hashes(
+    name: str, change: Callable[[str], str], expected: str, run: RunDir, capsys: Printed
+) -> None:
     """A changed file whose hashes in the record were changed as well."""
     phase = "accuracy" if name.endswith(".json") else "performance"
     file = run.loadgen(phase) / name
     content = file.read_text()
-    match name:
-        case "samples.csv":
-            content = content[: content.rindex("\n", 0, -1) + 1]
-        case "mlperf_log_detail.txt":
-            content = content.replace('"value": 480', '"value": 481')
-        case _:
-            first = content.index('"data"') + len('"data" : "')
-            content = content[: first + 8] + "FFFFFF0F" + content[first + 16 :]
-    file.write_text(content)
+    file.write_text(change(content))
+    assert file.read_text() != content
     before = record.read(run.root)
     phases = [
         msgspec.structs.replace(each, file_sha256=hashes.of_folder(run.loadgen(each.name)))
@@ -208,7 +214,7 @@ def test_judges_again_from_files_behind_new_hashes(name: str, run: RunDir, capsy
     record.write(msgspec.structs.replace(before, phases=tuple(phases)), run, with_reports=True)
     found = differences(run, capsys)
     assert found and all("changed since" not in line for line in found)
-    assert any(phase in line for line in found)
+    assert any(phase in line and expected in line for line in found)
 
 
 def test_finds_a_removed_and_a_longer_file(run: RunDir, capsys: Printed) -> None:

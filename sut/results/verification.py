@@ -213,8 +213,9 @@ def judged_again(
 ) -> PhaseRecord:
     """The phase as its files give it. Times, the dispatcher's quantiles and the meters remain.
     Raises RunError, InputError."""
-    samples = sample_log.read(run_dir.samples(phase.name))
-    replicas = phase.replicas if samples is None else _counted(phase.replicas, samples)
+    path = run_dir.samples(phase.name)
+    samples = sample_log.read(path)
+    replicas = phase.replicas if samples is None else _counted(phase.replicas, samples, path)
     stats = phase.dispatcher
     judged = judge_phase(
         Mode(phase.name),
@@ -242,8 +243,12 @@ def judged_again(
     )
 
 
-def _counted(replicas: Sequence[ReplicaWork], samples: SampleLog) -> tuple[ReplicaWork, ...]:
+def _counted(
+    replicas: Sequence[ReplicaWork], samples: SampleLog, path: Path
+) -> tuple[ReplicaWork, ...]:
     num, tokens = Counter(samples.replica), Counter[int]()
+    if unknown := num.keys() - {each.index for each in replicas}:
+        raise InputError(f"{path}: the run had no replica {min(unknown)}")
     for replica, count in zip(samples.replica, samples.output_tokens, strict=True):
         tokens[replica] += count
     return tuple(
