@@ -103,6 +103,13 @@ def test_interactive_is_server_under_its_own_model_name(tmp_path: Path) -> None:
     assert (plan.scenario.loadgen, plan.loadgen_name) == ("Server", "llama3_1-8b-interactive")
 
 
+def test_the_digests_of_records_stay() -> None:
+    """A field that a plan gains must not change the digest of the plans that were recorded."""
+    known = "87d07fa7bf639feb7979fee3b7a8d742cc78f714824fd1ac566df9c3055200b0"
+    assert plan_of("replay").digest() == known
+    assert plan_of("replay", sets=("engine.max_num_seqs=32",)).digest() != known
+
+
 def test_equal_plans_have_equal_digests(tmp_path: Path) -> None:
     plan = llama(tmp_path)
     same = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)

@@ -141,11 +141,14 @@ class Plan(Struct, frozen=True, kw_only=True):
         return size // len(self.replicas[replica].parts)
 
     def digest(self) -> str:
-        """sha256 of the plan's canonical JSON; equal plans have equal digests. Whether engines stay
-        after the run, whether a hopeless phase is ended, and the price make no difference."""
+        """sha256 of the plan's canonical JSON; equal plans have equal digests. What does not change
+        a result makes no difference. A new field is left out, here or at its default, so that
+        older records keep their digests."""
         plan = msgspec.to_builtins(msgspec.structs.replace(self, keep_engine_min=0))
-        for name in ("stop_when_hopeless", "price_per_node_hour"):
+        for name in ("stop_when_hopeless", "price_per_node_hour", "measure_overhead"):
             del plan[name]
+        if not self.tune:
+            del plan["tune"]
         return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
 
     @property
