@@ -13,8 +13,10 @@ from sut.plan.plan import Mode, Plan
 from sut.results import accuracy, compliance, cost, issue_delay, sample_log, telemetry, work
 from sut.results.budget import Hopeless
 from sut.results.engine_report import EngineReport
+from sut.results.issue_delay import IssueDelay
 from sut.results.phase_record import DispatcherStats, InterruptedPhase, PhaseRecord
 from sut.results.phase_verdict import judge_phase
+from sut.results.sample_log import SampleLog
 from sut.results.telemetry import NodeTelemetry
 from sut.rundir import RunDir, write_atomic
 
@@ -86,11 +88,25 @@ def record_phase(
         nodes=work.of_nodes(replicas, done) if done else (),
         telemetry=_telemetry(run_dir, measured),
         test06=judged.test06,
-        issue_delay=issue_delay.of(judged.log.values, done) if mode is Mode.PERFORMANCE else None,
+        issue_delay=_issue_delay(mode, plan, chosen_qps, done) if done else None,
         hopeless=measured.hopeless,
         cost_per_million_tokens=cost.per_million_tokens(plan, mode, judged.log),
         file_sha256=hashes.of_folder(log_dir),
     )
+
+
+def _issue_delay(
+    mode: Mode, plan: Plan, chosen_qps: float | None, done: SampleLog
+) -> IssueDelay | None:
+    if mode is not Mode.PERFORMANCE or plan.scenario.loadgen != "Server":
+        return None
+    schedule = _core.schedule(
+        model=plan.loadgen_name,
+        scenario=plan.scenario.loadgen,
+        user_conf=plan.user_conf(chosen_qps),
+        num_samples=plan.dataset.num_samples,
+    )
+    return issue_delay.of([ns / 1e6 for ns in schedule.arrival_ns], done.issued_ms)
 
 
 def interrupted(
