@@ -9,6 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 from cluster.cluster import COMPUTE, Cluster
+from hypothesis import settings
+
+# Other processes may take a core's time for as long as they like.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 def pytest_configure() -> None:

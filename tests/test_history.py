@@ -235,9 +235,7 @@ def test_reads_an_unchanged_record_once(root: Path) -> None:
         assert opened.rows("path = ?", ["first"])[0].verdict == "UNREADABLE"
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.floats(0, 1, exclude_max=True),
     cut=st.booleans(),

@@ -121,7 +121,7 @@ def test_names_a_missing_log(tmp_path: Path) -> None:
 
 
 @given(st.floats(0, 1, exclude_max=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_refuses_a_log_truncated_anywhere(where: float) -> None:
     whole = detail(smallest_valid()).read_bytes().rstrip()
     truncated = detail(smallest_valid()).with_name("truncated.txt")
@@ -132,7 +132,7 @@ def test_refuses_a_log_truncated_anywhere(where: float) -> None:
 
 @pytest.mark.parametrize("name", SEEDS)
 @given(st.integers(0, 60))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_refuses_any_rounds_log_truncated_after_any_line(name: str, num_lines: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = detail(write(Path(folder), server(name)))
@@ -146,7 +146,7 @@ NUMBERS = st.integers(-1, 3_000_000_000) | st.floats(allow_nan=False) | st.boole
 
 
 @given(st.dictionaries(st.sampled_from(sorted(server())), NUMBERS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_never_overrules_an_invalid_of_loadgen(changes: dict[str, Value]) -> None:
     values = server() | changes | {"result_validity": "INVALID"}
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +155,7 @@ def test_never_overrules_an_invalid_of_loadgen(changes: dict[str, Value]) -> Non
 
 
 @given(st.dictionaries(st.sampled_from(sorted(server())), NUMBERS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_foreign_value_gives_a_verdict_or_an_error(
     changes: dict[str, Value],
 ) -> None:
@@ -165,7 +165,7 @@ def test_foreign_value_gives_a_verdict_or_an_error(
 
 
 @given(st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_reads_a_log_that_is_still_written(where: float) -> None:
     whole = mllog.read(smallest_valid())
     content = detail(smallest_valid()).read_bytes()
