@@ -23,6 +23,9 @@ from sut.serving import channel
 from sut.serving.channel import LostError
 from sut.serving.process import Address
 
+# The length of an answer in a handshake. A byte now and then completes it in 200 steps.
+HEADER = (200).to_bytes(4, "big")
+
 
 @pytest.mark.parametrize("num_nodes", [2, 3])
 def test_one_loadgen_drives_the_replicas_of_every_node(tmp_path: Path, num_nodes: int) -> None:
@@ -186,6 +189,8 @@ def test_a_slow_stranger_delays_no_node(tmp_path: Path) -> None:
         # More than are allowed at a time. Each has sent the beginning of an answer, and a byte now
         # and then, which ends no silence limit.
         strangers = [socket.create_connection(tuple(address.values())) for _ in range(100)]
+        for stranger in strangers:
+            stranger.sendall(HEADER)
         joined = threading.Event()
 
         def drip() -> None:
@@ -210,6 +215,7 @@ def test_a_handshake_has_a_total_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stranger = socket.create_connection(listener.getsockname())
         accepted, _ = listener.accept()
+    stranger.sendall(HEADER)
     ended = threading.Event()
 
     def drip() -> None:
@@ -219,8 +225,9 @@ def test_a_handshake_has_a_total_time() -> None:
 
     dripping = threading.Thread(target=drip)
     dripping.start()
-    with pytest.raises(LostError):
+    with pytest.raises(LostError) as lost:
         channel.Channel(accepted).authenticate(b"secret", asked_first=False)
+    assert "digest" not in str(lost.value)  # the answer was not complete
     ended.set()
     dripping.join()
     stranger.close()
