@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -135,6 +136,7 @@ def test_a_page_allows_its_own_script_only(tmp_path: Path) -> None:
     assert "script-src 'none'; " in report and "<script" not in report
 
 
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
 @pytest.mark.parametrize(
     ("added", "refused"),
     [("", False), ("<script>1</script>", True), ("<img src=http://127.0.0.1:9/x>", True)],
