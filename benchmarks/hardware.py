@@ -1,4 +1,4 @@
-"""The efficiencies of sut/results/hardware.py and their errors.
+"""The efficiencies of benchmarks/gpus.py and their errors.
 
 Usage: python -m benchmarks.hardware
 
@@ -15,18 +15,18 @@ from collections.abc import Callable
 
 import msgspec
 
+from benchmarks import gpus
+from benchmarks.gpus import Hardware
 from sut import _core
 from sut.report.markdown import table
-from sut.results import hardware
-from sut.results.early_stopping import num_allowed
-from sut.results.hardware import Hardware
+from sut.results import peak
+from sut.run.simulator import service_model
 
 NUM_SAMPLES = 13_368
 NUM_TOKENS = 128
 MAX_MODEL_LEN = 2668
 MEDIAN_PROMPT = 760
 PROMPT_SPREAD = 0.45
-PERCENTILE = 0.99
 TTFT_LIMIT_NS = 2_000_000_000
 TPOT_LIMIT_NS = 100_000_000
 
@@ -34,12 +34,12 @@ TPOT_LIMIT_NS = 100_000_000
 def main() -> None:
     rows = []
     slowest = 1.0
-    for gpu in reversed(hardware.ALL):  # the A30 last
+    for gpu in reversed(gpus.ALL):  # the A30 last
         fitted = msgspec.structs.replace(gpu, efficiency=slowest)
         if gpu.published:
             fitted = fit(gpu, gpu.published.offline)
             slowest = min(slowest, fitted.efficiency)
-        peak = server_tokens_per_s(fitted)
+        server = server_tokens_per_s(fitted)
         published = gpu.published
         rows.append(
             [
@@ -48,9 +48,9 @@ def main() -> None:
                 f"{fitted.efficiency:.3f}",
                 f"{offline_tokens_per_s(fitted):,.0f}",
                 f"{published.offline:,.0f}" if published else "-",
-                f"{peak:,.0f}",
+                f"{server:,.0f}",
                 f"{published.server:,.0f}" if published else "-",
-                f"{peak / published.server - 1:+.1%}" if published else "-",
+                f"{server / published.server - 1:+.1%}" if published else "-",
             ]
         )
     head = ["GPU", "is", "efficiency", "Offline simulated", "published"]
@@ -105,8 +105,7 @@ def server_tokens_per_s(gpu: Hardware) -> float:
 
 def is_valid_at(gpu: Hardware, qps: float) -> bool:
     schedule = schedule_of("Server", f"*.Server.target_qps = {qps}\n")
-    allowed = num_allowed(len(schedule), PERCENTILE)
-    assert allowed is not None
+    allowed = peak.allowed(len(schedule))
     simulated = simulate(gpu, schedule, stop_over=allowed)
     return max(simulated.num_ttft_over, simulated.num_tpot_over) <= allowed
 
@@ -120,17 +119,11 @@ def schedule_of(scenario: str, user_conf: str) -> _core.Schedule:
 def simulate(
     gpu: Hardware, schedule: _core.Schedule, stop_over: int | None = None
 ) -> _core.Simulated:
-    times = gpu.times
     return _core.simulate(
         schedule=schedule,
         prompt_tokens=PROMPTS,
         output_tokens=ANSWERS,
-        service=_core.ServiceModel(
-            base_us=times.base_us,
-            per_sequence_us=times.per_sequence_us,
-            per_prefill_token_us=times.per_prefill_token_us,
-            per_context_token_us=times.per_context_token_us,
-        ),
+        service=service_model(gpu.times),
         num_replicas=1,
         max_num_seqs=gpu.max_num_seqs,
         max_num_batched_tokens=gpu.max_num_batched_tokens,

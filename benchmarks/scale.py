@@ -11,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import msgspec
+
 from benchmarks.__main__ import PROGRAMS, cpu_model
+from benchmarks.gpus import A30
 from sut import _core
 from sut.report.markdown import table
-from sut.results.hardware import A30
+from sut.run.simulator import service_model
 
 NUM_REPLICAS = (1, 8, 64, 113, 146, 256, 512)
 SECONDS = 2.0
@@ -57,7 +60,6 @@ def run(program: str, what: str, num_replicas: int) -> list[str]:
 
 def samples_per_s(num_replicas: int) -> float:
     """Offline, with the step times of an A30."""
-    times = A30.times
     count = SAMPLES_PER_REPLICA * num_replicas
     settings = {"target_qps": count, "min_duration": 1000, "min_query_count": 1}
     conf = "".join(f"bench.Offline.{key} = {value}\n" for key, value in settings.items())
@@ -66,13 +68,7 @@ def samples_per_s(num_replicas: int) -> float:
         schedule=schedule,
         prompt_tokens=[NUM_PROMPT_TOKENS] * 1000,
         output_tokens=[NUM_OUTPUT_TOKENS] * 1000,
-        service=_core.ServiceModel(
-            base_us=times.base_us,
-            per_sequence_us=times.per_sequence_us,
-            per_prefill_token_us=times.per_prefill_token_us,
-            per_context_token_us=times.per_context_token_us,
-            noise=0.05,
-        ),
+        service=service_model(msgspec.structs.replace(A30.times, noise=0.05)),
         num_replicas=num_replicas,
         max_num_seqs=A30.max_num_seqs,
         max_num_batched_tokens=A30.max_num_batched_tokens,

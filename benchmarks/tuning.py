@@ -25,7 +25,7 @@ from sut.results.service import ServiceTimes
 from sut.results.steps import EngineStep
 from sut.results.tuning import Trial
 from sut.run.replicas import credit
-from sut.run.simulator import mean_in_flight, p99, service_model
+from sut.run.simulator import service_model, tried
 
 NUM_SAMPLES, OUTPUT_TOKENS = 13_368, 128  # llama3.1-8b's data set
 LIMITS = Limits(ttft_ms=2000, tpot_ms=100)
@@ -95,19 +95,7 @@ class System:
             stop_over=allowed if aborts else None,
             log_steps=log_steps,
         )
-        samples = found.samples()
-        ttft_ms, tpot_ms = (None, None) if found.stopped else p99(samples)
-        tried = Tried(
-            target_qps=qps,
-            num_samples=len(schedule),
-            num_allowed=allowed,
-            num_ttft_over=found.num_ttft_over,
-            num_tpot_over=found.num_tpot_over,
-            ttft_p99_ms=ttft_ms,
-            tpot_p99_ms=tpot_ms,
-            mean_in_flight=mean_in_flight(samples),
-        )
-        return tried, found
+        return tried(qps, schedule, found), found
 
     def probe(self, in_flight: int, for_s: float) -> tuple[float, list[EngineStep]]:
         """Samples/s and steps with a constant number in flight."""

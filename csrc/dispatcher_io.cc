@@ -76,49 +76,6 @@ void Dispatcher::note_news(std::uint64_t key) {
   replica.news |= 1u << key % ReplicaLink::kNumItems;
 }
 
-void Dispatcher::take_incoming() {
-  is_rung_ = false;
-  wake_up_.silence();
-  {
-    std::lock_guard lock(incoming_mutex_);
-    taken_.swap(incoming_);
-  }
-  for (const Queued& sample : taken_) {
-    if (sample.replica == kAnyReplica) {
-      queue_.push_back(sample);
-    } else {
-      replicas_[static_cast<std::size_t>(sample.replica)]->queue.push_back(sample);
-      ++num_pinned_;
-      touch(sample.replica);
-    }
-  }
-  taken_.clear();
-  if (withdraw_.exchange(false)) {
-    for_each_queue([this](std::deque<Queued>& queue) {
-      stats_.withdrawn.add(static_cast<std::int64_t>(queue.size()));
-      queue.clear();
-    });
-    num_pinned_ = 0;
-    is_draining_ = true;
-  }
-  // After the samples: those that were issued after a call of set_credit() see its credit.
-  if (credits_changed_.exchange(false))
-    for (std::size_t i = 0; i < replicas_.size(); ++i) touch(static_cast<int>(i));
-}
-
-template <typename Visit>
-void Dispatcher::for_each_queue(Visit visit) {
-  visit(queue_);
-  if (num_pinned_ == 0) return;
-  for (const auto& replica : replicas_) visit(replica->queue);
-}
-
-void Dispatcher::touch(int index) {
-  Replica& replica = *replicas_[static_cast<std::size_t>(index)];
-  if (std::exchange(replica.is_touched, true)) return;
-  touched_.push_back(index);
-}
-
 void Dispatcher::serve(Replica& replica, int index) {
   const unsigned news = std::exchange(replica.news, 0);
   const auto readable = [news](ReplicaLink::Item item) { return (news >> item & 1u) != 0; };
@@ -290,71 +247,6 @@ void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std
   slot.sink->on_complete(slot.sample.id, slot.tokens);
 }
 
-bool Dispatcher::has_room(const Replica& replica) const {
-  return replica.ready &&
-         static_cast<std::size_t>(replica.stats.in_flight()) < replica.credit.load();
-}
-
-void Dispatcher::update_choice(int index) {
-  const Replica& replica = *replicas_[static_cast<std::size_t>(index)];
-  choice_.set(static_cast<std::size_t>(index), static_cast<std::size_t>(replica.stats.in_flight()),
-              replica.ready ? replica.credit.load() : 0);
-}
-
-void Dispatcher::admit() {
-  for (std::size_t i = 0; i < touched_.size(); ++i) {
-    Replica& replica = *replicas_[static_cast<std::size_t>(touched_[i])];
-    while (!replica.queue.empty() && has_room(replica)) {
-      const Queued next = replica.queue.front();
-      replica.queue.pop_front();
-      --num_pinned_;
-      if (!send(next, touched_[i])) return;
-    }
-    update_choice(touched_[i]);
-  }
-  while (!queue_.empty()) {
-    const std::optional<std::size_t> chosen = choice_.next();
-    if (!chosen) return;
-    const int index = static_cast<int>(*chosen);
-    const Queued next = queue_.front();
-    queue_.pop_front();
-    if (!send(next, index)) return;
-    update_choice(index);
-  }
-}
-
-bool Dispatcher::send(const Queued& next, int index) {
-  Replica& replica = *replicas_[static_cast<std::size_t>(index)];
-  const SampleStore::Request request = (*store_)[next.sample.index];
-  const std::int64_t now = now_ns();
-  const RequestId id = in_flight_.take();
-  InFlightTable::Slot& slot = *in_flight_.find(id);
-  slot.replica = static_cast<std::uint32_t>(index);
-  slot.sample = next.sample;
-  slot.sink = next.sink;
-  slot.issued_ns = next.issued_ns;
-  slot.admitted_ns = now;
-  slot.ttft_over = next.ttft_over;
-  if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
-  replica.stats.admit(now, request.num_prompt_tokens);
-  replica.num_sent.fetch_add(1, std::memory_order_relaxed);
-  touch(index);
-  replica.was_sent_to = true;
-  if (replica.link.send(request, id)) return true;
-  fail_by_lost_connection(index);
-  return false;
-}
-
-// A send may have taken the news of a socket's input: see Poller.
-void Dispatcher::read_inputs_after_sends() {
-  for (const int index : touched_) {
-    Replica& replica = *replicas_[static_cast<std::size_t>(index)];
-    replica.is_touched = false;
-    if (std::exchange(replica.was_sent_to, false)) receive_ready(replica, index);
-  }
-  touched_.clear();
-}
-
 void Dispatcher::check_deadlines() {
   const std::int64_t now = now_ns();
   if (now < next_deadline_check_ns_) return;
@@ -383,31 +275,6 @@ void Dispatcher::check_deadlines() {
               seconds_text(options_.sample_deadline_s) + " after it was sent to " +
               replica_text(static_cast<int>(oldest->replica)),
           static_cast<int>(oldest->replica)});
-}
-
-void Dispatcher::count_late(std::int64_t now) {
-  const std::int64_t ttft_limit_ns = stats_.ttft_limit_ns.load(std::memory_order_relaxed);
-  const std::int64_t tpot_limit_ns = stats_.tpot_limit_ns.load(std::memory_order_relaxed);
-  if (ttft_limit_ns == kNoLimit && tpot_limit_ns == kNoLimit) return;
-  const auto mark = [](bool& marked, Counter& counter) {
-    if (!marked) counter.add(1);
-    marked = true;
-  };
-  for_each_queue([&](std::deque<Queued>& queue) {
-    for (Queued& queued : queue) {  // in order of issue
-      if (now - queued.issued_ns <= ttft_limit_ns) break;
-      mark(queued.ttft_over, stats_.ttft_over);
-    }
-  });
-  const auto most_gaps = static_cast<std::int64_t>(in_flight_.max_output_tokens()) - 1;
-  in_flight_.for_each([&](InFlightTable::Slot& slot) {
-    if (slot.first_token_ns == 0) {
-      if (now - slot.issued_ns > ttft_limit_ns) mark(slot.ttft_over, stats_.ttft_over);
-    } else if (slot.tokens.size() > 1 &&  // an answer of one token has no TPOT
-               (now - slot.first_reported_ns) / most_gaps > tpot_limit_ns) {
-      mark(slot.tpot_over, stats_.tpot_over);
-    }
-  });
 }
 
 void Dispatcher::stop() {

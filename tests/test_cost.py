@@ -51,7 +51,9 @@ def test_no_cost_without_a_price_a_rate_or_a_measurement() -> None:
 
 def test_a_price_makes_no_two_plans_differ() -> None:
     record = completed(performance(smallest_valid()))
-    plan = msgspec.structs.replace(record.plan, price_per_node_hour=2.0, stop_when_hopeless=True)
+    plan = msgspec.structs.replace(
+        record.plan, price_per_node_hour=2.0, stop_when_hopeless=True, measure_overhead=True
+    )
     assert plan.digest() == record.plan.digest()
     other = msgspec.structs.replace(record, plan=plan)
     assert sameness.of_record(other) == sameness.of_record(record)

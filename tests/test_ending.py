@@ -129,8 +129,8 @@ def kill(run_dir: RunDir) -> None:
 
 
 def test_a_killed_run_keeps_its_phases_and_continues(tmp_path: Path) -> None:
-    slow = set_arguments(ACCURACY_LASTS)
-    assert submit(tmp_path, *fast(), "--mode", "all", *slow, "--no-wait").returncode == 0
+    sets = set_arguments([*ACCURACY_LASTS, "site.measure_overhead=true"])
+    assert submit(tmp_path, *fast(), "--mode", "all", *sets, "--no-wait").returncode == 0
     run_dir = RunDir(tmp_path / "runs" / "latest")
     until(
         lambda: run_dir.progress.is_file() and '"phase":"accuracy"' in run_dir.progress.read_text(),
@@ -142,6 +142,7 @@ def test_a_killed_run_keeps_its_phases_and_continues(tmp_path: Path) -> None:
     assert found.failure is not None and found.failure.code == "no_record"
     assert "killed by SIGKILL" in found.failure.message
     assert [phase.name for phase in found.phases] == ["performance"]
+    assert found.overhead is not None and found.overhead.ceiling is not None
     (attempt,) = found.attempts
     assert attempt.status == "failed" and attempt.ended_utc is not None
     again = subprocess.run(
@@ -150,6 +151,7 @@ def test_a_killed_run_keeps_its_phases_and_continues(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stdout
     continued = latest(tmp_path)
     assert continued.verdict == "VALID" and continued.phases[0] == found.phases[0]
+    assert continued.overhead == found.overhead
     assert [attempt.status for attempt in continued.attempts] == ["failed", "completed"]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import gpus
+from benchmarks.gpus import Hardware
 from benchmarks.hardware import NUM_TOKENS, is_valid_at, offline_tokens_per_s
-from sut.results import hardware
-from sut.results.hardware import Hardware
 
-FITTED = [gpu for gpu in hardware.ALL if gpu.published]
+FITTED = [gpu for gpu in gpus.ALL if gpu.published]
 
 
 @pytest.mark.parametrize("gpu", FITTED, ids=lambda gpu: gpu.name)
@@ -26,7 +26,7 @@ def test_the_server_error_is_as_stated(gpu: Hardware) -> None:
 
 
 def test_an_a30_is_computed_with_the_lowest_efficiency() -> None:
-    assert hardware.A30.label == "computed"
-    assert hardware.A30.efficiency == min(gpu.efficiency for gpu in FITTED)
+    assert gpus.A30.label == "computed"
+    assert gpus.A30.efficiency == min(gpu.efficiency for gpu in FITTED)
     # Its data sheet's bandwidth: no step is shorter than reading 15 GB of weights.
-    assert hardware.A30.times.base_us > 15.0e9 / 933e9 * 1e6
+    assert gpus.A30.times.base_us > 15.0e9 / 933e9 * 1e6

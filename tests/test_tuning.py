@@ -163,7 +163,10 @@ def test_refuses_what_has_no_load_to_find(changes: dict[str, object], message: s
 
 def test_a_tuned_plan_ends_hopeless_trials() -> None:
     plan, *_ = make_plan(RunRequest(benchmark="replay", tune=True))
-    assert plan.tune and plan.measures_load and plan.stop_when_hopeless
+    assert plan.tune and plan.measures_load and plan.ends_when_hopeless
+    again = msgspec.structs.replace(plan, stop_when_hopeless=False)  # as --again makes it
+    assert again.ends_when_hopeless
+    assert not msgspec.structs.replace(again, tune=False).ends_when_hopeless
 
 
 def test_a_dry_run_names_the_search(tmp_path: Path) -> None:
@@ -185,7 +188,6 @@ def test_a_requeued_run_continues_its_search(tmp_path: Path) -> None:
         *[f"scenarios.server.{each}" for each in sets],
         "engine.replay.step_base_us=4000",
         tune=True,
-        stop_when_hopeless=True,
     )
     run_dir = write_plan(plan, tmp_path / "run")
     with Job(run_dir, 1) as job:

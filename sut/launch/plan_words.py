@@ -71,7 +71,7 @@ def limits(plan: Plan) -> str:
     text = ", ".join(
         f"{name} {quantity(value, 'ms') if value else _FROM_CONF}" for name, value in known.items()
     )
-    return text + "; a phase that can no longer meet them is ended" * plan.stop_when_hopeless
+    return text + "; a phase that can no longer meet them is ended" * plan.ends_when_hopeless
 
 
 def size(plan: Plan) -> str:

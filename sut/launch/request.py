@@ -60,10 +60,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         sets=sets,
     )
     plan = msgspec.structs.replace(
-        plan,
-        tune=request.tune,
-        # A trial that cannot be VALID would only take time from the next one.
-        stop_when_hopeless=request.stop_when_hopeless or request.tune,
+        plan, tune=request.tune, stop_when_hopeless=request.stop_when_hopeless
     )
     kept = keeping(plan, request.keep_engine_min)
     return kept, _run_root(request, sets, site), _notices(request, site)

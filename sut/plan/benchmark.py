@@ -152,7 +152,7 @@ class ScenarioSettings(Struct, frozen=True, kw_only=True):
     """
 
     loadgen_name: LoadGenName = ""  # overrides Model.loadgen_name (llama3_1-8b-interactive)
-    target_qps: PositiveFloat | Literal["auto"] | None = None  # auto: measured; server, interactive
+    target_qps: PositiveFloat | Literal["auto"] | None = None  # auto: measured
     target_latency_ms: NonNegativeFloat | None = None  # SingleStream: the expected latency, which
     # sizes the run. Server: a limit on the latency of the whole answer; 0: none
     ttft_latency_ms: PositiveInt | None = None  # limit on p99 of the time to first token

@@ -35,6 +35,8 @@ from sut.plan.site import Container, CpuDevice, Device, Timeouts
 from sut.values import UNDECODABLE, NonNegativeInt, PositiveFloat, PositiveInt, Struct
 
 PLAN_SCHEMA_VERSION = 2
+# Fields that do not change a result: two plans that differ in them are the same.
+WITHOUT_EFFECT = ("stop_when_hopeless", "price_per_node_hour", "measure_overhead")
 
 _SUBMIT_AGAIN = "submit the benchmark again: python -m sut.submit --config NAME --site NAME"
 
@@ -145,11 +147,17 @@ class Plan(Struct, frozen=True, kw_only=True):
         a result makes no difference. A new field is left out, here or at its default, so that
         older records keep their digests."""
         plan = msgspec.to_builtins(msgspec.structs.replace(self, keep_engine_min=0))
-        for name in ("stop_when_hopeless", "price_per_node_hour", "measure_overhead"):
+        for name in WITHOUT_EFFECT:
             del plan[name]
         if not self.tune:
             del plan["tune"]
         return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
+
+    @property
+    def ends_when_hopeless(self) -> bool:
+        """Whether a performance phase that can no longer be VALID is ended. A trial of a search
+        would only take time from the next one."""
+        return self.stop_when_hopeless or self.tune
 
     @property
     def measures_load(self) -> bool:

@@ -61,7 +61,7 @@ def _certificate(record: Record) -> Iterator[str]:
 
 
 def _ceiling(ceiling: Ceiling) -> str:
-    qps = overhead.ceiling_qps(ceiling, ceiling.num_tokens)
+    qps = ceiling.token_events_per_s / ceiling.num_tokens
     return (
         f"Ceiling: at least {quantity(ceiling.token_events_per_s, 'token events/s')}, "
         f"{quantity(qps, 'queries/s')} of {ceiling.num_tokens} tokens each, at "

@@ -21,6 +21,8 @@ from sut.results.record import Attempt, Hashes, Record
 from sut.rundir import TRIAL, RunDir, write_atomic
 from sut.values import UNDECODABLE, Struct
 
+# What a record of a lost attempt has from the attempts before it.
+_KEPT = ("environment", "hashes", "load", "overhead", "tuning", "phases", "preflight", "nodes")
 INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
 # In all phases of one record, on each of its machines: files, code, and what computes.
 SAME = (
@@ -102,11 +104,7 @@ def close(
         attempt, ended_utc=utc_now(), status=status_of(error), failure=failure
     )
     attempts = (*others, ended)
-    kept = {
-        name: getattr(before, name)
-        for name in ("environment", "hashes", "load", "tuning", "phases", "preflight", "nodes")
-        if before is not None and before.phases
-    }
+    kept = {name: getattr(before, name) for name in _KEPT if before is not None and before.phases}
     given = {"environment": environment, "hashes": Hashes(), "phases": (), **kept}
     result = Record(
         run_id=run_dir.root.name,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sut.results.work import quantiles
 from sut.values import Struct
 
 
@@ -38,7 +39,8 @@ def of(scheduled_ms: Sequence[float], issued_ms: Sequence[float]) -> IssueDelay 
 
 
 def _summary(pairs: list[tuple[float, float]]) -> IssueDelay:
-    delays = sorted(issued - scheduled for scheduled, issued in pairs)
+    delays = quantiles(issued - scheduled for scheduled, issued in pairs)
+    assert delays is not None
     num_seconds = 1 + int(max(issued for _, issued in pairs) / 1e3)
     scheduled, issued = [0] * num_seconds, [0] * num_seconds
     longest = [0.0] * num_seconds
@@ -48,14 +50,10 @@ def _summary(pairs: list[tuple[float, float]]) -> IssueDelay:
         issued[int(actual / 1e3)] += 1
         longest[second] = max(longest[second], actual - planned)
     return IssueDelay(
-        p50_ms=round(_at(delays, 0.5), 3),
-        p99_ms=round(_at(delays, 0.99), 3),
-        max_ms=round(delays[-1], 3),
+        p50_ms=round(delays.p50, 3),
+        p99_ms=round(delays.p99, 3),
+        max_ms=round(delays.max, 3),
         scheduled=tuple(scheduled),
         issued=tuple(issued),
         max_ms_by_second=tuple(round(each, 3) for each in longest),
     )
-
-
-def _at(ordered: list[float], quantile: float) -> float:
-    return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]

@@ -53,10 +53,6 @@ class Overhead(Struct, frozen=True, kw_only=True):
     not_measured: str = ""
 
 
-def ceiling_qps(ceiling: Ceiling, tokens_per_sample: float) -> float:
-    return ceiling.token_events_per_s / tokens_per_sample
-
-
 def load_share(overhead: Overhead, scenario: Scenario, measures: Measures) -> float | None:
     """The part of the ceiling that a phase took: by its offered load, or in a scenario without one
     by its throughput. None where either is unknown."""

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sut.machine.environment import Environment
+from sut.plan.plan import WITHOUT_EFFECT
 from sut.results.record import Hashes, Record
 
 DERIVED_FIELDS = frozenset({"plan.not_official_because"})  # they follow from other fields
-NO_DIFFERENCE = frozenset({"plan.stop_when_hopeless", "plan.price_per_node_hour"})
+NO_DIFFERENCE = frozenset(f"plan.{name}" for name in WITHOUT_EFFECT)
 
 Facts = Mapping[str, Any]
 

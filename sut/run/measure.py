@@ -137,7 +137,7 @@ def _run_phase(mode: Mode, recorder: Recorder, serving: Serving) -> Measured:
                 run_dir,
                 user_conf,
                 recorder.progress,
-                stop_when_hopeless=plan.stop_when_hopeless,
+                stop_when_hopeless=plan.ends_when_hopeless,
             )
     except RunError:
         stats, names = replicas.dispatcher.stats(), serving.nodes.names

@@ -14,6 +14,7 @@ from sut.plan.plan import Plan
 from sut.results import peak
 from sut.results.peak import Limits, Tried
 from sut.results.service import ServiceTimes
+from sut.results.work import quantiles
 from sut.run.replicas import credit
 
 SEED = 1  # of the noise
@@ -45,7 +46,6 @@ class Simulator:
             user_conf=plan.user_conf(qps),
             num_samples=len(self._prompt_tokens),
         )
-        allowed = peak.allowed(len(schedule))
         found = _core.simulate(
             schedule=schedule,
             prompt_tokens=self._prompt_tokens,
@@ -58,19 +58,25 @@ class Simulator:
             credit=credit(engine.max_num_seqs),
             ttft_limit_ns=round(self._limits.ttft_ms * 1e6),
             tpot_limit_ns=round(self._limits.tpot_ms * 1e6),
-            stop_over=max(0, allowed),
+            stop_over=max(0, peak.allowed(len(schedule))),
         )
-        ttft_ms, tpot_ms = (None, None) if found.stopped else p99(found.samples())
-        return Tried(
-            target_qps=qps,
-            num_samples=len(schedule),
-            num_allowed=allowed,
-            num_ttft_over=found.num_ttft_over,
-            num_tpot_over=found.num_tpot_over,
-            ttft_p99_ms=ttft_ms,
-            tpot_p99_ms=tpot_ms,
-            mean_in_flight=mean_in_flight(found.samples()),
-        )
+        return tried(qps, schedule, found)
+
+
+def tried(qps: float, schedule: _core.Schedule, found: _core.Simulated) -> Tried:
+    """What the simulated test of ``schedule``, at ``qps``, shows."""
+    samples = found.samples()
+    ttft_ms, tpot_ms = (None, None) if found.stopped else p99(samples)
+    return Tried(
+        target_qps=qps,
+        num_samples=len(schedule),
+        num_allowed=peak.allowed(len(schedule)),
+        num_ttft_over=found.num_ttft_over,
+        num_tpot_over=found.num_tpot_over,
+        ttft_p99_ms=ttft_ms,
+        tpot_p99_ms=tpot_ms,
+        mean_in_flight=mean_in_flight(samples),
+    )
 
 
 def service_model(service: ServiceTimes, slowdown: float = 1.0) -> _core.ServiceModel:
@@ -110,7 +116,7 @@ def p99(samples: Mapping[str, Sequence[int]]) -> tuple[float, float]:
     issued, first = samples["issued_ns"], samples["first_token_ns"]
     completed, tokens = samples["completed_ns"], samples["output_tokens"]
     rows = range(len(issued))
-    ttft = sorted(first[i] - issued[i] for i in rows)
-    tpot = sorted((completed[i] - first[i]) / max(1, tokens[i] - 1) for i in rows)
-    at = min(len(rows) - 1, int(peak.PERCENTILE * len(rows)))
-    return ttft[at] / 1e6, tpot[at] / 1e6
+    ttft = quantiles((first[i] - issued[i]) / 1e6 for i in rows)
+    tpot = quantiles((completed[i] - first[i]) / 1e6 / max(1, tokens[i] - 1) for i in rows)
+    assert ttft is not None and tpot is not None
+    return ttft.p99, tpot.p99

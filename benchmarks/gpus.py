@@ -7,7 +7,7 @@ efficiency is the one with which the simulated Offline test reaches it; that is 
 published Server result, which the fit does not use, shows its error. The A30 has no published
 result; with the efficiency of the L40S, the lowest of the fits, it is *computed*.
 
-``benchmarks/hardware.py`` makes the efficiencies and the errors, for prompts of 840 tokens in the
+:mod:`benchmarks.hardware` makes the efficiencies and the errors, for prompts of 840 tokens in the
 mean. The fits are of other engines' versions and settings, and of one throughput each: they say
 what to book, not what a run will give.
 """
