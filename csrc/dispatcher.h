@@ -91,6 +91,10 @@ class Dispatcher {
   // Sets the maximum number of samples in flight at a replica, initially 0.
   void set_credit(int replica, std::size_t max_in_flight);
 
+  // Whether a replica that has samples in flight and is silent for `stall_deadline_s` is a failure;
+  // initially it is. An engine compiles in its first steps, for longer than any later step takes.
+  void watch_stalls(bool on) { watches_stalls_.store(on); }
+
   // Queues samples without waiting for a replica. `sink` must live until each of them is complete
   // or stopped() is true. After a failure the samples are dropped. Throws std::out_of_range.
   void issue(std::span<const Sample> samples, ResponseSink& sink, int replica = kAnyReplica);
@@ -209,6 +213,7 @@ class Dispatcher {
   std::atomic<bool> withdraw_{false};
   std::atomic<bool> drained_{false};
   std::atomic<bool> credits_changed_{false};
+  std::atomic<bool> watches_stalls_{true};
 
   Stats stats_;
   StepLog steps_;

@@ -258,7 +258,7 @@ void Dispatcher::check_deadlines() {
     const int index = static_cast<int>(i);
     if (replica.input_lost_ns != 0 && now - replica.input_lost_ns > kDeathNoticeNs)
       return fail_by_lost_connection(index);
-    if (replica.stats.in_flight() > 0 &&
+    if (watches_stalls_.load() && replica.stats.in_flight() > 0 &&
         now - replica.last_heard_ns > to_ns(options_.stall_deadline_s)) {
       fail({"stall",
             replica_text(index) + " has " + std::to_string(replica.stats.in_flight()) +

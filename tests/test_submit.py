@@ -343,6 +343,16 @@ def test_an_engine_must_be_ready_by_its_deadline(tmp_path: Path) -> None:
     assert "ready_s" in failure.message
 
 
+def test_an_engine_may_be_silent_in_warm_up_until_its_deadline(tmp_path: Path) -> None:
+    sets = ['engine.replay.faults=["stall@3"]']
+    sets += ["site.timeouts.stall_s=0.1", "site.timeouts.warmup_s=2"]
+    run = submit(tmp_path, *fast(), *set_arguments(sets), timeout_s=30)
+    failure = latest(tmp_path).failure
+    assert run.returncode == 3 and failure is not None and failure.code == "warm_up"
+    assert failure.replica == 0 and "within 2 s; end of its log" in failure.message
+    assert "--set site.timeouts.warmup_s=SECONDS" in failure.message
+
+
 def test_a_finished_phase_survives_a_later_failure(tmp_path: Path) -> None:
     # The smoke preset's 480 performance queries are done when the engine dies.
     sets = ['engine.replay.faults=["die@540"]', "scenarios.server.max_query_count=480"]

@@ -21,9 +21,9 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
     join_s: PositiveFloat = 300.0  # until all nodes have connected
     ready_s: PositiveFloat = 600.0  # until an engine is ready
-    warmup_s: PositiveFloat = 120.0  # until the first requests are answered
+    warmup_s: PositiveFloat = 120.0  # for the first samples: the engine may compile
     sample_s: PositiveFloat = 300.0  # of a sample, from admission to a replica to its last token
-    stall_s: PositiveFloat = 60.0  # without output from a replica that has work in flight
+    stall_s: PositiveFloat = 60.0  # without output from a warm replica that has work in flight
 
 
 class Container(Struct, frozen=True, kw_only=True):

@@ -105,9 +105,25 @@ class Replicas:
             self.dispatcher.set_credit(index, per_replica)
 
     def warm_up(self, num_samples: int, timeout_s: float) -> None:
-        """Run the first samples on every replica, outside LoadGen and untimed. Raises RunError."""
+        """Run the first samples on every replica, outside LoadGen and untimed. An engine may compile
+        in its first steps, so only ``timeout_s`` limits its silence. Raises RunError."""
         samples = range(min(num_samples, self._num_samples))
-        self.generate(samples, timeout_s, on=self._indices)
+        self.dispatcher.watch_stalls(False)
+        try:
+            self.generate(samples, timeout_s, on=self._indices)
+        except RunError as error:
+            if error.code != "generate_timeout" or error.replica is None:
+                raise
+            raise RunError(
+                f"replica {error.replica} did not answer its first samples within "
+                f"{quantity(timeout_s, 's')}; "
+                f"{log_tail(self.nodes.run_dir, (error.replica, 0))}",
+                hint="if it only needs more time: --set site.timeouts.warmup_s=SECONDS",
+                code="warm_up",
+                replica=error.replica,
+                node=error.node,
+            ) from None
+        self.dispatcher.watch_stalls(True)
 
     def generate(
         self, samples: Sequence[int], timeout_s: float, on: Sequence[int] = (ANY,)
