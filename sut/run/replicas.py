@@ -105,8 +105,8 @@ class Replicas:
             self.dispatcher.set_credit(index, per_replica)
 
     def warm_up(self, num_samples: int, timeout_s: float) -> None:
-        """Run the first samples on every replica, outside LoadGen and untimed. An engine may compile
-        in its first steps, so only ``timeout_s`` limits its silence. Raises RunError."""
+        """Run the first samples on every replica, outside LoadGen and untimed. An engine may
+        compile in its first steps, so only ``timeout_s`` limits its silence. Raises RunError."""
         samples = range(min(num_samples, self._num_samples))
         self.dispatcher.watch_stalls(False)
         try:
