@@ -193,6 +193,7 @@ def run_state(**changes: Any) -> RunState:
         "t_s": 7.0,
         "step": "",
         "silent_s": 0.0,
+        "unheard_s": 0.0,
         "stage": "",
         "stage_s": None,
         "usual_s": None,

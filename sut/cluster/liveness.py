@@ -77,7 +77,11 @@ def of_run(run: RunDir, plan: Plan) -> Liveness:
 def _of_job(job_id: str) -> Liveness:
     job = slurm.job_state(job_id)
     if job is None:
-        return Liveness(state="unknown", why=f"Slurm does not know job {job_id} here (any more)")
+        why = f"Slurm does not know job {job_id} here (any more), or does not answer"
+        return Liveness(state="unknown", why=why)
+    if job.alive and not job.in_queue:
+        why = f"job {job_id} is {job.state} in accounting, but not in the queue"
+        return Liveness(state="unknown", why=why)
     on = f"job {job_id}" + (f" on {job.nodes}" if job.nodes else "")
     if job.state in slurm.WAITING:
         return Liveness(state="pending", job=job)

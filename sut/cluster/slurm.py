@@ -16,18 +16,23 @@ from sut.values import Struct
 
 # Slurm waits for the job's processes, or returns it to the queue after that.
 COMPLETING = "COMPLETING"
-# States of a job that runs or can still run.
-ALIVE = frozenset(
-    {"PENDING", "CONFIGURING", "RUNNING", COMPLETING, "SUSPENDED", "STOPPED", "RESIZING"}
-    | {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SIGNALING", "STAGE_OUT"}
+# States of a job that has ended. A job in any other state, known to this program or not, runs or
+# can still run. https://slurm.schedmd.com/job_state_codes.html
+ENDED = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"}
+    | {"OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"}
 )
 # States of a job before its first or its next start.
-WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
+WAITING = frozenset(
+    {"PENDING", "CONFIGURING", "POWER_UP_NODE", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"}
+    | {"RESV_DEL_HOLD", "SPECIAL_EXIT"}
+)
 
 
 class JobState(Struct, frozen=True, kw_only=True):
     """A job in Slurm's words. ``reason`` is why it waits; ``since`` and ``start`` are the local
-    times of its submission and its (expected) start. Unknown fields are empty."""
+    times of its submission and its (expected) start. Unknown fields are empty. ``in_queue`` is
+    false where only accounting knows the job: its rows can be late, or never end."""
 
     job_id: str
     state: str  # e.g. PENDING
@@ -36,10 +41,11 @@ class JobState(Struct, frozen=True, kw_only=True):
     start: str = ""
     nodes: str = ""
     comment: str = ""
+    in_queue: bool = True
 
     @property
     def alive(self) -> bool:
-        return self.state in ALIVE
+        return self.state not in ENDED
 
 
 def is_here() -> bool:
@@ -98,20 +104,31 @@ def job_state(job_id: str) -> JobState | None:
     sacct += ["--format=State,Submit,Start,NodeList,Comment"]
     # slurmctld keeps a finished job for minutes, with its comment, which accounting may lack.
     for command, num_fields in ((squeue, 6), (sacct, 5)):
-        for line in _output([*command, f"--jobs={job_id}"]).splitlines():
-            state, *reason, since, start, nodes, comment = map(
-                _known, line.split("|", num_fields - 1)
-            )
-            return JobState(
-                job_id=job_id,
-                state=state.partition(" ")[0],  # CANCELLED by 1500
-                reason="".join(reason),
-                since=since,
-                start=start,
-                nodes=nodes,
-                comment=comment,
-            )
+        lines = _output([*command, f"--jobs={job_id}"]).splitlines()
+        rows = [line.split("|", num_fields - 1) for line in lines]
+        found = [
+            _job_of(job_id, row, in_queue=command is squeue)
+            for row in rows
+            if len(row) == num_fields
+        ]
+        # A requeued job has a row for each of its starts, oldest first.
+        if found:
+            return found[-1]
     return None
+
+
+def _job_of(job_id: str, row: Sequence[str], *, in_queue: bool) -> JobState:
+    state, *reason, since, start, nodes, comment = map(_known, row)
+    return JobState(
+        job_id=job_id,
+        state=state.partition(" ")[0],  # CANCELLED by 1500
+        reason="".join(reason),
+        since=since,
+        start=start,
+        nodes=nodes,
+        comment=comment,
+        in_queue=in_queue,
+    )
 
 
 def command_of(job_id: str) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shlex
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from sut import interrupts
 from sut.cluster import partitions, sbatch, slurm
@@ -24,16 +23,15 @@ from sut.rundir import RunDir
 from sut.units import quantity
 
 FOREVER_MIN = 60 * 24 * 365  # by default, submitit's local executor ends a job after two minutes
-ASK_SLURM_S = 2.0  # between two queries of one job
 
 
-class Submitted(Protocol):
-    """A submitted run. ``log`` is the output of its first node."""
+class Submitted(NamedTuple):
+    """A submitted run. ``log`` is the output of its first node. ``exited`` is whether its process
+    on this machine has; None for a job of Slurm."""
 
     job_id: str
     log: Path
-
-    def done(self) -> bool: ...
+    exited: Callable[[], bool] | None = None
 
 
 def check(plan: Plan, submission: Submission) -> None:
@@ -57,38 +55,9 @@ def check(plan: Plan, submission: Submission) -> None:
 
 def submit(plan: Plan, run_dir: RunDir, submission: Submission) -> Submitted:
     """Start the run, or queue it. Raises SutError."""
-    if plan.slurm is None:
-        return _LocalJob(_submit_here(plan, run_dir))
-    return _SlurmJob(_submit_to_slurm(plan, run_dir, submission))
-
-
-class _LocalJob:
-    def __init__(self, submitted: Any) -> None:
-        self._job = submitted
-        self.job_id = str(submitted.job_id)
-        self.log = Path(submitted.paths.stdout)
-
-    def done(self) -> bool:
-        return bool(self._job.done())
-
-
-class _SlurmJob:
-    def __init__(self, submitted: Any) -> None:
-        self.job_id = str(submitted.job_id)
-        self.log = Path(submitted.paths.stdout)
-        self._state: slurm.JobState | None = None
-        self._asked = float("-inf")
-
-    def done(self) -> bool:
-        state = self._ask()
-        return state is not None and not state.alive
-
-    def _ask(self) -> slurm.JobState | None:
-        """Slurm's last answer; an unanswered query changes nothing."""
-        if time.monotonic() - self._asked >= ASK_SLURM_S:
-            self._state = slurm.job_state(self.job_id) or self._state
-            self._asked = time.monotonic()
-        return self._state
+    here = plan.slurm is None
+    job = _submit_here(plan, run_dir) if here else _submit_to_slurm(plan, run_dir, submission)
+    return Submitted(str(job.job_id), Path(job.paths.stdout), job.done if here else None)
 
 
 def _submit_here(plan: Plan, run_dir: RunDir) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -22,11 +21,11 @@ from sut.report.summary import summary
 from sut.results import record
 from sut.watch.frame import frame
 from sut.watch.observer import Observer
+from sut.watch.patience import Patience
 from sut.watch.screen import Screen
 from sut.watch.state import RunState
 
 LOOK_S = 1.0
-LOST_AFTER_S = 10.0  # a shared file system may show a record late
 
 
 @command
@@ -74,18 +73,12 @@ def watch(observer: Observer) -> int:
 
 
 def _until_finished(observer: Observer) -> RunState:
-    lost_since: float | None = None
+    patience = Patience()
     with Screen() as screen:
-        while True:
-            state = observer.look()
-            if state.state == "over" and not state.ending:
-                return state
-            lost = state.state in ("lost", "unknown")
-            lost_since = (lost_since or time.monotonic()) if lost else None
-            if lost_since is not None and time.monotonic() - lost_since >= LOST_AFTER_S:
-                return state
+        while not patience.ends(state := observer.look()):
             screen.show(state)
             screen.wait(LOOK_S)
+    return state
 
 
 if __name__ == "__main__":

@@ -7,26 +7,27 @@ import os
 import shutil
 import signal
 import sys
-import time
 
 from rich.console import Console
 
 from sut.cluster import liveness, sbatch
+from sut.cluster.liveness import Liveness
 from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
 from sut.interrupts import Interrupt
 from sut.launch import ending
 from sut.launch.members import Job
 from sut.report.summary import summary
 from sut.results import attempts, record
-from sut.rundir import RunDir, tail
+from sut.rundir import tail
 from sut.watch import notify
 from sut.watch.observer import Observer
+from sut.watch.patience import GIVE_UP_S, Patience
 from sut.watch.screen import Screen
 
 POLL_S = 0.2
 LOG_LINES = 15
 RECORD_BYTES = 64 * 1024  # enough for a record
-SHARED_FILES_S = 5.0
+ASK_SLURM_S = 2.0
 EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
 
 
@@ -42,10 +43,14 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
     Ctrl-C or SIGTERM cancels a run on this machine. A Slurm job continues: only its follower
     exits.
     """
-    observer, cancelled = Observer(job.run_dir), False
+    observer, cancelled = Observer(job.run_dir, ASK_SLURM_S), False
+    patience, exited = Patience(for_job=True), job.submitted.exited
     with Screen(console) as screen:
-        while not job.submitted.done():
-            screen.show(observer.look())
+        while True:
+            state = observer.look()
+            if exited() if exited is not None else patience.ends(state):
+                return True
+            screen.show(state)
             if interrupt.asked and job.plan.slurm is not None:
                 detached(job)
                 return False
@@ -53,9 +58,6 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
                 cancelled = True
                 _cancel(observer.pid)
             screen.wait(POLL_S)
-    if job.plan.slurm is not None:
-        _wait_for_record(job.run_dir)
-    return True
 
 
 def detached(job: Job) -> int:
@@ -68,13 +70,6 @@ def _cancel(pid: int) -> None:
     print("\ncancelling the run", file=sys.stderr)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-
-
-def _wait_for_record(run_dir: RunDir) -> None:
-    """A shared file system may show a file of another node seconds late."""
-    deadline = time.monotonic() + SHARED_FILES_S
-    while not run_dir.record.is_file() and time.monotonic() < deadline:
-        time.sleep(POLL_S)
 
 
 def _show_result(job: Job) -> int:
@@ -94,10 +89,15 @@ def _show_result(job: Job) -> int:
 
 
 def close_if_unrecorded(job: Job) -> bool:
-    """Write the record of a job that has ended without one. False if that is not possible."""
+    """Write the record of a job that has ended without one. False if that is not possible, or if
+    the job may still run."""
     if attempts.has_record(job.run_dir):
         return True
-    error = _why_no_record(job)
+    found = liveness.of_run(job.run_dir, job.plan)
+    if found.state == "unknown":
+        print(_given_up(job, found.why), file=sys.stderr)
+        return False
+    error = _why_no_record(job, found)
     attempt = ending.attempt_of(job.plan, job.submitted.job_id if job.plan.slurm else "")
     if ending.close(job.plan, job.run_dir, attempt, error) is None:
         print(f"error: {error}", file=sys.stderr)
@@ -105,9 +105,15 @@ def close_if_unrecorded(job: Job) -> bool:
     return True
 
 
-def _why_no_record(job: Job) -> RunError:
+def _given_up(job: Job, why: str) -> str:
+    return (
+        f"error: no sign of job {job.submitted.job_id} for {GIVE_UP_S / 60:g} minutes ({why}); it "
+        f"may still run\nhint: look at it later: python -m sut.watch {job.run_dir}"
+    )
+
+
+def _why_no_record(job: Job, found: Liveness) -> RunError:
     log, run_dir = job.submitted.log, job.run_dir
-    found = liveness.of_run(run_dir, job.plan)
     if found.job is not None and found.job.state == "CANCELLED":
         hint = f"to start it: {sbatch.continuing(job.plan, run_dir)}"
         return RunError(found.why, hint=hint, code=CANCELLED)

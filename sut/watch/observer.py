@@ -24,17 +24,18 @@ from sut.watch import notify, usual
 from sut.watch.state import PhaseState, RunState, State, left_s, measured
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
-SILENT_S = 60.0  # without progress, after which a run that nobody knows counts as unknown
+SILENT_S = 60.0  # without progress or an answer, after which what was known counts as unknown
 REPORTING = "writing the report"
 NOTIFYING = f"waiting for the --notify command, at most {quantity(notify.LIMIT_S, 's')}"
-ASK_SLURM_S = 10.0  # between two queries for one job: every user shares slurmctld
 
 
 class Observer:
-    """Reads one run repeatedly. Raises InputError if its plan cannot be read."""
+    """Reads one run repeatedly. ``ask_slurm_s`` is the time between two queries for its job: every
+    user shares slurmctld. Raises InputError if its plan cannot be read."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, ask_slurm_s: float = 10.0) -> None:
         self.run = run
+        self._ask_slurm_s = ask_slurm_s
         self.plan = load_plan(run.plan)
         self._reader = Reader(run.progress)
         self._lines: dict[str, deque[Line]] = {}  # by phase, the last ones
@@ -44,7 +45,7 @@ class Observer:
         self._chosen_qps: float | None = None
         self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
         self._liveness = Liveness(state="unknown")
-        self._asked = float("-inf")
+        self._asked = self._answered = float("-inf")  # of time.monotonic()
 
     @property
     def pid(self) -> int | None:
@@ -87,6 +88,7 @@ class Observer:
             t_s=self._last.t_s if self._last else None,
             step=self._last.step if self._last else "",
             silent_s=silent_s,
+            unheard_s=self._unheard_s(),
             stage=stage,
             stage_s=stage_s,
             usual_s=self._usual.get(stage) if stage else None,
@@ -132,13 +134,22 @@ class Observer:
 
     def _ask(self) -> None:
         """Look for the run's job: each time on this machine, in Slurm every few seconds."""
-        if self.plan.slurm is not None and time.monotonic() - self._asked < ASK_SLURM_S:
+        if self.plan.slurm is not None and time.monotonic() - self._asked < self._ask_slurm_s:
             return
         found = liveness.of_run(self.run, self.plan)
+        now = time.monotonic()
         if found.state != "submitting":  # its job appears any moment
-            self._asked = time.monotonic()
-        if found.state != "unknown" or self._liveness.job is None:
-            self._liveness = found  # a query that Slurm does not answer changes nothing
+            self._asked = now
+        if found.state != "unknown":
+            self._answered = now
+        elif self._liveness.state != "unknown" and now - self._answered < SILENT_S:
+            return  # a few queries that Slurm does not answer change nothing
+        self._liveness = found
+
+    def _unheard_s(self) -> float:
+        files = (self.run.record, self.run.progress, self.run.plan)
+        ages = [age for path in files if (age := _age_s(path)) is not None]
+        return min([*ages, time.monotonic() - self._answered])
 
     def _state(self, result: record.Record | None) -> State:
         if result is not None and result.status == "completed":  # final
@@ -153,8 +164,10 @@ class Observer:
             return "running" if self._lines else "starting"
         if live == "ended" or self._is_here() is False:
             return "over" if final else "lost"
-        if live == "unknown" and (_age_s(self.run.progress) or SILENT_S) >= SILENT_S:
-            return "over" if final else "unknown"
+        if live == "unknown":
+            age_s = _age_s(self.run.progress)
+            if age_s is None or age_s >= SILENT_S:
+                return "over" if final else "unknown"
         return "running" if self._lines else "starting"
 
     def _ending(self) -> str:

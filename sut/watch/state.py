@@ -60,7 +60,8 @@ class RunState(Struct, frozen=True, kw_only=True):
     """One run. ``state`` is lost if the run ended without a record, and unknown if it has none and
     nothing here knows its process or job: ``why`` is then the evidence. ``ending`` is what a run
     with a record still does. ``left_s`` is an estimate until the end of the last phase;
-    ``silent_s`` is the time since the last line of progress."""
+    ``silent_s`` is the time since the last line of progress, ``unheard_s`` since the last sign of
+    the run in its folder or in Slurm."""
 
     run: str  # its folder
     benchmark: str
@@ -73,6 +74,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     t_s: float | None  # of the last line of progress, from the run's start
     step: str
     silent_s: float | None
+    unheard_s: float
     stage: str  # the record's step that is going on, e.g. load; empty between two and in a phase
     stage_s: float | None  # since it began
     usual_s: float | None  # how long it took in earlier runs that were alike; None: unknown
