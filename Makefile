@@ -24,7 +24,7 @@ export CCACHE_DIR := $(CACHE)/ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help demo test test-long bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
+.PHONY: help demo test test-long chaos bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
 	cluster-parts clean clean-cache packages FORCE
 
 help: ## Show the targets
@@ -40,6 +40,9 @@ test: lint cpp-test cluster-parts ## Set everything up and run all tests except 
 
 test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, limits, one model over two nodes
 	@$(PY) -m pytest -m long
+
+chaos: build cluster-parts ## Try every fault at every stage of a run, and write docs/reliability.md (40 minutes)
+	@SUT_RELIABILITY=1 $(PY) -m pytest -m chaos
 
 bench: build ## Measure the dispatcher; see docs/performance.md
 	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log

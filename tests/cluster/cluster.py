@@ -156,7 +156,7 @@ class Cluster:
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
             _wait(lambda: not Path(f"/proc/{pid}").exists(), START_S, f"node {node} did not stop")
-        subprocess.run(["ip", "netns", "delete", self._netns(node)], capture_output=True)
+        subprocess.run(["ip", "netns", "delete", self.netns(node)], capture_output=True)
 
     def power_on(self, node: str) -> None:
         """Start a node that is off; Slurm resumes it automatically. Raises ClusterError."""
@@ -171,6 +171,18 @@ class Cluster:
     def restore_link(self, node: str) -> None:
         """Reconnect the node. Slurm polls a node that is down again after up to 100 s."""
         _ip("-n", self._switch, "link", "set", node, "up")
+
+    @contextlib.contextmanager
+    def shaped_link(self, node: str, rate: str) -> Iterator[None]:
+        """The node gets at most ``rate``, e.g. 1mbit."""
+        device = ["dev", node, "root"]
+        tc = ["ip", "netns", "exec", self._switch, "tc", "qdisc"]
+        shape = ["tbf", "rate", rate, "burst", "10kb", "latency", "100ms"]
+        subprocess.run([*tc, "add", *device, *shape], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*tc, "del", *device], check=True)
 
     def wait_until_idle(self, timeout_s: float = IDLE_S) -> None:
         """Wait until every compute node is idle. Raises ClusterError."""
@@ -229,7 +241,7 @@ class Cluster:
 
     def _plug_in(self, node: str) -> None:
         """A network interface of the node on the bridge, always with the same addresses."""
-        netns, address = self._netns(node), ADDRESSES[node]
+        netns, address = self.netns(node), ADDRESSES[node]
         mac = f"02:00:00:00:00:{int(address.rpartition('.')[2]):02x}"
         veth = ["type", "veth", "peer", node, "netns", self._switch]
         _ip("netns", "add", netns)
@@ -239,12 +251,13 @@ class Cluster:
         _ip("-n", netns, "address", "add", f"{address}/24", "dev", "eth0")
         _ip("-n", netns, "link", "set", "eth0", "up")
 
-    def _netns(self, node: str) -> str:
+    def netns(self, node: str) -> str:
+        """The name of the node's network namespace."""
         return f"{self.name}-{node}"
 
     def _start(self, node: str) -> subprocess.Popen[bytes]:
         root = (self._state / "root").read_text()
-        command = ["ip", "netns", "exec", self._netns(node)]
+        command = ["ip", "netns", "exec", self.netns(node)]
         command += ["unshare", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child"]
         command += [str(HERE / "node.sh"), node, root, str(self._state), str(self._checkout)]
         with (self._state / f"{node}.log").open("wb") as log:

@@ -1,0 +1,195 @@
+"""Faults in a running system: what every run must do, and what it did."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from cli import ROOT, environment, processes_of, set_arguments, until
+
+from sut.errors import EXIT_FAILED, InputError
+from sut.results import record
+from sut.results.progress import Line
+from sut.rundir import RunDir
+
+SHARED_MEMORY = Path("/dev/shm")
+# The replay benchmark with answers of some seconds, limits that any machine meets, and short
+# deadlines. Its performance and accuracy tests last for a minute each if nothing ends them.
+SLOW = (
+    "scenarios.server.target_qps=20",
+    "scenarios.server.min_duration_ms=60000",
+    "scenarios.server.ttft_latency_ms=60000",
+    "scenarios.server.tpot_latency_ms=60000",
+    "site.timeouts.stall_s=3",
+    "site.timeouts.warmup_s=5",
+    "site.timeouts.ready_s=5",
+    "site.timeouts.sample_s=60",
+)
+# Until a run reaches a stage, and a setting that keeps it there.
+STAGES = {
+    "load": ('engine.replay.faults=["never-ready"]', "site.timeouts.ready_s=8"),
+    "warm-up": ('engine.replay.faults=["stall@4"]', "site.timeouts.warmup_s=8"),
+    "performance": (),
+    "accuracy": ("scenarios.server.min_duration_ms=500", "scenarios.server.max_query_count=10"),
+}
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One fault in one stage, and what came of it."""
+
+    fault: str
+    stage: str
+    exit_code: int
+    status: str
+    code: str  # of the record's failure
+    took_s: float  # from the fault to the end of the command
+    kept: str
+
+
+class Running:
+    """A run on this machine, followed by the command that started it."""
+
+    def __init__(self, cwd: Path, stage: str, sets: Sequence[str], root: Path | None) -> None:
+        self.stage = stage
+        mode = "all" if stage == "accuracy" else "performance"
+        command = [sys.executable, "-m", "sut.submit", "--config", "replay", "--mode", mode]
+        changes = [*SLOW, *sets]
+        if root is not None:
+            changes.append(f"site.run_root={root}")
+        self._shared_memory = set(SHARED_MEMORY.iterdir())
+        self.process = subprocess.Popen(
+            [*command, "--scenario", "server", *set_arguments(changes)],
+            cwd=cwd,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        latest = (root or cwd / "runs") / "latest"
+        until(lambda: (latest / "progress.jsonl").is_file())
+        self.run_dir = RunDir(latest.resolve())
+
+    def is_there(self) -> bool:
+        """Whether the run has reached the stage."""
+        lines = self.lines()
+        if self.stage in ("load", "warm-up"):
+            return any(line.stage == self.stage for line in lines)
+        return any(line.phase == self.stage and line.completed for line in lines)
+
+    def lines(self) -> list[Line]:
+        whole = self.run_dir.progress.read_bytes().rpartition(b"\n")[0]
+        return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
+
+    @property
+    def head(self) -> int:
+        """The process id of the run itself."""
+        (first, *_) = self.lines()
+        assert first.pid is not None
+        return first.pid
+
+    @property
+    def engine(self) -> int:
+        named = [each for each in processes_of(self.run_dir.root) if "replay_engine" in each]
+        return int(named[0].partition(":")[0])
+
+    def ended(self, fault: str, within_s: float) -> Outcome:
+        """Wait for the command to end by itself, and check what every run promises."""
+        begin = time.monotonic()
+        printed, _ = self.process.communicate(timeout=within_s)
+        took_s = time.monotonic() - begin
+        assert "Traceback" not in printed, printed
+        until(lambda: processes_of(self.run_dir.root) == [], 10)
+        assert set(SHARED_MEMORY.iterdir()) <= self._shared_memory
+        return self.outcome(fault, took_s, self.process.returncode, printed)
+
+    def outcome(self, fault: str, took_s: float, exit_code: int, printed: str) -> Outcome:
+        try:
+            found = record.read(self.run_dir.record)
+        except InputError as error:
+            assert exit_code == EXIT_FAILED, printed
+            return Outcome(fault, self.stage, exit_code, "no record", str(error), took_s, "")
+        assert exit_code == found.exit_code, printed
+        code = found.failure.code if found.failure else ""
+        phases = ", ".join(phase.name for phase in found.phases)
+        kept = [f"verdict of {phases}"] if phases else []
+        logs = sorted(path.name for path in (self.run_dir.root / "logs").glob("*"))
+        assert logs
+        kept += ["logs"]
+        return Outcome(
+            fault, self.stage, exit_code, found.status, code, round(took_s, 1), ", ".join(kept)
+        )
+
+    def kill(self) -> None:
+        """End what a failed check left."""
+        for line in processes_of(self.run_dir.root):
+            kill(int(line.partition(":")[0]), signal.SIGKILL)
+        kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def running(
+    cwd: Path, stage: str, sets: Sequence[str] = (), root: Path | None = None
+) -> Iterator[Running]:
+    """A run that stays at a stage."""
+    with started(cwd, stage, (*STAGES[stage], *sets), root) as run:
+        until(run.is_there, 60)
+        yield run
+
+
+@contextmanager
+def started(
+    cwd: Path, stage: str, sets: Sequence[str] = (), root: Path | None = None
+) -> Iterator[Running]:
+    """A run that a fault in ``sets`` ends at a stage."""
+    run = Running(cwd, stage, sets, root)
+    try:
+        yield run
+    finally:
+        run.kill()
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+PAGE = ROOT / "docs" / "reliability.md"
+
+
+def table_of(name: str) -> Callable[[], Iterator[list[Outcome]]]:
+    """A fixture: what happened in each case. It replaces the table between the page's comments
+    ``name`` and ``end of name`` if ``SUT_RELIABILITY`` is set."""
+
+    def table() -> Iterator[list[Outcome]]:
+        outcomes: list[Outcome] = []
+        yield outcomes
+        if not os.environ.get("SUT_RELIABILITY"):
+            return
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        before, _, rest = PAGE.read_text().partition(begin)
+        text = f"{before}{begin}\n{rows(outcomes)}\n{end}{rest.partition(end)[2]}"
+        PAGE.write_text(text)
+
+    return table
+
+
+def rows(outcomes: Sequence[Outcome]) -> str:
+    lines = ["| fault | during | ended after | exit code | status | code | kept |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {each.fault} | {each.stage} | {each.took_s:.1f} s | {each.exit_code} | {each.status} | "
+        f"{f'`{each.code}`' if each.code else ''} | {each.kept} |"
+        for each in outcomes
+    ]
+    return "\n".join(lines) + "\n"
