@@ -25,6 +25,9 @@ ROUNDS = 6  # of weights and outliers; both settle in three or four
 OUTLIER = 6.0  # robust standard deviations above the fit make a hiccup,
 LEAST_OUTLIER = 0.5  # and at least this much of the fit
 NUM_PARTS = 8  # of the measurement, for its spread
+# Steps of one speed vary by chance: in 19 of 20 measurements the variance of the parts' means is at
+# most this many times that of a part (chi-squared with 7 degrees of freedom, over 8).
+CHANCE = 1.76
 MOST_STEPS = 20_000  # that are fitted; evenly chosen from more
 
 Row = tuple[float, ...]
@@ -33,7 +36,7 @@ Row = tuple[float, ...]
 class ServiceTimes(Struct, frozen=True, kw_only=True):
     """Step times in microseconds. ``spread`` is the relative standard deviation of the mean step
     time between parts of the measurement, beyond that of independent steps: how much the machine's
-    speed changed meanwhile."""
+    speed changed meanwhile. It is 0 where chance explains it."""
 
     base_us: float
     per_sequence_us: float
@@ -104,8 +107,10 @@ def _spread(measured: Sequence[float], fitted: Sequence[float]) -> float:
         for at in range(0, len(measured), size)
     ]
     ratios = [us / fit_us for us, fit_us in zip(measured, fitted, strict=True)]
-    of_steps = statistics.pvariance(ratios) / size
-    return math.sqrt(max(0.0, statistics.pvariance(parts) - of_steps)) / statistics.fmean(parts)
+    of_steps, of_parts = statistics.pvariance(ratios) / size, statistics.pvariance(parts)
+    if of_parts <= CHANCE * of_steps:
+        return 0.0
+    return math.sqrt(of_parts - of_steps) / statistics.fmean(parts)
 
 
 def _non_negative(
