@@ -71,9 +71,23 @@ check() {
       "skopeo inspect --format '{{.Digest}}' docker://docker.io/vllm/vllm-openai:v0.32.0"
   command -v apptainer >/dev/null || die "apptainer not found (tested with 1.4.5)" \
     "install it: https://apptainer.org/docs/admin/main/installation.html"
+  check_base
   [ -n "$base" ] || [ -n "$wheels" ] || wheels=$(containers/wheelhouse.sh "$device")
   [ -z "$wheels" ] || [ -e "$wheels/complete" ] ||
     die "not a wheelhouse: $wheels" "containers/wheelhouse.sh $device $wheels"
+}
+
+check_base() {
+  local -r digest='@sha256:[0-9a-f]{64}$'
+  case $base in
+  '') ;;
+  docker://*)
+    [[ $base =~ $digest ]] || die "--base $base has no digest of 64 hexadecimal digits" \
+      "skopeo inspect --format '{{.Digest}}' $(sed 's#://\([^/]*\)/#://docker.io/\1/#; s#@.*##' <<<"$base")"
+    ;;
+  *) [ -e "$(from_here "$base")" ] || die "no such base: $(from_here "$base")" \
+    "give a SIF, a folder with a root file system, or docker://NAME@DIGEST" ;;
+  esac
 }
 
 build() {

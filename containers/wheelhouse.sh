@@ -33,15 +33,18 @@ python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=python3
 "$python" -c 'import msgspec' 2>/dev/null ||
   die "$python lacks packages" "make env, or: pip install -r requirements/host.lock"
+[ -e "$folder/complete" ] || "$python" -m pip --version &>/dev/null ||
+  die "$python has no pip, which downloads the packages" \
+    "make env, or name a Python that has it: PYTHON=/path/to/python containers/wheelhouse.sh $1"
 
 platforms=()
 for ((minor = glibc_minor; minor >= 5; minor--)); do
   platforms+=(--platform "manylinux_2_${minor}_x86_64")
 done
 
-download() { # ARGUMENT...
+download() { # -r LOCK [ARGUMENT]...
   # One package has no wheel, so sources are allowed.
-  echo "    ${*: -1}" >&2
+  echo "    $2" >&2
   "$python" -m pip download --quiet --no-deps --prefer-binary --require-hashes \
     --disable-pip-version-check --python-version "$python_version" "${platforms[@]}" \
     --platform manylinux2014_x86_64 --platform linux_x86_64 --dest "$folder" "$@"

@@ -70,9 +70,11 @@ def plan_submission(
     found = runs.read(folders)
     changes = [line for run in found for line in verification.of_files(run.record, run.run_dir)]
     results, twice = runs.results(found)
-    why_not = [*twice, *reasons.why_not(found, results, division), *_not_as_recorded(found)]
+    why_not = [*twice, *reasons.why_not(found, results, division)]
     described, unknown = _describe(found[0], site)
     why_not += unknown
+    if results and not changes:
+        why_not += _not_as_recorded(found)
     if changes or not results:
         hint = "run again; --preview cannot be built from these runs either"
         raise InputError(_listed("these runs cannot be submitted", [*changes, *why_not]), hint=hint)
@@ -90,9 +92,11 @@ def plan_submission(
 
 
 def _not_as_recorded(found: Sequence[Run]) -> list[str]:
-    """Where the runs' inputs and verdicts are not those of their files."""
+    """Where the runs' inputs and verdicts are not those of their files. A run takes minutes where
+    its answers are scored, so each is named on standard error."""
     lines = []
     for run in found:
+        print(f"judging {run.name} again from its files", file=sys.stderr, flush=True)
         samples, model_path, inputs = verification.of_inputs(run.record)
         judged = verification.of_verdicts(run.record, run.run_dir, samples, model_path)
         lines += [*inputs.differences, *judged.differences]

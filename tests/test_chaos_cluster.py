@@ -148,7 +148,8 @@ def test_engine_stopped_on_another_node(idle: Cluster, table: list[Outcome]) -> 
     (engine,) = [each for each in idle.processes(OTHER) if "replay_engine" in each.command]
     idle.run(f"kill -STOP {engine.pid}", node=OTHER, user="root")
     found = _of(idle, run, "engine on another node stopped", began)
-    assert (found.status, found.code, found.exit_code) == ("failed", "stall", 3)
+    assert (found.status, found.exit_code) == ("failed", 3)
+    assert found.code in ("stall", "connection_lost")  # the earlier of stall_s and 10 s
     table.append(found)
 
 

@@ -31,6 +31,44 @@ def test_a_cuda_image_requires_its_base() -> None:
     assert "skopeo inspect" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("base", "error", "hint"),
+    [
+        ("/no/such.sif", "no such base: /no/such.sif", "give a SIF"),
+        (
+            "docker://vllm/vllm-openai@sha256:DIGEST",
+            "has no digest of 64 hexadecimal digits",
+            "skopeo inspect --format '{{.Digest}}' docker://docker.io/vllm/vllm-openai\n",
+        ),
+        ("docker://vllm/vllm-openai:v0.32.0", "has no digest", "docker.io/vllm/vllm-openai:v0.32.0"),
+    ],
+)
+def test_names_a_base_that_cannot_be_used(base: str, error: str, hint: str, tmp_path: Path) -> None:
+    program = tmp_path / "apptainer"
+    program.write_text("#!/bin/sh\necho FATAL >&2\nexit 255\n")
+    program.chmod(0o755)
+    done = build("cuda", "--base", base, PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+    assert error in done.stderr and hint in done.stderr and "FATAL" not in done.stderr
+
+
+def test_a_wheelhouse_needs_pip(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$2" != pip ] || { echo "No module named pip" >&2; exit 1; }\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "containers/wheelhouse.sh", "cpu", tmp_path / "wheels"],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1 and "No module" not in done.stderr
+    assert f"error: {python} has no pip" in done.stderr and "hint: make env" in done.stderr
+    assert not (tmp_path / "wheels").exists()
+
+
 @pytest.mark.parametrize("words", [[], ["rocm"], ["cpu", "--fast", "1"], ["cpu", "--only", "x"]])
 def test_refuses_unknown_arguments(words: list[str]) -> None:
     done = build(*words)
