@@ -24,6 +24,7 @@ def test_a_job_runs_the_image_on_both_nodes(idle: Cluster) -> None:
 def test_a_command_sees_the_project_on_every_node(idle: Cluster) -> None:
     assert idle.run("exit 7").returncode == 7
     assert idle.run("cd /tmp && python -c 'import sut, submitit'", node="jw3").returncode == 0
+    assert idle.run("cd /tmp && sut --version", node="jw2").stdout.startswith("sut ")
     assert idle.run("touch /opt/mlperf-sut/x").returncode != 0
 
 

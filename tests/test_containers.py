@@ -40,7 +40,7 @@ def test_a_cuda_image_requires_its_base() -> None:
             "has no digest of 64 hexadecimal digits",
             "skopeo inspect --format '{{.Digest}}' docker://docker.io/vllm/vllm-openai\n",
         ),
-        ("docker://vllm/vllm-openai:v0.32.0", "has no digest", "docker.io/vllm/vllm-openai:v0.32.0"),
+        ("docker://vllm/vllm-openai:v0.32.0", "has no digest", "/vllm/vllm-openai:v0.32.0\n"),
     ],
 )
 def test_names_a_base_that_cannot_be_used(base: str, error: str, hint: str, tmp_path: Path) -> None:

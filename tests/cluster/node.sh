@@ -21,6 +21,9 @@ cp /etc/slurm-cluster/hosts /etc/hosts
 cp /etc/slurm-cluster/*.conf /etc/slurm/
 install --owner munge --mode 400 /etc/slurm-cluster/munge.key /etc/munge/munge.key
 
+printf '#!/bin/sh\nexec python -m sut "$@"\n' >/usr/local/bin/sut
+chmod +x /usr/local/bin/sut
+
 own() { # USER PATH...: creates missing folders
   local path
   for path in "${@:2}"; do [ -e "$path" ] || mkdir -p "$path"; done
