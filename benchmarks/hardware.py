@@ -1,32 +1,28 @@
-"""The efficiencies of benchmarks/gpus.py and their errors.
+"""The efficiencies of sut/results/gpus.py and their errors.
 
 Usage: python -m benchmarks.hardware
 
 Fits each GPU's efficiency to its published Offline result, then simulates the highest VALID Server
-load. Prompts have the lengths of a lognormal distribution with the median and spread below; every
-answer has 128 tokens.
+load. Prompts have the lengths of sut/run/forecast.py; every answer has 128 tokens.
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 
 import msgspec
 
-from benchmarks import gpus
-from benchmarks.gpus import Hardware
 from sut import _core
 from sut.report.markdown import table
-from sut.results import peak
+from sut.results import gpus, peak
+from sut.results.gpus import Hardware
+from sut.run.forecast import stand_in_prompts
 from sut.run.simulator import service_model
 
 NUM_SAMPLES = 13_368
 NUM_TOKENS = 128
 MAX_MODEL_LEN = 2668
-MEDIAN_PROMPT = 760
-PROMPT_SPREAD = 0.45
 TTFT_LIMIT_NS = 2_000_000_000
 TPOT_LIMIT_NS = 100_000_000
 
@@ -76,16 +72,7 @@ def highest(holds: Callable[[float], bool], low: float, high: float) -> float:
     return low
 
 
-def prompt_lengths() -> list[int]:
-    chance = random.Random(7)
-    lengths = (
-        round(chance.lognormvariate(math.log(MEDIAN_PROMPT), PROMPT_SPREAD))
-        for _ in range(NUM_SAMPLES)
-    )
-    return [min(max(length, 60), MAX_MODEL_LEN - NUM_TOKENS) for length in lengths]
-
-
-PROMPTS = prompt_lengths()
+PROMPTS = stand_in_prompts(NUM_SAMPLES, MAX_MODEL_LEN - NUM_TOKENS)
 ANSWERS = [NUM_TOKENS] * NUM_SAMPLES
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import msgspec
 
 from benchmarks.__main__ import PROGRAMS, cpu_model
-from benchmarks.gpus import A30
 from sut import _core
 from sut.report.markdown import table
+from sut.results.gpus import A30
 from sut.run.simulator import service_model
 
 NUM_REPLICAS = (1, 8, 64, 113, 146, 256, 512)

@@ -41,6 +41,10 @@ GROUPS = {
         "submit": Command(
             "run a benchmark or a campaign, here or as a Slurm job", "sut submit --scenario server"
         ),
+        "simulate": Command(
+            "what a run would give, before a node is booked",
+            "sut simulate --gpu a30 --replicas 1,2",
+        ),
         "tune": Command("find the highest VALID load", "sut tune --scenario server"),
         "watch": Command("follow a run", "sut watch latest"),
         "cancel": Command("end a run", "sut cancel latest"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import gpus
-from benchmarks.gpus import Hardware
 from benchmarks.hardware import NUM_TOKENS, is_valid_at, offline_tokens_per_s
+from sut.results import gpus
+from sut.results.gpus import Hardware
 
 FITTED = [gpu for gpu in gpus.ALL if gpu.published]
 

@@ -12,6 +12,13 @@ def per_million_tokens(plan: Plan, mode: Mode, log: DetailLog) -> float | None:
     of the plan is paid for. None for other tests than performance, and without a price or a rate.
     """
     rate = measure(log.values).tokens_per_s
-    if plan.price_per_node_hour is None or mode is not Mode.PERFORMANCE or not rate:
+    if mode is not Mode.PERFORMANCE or not rate:
         return None
-    return plan.price_per_node_hour * len(plan.nodes) / 3600 / rate * 1e6
+    return at_rate(plan, len(plan.nodes), rate)
+
+
+def at_rate(plan: Plan, num_nodes: float, tokens_per_s: float) -> float | None:
+    """The same for so many nodes at this rate; None without a price."""
+    if plan.price_per_node_hour is None:
+        return None
+    return plan.price_per_node_hour * num_nodes / 3600 / tokens_per_s * 1e6

@@ -14,19 +14,19 @@ from sut.plan.plan import Plan
 from sut.results import peak
 from sut.results.peak import Limits, Tried
 from sut.results.service import ServiceTimes
-from sut.results.work import quantiles
+from sut.results.work import Quantiles, quantiles
 from sut.run.replicas import credit
 
 SEED = 1  # of the noise
 
 
 class Simulator:
-    """Simulates the performance phase of a Server or Interactive plan at any load."""
+    """Simulates the performance phase of a plan at any load."""
 
     def __init__(
         self,
         plan: Plan,
-        limits: Limits,
+        limits: Limits | None,
         prompt_tokens: Sequence[int],
         output_tokens: Sequence[int],
     ) -> None:
@@ -38,15 +38,30 @@ class Simulator:
 
     def attempt(self, qps: float, service: ServiceTimes, slowdown: float = 1.0) -> Tried:
         """A test at ``qps`` with every step ``slowdown`` times as long; ended once it cannot be
-        VALID."""
-        plan, engine = self._plan, self._plan.engine
-        schedule = _core.schedule(
-            model=plan.loadgen_name,
-            scenario=plan.scenario.loadgen,
-            user_conf=plan.user_conf(qps),
+        VALID. The plan has limits."""
+        schedule = self.schedule(qps)
+        stop_over = max(0, peak.allowed(len(schedule)))
+        return tried(qps, schedule, self.run(schedule, service, slowdown, stop_over))
+
+    def schedule(self, qps: float) -> _core.Schedule:
+        """LoadGen's, for a plan whose load is ``auto``."""
+        return _core.schedule(
+            model=self._plan.loadgen_name,
+            scenario=self._plan.scenario.loadgen,
+            user_conf=self._plan.user_conf(qps),
             num_samples=len(self._prompt_tokens),
         )
-        found = _core.simulate(
+
+    def run(
+        self,
+        schedule: _core.Schedule,
+        service: ServiceTimes,
+        slowdown: float = 1.0,
+        stop_over: int | None = None,
+    ) -> _core.Simulated:
+        """The test, ended once more than ``stop_over`` samples are over a limit."""
+        plan, engine, limits = self._plan, self._plan.engine, self._limits
+        return _core.simulate(
             schedule=schedule,
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
@@ -56,25 +71,24 @@ class Simulator:
             max_num_batched_tokens=engine.max_num_batched_tokens,
             max_model_len=engine.max_model_len,
             credit=credit(engine.max_num_seqs),
-            ttft_limit_ns=round(self._limits.ttft_ms * 1e6),
-            tpot_limit_ns=round(self._limits.tpot_ms * 1e6),
-            stop_over=max(0, peak.allowed(len(schedule))),
+            ttft_limit_ns=round(limits.ttft_ms * 1e6) if limits else None,
+            tpot_limit_ns=round(limits.tpot_ms * 1e6) if limits else None,
+            stop_over=stop_over,
         )
-        return tried(qps, schedule, found)
 
 
 def tried(qps: float, schedule: _core.Schedule, found: _core.Simulated) -> Tried:
     """What the simulated test of ``schedule``, at ``qps``, shows."""
     samples = found.samples()
-    ttft_ms, tpot_ms = (None, None) if found.stopped else p99(samples)
+    ttft, tpot = (None, None) if found.stopped else latencies(samples)
     return Tried(
         target_qps=qps,
         num_samples=len(schedule),
         num_allowed=peak.allowed(len(schedule)),
         num_ttft_over=found.num_ttft_over,
         num_tpot_over=found.num_tpot_over,
-        ttft_p99_ms=ttft_ms,
-        tpot_p99_ms=tpot_ms,
+        ttft_p99_ms=ttft.p99 if ttft else None,
+        tpot_p99_ms=tpot.p99 if tpot else None,
         mean_in_flight=mean_in_flight(samples),
     )
 
@@ -95,9 +109,13 @@ def service_model(service: ServiceTimes, slowdown: float = 1.0) -> _core.Service
 
 
 def output_tokens(samples: Mapping[str, Sequence[int]], num_samples: int) -> list[int]:
-    """The answers' lengths by index of the sample: as measured, and of measured ones in turn for
-    the rest."""
-    measured = dict(zip(samples["sample_index"], samples["output_tokens"], strict=True))
+    """The answers' lengths by index of the sample."""
+    return by_index(samples["sample_index"], samples["output_tokens"], num_samples)
+
+
+def by_index(indices: Sequence[int], values: Sequence[int], num_samples: int) -> list[int]:
+    """Values by index of the sample: as measured, and of measured ones in turn for the rest."""
+    measured = dict(zip(indices, values, strict=True))
     some = list(measured.values())
     return [measured.get(index, some[index % len(some)]) for index in range(num_samples)]
 
@@ -111,12 +129,12 @@ def mean_in_flight(samples: Mapping[str, Sequence[int]]) -> float:
     return in_flight_ns / max(1, max(completed) - min(admitted))
 
 
-def p99(samples: Mapping[str, Sequence[int]]) -> tuple[float, float]:
-    """The 99th percentiles of TTFT and TPOT in ms, by LoadGen's rule."""
+def latencies(samples: Mapping[str, Sequence[int]]) -> tuple[Quantiles, Quantiles]:
+    """TTFT and TPOT, by LoadGen's rule."""
     issued, first = samples["issued_ns"], samples["first_token_ns"]
     completed, tokens = samples["completed_ns"], samples["output_tokens"]
     rows = range(len(issued))
     ttft = quantiles((first[i] - issued[i]) / 1e6 for i in rows)
     tpot = quantiles((completed[i] - first[i]) / 1e6 / max(1, tokens[i] - 1) for i in rows)
     assert ttft is not None and tpot is not None
-    return ttft.p99, tpot.p99
+    return ttft, tpot

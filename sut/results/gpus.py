@@ -7,7 +7,7 @@ efficiency is the one with which the simulated Offline test reaches it; that is 
 published Server result, which the fit does not use, shows its error. The A30 has no published
 result; with the efficiency of the L40S, the lowest of the fits, it is *computed*.
 
-:mod:`benchmarks.hardware` makes the efficiencies and the errors, for prompts of 840 tokens in the
+``benchmarks/hardware.py`` makes the efficiencies and the errors, for prompts of 840 tokens in the
 mean. The fits are of other engines' versions and settings, and of one throughput each: they say
 what to book, not what a run will give.
 """
@@ -23,6 +23,9 @@ from sut.values import Struct
 _LAYER_WEIGHTS = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
 _HEAD_WEIGHTS = 128_256 * 4096  # the output layer, in 16 bits also where the others have 8
 _KV_BYTES_PER_TOKEN = 2 * 32 * 8 * 128 * 2  # in 16 bits
+
+
+MODEL = "llama3_1-8b"  # LoadGen's name of what the step times are of
 
 
 class Published(Struct, frozen=True, kw_only=True):
@@ -51,6 +54,16 @@ class Hardware(Struct, frozen=True, kw_only=True):
     @property
     def label(self) -> Literal["fit", "computed"]:
         return "computed" if self.published is None else "fit"
+
+    @property
+    def source(self) -> str:
+        """Where the step times are from, and their error, in words."""
+        if self.published is None:
+            return f"{self.name}, {self.label} from its data sheet; nothing measured"
+        return (
+            f"{self.name}, a {self.label} to {self.published.source}; its Server result is "
+            f"simulated with an error of {self.server_error:+.1%}"
+        )
 
     @property
     def times(self) -> ServiceTimes:
@@ -123,4 +136,5 @@ H200 = Hardware(
     ),
     server_error=0.036,
 )
-ALL = (A30, L40S, H100, H200)
+BY_NAME = {"a30": A30, "l40s": L40S, "h100": H100, "h200": H200}
+ALL = tuple(BY_NAME.values())

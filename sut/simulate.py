@@ -1,0 +1,213 @@
+"""What a run would give: ``python -m sut.simulate --gpu a30 --replicas 1,2,4``.
+
+The performance test is simulated in seconds, on this machine, before any node is booked
+(docs/simulation.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sut.command import Parser, command, print_json
+from sut.errors import EXIT_VALID, InputError, nearest
+from sut.launch.options import add, add_runs, find_run
+from sut.plan import config
+from sut.plan.benchmark import Preset, Scenario
+from sut.plan.keys import full
+from sut.plan.plan import Mode, Plan
+from sut.plan.resolve import resolve
+from sut.plan.site import Device, Site
+from sut.report.table import table, to_text
+from sut.results import gpus, record
+from sut.results.gpus import Hardware
+from sut.run import forecast
+from sut.run.forecast import Basis, Forecast
+from sut.units import number, quantity
+
+DEFAULT = "llama3.1-8b"  # what the GPUs' step times are of
+MOST_REPLICAS = 1024
+SIMULATED = "simulated"  # a path that is not read
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
+    basis = _of_run(options) if options.from_run else _of_gpu(options)
+    counts = options.replicas or [len(basis.plan.replicas)]
+    found = [forecast.forecast(basis, count, options.target_qps) for count in counts]
+    if options.json:
+        print_json({"source": basis.source, "forecasts": found})
+    else:
+        print(_text(basis, found))
+    return EXIT_VALID
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m sut.simulate",
+        description="Simulate the performance test: the highest VALID load, its throughput and "
+        "latencies, and how long the tests take. Nothing is started.",
+        epilog="exit codes: 0 simulated, 2 bad input",
+        examples=("--gpu a30 --replicas 1,2,4", "--from latest --target-qps 12"),
+    )
+    times = parser.add_mutually_exclusive_group(required=True)
+    add_runs(times, "--from", dest="from_run", help="step times of a run that measured its load")
+    known = ", ".join(gpus.BY_NAME)
+    times.add_argument("--gpu", metavar="NAME", help=f"step times of a table: {known}")
+    add(parser, "config", help=f"with --gpu: the benchmark (default: {DEFAULT})")
+    parser.add_argument(
+        "--scenario",
+        type=Scenario,
+        choices=[each for each in Scenario if each is not Scenario.SINGLE_STREAM],
+        metavar="NAME",
+        help="with --gpu: server (default), interactive or offline",
+    )
+    add(parser, "set", help="with --gpu: change one key of the benchmark; repeatable")
+    parser.add_argument(
+        "--replicas",
+        type=_counts,
+        metavar="N[,N...]",
+        help="numbers of replicas, one or several (default: the run's, or 1)",
+    )
+    parser.add_argument(
+        "--target-qps", type=_qps, metavar="QPS", help="simulate this load, and search for none"
+    )
+    add(parser, "root")
+    add(parser, "json")
+    options = parser.parse(argv)
+    if options.from_run and (options.config or options.scenario or options.set):
+        parser.error("--config, --scenario and --set are those of the run with --from")
+    return options
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(part) if part.isdecimal() else 0 for part in text.split(",")]
+    if not all(0 < count <= MOST_REPLICAS for count in counts):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected numbers from 1 to {MOST_REPLICAS:,}, e.g. 1,2,4"
+        )
+    return counts
+
+
+def _qps(text: str) -> float:
+    try:
+        qps = float(text)
+    except ValueError:
+        qps = 0.0
+    if not 0 < qps < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected queries per second above 0")
+    return qps
+
+
+def _of_run(options: argparse.Namespace) -> Basis:
+    run_dir = find_run(options.from_run, options)
+    return forecast.of_run(run_dir, record.read(run_dir.record))
+
+
+def _of_gpu(options: argparse.Namespace) -> Basis:
+    gpu = gpus.BY_NAME.get(options.gpu.lower())
+    if gpu is None:
+        known = ", ".join(gpus.BY_NAME)
+        raise InputError(
+            f"no step times of a GPU {options.gpu}{nearest(options.gpu.lower(), gpus.BY_NAME)}",
+            hint=f"known: {known}; of others, use a run: python -m sut.simulate --from RUN",
+        )
+    return forecast.of_gpu(gpu, _plan(options, gpu))
+
+
+def _plan(options: argparse.Namespace, gpu: Hardware) -> Plan:
+    """The plan on one GPU, with the engine limits that its step times are for."""
+    scenario = options.scenario or Scenario.SERVER
+    limits = ("max_num_seqs", "max_num_batched_tokens")
+    sets = [f"engine.{name}={getattr(gpu, name)}" for name in limits]
+    sets += [full(change, scenario) for change in options.set]
+    benchmark, _ = config.load(options.config or DEFAULT, "local", sets)
+    if benchmark.model.loadgen_name != gpus.MODEL:
+        raise InputError(
+            f"the GPUs' step times are of {gpus.MODEL}, not of {benchmark.model.loadgen_name}",
+            hint="use a run of the benchmark: python -m sut.simulate --from RUN",
+        )
+    site = Site(
+        name=SIMULATED,
+        device=Device.CUDA,
+        models={benchmark.model.name: f"/{SIMULATED}"},
+        datasets={benchmark.dataset.name: f"/{SIMULATED}"},
+    )
+    return resolve(
+        benchmark,
+        site,
+        scenario=scenario,
+        mode=Mode.ALL,
+        preset=Preset.OFFICIAL,
+        usable_cpus=[0],
+        sets=sets,
+    )
+
+
+def _text(basis: Basis, found: Sequence[Forecast]) -> str:
+    plan = basis.plan
+    tests = ", ".join(plan.phases)
+    lines = [
+        f"{plan.benchmark}, {plan.scenario}, {plan.preset} preset: simulated, nothing was run",
+        f"  step times  {basis.source}",
+        f"  engine      {plan.engine.max_num_seqs:,} sequences and "
+        f"{plan.engine.max_num_batched_tokens:,} tokens a step at most",
+        "",
+        _table(plan, found),
+        "",
+        *_notes(found, tests),
+    ]
+    return "\n".join(lines)
+
+
+def _table(plan: Plan, found: Sequence[Forecast]) -> str:
+    searched = any(each.peak_qps for each in found)
+    limited = plan.scenario is not Scenario.OFFLINE
+    priced = plan.price_per_node_hour is not None
+    head = ["replicas", *["peak queries/s"] * searched, "target_qps", "verdict", "tokens/s"]
+    head += ["TTFT p50, p99", "TPOT p50, p99"] * limited
+    head += ["tests take", *["cost of 1M tokens"] * priced]
+    rows = [
+        [
+            number(each.num_replicas),
+            *[number(each.peak_qps)] * searched,
+            number(each.target_qps),
+            each.verdict + (f" ({each.limit})" if each.verdict == "INVALID" else ""),
+            number(each.tokens_per_s),
+            *[
+                f"{number(latency.p50)}, {quantity(latency.p99, 'ms')}"
+                for latency in (each.ttft_ms, each.tpot_ms)
+                if limited
+            ],
+            _time(each.tests_s),
+            *[number(each.cost_per_million_tokens)] * priced,
+        ]
+        for each in found
+    ]
+    return to_text(table(head, rows, right=range(len(head))))
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return quantity(round(seconds), "s")
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def _notes(found: Sequence[Forecast], tests: str) -> list[str]:
+    notes = []
+    binding = dict.fromkeys(each.limit for each in found if each.peak_qps and each.limit)
+    if binding:
+        notes.append(f"The limit on {' or '.join(binding)} binds at the peak.")
+    if any(each.peak_qps for each in found):
+        share = found[0].target_qps / (found[0].peak_qps or 1)
+        notes.append(f"target_qps is the load to ask for: {share:.1%} of the peak.")
+    notes.append(f"The tests: {tests}; loading the model comes on top.")
+    return notes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""sut.simulate: what a run would give, before a node is booked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import fast, latest, set_arguments, submit
+
+from sut import simulate
+from sut.results.measures import measure
+from sut.results.tuning import CONFIRM
+
+
+def simulated(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    assert simulate.main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    forecasts: list[dict[str, Any]] = found["forecasts"]
+    return forecasts
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert simulate.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "hint: " in error
+    return error
+
+
+def test_forecasts_each_number_of_replicas(capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = simulated(capsys, "--gpu", "A30", "--replicas", "1,2")
+    for each in (one, two):
+        assert each["verdict"] == "VALID" and each["limit"] == "TPOT"
+        assert each["target_qps"] == pytest.approx(CONFIRM * each["peak_qps"], rel=1e-3)
+        assert each["tpot_ms"]["p99"] < 100 and each["ttft_ms"]["p99"] < 2000
+        assert each["tokens_per_s"] == pytest.approx(128 * each["target_qps"], rel=0.02)
+        assert each["num_queries"] == 13_368
+    assert 1.8 < two["peak_qps"] / one["peak_qps"] < 2.5
+    # The performance test, 13,368 accuracy samples and 100 of TEST06.
+    assert one["tests_s"] == pytest.approx((2 * 13_368 + 100) / one["target_qps"], rel=0.01)
+
+
+def test_a_given_load_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    (peak,) = simulated(capsys, "--gpu", "a30")
+    load = peak["peak_qps"]
+    (below,) = simulated(capsys, "--gpu", "a30", "--target-qps", f"{0.99 * load}")
+    (above,) = simulated(capsys, "--gpu", "a30", "--target-qps", f"{1.02 * load}")
+    assert (below["verdict"], above["verdict"]) == ("VALID", "INVALID")
+    assert above["limit"] == "TPOT" and above["peak_qps"] is None
+
+
+def test_offline_has_a_rate_and_no_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = simulated(capsys, "--gpu", "h100", "--scenario", "offline")
+    assert found["tokens_per_s"] == pytest.approx(5777, rel=0.01)  # what it is fitted to
+    assert found["peak_qps"] is None and found["limit"] == ""
+    assert simulate.main(["--gpu", "h100", "--scenario", "offline"]) == 0
+    shown = capsys.readouterr().out
+    assert "TTFT" not in shown and "a fit to MLPerf Inference v5.1" in shown
+
+
+def test_interactive_has_its_own_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    (server,) = simulated(capsys, "--gpu", "l40s")
+    (found,) = simulated(capsys, "--gpu", "l40s", "--scenario", "interactive")
+    assert found["peak_qps"] < server["peak_qps"] and found["tpot_ms"]["p99"] < 30
+
+
+def test_shows_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate.main(["--gpu", "a30", "--replicas", "2,4"]) == 0
+    shown = capsys.readouterr().out
+    assert "llama3.1-8b, server, official preset: simulated, nothing was run" in shown
+    assert "computed from its data sheet; nothing measured" in shown
+    assert "The limit on TPOT binds at the peak." in shown
+    assert "target_qps is the load to ask for: 98.5% of the peak." in shown
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("   ")] == ["2", "4"]
+
+
+def test_a_runs_own_steps_forecast_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["engine.max_num_seqs=8", "target_qps=auto", "site.price_per_node_hour=2"]
+    sets += ["scenarios.server.ttft_latency_ms=60000", "scenarios.server.tpot_latency_ms=6000"]
+    run = submit(tmp_path, *fast(), *set_arguments(sets))
+    found = latest(tmp_path)
+    assert found.load is not None and found.load.service is not None, run.stdout
+    at = ("--from", str(tmp_path / "runs/latest"))
+    (same,) = simulated(capsys, *at, "--target-qps", str(found.load.target_qps))
+    seen = measure(found.phases[0].loadgen)
+    assert same["tokens_per_s"] == pytest.approx(seen.tokens_per_s, rel=0.2)
+    assert same["num_queries"] == seen.num_queries and same["verdict"] == "VALID"
+    one, four = simulated(capsys, *at, "--replicas", "1,4")
+    assert 3 < four["peak_qps"] / one["peak_qps"] < 6
+    assert four["cost_per_million_tokens"] == pytest.approx(
+        4 * 2 / 3600 / four["tokens_per_s"] * 1e6
+    )
+
+
+def test_a_run_without_steps_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit(tmp_path, *fast()).returncode in (0, 1)
+    error = refused(capsys, "--from", str(tmp_path / "runs/latest"))
+    assert "the run did not measure its engines' steps" in error
+    assert "--set target_qps=auto" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--gpu", "a300"], "no step times of a GPU a300 (did you mean 'a30'?)"),
+        (["--gpu", "a30", "--config", "smollm2-135m-news"], "the GPUs' step times are of"),
+        (["--from", "nothing"], "no such run"),
+    ],
+)
+def test_names_what_it_cannot_simulate(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert text in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--gpu", "a30", "--from", "latest"],
+        ["--gpu", "a30", "--replicas", "0"],
+        ["--gpu", "a30", "--replicas", "1,x"],
+        ["--gpu", "a30", "--target-qps", "-1"],
+        ["--gpu", "a30", "--scenario", "singlestream"],
+        ["--from", "latest", "--scenario", "server"],
+    ],
+)
+def test_refuses_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = simulate.main(arguments)
+    except SystemExit as error:
+        code = int(str(error.code))
+    assert code == 2
+    assert "Traceback" not in capsys.readouterr().err
