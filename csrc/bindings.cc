@@ -103,6 +103,11 @@ void register_failure(py::module_& m) {
       .def_readonly("code", &Failure::code)
       .def_readonly("message", &Failure::message)
       .def_readonly("replica", &Failure::replica);
+  py::class_<sut::ReplicaLoss>(m, "ReplicaLoss")
+      .def_readonly("why", &sut::ReplicaLoss::why)
+      .def_readonly("lost_ns", &sut::ReplicaLoss::lost_ns)
+      .def_readonly("samples_restarted", &sut::ReplicaLoss::samples_restarted)
+      .def_readonly("tokens_lost", &sut::ReplicaLoss::tokens_lost);
 }
 
 void register_replica_stats(py::module_& m) {
@@ -247,6 +252,13 @@ void register_dispatcher(py::module_& m) {
              dispatcher.fail({std::move(code), std::move(message), replica});
            },
            "code"_a, "message"_a, "replica"_a = -1, ReleaseGil())
+      .def("continue_after_loss", &Dispatcher::continue_after_loss, "on"_a)
+      .def("lose",
+           [](Dispatcher& dispatcher, int replica, std::string code, std::string message) {
+             dispatcher.lose({std::move(code), std::move(message), replica});
+           },
+           "replica"_a, "code"_a, "message"_a, ReleaseGil())
+      .def("losses", &Dispatcher::losses, ReleaseGil())
       .def_property_readonly("failure", py::cpp_function(&Dispatcher::failure, ReleaseGil()))
       .def("stats", &Dispatcher::stats, ReleaseGil())
       .def("samples", &samples_of)

@@ -105,6 +105,23 @@ std::optional<Failure> Dispatcher::failure() const {
   return failure_;
 }
 
+void Dispatcher::lose(Failure why) {
+  if (why.replica < 0 || why.replica >= static_cast<int>(replicas_.size()))
+    throw std::out_of_range("no replica " + std::to_string(why.replica));
+  {
+    std::lock_guard lock(state_mutex_);
+    reported_losses_.push_back(std::move(why));
+  }
+  wake_up_.ring();
+}
+
+std::vector<ReplicaLoss> Dispatcher::losses() const {
+  std::lock_guard lock(state_mutex_);
+  std::vector<ReplicaLoss> losses = losses_;
+  for (ReplicaLoss& loss : losses) loss.lost_ns -= stats_.since_ns.load(std::memory_order_relaxed);
+  return losses;
+}
+
 bool Dispatcher::stopped() const {
   std::lock_guard lock(state_mutex_);
   return stopped_;

@@ -36,6 +36,14 @@ struct Failure {
   int replica = -1;  // -1: not caused by a single replica
 };
 
+// A replica that was lost, where the dispatcher continued with the others.
+struct ReplicaLoss {
+  Failure why;
+  std::int64_t lost_ns = 0;            // counted from the last reset_stats(); may be negative
+  std::int64_t samples_restarted = 0;  // that it had not completed; other replicas ran them
+  std::int64_t tokens_lost = 0;        // that it had generated for them
+};
+
 class Stopped : public std::runtime_error {
  public:
   explicit Stopped(const Failure& failure)
@@ -55,6 +63,12 @@ class Stopped : public std::runtime_error {
 //
 // Every sample ends: in on_complete, or by the dispatcher's failure. After a failure no sink is
 // called and everything issued is dropped. A failure is final; the first one is kept.
+//
+// A lost replica (dead, disconnected or stalled) is a failure. After continue_after_loss() it is one
+// only if no other replica is left, or if it had samples for it alone. Otherwise what it has not
+// completed starts again on the others, before anything that waits: an answer is always whole and
+// from one replica. A first token that a sink has received is not reported again; the answer's own
+// may differ from it. What a lost replica still sends is dropped.
 class Dispatcher {
  public:
   struct Options {
@@ -95,6 +109,16 @@ class Dispatcher {
   // initially it is. An engine compiles in its first steps, for longer than any later step takes.
   void watch_stalls(bool on) { watches_stalls_.store(on); }
 
+  // Continue with the other replicas after the loss of one; initially it is a failure.
+  void continue_after_loss(bool on) { continues_.store(on); }
+
+  // Reports that a replica is lost, for example because its process exited. Has no effect on one
+  // that is lost already. Throws std::out_of_range.
+  void lose(Failure why);
+
+  // The replicas that were lost and did not stop the dispatcher, in order of their loss.
+  std::vector<ReplicaLoss> losses() const;
+
   // Queues samples without waiting for a replica. `sink` must live until each of them is complete
   // or stopped() is true. After a failure the samples are dropped. Throws std::out_of_range.
   void issue(std::span<const Sample> samples, ResponseSink& sink, int replica = kAnyReplica);
@@ -129,7 +153,7 @@ class Dispatcher {
   void reset_stats(std::optional<LatencyLimits> limits = std::nullopt);
 
   // Takes the samples that are queued now from the queue: no sink hears of them. Those in flight
-  // go on. Returns before it is done; is_drained() is true once none is in flight and every call to
+  // go on, and so do those that a lost replica had. Returns before it is done; is_drained() is true once none is in flight and every call to
   // a sink has returned. No sample may be issued meanwhile.
   void withdraw_queued();
   bool is_drained() const { return drained_.load(); }
@@ -145,6 +169,14 @@ class Dispatcher {
     int replica;
     bool ttft_over = false;  // counted in Stats
   };
+  // A sample that a lost replica did not complete.
+  struct Restarted {
+    Queued sample;
+    std::int64_t admitted_ns;  // to the first replica that had it
+    std::int64_t first_token_ns;  // 0: none was reported
+    std::int64_t first_reported_ns;
+    bool tpot_over;
+  };
   struct Replica {
     explicit Replica(ReplicaLink& link_in) : link(link_in) {}
     ReplicaLink& link;
@@ -155,6 +187,7 @@ class Dispatcher {
     std::optional<std::string> ready_response;  // under state_mutex_
     bool ready = false;                         // this and below: I/O thread only
     std::int64_t last_heard_ns = 0;
+    bool lost = false;
     std::int64_t input_lost_ns = 0;  // 0: not lost
     std::deque<Queued> queue;        // samples for this replica alone
     unsigned news = 0;               // a bit for each ReplicaLink::Item that may have input
@@ -171,9 +204,15 @@ class Dispatcher {
   void serve(Replica& replica, int index);
   void receive_ready(Replica& replica, int index);
   void receive_outputs(Replica& replica, int index);
-  void fail_by_lost_output(Replica& replica, int index);
-  void fail_by_lost_connection(int index);
-  void fail_by_dead_engine(int index);
+  static std::string replica_text(int index);
+  static bool is_engine_dead(Frame& frame);
+  void lose_by_output(Replica& replica, int index);
+  void lose_by_connection(int index);
+  void lose_by_dead_engine(int index);
+  void take_losses();
+  void lose_replica(Failure why);
+  bool can_continue_without(int index) const;
+  ReplicaLoss restart_samples_of(int index);
   bool handle_outputs(Replica& replica, int index, std::int64_t now);
   void log_step(int index, std::int64_t now);
   bool handle_output(Replica& replica, int index, const Outputs::Output& output, std::int64_t now);
@@ -184,7 +223,7 @@ class Dispatcher {
   bool has_room(const Replica& replica) const;
   void update_choice(int index);
   void admit();
-  bool send(const Queued& next, int index);
+  void send(const Queued& next, int index, const Restarted* earlier = nullptr);
   template <typename Visit>
   void for_each_queue(Visit visit);
   void read_inputs_after_sends();
@@ -204,8 +243,11 @@ class Dispatcher {
   std::mutex incoming_mutex_;
   std::vector<Queued> incoming_;  // from issue() to the I/O thread
 
-  mutable std::mutex state_mutex_;  // guards failure_, stopped_, Replica::ready_response
+  // Guards failure_, reported_losses_, losses_, stopped_, Replica::ready_response.
+  mutable std::mutex state_mutex_;
   std::condition_variable state_changed_;
+  std::vector<Failure> reported_losses_;  // from lose() to the I/O thread
+  std::vector<ReplicaLoss> losses_;       // with times of now_ns()
   std::optional<Failure> failure_;
   bool stopped_ = false;
   std::atomic<bool> failed_{false};
@@ -214,6 +256,7 @@ class Dispatcher {
   std::atomic<bool> drained_{false};
   std::atomic<bool> credits_changed_{false};
   std::atomic<bool> watches_stalls_{true};
+  std::atomic<bool> continues_{false};
 
   Stats stats_;
   StepLog steps_;
@@ -221,6 +264,7 @@ class Dispatcher {
   // I/O thread only.
   std::vector<Queued> taken_;
   std::deque<Queued> queue_;
+  std::deque<Restarted> restarted_;  // before queue_
   std::size_t num_pinned_ = 0;  // samples in the replicas' queues
   InFlightTable in_flight_;
   Outputs outputs_;

@@ -24,12 +24,6 @@ std::string seconds_text(double seconds) {
   return std::to_string(std::llround(seconds)) + " s";
 }
 
-bool is_engine_dead(Frame& frame) {
-  return std::string_view(frame.data(), frame.size()) == protocol::kEngineCoreDead;
-}
-
-std::string replica_text(int index) { return "replica " + std::to_string(index); }
-
 }  // namespace
 
 void Dispatcher::run() {
@@ -38,7 +32,10 @@ void Dispatcher::run() {
     for (std::size_t key = 0; key < replicas_.size() * ReplicaLink::kNumItems; ++key)
       note_news(key);
     while (!closing_.load() && !failed()) {
-      if (is_rung_) take_incoming();
+      if (is_rung_) {
+        take_incoming();
+        take_losses();
+      }
       for (const int index : with_news_) {
         if (failed()) break;
         serve(*replicas_[static_cast<std::size_t>(index)], index);
@@ -47,7 +44,7 @@ void Dispatcher::run() {
       if (!failed()) admit();
       if (!failed()) read_inputs_after_sends();
       if (!failed()) check_deadlines();
-      if (is_draining_ && in_flight_.size() == 0) {
+      if (is_draining_ && in_flight_.size() == 0 && restarted_.empty()) {
         is_draining_ = false;
         drained_.store(true);
       }
@@ -60,8 +57,10 @@ void Dispatcher::run() {
 }
 
 void Dispatcher::wait_for_news() {
-  const bool is_pending = in_flight_.size() > 0 || !queue_.empty() || num_pinned_ > 0;
-  const int timeout_ms = is_pending || has_lost_input_ ? kTickMs : -1;
+  const bool is_pending = in_flight_.size() > 0 || !queue_.empty() || !restarted_.empty() ||
+                          num_pinned_ > 0;
+  int timeout_ms = is_pending || has_lost_input_ ? kTickMs : -1;
+  if (!touched_.empty()) timeout_ms = 0;  // a deadline lost a replica: others may have room
   poller_.wait(timeout_ms, [this](std::uint64_t key) { note_news(key); });
 }
 
@@ -78,37 +77,23 @@ void Dispatcher::note_news(std::uint64_t key) {
 
 void Dispatcher::serve(Replica& replica, int index) {
   const unsigned news = std::exchange(replica.news, 0);
+  if (replica.lost) return replica.link.discard();
   const auto readable = [news](ReplicaLink::Item item) { return (news >> item & 1u) != 0; };
   if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
   if (readable(ReplicaLink::kHandshakeLost)) replica.link.take_handshake_lost();
   if (!replica.ready || readable(ReplicaLink::kInput)) receive_ready(replica, index);
   // An engine that reconnects continues as if nothing had happened, and an answer that lost tokens
-  // on the way looks like a short one. So a lost connection ends the run before any frame of the
-  // next connection is read.
+  // on the way looks like a short one. So a lost connection loses the replica before any frame of
+  // the next connection is read.
   if (readable(ReplicaLink::kInputLost) && replica.link.take_input_lost()) {
     replica.input_lost_ns = now_ns();
     has_lost_input_ = true;
   }
   if (readable(ReplicaLink::kOutputLost) && replica.link.take_output_lost())
-    fail_by_lost_output(replica, index);
+    lose_by_output(replica, index);
   else if (readable(ReplicaLink::kOutput))
     receive_outputs(replica, index);
   replica.num_refused.store(replica.link.num_refused(), std::memory_order_relaxed);
-}
-
-void Dispatcher::fail_by_lost_output(Replica& replica, int index) {
-  Frame frame;
-  while (replica.link.receive_output(frame))
-    if (is_engine_dead(frame)) return fail_by_dead_engine(index);
-  fail_by_lost_connection(index);
-}
-
-void Dispatcher::fail_by_lost_connection(int index) {
-  fail({"connection_lost", "connection to " + replica_text(index) + " lost", index});
-}
-
-void Dispatcher::fail_by_dead_engine(int index) {
-  fail({"engine_dead", replica_text(index) + " reported that its engine core died", index});
 }
 
 void Dispatcher::receive_ready(Replica& replica, int index) {
@@ -127,10 +112,10 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
   Frame frame;
   while (!failed() && replica.link.receive_output(frame)) {
     const std::int64_t now = now_ns();
-    if (is_engine_dead(frame)) return fail_by_dead_engine(index);
+    if (is_engine_dead(frame)) return lose_by_dead_engine(index);
     // ZeroMQ reports a loss before it delivers frames of the next connection.
     if (!replica.link.is_by_first_connection(frame) || replica.link.take_output_lost())
-      return fail_by_lost_output(replica, index);
+      return lose_by_output(replica, index);
     const std::string error = decode_outputs(frame.bytes(), layout_, outputs_);
     if (!error.empty()) {
       fail({"protocol_error", replica_text(index) + " sent invalid outputs: " + error, index});
@@ -162,7 +147,7 @@ void Dispatcher::log_step(int index, std::int64_t now) {
     const InFlightTable::Slot* slot = in_flight_.find(output.id);
     if (!slot || output.token_begin == output.token_end) continue;
     const std::uint32_t prompt_tokens = (*store_)[slot->sample.index].num_prompt_tokens;
-    if (slot->first_token_ns == 0) {
+    if (slot->tokens.empty()) {
       ++step.num_prompts;
       step.prompt_tokens += prompt_tokens;
     } else {
@@ -256,20 +241,20 @@ void Dispatcher::check_deadlines() {
   for (std::size_t i = 0; i < replicas_.size(); ++i) {
     Replica& replica = *replicas_[i];
     const int index = static_cast<int>(i);
+    if (replica.lost) continue;
     if (replica.input_lost_ns != 0 && now - replica.input_lost_ns > kDeathNoticeNs)
-      return fail_by_lost_connection(index);
-    if (watches_stalls_.load() && replica.stats.in_flight() > 0 &&
-        now - replica.last_heard_ns > to_ns(options_.stall_deadline_s)) {
-      fail({"stall",
-            replica_text(index) + " has " + std::to_string(replica.stats.in_flight()) +
-                " samples in flight and sent nothing for " +
-                seconds_text(options_.stall_deadline_s),
-            index});
-      return;
-    }
+      lose_by_connection(index);
+    else if (watches_stalls_.load() && replica.stats.in_flight() > 0 &&
+             now - replica.last_heard_ns > to_ns(options_.stall_deadline_s))
+      lose_replica({"stall",
+                    replica_text(index) + " has " + std::to_string(replica.stats.in_flight()) +
+                        " samples in flight and sent nothing for " +
+                        seconds_text(options_.stall_deadline_s),
+                    index});
+    if (failed()) return;
   }
   const InFlightTable::Slot* oldest = in_flight_.oldest();
-  if (oldest && now - oldest->admitted_ns > to_ns(options_.sample_deadline_s))
+  if (oldest && now - oldest->sent_ns > to_ns(options_.sample_deadline_s))
     fail({"sample_deadline",
           "sample " + std::to_string(oldest->sample.index) + " incomplete " +
               seconds_text(options_.sample_deadline_s) + " after it was sent to " +
@@ -282,7 +267,8 @@ void Dispatcher::stop() {
     std::lock_guard lock(incoming_mutex_);
     closing_.store(true);  // issue() drops samples from here on
     const auto waiting =
-        static_cast<std::int64_t>(incoming_.size() + queue_.size() + num_pinned_);
+        static_cast<std::int64_t>(incoming_.size() + queue_.size() + restarted_.size() +
+                                  num_pinned_);
     stats_.dropped.set(waiting);
     stats_.failed.set(waiting + static_cast<std::int64_t>(in_flight_.size()));
     incoming_.clear();

@@ -49,14 +49,14 @@ void Dispatcher::touch(int index) {
 }
 
 bool Dispatcher::has_room(const Replica& replica) const {
-  return replica.ready &&
+  return replica.ready && !replica.lost &&
          static_cast<std::size_t>(replica.stats.in_flight()) < replica.credit.load();
 }
 
 void Dispatcher::update_choice(int index) {
   const Replica& replica = *replicas_[static_cast<std::size_t>(index)];
   choice_.set(static_cast<std::size_t>(index), static_cast<std::size_t>(replica.stats.in_flight()),
-              replica.ready ? replica.credit.load() : 0);
+              replica.ready && !replica.lost ? replica.credit.load() : 0);
 }
 
 void Dispatcher::admit() {
@@ -66,22 +66,30 @@ void Dispatcher::admit() {
       const Queued next = replica.queue.front();
       replica.queue.pop_front();
       --num_pinned_;
-      if (!send(next, touched_[i])) return;
+      send(next, touched_[i]);
+      if (failed()) return;
     }
     update_choice(touched_[i]);
   }
-  while (!queue_.empty()) {
+  while (!restarted_.empty() || !queue_.empty()) {
     const std::optional<std::size_t> chosen = choice_.next();
     if (!chosen) return;
     const int index = static_cast<int>(*chosen);
-    const Queued next = queue_.front();
-    queue_.pop_front();
-    if (!send(next, index)) return;
+    if (!restarted_.empty()) {
+      const Restarted next = restarted_.front();
+      restarted_.pop_front();
+      send(next.sample, index, &next);
+    } else {
+      const Queued next = queue_.front();
+      queue_.pop_front();
+      send(next, index);
+    }
+    if (failed()) return;
     update_choice(index);
   }
 }
 
-bool Dispatcher::send(const Queued& next, int index) {
+void Dispatcher::send(const Queued& next, int index, const Restarted* earlier) {
   Replica& replica = *replicas_[static_cast<std::size_t>(index)];
   const SampleStore::Request request = (*store_)[next.sample.index];
   const std::int64_t now = now_ns();
@@ -91,16 +99,21 @@ bool Dispatcher::send(const Queued& next, int index) {
   slot.sample = next.sample;
   slot.sink = next.sink;
   slot.issued_ns = next.issued_ns;
-  slot.admitted_ns = now;
+  slot.admitted_ns = slot.sent_ns = now;
   slot.ttft_over = next.ttft_over;
+  slot.pinned = next.replica != kAnyReplica;
+  if (earlier) {
+    slot.admitted_ns = earlier->admitted_ns;
+    slot.first_token_ns = earlier->first_token_ns;
+    slot.first_reported_ns = earlier->first_reported_ns;
+    slot.tpot_over = earlier->tpot_over;
+  }
   if (replica.stats.in_flight() == 0) replica.last_heard_ns = now;
   replica.stats.admit(now, request.num_prompt_tokens);
   replica.num_sent.fetch_add(1, std::memory_order_relaxed);
   touch(index);
   replica.was_sent_to = true;
-  if (replica.link.send(request, id)) return true;
-  fail_by_lost_connection(index);
-  return false;
+  if (!replica.link.send(request, id)) lose_by_connection(index);
 }
 
 // A send may have taken the news of a socket's input: see Poller.
@@ -127,6 +140,9 @@ void Dispatcher::count_late(std::int64_t now) {
       mark(queued.ttft_over, stats_.ttft_over);
     }
   });
+  for (Restarted& restarted : restarted_)
+    if (restarted.first_token_ns == 0 && now - restarted.sample.issued_ns > ttft_limit_ns)
+      mark(restarted.sample.ttft_over, stats_.ttft_over);
   const auto most_gaps = static_cast<std::int64_t>(in_flight_.max_output_tokens()) - 1;
   in_flight_.for_each([&](InFlightTable::Slot& slot) {
     if (slot.first_token_ns == 0) {

@@ -17,13 +17,15 @@ class InFlightTable {
   struct Slot {
     std::uint32_t use = 0;  // first_use for its first sample, and one more for each later one
     bool taken = false;
+    bool pinned = false;  // no other replica may have it
     std::uint32_t replica = 0;
     std::uint32_t older = kNone;  // the slots taken before and after this one, of those in flight
     std::uint32_t newer = kNone;
     Sample sample{};
     ResponseSink* sink = nullptr;
     std::int64_t issued_ns = 0;
-    std::int64_t admitted_ns = 0;
+    std::int64_t admitted_ns = 0;  // to the first replica that had it
+    std::int64_t sent_ns = 0;      // to this replica
     std::int64_t first_token_ns = 0;  // 0: none so far
     std::int64_t first_reported_ns = 0;  // after the sink's call
     bool ttft_over = false;              // counted in Stats
@@ -73,6 +75,18 @@ class InFlightTable {
 
   // The slot that was taken first among those in flight, or null.
   const Slot* oldest() const { return oldest_ == kNone ? nullptr : &slots_[oldest_]; }
+
+  RequestId id_of(const Slot& slot) const {
+    return {static_cast<std::uint32_t>(&slot - slots_.data()), slot.use};
+  }
+
+  // The slots in flight at a replica, in the order in which they were taken. Valid until take().
+  std::vector<const Slot*> at_replica(std::uint32_t replica) const {
+    std::vector<const Slot*> found;
+    for (std::uint32_t i = oldest_; i != kNone; i = slots_[i].newer)
+      if (slots_[i].replica == replica) found.push_back(&slots_[i]);
+    return found;
+  }
 
   // Calls `visit` with every slot in flight.
   template <typename Visit>

@@ -151,6 +151,15 @@ bool ReplicaLink::receive_output(Frame& frame) {
   return true;
 }
 
+void ReplicaLink::discard() {
+  Frame frame;
+  for (Socket* socket : {&handshake_, &input_, &output_})
+    while (socket->receive(frame)) {
+    }
+  for (ConnectionMonitor* monitor : {&handshake_lost_, &input_lost_, &output_lost_})
+    monitor->take(kUnknown);
+}
+
 bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
   Frame identity(identity_);
   Frame type({&kAddRequest, 1});

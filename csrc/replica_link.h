@@ -93,6 +93,9 @@ class ReplicaLink {
   // One frame of outputs. False if there is none.
   bool receive_output(Frame& frame);
 
+  // Reads and drops everything that has arrived.
+  void discard();
+
   // Sends one request with `id` written into it. False if the engine is gone. Afterwards, call
   // receive_ready() before waiting for kInput with a Poller.
   bool send(const SampleStore::Request& request, RequestId id);

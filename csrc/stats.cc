@@ -36,6 +36,16 @@ void ReplicaStats::complete(std::int64_t now) {
   if (in_flight_.get() == 0) busy_ns_.add(now - busy_since_.get());
 }
 
+void ReplicaStats::take_back(std::int64_t now, std::int64_t num_samples,
+                             std::int64_t prompt_tokens, std::int64_t output_tokens) {
+  if (num_samples == 0) return;
+  in_flight_.add(-num_samples);
+  admitted_.add(-num_samples);
+  prompt_tokens_.add(-prompt_tokens);
+  output_tokens_.add(-output_tokens);
+  if (in_flight_.get() == 0) busy_ns_.add(now - busy_since_.get());
+}
+
 void ReplicaStats::set_scheduler(const SchedulerStats& stats) {
   running_.set(stats.running);
   waiting_.set(stats.waiting);

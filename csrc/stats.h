@@ -98,6 +98,9 @@ class ReplicaStats {
  public:
   void admit(std::int64_t now, std::uint32_t num_prompt_tokens);
   void complete(std::int64_t now);
+  // Uncounts samples in flight that will not be completed here, and their tokens so far.
+  void take_back(std::int64_t now, std::int64_t num_samples, std::int64_t prompt_tokens,
+                 std::int64_t output_tokens);
   void add_tokens(std::size_t count) { output_tokens_.add(static_cast<std::int64_t>(count)); }
   void set_scheduler(const SchedulerStats& stats);
   void add_shortcuts(const Shortcuts& found);

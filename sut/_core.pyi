@@ -52,6 +52,21 @@ class Failure:
     @property
     def replica(self) -> int: ...
 
+class ReplicaLoss:
+    """A replica that was lost, where the dispatcher continued with the others."""
+
+    @property
+    def why(self) -> Failure: ...
+    @property
+    def lost_ns(self) -> int:
+        """Counted from the last :meth:`Dispatcher.reset_stats`; may be negative."""
+    @property
+    def samples_restarted(self) -> int:
+        """Those that it had not completed; other replicas ran them."""
+    @property
+    def tokens_lost(self) -> int:
+        """What it had generated for them."""
+
 class Shortcuts:
     """What an engine reported that it must not have done, and how often it reported at all."""
 
@@ -156,6 +171,14 @@ class Dispatcher:
         token ids. After ``timeout_s`` the dispatcher fails. Raises RuntimeError if it has."""
     def fail(self, code: str, message: str, replica: int = -1) -> None:
         """Stop with a reason. The first failure is kept; later ones are dropped."""
+    def continue_after_loss(self, on: bool) -> None:
+        """Whether the loss of a replica (dead, disconnected or stalled) restarts its samples on the
+        others; initially it is a failure. It is one too where no other replica is left, or where
+        samples were for the lost one alone."""
+    def lose(self, replica: int, code: str, message: str) -> None:
+        """Report that a replica is lost. Has no effect on one that is lost already."""
+    def losses(self) -> list[ReplicaLoss]:
+        """The replicas that were lost without a failure, in order of their loss."""
     @property
     def failure(self) -> Failure | None: ...
     def stats(self) -> Stats: ...

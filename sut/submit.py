@@ -27,7 +27,7 @@ from sut.machine import checkout
 from sut.plan import config
 from sut.plan.benchmark import Preset
 from sut.plan.config import Campaign
-from sut.plan.plan import Plan
+from sut.plan.plan import OnReplicaLoss, Plan
 from sut.units import quantity
 from sut.watch import outcome
 from sut.watch.follow import EXIT_DETACHED, close_if_unrecorded, detached, follow, until_ended
@@ -76,7 +76,11 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     out = sys.stderr if arguments.json else sys.stdout
     print(f"again {run_dir.root.name}: plan {plan.digest()[:12]}", file=out)
     plan = request.keeping(plan, arguments.keep_engine or 0)
-    plan = msgspec.structs.replace(plan, stop_when_hopeless=arguments.stop_when_hopeless)
+    plan = msgspec.structs.replace(
+        plan,
+        stop_when_hopeless=arguments.stop_when_hopeless,
+        on_replica_loss=OnReplicaLoss(arguments.on_replica_loss or OnReplicaLoss.FAIL),
+    )
     for line in changed:
         print(f"  differs: {line}", file=out)
     notified = notices.read(run_dir)

@@ -75,7 +75,8 @@ class EngineProcess {
   EngineProcess(const EngineProcess&) = delete;
   EngineProcess& operator=(const EngineProcess&) = delete;
 
-  void kill() { ::kill(pid_, SIGKILL); }
+  void kill() { send(SIGKILL); }
+  void send(int signal) { ::kill(pid_, signal); }
 
  private:
   // Returns the path of a file that ends with this object.
@@ -117,15 +118,19 @@ inline constexpr sut::Dispatcher::Options kOptions{kMaxTokens, 30.0, 30.0};
 struct System {
   explicit System(int num_replicas, const std::vector<std::string>& engine_options = {})
       : System(num_replicas, kOptions, engine_options) {}
+  // `more_options` are those of the replica `faulty` in addition.
   System(int num_replicas, const sut::Dispatcher::Options& options,
-         const std::vector<std::string>& engine_options)
+         const std::vector<std::string>& engine_options,
+         const std::vector<std::string>& more_options = {}, int faulty = -1)
       : keys(num_replicas),
         links(std::make_shared<sut::ReplicaLinks>("127.0.0.1", keys.of_front_end(),
                                                   kMaxOutputBytes)) {
-    for (int i = 0; i < num_replicas; ++i)
+    for (int i = 0; i < num_replicas; ++i) {
+      std::vector<std::string> words = engine_options;
+      if (i == faulty) words.insert(words.end(), more_options.begin(), more_options.end());
       engines.push_back(std::make_unique<EngineProcess>(
-          links->handshake_endpoint(i), keys.of_engine(static_cast<std::size_t>(i)),
-          engine_options));
+          links->handshake_endpoint(i), keys.of_engine(static_cast<std::size_t>(i)), words));
+    }
     dispatcher = std::make_shared<sut::Dispatcher>(links, make_store(100), sut::WireLayout{},
                                                    options);
     CHECK(dispatcher->wait_ready(60));

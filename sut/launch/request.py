@@ -16,7 +16,7 @@ from sut.launch.options import DEFAULT_BENCHMARK, given_root
 from sut.plan import config, fit, keys
 from sut.plan.benchmark import AUTO, Benchmark, Preset, Scenario
 from sut.plan.document import keys_of
-from sut.plan.plan import Mode, Plan
+from sut.plan.plan import Mode, OnReplicaLoss, Plan
 from sut.plan.resolve import resolve
 from sut.plan.site import Site
 from sut.values import NonNegativeInt, Struct
@@ -36,6 +36,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     root: str = ""
     keep_engine_min: NonNegativeInt = 0
     stop_when_hopeless: bool = False
+    on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL
     tune: bool = False  # search for the highest VALID load
     notify: str | None = None  # None: the site's
 
@@ -60,7 +61,10 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         sets=sets,
     )
     plan = msgspec.structs.replace(
-        plan, tune=request.tune, stop_when_hopeless=request.stop_when_hopeless
+        plan,
+        tune=request.tune,
+        stop_when_hopeless=request.stop_when_hopeless,
+        on_replica_loss=request.on_replica_loss,
     )
     kept = keeping(plan, request.keep_engine_min)
     return kept, _run_root(request, sets, site), _notices(request, site)
@@ -78,6 +82,12 @@ def _check_tuned(request: RunRequest, sets: Sequence[str]) -> None:
         raise InputError(
             f"--mode {request.mode} cannot be tuned: it has no performance test",
             hint=f"{command} --mode {request.mode}, or leave out --mode",
+        )
+    if request.on_replica_loss is OnReplicaLoss.CONTINUE:
+        raise InputError(
+            "--on-replica-loss continue cannot be combined with sut.tune: a search on fewer "
+            "replicas finds the load of another system",
+            hint="leave out --on-replica-loss",
         )
     if given := [each for each in sets if keys_of(each)[-1:] == ["target_qps"]]:
         raise InputError(

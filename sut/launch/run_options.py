@@ -11,7 +11,7 @@ from sut.command import Parser, at_least
 from sut.launch.options import RUN, add, add_runs, shared
 from sut.launch.request import RunRequest
 from sut.plan.benchmark import Preset, Scenario
-from sut.plan.plan import Mode
+from sut.plan.plan import Mode, OnReplicaLoss
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -105,6 +105,13 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         "LoadGen allows: it cannot be VALID",
     )
     parser.add_argument(
+        "--on-replica-loss",
+        type=str.lower,
+        choices=[each.value for each in OnReplicaLoss],
+        help="fail: a replica that dies, stalls or disconnects ends the run (default); continue: "
+        "the others finish the run, which is then INVALID",
+    )
+    parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -148,6 +155,7 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "root": arguments.root and str(arguments.root),
         "keep_engine_min": arguments.keep_engine,
         "stop_when_hopeless": getattr(arguments, "stop_when_hopeless", None),
+        "on_replica_loss": getattr(arguments, "on_replica_loss", None),
         "notify": getattr(arguments, "notify", None),
         "tune": getattr(arguments, "tune", None),
     }

@@ -36,7 +36,12 @@ from sut.values import UNDECODABLE, NonNegativeInt, PositiveFloat, PositiveInt, 
 
 PLAN_SCHEMA_VERSION = 2
 # Fields that do not change a result: two plans that differ in them are the same.
-WITHOUT_EFFECT = ("stop_when_hopeless", "price_per_node_hour", "measure_overhead")
+WITHOUT_EFFECT = (
+    "stop_when_hopeless",
+    "price_per_node_hour",
+    "measure_overhead",
+    "on_replica_loss",
+)
 
 _SUBMIT_AGAIN = "submit the benchmark again: python -m sut.submit --config NAME --site NAME"
 
@@ -47,6 +52,13 @@ class Mode(enum.StrEnum):
     COMPLIANCE = "compliance"
     ALL = "all"
     PREFLIGHT = "preflight"  # checks the nodes, measures nothing
+
+
+class OnReplicaLoss(enum.StrEnum):
+    """What a run does when a replica is lost while it measures."""
+
+    FAIL = "fail"
+    CONTINUE = "continue"  # with the other replicas; the phase is INVALID
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -127,6 +139,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     keep_engine_min: NonNegativeInt = 0  # how long the engines stay for the next run; no setting
     price_per_node_hour: PositiveFloat | None = None  # None: unknown
     stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting
+    on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL  # no setting
 
     @property
     def phases(self) -> tuple[Mode, ...]:

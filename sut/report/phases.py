@@ -22,6 +22,8 @@ NO_RESULT = "Figures of an unfinished phase are not a result."
 
 def section(plan: Plan, phase: PhaseRecord, figures: tuple[Figure, ...]) -> Section:
     parts = [_rules(phase.verdict.checks)]
+    if phase.losses:
+        parts.append(_degraded(phase))
     if phase.verdict.notes:
         parts.append(f"Not judged:\n\n{bullets(phase.verdict.notes)}")
     if phase.accuracy is not None:
@@ -115,6 +117,14 @@ def _ended(phase: PhaseRecord) -> str:
         f"Ended after {quantity(stats.elapsed_s, 's')}: {number(stats.issued)} samples issued, "
         f"{number(stats.completed)} completed, {number(stats.withdrawn)} withdrawn from the queue. "
         f"{NO_RESULT}"
+    )
+
+
+def _degraded(phase: PhaseRecord) -> str:
+    lines = [loss.text for loss in phase.losses]
+    lines += [phase.survivors.text] if phase.survivors else []
+    return (
+        f"**Degraded**: replicas were lost, and the others finished the phase.\n\n{bullets(lines)}"
     )
 
 

@@ -120,6 +120,8 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
     for phase in record.phases:
         lines += _labelled("why", reasons([phase]))
         lines += _figures(phase)
+        if phase.survivors:
+            lines += [f"  degraded  {phase.survivors.text}"]
     if plan.mode is not Mode.PREFLIGHT:  # it has no result
         if because := record.not_official_because:
             lines += _labelled("note", [f"not official: {'; '.join(because)}"])

@@ -10,10 +10,20 @@ from sut import _core
 from sut.inputs import hashes
 from sut.inputs.dataset import Samples
 from sut.plan.plan import Mode, Plan
-from sut.results import accuracy, compliance, cost, issue_delay, sample_log, telemetry, work
+from sut.results import (
+    accuracy,
+    compliance,
+    cost,
+    issue_delay,
+    losses,
+    sample_log,
+    telemetry,
+    work,
+)
 from sut.results.budget import Hopeless
 from sut.results.engine_report import EngineReport
 from sut.results.issue_delay import IssueDelay
+from sut.results.losses import ReplicaLoss
 from sut.results.phase_record import DispatcherStats, InterruptedPhase, PhaseRecord
 from sut.results.phase_verdict import judge_phase
 from sut.results.sample_log import SampleLog
@@ -28,6 +38,7 @@ class Measured(NamedTuple):
     start_unix_s: float
     duration_s: float
     hopeless: Hopeless | None = None
+    losses: tuple[ReplicaLoss, ...] = ()
 
 
 def record_phase(
@@ -69,6 +80,7 @@ def record_phase(
         engines=engines,
         score=score,
         hopeless=measured.hopeless,
+        losses=measured.losses,
     )
     if judged.test06 is not None:  # as MLCommons' script does
         text = compliance.verify_accuracy_text(judged.test06)
@@ -90,6 +102,8 @@ def record_phase(
         test06=judged.test06,
         issue_delay=_issue_delay(mode, plan, chosen_qps, done) if done else None,
         hopeless=measured.hopeless,
+        losses=measured.losses,
+        survivors=losses.survivors(measured.losses, done, len(plan.replicas)),
         cost_per_million_tokens=cost.per_million_tokens(plan, mode, judged.log),
         file_sha256=hashes.of_folder(log_dir),
     )

@@ -10,6 +10,7 @@ from sut.results.compliance import Verification
 from sut.results.engine_report import EngineReport
 from sut.results.issue_delay import IssueDelay
 from sut.results.judge import Verdict
+from sut.results.losses import ReplicaLoss, Survivors
 from sut.results.mllog import Scalar
 from sut.results.telemetry import NodeTelemetry
 from sut.results.work import NodeWork, Quantiles, ReplicaWork
@@ -51,6 +52,8 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     issue_delay: IssueDelay | None = None  # Server, performance; None where it is unknown
     cost_per_million_tokens: float | None = None  # of output, at the site's price
     hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
+    losses: tuple[ReplicaLoss, ...] = ()  # in order; with one, the phase is degraded and INVALID
+    survivors: Survivors | None = None  # None: no loss, or nothing after it
     file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
     telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any
 

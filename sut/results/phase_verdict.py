@@ -20,9 +20,13 @@ from sut.results import (
     rules,
     settings,
 )
+from sut.results import (
+    losses as lost,
+)
 from sut.results.budget import Hopeless
 from sut.results.engine_report import EngineReport
 from sut.results.judge import Verdict
+from sut.results.losses import ReplicaLoss
 from sut.results.mllog import DetailLog
 from sut.results.sample_log import SampleLog
 from sut.results.work import ReplicaWork
@@ -54,14 +58,17 @@ def judge_phase(
     engines: Sequence[EngineReport],
     score: Score,
     hopeless: Hopeless | None = None,
+    losses: Sequence[ReplicaLoss] = (),
 ) -> Judged:
     """The verdict. ``samples`` is None without ``samples.csv``; ``num_failed`` and ``replicas`` are
     the dispatcher's counts, ``engines`` what the engines report of themselves; ``node_names`` are
-    those of the plan's nodes, in its order; ``hopeless`` is what the run found of its budget.
+    those of the plan's nodes, in its order; ``hopeless`` is what the run found of its budget,
+    ``losses`` the replicas that it lost.
     Raises RunError, InputError."""
     log_dir = run_dir.loadgen(mode)
     if hopeless is not None and hopeless.ended:
-        return _ended(plan, log_dir, samples, hopeless, num_failed)
+        ended = _ended(plan, log_dir, samples, hopeless, num_failed)
+        return ended._replace(verdict=_with_losses(ended.verdict, losses))
     log = mllog.read(log_dir)
     replica_samples = [replica.samples for replica in replicas]
     match mode:
@@ -84,10 +91,15 @@ def judge_phase(
             judged = Judged(log, verdict)
     checks = [] if mode is Mode.PERFORMANCE else settings.check(log, plan, mode, chosen_qps)
     idle = rules.idle_nodes(plan, node_names)
-    verdict = judged.verdict
+    verdict = _with_losses(judged.verdict, losses)
     for check in (*checks, *([idle] if idle else [])):
         verdict = judge.with_check(verdict, check)
     return judged._replace(verdict=engine_rules.judged(verdict, plan, engines, replicas))
+
+
+def _with_losses(verdict: Verdict, losses: Sequence[ReplicaLoss]) -> Verdict:
+    check = lost.check(losses)
+    return verdict if check is None else judge.with_check(verdict, check)
 
 
 def _ended(

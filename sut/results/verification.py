@@ -229,6 +229,7 @@ def judged_again(
         engines=phase.engines,
         score=score,
         hopeless=phase.hopeless,
+        losses=phase.losses,
     )
     return msgspec.structs.replace(
         phase,

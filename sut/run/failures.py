@@ -30,7 +30,7 @@ def explained(failure: _core.Failure, nodes: Nodes) -> RunError:
         # A signal to the whole step ends engines too. Let it arrive here first.
         time.sleep(SIGNAL_GRACE_S)
         part, status = exited
-        code, message = "engine_died", f"{_part_text(part)} {_exit_text(status)}"
+        code, message = "engine_died", exit_text(part, status)
     return RunError(
         f"{message}; {log_tail(nodes.run_dir, part)}",
         code=code,
@@ -54,9 +54,8 @@ def log_tail(run_dir: RunDir, part: PartId) -> str:
     return f"end of its log, {log}:\n{tail(log, LOG_LINES)}"
 
 
-def _part_text(part: PartId) -> str:
-    return f"replica {part[0]}" + (f", part {part[1]}," if part[1] > 0 else "")
-
-
-def _exit_text(status: int) -> str:
-    return f"was killed by signal {-status}" if status < 0 else f"exited with code {status}"
+def exit_text(part: PartId, status: int) -> str:
+    """That an engine's process exited, for people."""
+    name = f"replica {part[0]}" + (f", part {part[1]}," if part[1] > 0 else "")
+    ended = f"was killed by signal {-status}" if status < 0 else f"exited with code {status}"
+    return f"{name} {ended}"

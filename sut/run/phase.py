@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 
 from sut import _core
@@ -55,12 +56,15 @@ def run_phase(
         sut_name=f"{plan.site} x{len(plan.replicas)} {plan.engine.kind}",
         qsl_name=plan.dataset.name,
     )
+    replicas.begin_measuring()
     budget = BudgetWatch(test, replicas.dispatcher, log_dir, stop=stop_when_hopeless)
     start_unix_s, start = time.time(), time.monotonic()
     try:
         test.start()
+        num_lost = 0
         while not test.wait(POLL_S):
             replicas.check()
+            num_lost = _report_losses(replicas, num_lost)
             budget.look(time.monotonic() - start)
             if progress.due(mode):
                 stats = replicas.dispatcher.stats()
@@ -76,4 +80,18 @@ def run_phase(
     stats = replicas.dispatcher.stats()
     sample_log.write(run_dir.samples(mode), replicas.dispatcher.samples())
     progress.phase(mode, stats, budget.num_over, budget.hopeless, last=True)
-    return Measured(stats, start_unix_s, stats.elapsed_ns / 1e9, budget.hopeless)
+    duration_s = stats.elapsed_ns / 1e9
+    return Measured(stats, start_unix_s, duration_s, budget.hopeless, replicas.losses())
+
+
+def _report_losses(replicas: Replicas, num_known: int) -> int:
+    """Print the losses after the first ``num_known``; return how many there are."""
+    if len(replicas.dispatcher.losses()) == num_known:
+        return num_known
+    losses = replicas.losses()
+    for loss in losses[num_known:]:
+        if loss.at_s >= 0:
+            print(
+                f"warning: {loss.text} The run continues without it.", file=sys.stderr, flush=True
+            )
+    return len(losses)

@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sut import _core
 from sut.errors import RunError
+from sut.plan.plan import OnReplicaLoss
+from sut.results.losses import ReplicaLoss
 from sut.results.progress import Progress
-from sut.run.failures import explained, log_tail
+from sut.run.failures import exit_text, explained, log_tail
 from sut.serving import wire
 from sut.serving.nodes import Nodes
+from sut.serving.process import PartId
 from sut.serving.wire import Layout
 from sut.units import quantity
 
@@ -49,9 +52,10 @@ class Replicas:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the engines have completed all that they were sent."""
+        """Whether every engine is there and has completed all that it was sent."""
         stats = self.dispatcher.stats()
-        return self.dispatcher.failure is None and stats.issued == stats.completed + stats.withdrawn
+        is_whole = self.dispatcher.failure is None and not self.dispatcher.losses()
+        return is_whole and stats.issued == stats.completed + stats.withdrawn
 
     @property
     def ready_responses(self) -> tuple[bytes, ...]:
@@ -99,6 +103,35 @@ class Replicas:
     def _refusals(self, replica: int) -> str:
         count = self.dispatcher.num_refused(replica)
         return f", and {quantity(count, 'connections')} without its key were refused" * (count > 0)
+
+    def begin_measuring(self) -> None:
+        """Act on the plan's ``on_replica_loss`` from here on. Samples of the warm-up are for one
+        replica each: until then every loss is a failure."""
+        continues = self.plan.on_replica_loss is OnReplicaLoss.CONTINUE
+        self.dispatcher.continue_after_loss(continues)
+
+    def losses(self) -> tuple[ReplicaLoss, ...]:
+        """The replicas that were lost while the others continued. Times count from the last
+        ``reset_stats()`` of the dispatcher."""
+        exits = self.nodes.exits()
+        return tuple(self._loss(loss, exits) for loss in self.dispatcher.losses())
+
+    def _loss(self, loss: _core.ReplicaLoss, exits: dict[PartId, int]) -> ReplicaLoss:
+        replica = self.plan.replicas[loss.why.replica]
+        code, message = loss.why.code, loss.why.message
+        own = {part: status for part, status in exits.items() if part[0] == replica.index}
+        if own:
+            part = min(own, key=own.__getitem__)
+            code, message = "engine_died", exit_text(part, own[part])
+        return ReplicaLoss(
+            replica=replica.index,
+            nodes=tuple(self.nodes[part.node].name for part in replica.parts),
+            code=code,
+            message=message,
+            at_s=round(loss.lost_ns / 1e9, 3),
+            samples_restarted=loss.samples_restarted,
+            tokens_lost=loss.tokens_lost,
+        )
 
     def limit_in_flight(self, per_replica: int) -> None:
         for index in self._indices:
@@ -155,8 +188,8 @@ class Replicas:
     def _watch(self) -> None:
         """Report engines that exited to the dispatcher. Raises RunError for a lost node."""
         self.nodes.check()
-        for replica, _ in self.nodes.exits():
-            self.dispatcher.fail("engine_died", "", replica)
+        for part, status in self.nodes.exits().items():
+            self.dispatcher.lose(part[0], "engine_died", exit_text(part, status))
 
 
 def credit(max_num_seqs: int) -> int:
