@@ -55,8 +55,7 @@ def run(folder: Path, scenario: Scenario, target_qps: float | str) -> RunDir:
     done = subprocess.run(command, stdout=subprocess.PIPE)
     if done.returncode not in (0, 1):
         sys.exit(f"error: a run failed; its files: {folder}/latest")
-    (made,) = msgspec.json.decode(done.stdout)["runs"]
-    return RunDir(Path(made["run_dir"]))
+    return RunDir(Path(msgspec.json.decode(done.stdout)["run_dir"]))
 
 
 def compared(name: str, basis: Basis, made: RunDir) -> list[str]:
