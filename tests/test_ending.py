@@ -187,6 +187,23 @@ def test_a_refused_job_names_what_sbatch_got(
     assert capsys.readouterr().err == ""  # the command prints the error once
 
 
+def test_submitit_warns_once_on_the_current_stderr() -> None:
+    code = (
+        "import io, logging, sys\n"
+        "from sut.launch.executor import load_submitit\n"
+        "kept = sys.stdout, sys.stderr\n"
+        "sys.stdout, sys.stderr = first = io.StringIO(), io.StringIO()\n"
+        "load_submitit()\n"
+        "sys.stdout, sys.stderr = kept\n"
+        "for stream in first: stream.close()\n"
+        "logging.getLogger('submitit').warning('a warning')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "a warning\n")
+
+
 def test_a_refused_job_has_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(tmp_path, monkeypatch, Submission())
     found = latest(tmp_path)

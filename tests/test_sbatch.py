@@ -15,6 +15,7 @@ from plans import plan_of
 from sut import batch
 from sut.cluster import container
 from sut.cluster.sbatch import Submission, parameters
+from sut.launch.executor import load_submitit
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
 
@@ -48,8 +49,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sbatch_text(run_dir: RunDir) -> str:
-    import submitit
-
+    submitit = load_submitit()
     executor = submitit.SlurmExecutor(folder=run_dir.slurm, python="PYTHON")
     submission = Submission(begin="now+1hour", dependency="singleton")
     executor.update_parameters(**parameters(plan(), run_dir, submission))

@@ -60,9 +60,27 @@ def submit(plan: Plan, run_dir: RunDir, submission: Submission) -> Submitted:
     return Submitted(str(job.job_id), Path(job.paths.stdout), job.done if here else None)
 
 
-def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
-    import submitit
+def load_submitit() -> Any:
+    """Import submitit without its logging handlers.
 
+    They would keep the standard streams of the first import and write each warning to both, so
+    also into the output of ``--json``. Without them, Python prints warnings to standard error.
+    """
+    name = "SUBMITIT_LOG_LEVEL"
+    before = os.environ.get(name)
+    os.environ[name] = "NOCONFIG"
+    try:
+        import submitit
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+    return submitit
+
+
+def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
+    submitit = load_submitit()
     executor = submitit.LocalExecutor(folder=run_dir.slurm)
     log = shlex.quote(str(run_dir.controller_log))
     executor.update_parameters(
@@ -116,7 +134,7 @@ def _visible_gpus() -> list[str]:
 
 
 def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any:
-    import submitit
+    submitit = load_submitit()
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     executor = submitit.SlurmExecutor(folder=run_dir.slurm)
