@@ -18,7 +18,7 @@ import pytest
 from cli import ROOT, until
 from jobs import LONG, Job, as_root, cable, plan_for, write_plan
 
-from sut.plan.plan import Part, Replica
+from sut.plan.plan import OnReplicaLoss, Part, Replica
 from sut.serving import channel
 from sut.serving.channel import LostError
 from sut.serving.process import Address
@@ -62,6 +62,48 @@ def test_a_killed_node_ends_the_run(tmp_path: Path) -> None:
     assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
     assert job.record.status == "failed" and "lost node n1: " in failure.message
     assert job.processes() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_others_continue_without_a_lost_node(tmp_path: Path, number: signal.Signals) -> None:
+    """A frozen node is lost after 10 s without an answer, and its engine still works."""
+    min_duration = "scenarios.server.min_duration_ms=15000"
+    plan = plan_for(3, min_duration, on_replica_loss=OnReplicaLoss.CONTINUE)
+    with Job(write_plan(plan, tmp_path / "run"), 3) as job:
+        job.until_measuring()
+        job.signal(1, number)
+        assert job.nodes[0].wait(90) == 1, job.output(0)
+        assert job.nodes[2].wait(25) == 0
+        job.signal(1, signal.SIGCONT)
+    (phase,) = job.record.phases
+    assert job.record.status == "completed" and job.record.verdict == "INVALID"
+    (loss,) = phase.losses
+    assert (loss.replica, loss.nodes, loss.code) == (1, ("n1",), "node_lost"), loss
+    assert "lost node n1: " in loss.message
+    stats = phase.dispatcher
+    assert stats is not None and stats.issued == stats.completed and stats.failed == 0
+    until(lambda: job.processes() == [], 40)
+
+
+def test_the_loss_of_all_replicas_with_their_node_ends_the_run(tmp_path: Path) -> None:
+    replicas = (Replica(index=0, parts=(Part(node=1),)),)
+    plan = plan_for(2, *LONG, replicas=replicas, on_replica_loss=OnReplicaLoss.CONTINUE)
+    with Job(write_plan(plan, tmp_path / "run"), 2) as job:
+        job.until_measuring()
+        job.signal(1, signal.SIGKILL)
+        assert job.nodes[0].wait(25) == 3
+    failure = job.record.failure
+    assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
+
+
+def test_a_cancelled_node_ends_a_run_that_continues_after_losses(tmp_path: Path) -> None:
+    plan = plan_for(2, *LONG, on_replica_loss=OnReplicaLoss.CONTINUE)
+    with Job(write_plan(plan, tmp_path / "run"), 2) as job:
+        job.until_measuring()
+        job.signal(1, signal.SIGTERM)
+        assert job.nodes[0].wait(25) == 3
+    failure = job.record.failure
+    assert failure is not None and failure.code == "cancelled"
 
 
 def test_a_frozen_node_ends_the_run(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from sut import _core
-from sut.errors import RunError
+from sut.errors import NODE_LOST, RunError
 from sut.plan.plan import OnReplicaLoss
 from sut.results.losses import ReplicaLoss
 from sut.results.progress import Progress
@@ -40,6 +40,7 @@ class Replicas:
         self.nodes = nodes
         self.plan = plan = nodes.plan
         self._num_samples = len(store)
+        self._continues = False  # after the loss of a replica
         self.dispatcher = _core.Dispatcher(
             links,
             store,
@@ -107,20 +108,25 @@ class Replicas:
     def begin_measuring(self) -> None:
         """Act on the plan's ``on_replica_loss`` from here on. Samples of the warm-up are for one
         replica each: until then every loss is a failure."""
-        continues = self.plan.on_replica_loss is OnReplicaLoss.CONTINUE
-        self.dispatcher.continue_after_loss(continues)
+        self._continues = self.plan.on_replica_loss is OnReplicaLoss.CONTINUE
+        self.dispatcher.continue_after_loss(self._continues)
 
     def losses(self) -> tuple[ReplicaLoss, ...]:
         """The replicas that were lost while the others continued. Times count from the last
         ``reset_stats()`` of the dispatcher."""
-        exits = self.nodes.exits()
-        return tuple(self._loss(loss, exits) for loss in self.dispatcher.losses())
+        exits, with_nodes = self.nodes.exits(), self.nodes.lost()
+        return tuple(self._loss(loss, exits, with_nodes) for loss in self.dispatcher.losses())
 
-    def _loss(self, loss: _core.ReplicaLoss, exits: dict[PartId, int]) -> ReplicaLoss:
+    def _loss(
+        self, loss: _core.ReplicaLoss, exits: dict[PartId, int], with_nodes: dict[int, str]
+    ) -> ReplicaLoss:
+        """The loss, with the cause behind what the dispatcher noticed."""
         replica = self.plan.replicas[loss.why.replica]
         code, message = loss.why.code, loss.why.message
         own = {part: status for part, status in exits.items() if part[0] == replica.index}
-        if own:
+        if replica.index in with_nodes:
+            code, message = NODE_LOST, with_nodes[replica.index]
+        elif own:
             part = min(own, key=own.__getitem__)
             code, message = "engine_died", exit_text(part, own[part])
         return ReplicaLoss(
@@ -186,8 +192,11 @@ class Replicas:
             raise explained(failure, self.nodes)
 
     def _watch(self) -> None:
-        """Report engines that exited to the dispatcher. Raises RunError for a lost node."""
-        self.nodes.check()
+        """Report lost engines to the dispatcher. Raises RunError for a lost node, unless the run
+        continues without its replicas."""
+        self.nodes.check(but_lost=self._continues)
+        for replica, why in self.nodes.lost().items():
+            self.dispatcher.lose(replica, NODE_LOST, why)
         for part, status in self.nodes.exits().items():
             self.dispatcher.lose(part[0], "engine_died", exit_text(part, status))
 

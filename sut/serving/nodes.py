@@ -128,10 +128,22 @@ class Nodes:
         replay = self.plan.engine.kind is EngineKind.REPLAY
         return replica.parts[:1] if replay else replica.parts
 
-    def check(self) -> None:
-        """Raise RunError if a node is lost, or received a signal to stop."""
+    def check(self, *, but_lost: bool = False) -> None:
+        """Raise RunError if a node is lost, or received a signal to stop. With ``but_lost`` a lost
+        node is no error."""
         for node in self._remotes.values():
-            node.check()
+            if not but_lost or node.lost is None:
+                node.check()
+
+    def lost(self) -> dict[int, str]:
+        """Why each replica with a part on a lost node is lost, by its index."""
+        whys = {index: node.lost for index, node in self._remotes.items()}
+        return {
+            replica.index: str(why).partition("\n")[0]
+            for replica in self.plan.replicas
+            for part in replica.parts
+            if (why := whys.get(part.node)) is not None
+        }
 
     def exits(self) -> dict[PartId, int]:
         """The engines of the run that exited, and their status; negative for a signal."""

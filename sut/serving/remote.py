@@ -71,15 +71,22 @@ class RemoteNode:
         self._thread = threading.Thread(target=self._serve, name=f"node {name}", daemon=True)
         self._thread.start()
 
+    @property
+    def lost(self) -> RunError | None:
+        """Why the node is lost; None while it is not."""
+        if self._lost is None:
+            return None
+        return RunError(
+            f"lost node {self.name}: {self._lost}",
+            hint=f"check that it is up: sinfo -N -n {self.name}",
+            code=NODE_LOST,
+            node=self.name,
+        )
+
     def check(self) -> None:
         """Raise RunError if the node is lost, or received a signal to stop."""
-        if self._lost is not None:
-            raise RunError(
-                f"lost node {self.name}: {self._lost}",
-                hint=f"check that it is up: sinfo -N -n {self.name}",
-                code=NODE_LOST,
-                node=self.name,
-            )
+        if lost := self.lost:
+            raise lost
         if self._state.signalled:
             raise RunError(
                 f"cancelled by {self._state.signalled} on node {self.name}",
