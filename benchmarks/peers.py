@@ -17,8 +17,10 @@ MLCommons' endpoints client needs Python 3.12 and is not measured.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -51,6 +53,7 @@ OFFLINE_SAMPLES = 600
 START_S = 180.0  # for vllm serve
 BENCHMARK = "smollm2-135m-news"
 KV_CACHE_GIB = 2
+RATE = "tokens_per_s"  # the file with the result of generate
 
 
 def main() -> None:
@@ -68,7 +71,7 @@ def main() -> None:
         for name in systems:
             offline = measured(name, Scenario.OFFLINE, 40, options.packages)
             server = None
-            if name != "generate":
+            if isinstance(offline, Measures):
                 server = measured(name, Scenario.SERVER, options.qps, options.packages)
             rows.append(row(name, offline, server))
     print(
@@ -79,10 +82,10 @@ def main() -> None:
     print(table([*head, "TPOT p50, ms", "p99, ms"], rows))
 
 
-def row(name: str, offline: Measures | float, server: Measures | None) -> list[str]:
+def row(name: str, offline: Measures | float, server: Measures | float | None) -> list[str]:
     tokens_per_s = offline if isinstance(offline, float) else offline.tokens_per_s
     latencies = ["-"] * 4
-    if server is not None:
+    if isinstance(server, Measures):
         both = (server.ttft_ms, server.tpot_ms)
         latencies = [f"{value:,.0f}" for each in both for value in (each.p50, each.p99) if value]
     return [NAMES[name], f"{os.getloadavg()[0]:.1f}", f"{tokens_per_s:,.1f}", *latencies]
@@ -101,10 +104,21 @@ def measured(name: str, scenario: Scenario, qps: float, packages: Path | None) -
         with served(plan, environment) if name == "http" else nothing() as address:
             environment |= {"SUT_PEER": address}
             words = [sys.executable, "-m", "benchmarks.peers", "--child", name, scenario, folder]
-            done = subprocess.run(words, stdout=subprocess.PIPE, env=environment, check=True)
+            run_alone(words, environment)
         if name == "generate":
-            return float(done.stdout.split()[-1])
+            return float((logs / RATE).read_text())
         return measure(mllog.read(logs).values)
+
+
+def run_alone(words: Sequence[str], environment: dict[str, str]) -> None:
+    """Run a program, and end the processes that it leaves: vLLM's outlive their front-end."""
+    process = subprocess.Popen(words, env=environment, start_new_session=True)
+    try:
+        if process.wait() != 0:
+            raise SystemExit(f"error: {' '.join(words[1:])} exited with {process.returncode}")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def plan_of(scenario: Scenario, qps: float) -> Plan:
@@ -201,12 +215,13 @@ def child(name: str, scenario_name: str, folder: str) -> NoReturn:
     plan = plan_of(scenario, 1.0)
     prompts = dataset.load(plan, model.locate(plan.model)).prompts
     if name == "generate":
-        print(generated_tokens_per_s(plan, prompts), flush=True)
+        rate = generated_tokens_per_s(plan, prompts)
+        (Path(folder) / RATE).write_text(str(rate))
         os._exit(0)
     from benchmarks.async_sut import Sut, run_test
 
-    clients = {"async": lambda: AsyncLlm(plan, prompts), "http": lambda: Http(plan, prompts)}
-    served_by = Sut(clients[name], scenario.loadgen)
+    clients: dict[str, type[AsyncLlm] | type[Http]] = {"async": AsyncLlm, "http": Http}
+    served_by = Sut(lambda: clients[name](plan, prompts), scenario.loadgen)
     run_test(served_by, plan.loadgen_name, scenario.loadgen, Path(folder), len(prompts))
     os._exit(0)
 
