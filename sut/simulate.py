@@ -148,7 +148,7 @@ def _plan(options: argparse.Namespace, gpu: Hardware) -> Plan:
 
 def _text(basis: Basis, found: Sequence[Forecast]) -> str:
     plan = basis.plan
-    tests = ", ".join(plan.phases)
+    tests = ", ".join(test.name for test in plan.tests)
     lines = [
         f"{plan.benchmark}, {plan.scenario}, {plan.preset} preset: simulated, nothing was run",
         f"  step times  {basis.source}",

@@ -69,7 +69,7 @@ def write(run: Path, plan: Plan, before: Record, **changes: Any) -> None:
     run_dir.plan.write_bytes(msgspec.json.encode(plan))
     run_dir.user_conf.write_text(plan.user_conf())
     phases = tuple(_of_plan(phase, plan, run_dir) for phase in before.phases)
-    phases = tuple(phase for phase in phases if phase.name in plan.phases)
+    phases = tuple(phase for phase in phases if phase.test in plan.tests)
     verdict = overall(phase.verdict for phase in phases)
     values: dict[str, Any] = {
         "environment": _with_gpu(before.environment),

@@ -13,9 +13,9 @@ from plans import plan_of
 
 from sut.errors import InputError
 from sut.inputs.dataset import synthetic
-from sut.plan import mlperf_conf
+from sut.plan import mlperf_conf, plan
 from sut.plan.benchmark import Scenario
-from sut.plan.plan import Mode, phases
+from sut.plan.plan import Mode
 from sut.results.answers import read
 from sut.results.compliance import Verification, judge, verify, verify_accuracy_text
 from sut.results.mllog import read as read_log
@@ -124,12 +124,12 @@ def test_a_missing_log_gets_no_verdict(tmp_path: Path) -> None:
 
 
 def test_all_is_every_test_that_applies() -> None:
-    everything = (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE)
-    assert plan_of("replay").phases == everything
-    assert plan_of("llama3.1-8b", sets=LLAMA).phases == everything
+    everything = tuple(map(plan.Test, (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE)))
+    assert plan_of("replay").tests == everything
+    assert plan_of("llama3.1-8b", sets=LLAMA).tests == everything
     edge = plan_of("llama3.1-8b-edge", Scenario.OFFLINE, sets=LLAMA)
-    assert edge.phases == everything[:2]
-    assert phases(Mode.COMPLIANCE, edge.compliance) == (Mode.COMPLIANCE,)
+    assert edge.tests == everything[:2]
+    assert plan.tests(Mode.COMPLIANCE, edge.compliance) == (plan.Test(Mode.COMPLIANCE),)
 
 
 LLAMA = [

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from sut.errors import InputError, RunError
 from sut.plan import duration
+from sut.plan import plan as plans
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
 from sut.report.summary import summary
@@ -188,12 +189,14 @@ def test_refuses_a_run_that_the_wall_limit_would_interrupt() -> None:
     sets = ("site.target_qps={}",)
     plan = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2", sets=sets)
     assert plan.slurm is not None
-    require_time(plan, LOAD, [Mode.PERFORMANCE], 0.0)
+    require_time(plan, LOAD, [plans.Test(Mode.PERFORMANCE)], 0.0)
     slow = msgspec.structs.replace(LOAD, target_qps=0.1)
     with pytest.raises(RunError, match=r"0.1 queries/s, the run takes about 78.3 minutes") as error:
-        require_time(plan, slow, [Mode.PERFORMANCE], 0.0)
+        require_time(plan, slow, [plans.Test(Mode.PERFORMANCE)], 0.0)
     assert "--set site.slurm.time_min=" in str(error.value)
-    require_time(msgspec.structs.replace(plan, slurm=None), slow, [Mode.PERFORMANCE], 0.0)
+    require_time(
+        msgspec.structs.replace(plan, slurm=None), slow, [plans.Test(Mode.PERFORMANCE)], 0.0
+    )
 
 
 def test_the_remaining_time_uses_the_chosen_load() -> None:

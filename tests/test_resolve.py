@@ -11,6 +11,7 @@ from cli import ROOT
 from plans import plan_of
 
 from sut.errors import InputError
+from sut.plan import plan as plans
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Part, Plan, Replica
 from sut.plan.site import Device
@@ -235,3 +236,14 @@ def test_refuses_what_fails_on_two_nodes(
 def test_a_set_load_overrides_the_sites(key: str) -> None:
     plan = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2", sets=(f"{key}=5",))
     assert plan.loadgen_settings.target_qps == 5
+
+
+@pytest.mark.parametrize("name", ["performance", "performance-2", "accuracy", "compliance"])
+def test_a_test_is_found_by_its_name(name: str) -> None:
+    assert plans.Test.named(name).name == name
+
+
+@pytest.mark.parametrize("name", ["performance-1", "performance-02", "performance-0", "all", ""])
+def test_refuses_a_name_that_no_test_has(name: str) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        plans.Test.named(name)

@@ -21,6 +21,7 @@ from vllms_answers import answers
 from sut.cluster.allocation import Allocation
 from sut.inputs import dataset, model
 from sut.inputs.cache import cache_dir
+from sut.plan import plan as plans
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode, Plan
 from sut.results.measured import record_phase
@@ -112,11 +113,12 @@ def test_every_scenario_runs_without_a_loadgen_error(
     plan = replicas.plan = plan_of(BENCHMARK, scenario, sets=FEW)
     run_dir = RunDir(tmp_path)
     samples = dataset.load(plan, model_path)
-    measured = run_phase(mode, replicas, run_dir, plan.user_conf(), Progress(run_dir.progress))
+    test, progress = plans.Test(mode), Progress(run_dir.progress)
+    measured = run_phase(test, replicas, run_dir, plan.user_conf(), progress)
     stats = measured.stats
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
     phase = record_phase(
-        mode, plan, run_dir, samples, measured, model_path, ["localhost"], None, serving.reports
+        test, plan, run_dir, samples, measured, model_path, ["localhost"], None, serving.reports
     )
     met = {check.code for check in phase.verdict.checks if check.met}
     assert met >= OF_ENGINES and phase.replicas[0].shortcuts.num_prefills == stats.completed

@@ -76,7 +76,7 @@ def limits(plan: Plan) -> str:
 
 def size(plan: Plan) -> str:
     settings = mlperf_conf.effective(plan)
-    if plan.phases == (Mode.ACCURACY,):
+    if plan.mode is Mode.ACCURACY:
         count = settings.accuracy_sample_count or plan.dataset.num_samples
         return f"{quantity(count, 'samples')}, each once"
     unit = "samples" if _is_offline(plan) else "queries"

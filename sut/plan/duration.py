@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from sut.errors import Errors
 from sut.plan.benchmark import AUTO, Scenario, ScenarioSettings
-from sut.plan.plan import Mode
+from sut.plan.plan import Mode, Test
 from sut.plan.site import Site
 from sut.units import quantity
 
@@ -24,10 +24,10 @@ COMPLIANCE_QUERIES = 100  # TEST06's
 
 
 def tests_s(
-    scenario: Scenario, tests: Iterable[Mode], settings: ScenarioSettings, num_samples: int
+    scenario: Scenario, tests: Iterable[Test], settings: ScenarioSettings, num_samples: int
 ) -> float:
     """The predicted duration of LoadGen's tests, in seconds."""
-    return sum(phase_s(scenario, test, settings, num_samples) for test in tests)
+    return sum(phase_s(scenario, test.mode, settings, num_samples) for test in tests)
 
 
 def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int) -> float:

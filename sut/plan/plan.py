@@ -54,6 +54,29 @@ class Mode(enum.StrEnum):
     PREFLIGHT = "preflight"  # checks the nodes, measures nothing
 
 
+class Test(Struct, frozen=True):
+    """One LoadGen test of a run. Its name is that of its folder, and the one by which a requeued
+    run finds the tests that it has finished."""
+
+    mode: Mode
+    place: PositiveInt = 1  # among the run's tests of this mode
+
+    @property
+    def name(self) -> str:
+        """``performance``, ``performance-2``, ..."""
+        return str(self.mode) if self.place == 1 else f"{self.mode}-{self.place}"
+
+    @classmethod
+    def named(cls, name: str) -> Test:
+        """The test of a name. Raises ValueError where no test has it."""
+        mode, _, place = name.partition("-")
+        test = cls(Mode(mode), int(place or 1))
+        is_one = test.place >= 1 and test.mode not in (Mode.ALL, Mode.PREFLIGHT)
+        if not is_one or test.name != name:
+            raise ValueError(f"{name!r} is not the name of a test")
+        return test
+
+
 class OnReplicaLoss(enum.StrEnum):
     """What a run does when a replica is lost while it measures."""
 
@@ -142,8 +165,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL  # no setting
 
     @property
-    def phases(self) -> tuple[Mode, ...]:
-        return phases(self.mode, self.compliance)
+    def tests(self) -> tuple[Test, ...]:
+        """The run's LoadGen tests, in order. No two have one name."""
+        return tests(self.mode, self.compliance)
 
     def nodes_text(self) -> str:
         """The run's nodes as a hostlist, e.g. ``jw[2-3]``; empty for any node of the cluster."""
@@ -211,16 +235,16 @@ class Plan(Struct, frozen=True, kw_only=True):
         return "\n".join(lines) + "\n" if lines else ""
 
 
-def phases(mode: Mode, compliance: Compliance | None) -> tuple[Mode, ...]:
+def tests(mode: Mode, compliance: Compliance | None) -> tuple[Test, ...]:
     """The LoadGen tests of a mode, in order."""
     match mode:
         case Mode.ALL:
-            tests = (Mode.PERFORMANCE, Mode.ACCURACY)
-            return tests if compliance is None else (*tests, Mode.COMPLIANCE)
+            both = (Test(Mode.PERFORMANCE), Test(Mode.ACCURACY))
+            return both if compliance is None else (*both, Test(Mode.COMPLIANCE))
         case Mode.PREFLIGHT:
             return ()
         case _:
-            return (mode,)
+            return (Test(mode),)
 
 
 def uses_model(engine: Engine, dataset: Dataset) -> bool:

@@ -18,7 +18,7 @@ from sut.plan.benchmark import (
     ScenarioSettings,
 )
 from sut.plan.placement import Placement, place
-from sut.plan.plan import Mode, Plan, Slurm, phases, uses_model
+from sut.plan.plan import Mode, Plan, Slurm, tests, uses_model
 from sut.plan.site import Site, SiteNode
 
 GET_INPUTS = "docs/benchmarks.md#get-the-model-and-the-data"  # of MLCommons' benchmarks
@@ -66,8 +66,7 @@ def resolve(
     if checked is not None:
         fit.check_model(checked, benchmark.engine, site, placed.site_nodes, errors)
     num_samples = benchmark.dataset.num_samples
-    tests = phases(mode, benchmark.compliance)
-    run_s = duration.tests_s(scenario, tests, settings, num_samples)
+    run_s = duration.tests_s(scenario, tests(mode, benchmark.compliance), settings, num_samples)
     slurm = _slurm(site, placed, run_s, settings, errors)
     errors.raise_all()
     because = official.why_not(benchmark, preset, sets)

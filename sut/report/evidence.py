@@ -27,8 +27,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 def read(record: Record, run_dir: RunDir) -> dict[str, Evidence]:
     """The evidence of every phase that started, by the phase's name."""
     readings = {path.stem: telemetry.read(path) for path in run_dir.telemetry_files()}
-    phases = [phase for phase in record.plan.phases if run_dir.loadgen(phase).is_dir()]
-    return {phase: _of_phase(run_dir, phase, readings) for phase in phases}
+    names = [test.name for test in record.plan.tests if run_dir.loadgen(test.name).is_dir()]
+    return {name: _of_phase(run_dir, name, readings) for name in names}
 
 
 def _of_phase(run_dir: RunDir, phase: str, readings: dict[str, list[Reading]]) -> Evidence:

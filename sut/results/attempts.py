@@ -44,7 +44,7 @@ class Earlier(Struct, frozen=True, kw_only=True):
 
     def all_done(self, plan: Plan) -> bool:
         """Whether every phase is finished, and only the final record is missing."""
-        return bool(self.phases) and len(self.phases) == len(plan.phases)
+        return bool(self.phases) and len(self.phases) == len(plan.tests)
 
 
 def was_interrupted(run_dir: RunDir) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sut import _core
 from sut.inputs import hashes
 from sut.inputs.dataset import Samples
-from sut.plan.plan import Mode, Plan
+from sut.plan.plan import Mode, Plan, Test
 from sut.results import (
     accuracy,
     compliance,
@@ -42,7 +42,7 @@ class Measured(NamedTuple):
 
 
 def record_phase(
-    mode: Mode,
+    test: Test,
     plan: Plan,
     run_dir: RunDir,
     samples: Samples,
@@ -54,8 +54,8 @@ def record_phase(
 ) -> PhaseRecord:
     """Read LoadGen's logs of a phase and judge them, and what its engines report. ``node_names``
     are those of the plan's nodes, in its order. Raises RunError, InputError."""
-    log_dir, stats = run_dir.loadgen(mode), measured.stats
-    replicas = _replicas(mode, plan, run_dir, stats, node_names)
+    log_dir, stats = run_dir.loadgen(test.name), measured.stats
+    replicas = _replicas(test, plan, run_dir, stats, node_names)
 
     def score(num_scored: int) -> dict[str, float]:
         return accuracy.score_phase(
@@ -67,9 +67,9 @@ def record_phase(
             model_path=model_path,
         )
 
-    done = sample_log.read(run_dir.samples(mode))
+    done = sample_log.read(run_dir.samples(test.name))
     judged = judge_phase(
-        mode,
+        test,
         plan,
         run_dir,
         done,
@@ -86,7 +86,7 @@ def record_phase(
         text = compliance.verify_accuracy_text(judged.test06)
         write_atomic(log_dir / compliance.VERIFY_ACCURACY, text)
     return PhaseRecord(
-        name=mode,
+        name=test.name,
         loadgen=judged.log.values,
         loadgen_errors=tuple(error.message for error in judged.log.errors),
         verdict=judged.verdict,
@@ -100,11 +100,11 @@ def record_phase(
         nodes=work.of_nodes(replicas, done) if done else (),
         telemetry=_telemetry(run_dir, measured),
         test06=judged.test06,
-        issue_delay=_issue_delay(mode, plan, chosen_qps, done) if done else None,
+        issue_delay=_issue_delay(test.mode, plan, chosen_qps, done) if done else None,
         hopeless=measured.hopeless,
         losses=measured.losses,
         survivors=losses.survivors(measured.losses, done, len(plan.replicas)),
-        cost_per_million_tokens=cost.per_million_tokens(plan, mode, judged.log),
+        cost_per_million_tokens=cost.per_million_tokens(plan, test.mode, judged.log),
         file_sha256=hashes.of_folder(log_dir),
     )
 
@@ -124,19 +124,19 @@ def _issue_delay(
 
 
 def interrupted(
-    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
+    test: Test, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
 ) -> InterruptedPhase:
     return InterruptedPhase(
-        name=mode,
+        name=test.name,
         dispatcher=_dispatcher_stats(stats),
-        replicas=_replicas(mode, plan, run_dir, stats, node_names),
+        replicas=_replicas(test, plan, run_dir, stats, node_names),
     )
 
 
 def _replicas(
-    mode: Mode, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
+    test: Test, plan: Plan, run_dir: RunDir, stats: _core.Stats, node_names: Sequence[str]
 ) -> tuple[work.ReplicaWork, ...]:
-    return work.of_replicas(plan, stats, node_names, work.lines_of(run_dir.progress, mode))
+    return work.of_replicas(plan, stats, node_names, work.lines_of(run_dir.progress, test.name))
 
 
 def _telemetry(run_dir: RunDir, measured: Measured) -> tuple[NodeTelemetry, ...]:

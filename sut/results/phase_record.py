@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sut.machine.environment import Environment
+from sut.plan.plan import Test
 from sut.results.budget import Hopeless
 from sut.results.compliance import Verification
 from sut.results.engine_report import EngineReport
@@ -56,6 +57,11 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     survivors: Survivors | None = None  # None: no loss, or nothing after it
     file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict
     telemetry: tuple[NodeTelemetry, ...] = ()  # of the nodes that have any
+
+    @property
+    def test(self) -> Test:
+        """Raises ValueError for a name that no test has."""
+        return Test.named(self.name)
 
     def files(self, run_dir: RunDir) -> dict[Path, str]:
         """sha256 of the files on which the verdict is based, at its time."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sut.plan.plan import Mode, Plan
+from sut.plan.plan import Mode, Plan, Test
 from sut.results import (
     answers,
     audit,
@@ -46,7 +46,7 @@ class Judged(NamedTuple):
 
 
 def judge_phase(
-    mode: Mode,
+    test: Test,
     plan: Plan,
     run_dir: RunDir,
     samples: SampleLog | None,
@@ -65,7 +65,7 @@ def judge_phase(
     those of the plan's nodes, in its order; ``hopeless`` is what the run found of its budget,
     ``losses`` the replicas that it lost.
     Raises RunError, InputError."""
-    log_dir = run_dir.loadgen(mode)
+    mode, log_dir = test.mode, run_dir.loadgen(test.name)
     if hopeless is not None and hopeless.ended:
         ended = _ended(plan, log_dir, samples, hopeless, num_failed)
         return ended._replace(verdict=_with_losses(ended.verdict, losses))

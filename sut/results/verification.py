@@ -14,7 +14,7 @@ from sut.errors import InputError, SutError
 from sut.inputs import dataset, hashes, model
 from sut.inputs.dataset import Samples
 from sut.plan.benchmark import DatasetKind
-from sut.plan.plan import Mode, Plan, load_plan, uses_model
+from sut.plan.plan import Plan, load_plan, uses_model
 from sut.results import accuracy, integrity, record, sample_log, work
 from sut.results.judge import overall
 from sut.results.phase_record import PhaseRecord
@@ -139,7 +139,7 @@ def of_verdicts(
 ) -> _Lines:
     """Judge every phase again from its files. Without ``samples`` the recorded scores are used."""
     lines = _Lines([], [])
-    planned = [*found.plan.phases]
+    planned = [test.name for test in found.plan.tests]
     names = [phase.name for phase in found.phases]
     done = planned if found.status == "completed" else planned[: len(names)]
     if sorted(names) != sorted(done):
@@ -218,7 +218,7 @@ def judged_again(
     replicas = phase.replicas if samples is None else _counted(phase.replicas, samples, path)
     stats = phase.dispatcher
     judged = judge_phase(
-        Mode(phase.name),
+        phase.test,
         plan,
         run_dir,
         samples,

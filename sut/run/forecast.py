@@ -164,7 +164,7 @@ def _at(
         tokens_per_s=tokens_per_s,
         ttft_ms=ttft,
         tpot_ms=tpot,
-        tests_s=duration.tests_s(plan.scenario, plan.phases, settings, num_samples),
+        tests_s=duration.tests_s(plan.scenario, plan.tests, settings, num_samples),
         cost_per_million_tokens=cost.at_rate(plan, num_nodes, tokens_per_s),
     )
 

@@ -11,7 +11,7 @@ from sut.inputs import dataset, model
 from sut.inputs.dataset import Samples
 from sut.machine.meters import Sampler
 from sut.plan.placement import on_nodes
-from sut.plan.plan import Mode, uses_model
+from sut.plan.plan import Mode, Test, uses_model
 from sut.results.measured import Measured, interrupted, record_phase
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Hashes
@@ -45,10 +45,10 @@ def measure(recorder: Recorder, allocation: Allocation, signals: Signals) -> Non
             overhead.certify(recorder, samples)
             if plan.tune:
                 _tune(recorder, serving, samples, signals)
-            for mode in recorder.phases_to_do:
-                measured = _run_phase(mode, recorder, serving)
-                with _until_judged(mode, signals):
-                    recorder.add(_judged(mode, recorder, serving, samples, measured))
+            for test in recorder.tests_to_do:
+                measured = _run_phase(test, recorder, serving)
+                with _until_judged(test, signals):
+                    recorder.add(_judged(test, recorder, serving, samples, measured))
             if recorder.is_valid:
                 keeping.remember(nodes.kept, recorder.plan, recorder.load, run_dir.root.name)
             recorder.begin_shutdown()
@@ -108,31 +108,31 @@ def _choose_load(recorder: Recorder, serving: Serving, samples: Samples) -> None
             )
         recorder.keep_load(load)
         recorder.progress.step(f"offering {load.text}", target_qps=load.target_qps)
-        measure_load.require_time(plan, load, recorder.phases_to_do, recorder.elapsed_s)
+        measure_load.require_time(plan, load, recorder.tests_to_do, recorder.elapsed_s)
 
 
 def _tune(recorder: Recorder, serving: Serving, samples: Samples, signals: Signals) -> None:
     """Search for the highest VALID load, unless an earlier attempt found it. The last trial is the
     performance phase; the phases after it are offered the same load."""
-    mode = Mode.PERFORMANCE
-    if mode not in recorder.phases_to_do:
+    test = Test(Mode.PERFORMANCE)
+    if test not in recorder.tests_to_do:
         return
 
     def attempt() -> PhaseRecord:
-        measured = _run_phase(mode, recorder, serving)
-        with _until_judged(mode, signals):
-            return _judged(mode, recorder, serving, samples, measured)
+        measured = _run_phase(test, recorder, serving)
+        with _until_judged(test, signals):
+            return _judged(test, recorder, serving, samples, measured)
 
     Tuner(recorder, serving.replicas, samples.prompt_lengths).run(attempt)
 
 
-def _run_phase(mode: Mode, recorder: Recorder, serving: Serving) -> Measured:
+def _run_phase(test: Test, recorder: Recorder, serving: Serving) -> Measured:
     plan, run_dir, replicas = recorder.plan, recorder.run_dir, serving.replicas
     try:
-        with recorder.step(mode):
+        with recorder.step(test.name):
             user_conf = plan.user_conf(recorder.chosen_qps)
             return run_phase(
-                mode,
+                test,
                 replicas,
                 run_dir,
                 user_conf,
@@ -141,22 +141,22 @@ def _run_phase(mode: Mode, recorder: Recorder, serving: Serving) -> Measured:
             )
     except RunError:
         stats, names = replicas.dispatcher.stats(), serving.nodes.names
-        recorder.keep_interrupted(interrupted(mode, plan, run_dir, stats, names))
+        recorder.keep_interrupted(interrupted(test, plan, run_dir, stats, names))
         raise
 
 
 def _judged(
-    mode: Mode, recorder: Recorder, serving: Serving, samples: Samples, measured: Measured
+    test: Test, recorder: Recorder, serving: Serving, samples: Samples, measured: Measured
 ) -> PhaseRecord:
     plan, run_dir = recorder.plan, recorder.run_dir
-    with recorder.step(f"judge {mode}"):
-        recorder.progress.step(f"judging {mode}")
+    with recorder.step(f"judge {test.name}"):
+        recorder.progress.step(f"judging {test.name}")
         model_path, names = serving.model_path, serving.nodes.names
         qps, engines = recorder.chosen_qps, serving.reports
-        return record_phase(mode, plan, run_dir, samples, measured, model_path, names, qps, engines)
+        return record_phase(test, plan, run_dir, samples, measured, model_path, names, qps, engines)
 
 
-def _until_judged(mode: Mode, signals: Signals) -> contextlib.AbstractContextManager[None]:
+def _until_judged(test: Test, signals: Signals) -> contextlib.AbstractContextManager[None]:
     """Defer signals until a finished measurement is judged. Scoring an accuracy phase takes
     minutes, too long for a wall limit."""
-    return contextlib.nullcontext() if mode is Mode.ACCURACY else signals.deferred()
+    return contextlib.nullcontext() if test.mode is Mode.ACCURACY else signals.deferred()

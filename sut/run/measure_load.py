@@ -17,7 +17,7 @@ from sut import _core
 from sut.errors import RunError
 from sut.plan import duration
 from sut.plan.benchmark import Scenario
-from sut.plan.plan import Mode, Plan
+from sut.plan.plan import Mode, Plan, Test
 from sut.results import offered, peak, service, steps
 from sut.results.offered import Batch, OfferedLoad
 from sut.results.peak import Limits, Peak
@@ -175,12 +175,12 @@ def batch_of(columns: Mapping[str, Sequence[int]], in_flight: int) -> Batch:
     )
 
 
-def require_time(plan: Plan, load: OfferedLoad, phases: Sequence[Mode], elapsed_s: float) -> None:
-    """Raise RunError where the phases at this load would exceed the wall limit."""
+def require_time(plan: Plan, load: OfferedLoad, tests: Sequence[Test], elapsed_s: float) -> None:
+    """Raise RunError where the tests at this load would exceed the wall limit."""
     if plan.slurm is None:
         return
     settings, num_samples = plan.settings_at(load.target_qps), plan.dataset.num_samples
-    needed_s = duration.tests_s(plan.scenario, phases, settings, num_samples)
+    needed_s = duration.tests_s(plan.scenario, tests, settings, num_samples)
     limit_s = 60 * plan.slurm.time_min - plan.slurm.signal_delay_s
     left_s = max(0.0, limit_s - elapsed_s)
     if needed_s <= left_s:

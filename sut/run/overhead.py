@@ -15,7 +15,7 @@ import msgspec
 
 from sut.inputs.dataset import Samples
 from sut.plan.benchmark import AUTO
-from sut.plan.plan import Mode
+from sut.plan.plan import Mode, Test
 from sut.results.overhead import Overhead
 from sut.run.overhead_probe import Probe
 from sut.run.recorder import Recorder
@@ -29,7 +29,7 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
 def certify(recorder: Recorder, samples: Samples) -> None:
     """Measure and record the overhead, where the plan asks for it. Never fails the run: without a
     measurement the reason is recorded."""
-    if not recorder.plan.measure_overhead or Mode.PERFORMANCE not in recorder.phases_to_do:
+    if not recorder.plan.measure_overhead or Test(Mode.PERFORMANCE) not in recorder.tests_to_do:
         return
     with recorder.step("overhead"):
         recorder.progress.step("measuring the harness's own overhead")

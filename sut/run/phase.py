@@ -8,7 +8,7 @@ import time
 
 from sut import _core
 from sut.plan import mlperf_conf
-from sut.plan.plan import Mode
+from sut.plan.plan import Mode, Test
 from sut.results import sample_log
 from sut.results.measured import Measured
 from sut.results.progress import Progress
@@ -20,7 +20,7 @@ FLUSH_S = 5.0
 
 
 def run_phase(
-    mode: Mode,
+    test: Test,
     replicas: Replicas,
     run_dir: RunDir,
     user_conf: str,
@@ -28,7 +28,7 @@ def run_phase(
     *,
     stop_when_hopeless: bool = False,
 ) -> Measured:
-    """Run LoadGen's test of ``mode`` with the settings ``user_conf``. The files ``user.conf`` and
+    """Run LoadGen's ``test`` with the settings ``user_conf``. The files ``user.conf`` and
     ``audit.config`` are for readers: LoadGen is given the text.
 
     With ``stop_when_hopeless``, a test that can no longer be VALID ends at LoadGen's next query:
@@ -38,18 +38,18 @@ def run_phase(
     process must end by :func:`os._exit`.
     """
     plan = replicas.plan
-    log_dir = run_dir.loadgen(mode)
+    log_dir = run_dir.loadgen(test.name)
     log_dir.mkdir(parents=True, exist_ok=True)
-    is_audit = mode is Mode.COMPLIANCE
+    is_audit = test.mode is Mode.COMPLIANCE
     audit_conf = mlperf_conf.AUDIT_CONFIG if is_audit else ""
     write_atomic(run_dir.user_conf, user_conf)
     if is_audit:
         write_atomic(run_dir.audit_conf, audit_conf)
-    test = _core.LoadGenTest(
+    running = _core.LoadGenTest(
         replicas.dispatcher,
         model=plan.loadgen_name,
         scenario=plan.scenario.loadgen,
-        mode=Mode.PERFORMANCE if is_audit else mode,
+        mode=Mode.PERFORMANCE if is_audit else test.mode,
         user_conf=user_conf,
         audit_conf=audit_conf,
         log_dir=str(log_dir),
@@ -57,29 +57,29 @@ def run_phase(
         qsl_name=plan.dataset.name,
     )
     replicas.begin_measuring()
-    budget = BudgetWatch(test, replicas.dispatcher, log_dir, stop=stop_when_hopeless)
+    budget = BudgetWatch(running, replicas.dispatcher, log_dir, stop=stop_when_hopeless)
     start_unix_s, start = time.time(), time.monotonic()
     try:
-        test.start()
+        running.start()
         num_lost = 0
-        while not test.wait(POLL_S):
+        while not running.wait(POLL_S):
             replicas.check()
             num_lost = _report_losses(replicas, num_lost)
             budget.look(time.monotonic() - start)
-            if progress.due(mode):
+            if progress.due(test.name):
                 stats = replicas.dispatcher.stats()
-                progress.phase(mode, stats, budget.num_over, budget.hopeless)
-        if not (test.finished or test.ended):
+                progress.phase(test.name, stats, budget.num_over, budget.hopeless)
+        if not (running.finished or running.ended):
             replicas.check()
     except BaseException as error:
         replicas.dispatcher.fail("interrupted", str(error))  # has no effect after another failure
-        test.wait(FLUSH_S)  # LoadGen writes what it has logged so far
+        running.wait(FLUSH_S)  # LoadGen writes what it has logged so far
         with contextlib.suppress(OSError):  # report the first error
-            sample_log.write(run_dir.samples(mode), replicas.dispatcher.samples())
+            sample_log.write(run_dir.samples(test.name), replicas.dispatcher.samples())
         raise
     stats = replicas.dispatcher.stats()
-    sample_log.write(run_dir.samples(mode), replicas.dispatcher.samples())
-    progress.phase(mode, stats, budget.num_over, budget.hopeless, last=True)
+    sample_log.write(run_dir.samples(test.name), replicas.dispatcher.samples())
+    progress.phase(test.name, stats, budget.num_over, budget.hopeless, last=True)
     duration_s = stats.elapsed_ns / 1e9
     return Measured(stats, start_unix_s, duration_s, budget.hopeless, replicas.losses())
 

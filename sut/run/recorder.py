@@ -15,7 +15,7 @@ from sut.cluster.allocation import Allocation
 from sut.errors import RunError, SutError
 from sut.machine import environment, processes
 from sut.machine.environment import Environment
-from sut.plan.plan import Mode, Plan
+from sut.plan.plan import Plan, Test
 from sut.report.publish import publish
 from sut.results import attempts, record
 from sut.results.judge import Validity, overall
@@ -72,9 +72,9 @@ class Recorder:
         return self._earlier.all_done(self.plan)
 
     @property
-    def phases_to_do(self) -> list[Mode]:
+    def tests_to_do(self) -> list[Test]:
         done = {phase.name for phase in self._phases}
-        return [mode for mode in self.plan.phases if mode not in done]
+        return [test for test in self.plan.tests if test.name not in done]
 
     @property
     def load(self) -> OfferedLoad | None:
@@ -242,7 +242,7 @@ class Recorder:
         attempts.write(self.run_dir, (*self._earlier.attempts, last))
 
     def _record(self, failure: SutError | None) -> record.Record:
-        judged = failure is None and self.plan.phases
+        judged = failure is None and self.plan.tests
         verdict = overall(phase.verdict for phase in self._phases) if judged else None
         status: record.Status = "completed" if failure is None else attempts.status_of(failure)
         failed = None if failure is None else attempts.failure_of(failure)

@@ -151,7 +151,7 @@ class Tuner:
         load = self._load(state)
         recorder.keep_load(load)
         recorder.progress.step(f"tuning: trying {load.text}", target_qps=load.target_qps)
-        measure_load.require_time(self._plan, load, recorder.phases_to_do, recorder.elapsed_s)
+        measure_load.require_time(self._plan, load, recorder.tests_to_do, recorder.elapsed_s)
         begin = time.monotonic()
         dispatcher.log_steps(True)
         try:

@@ -14,7 +14,7 @@ from sut.launch import notices
 from sut.plan.benchmark import AUTO
 from sut.plan.hostlist import HostlistError, expand
 from sut.plan.placement import on_nodes
-from sut.plan.plan import Mode, Plan, load_plan
+from sut.plan.plan import Plan, load_plan
 from sut.results import attempts, mllog, record
 from sut.results.goal import Goal, goal_of
 from sut.results.progress import Line, Reader
@@ -69,7 +69,7 @@ class Observer:
         result = record.read(self.run.record) if self.run.record.is_file() else None
         state = self._state(result)
         over = state in ("over", "lost")
-        phases = tuple(self._phase(mode, result, over) for mode in self.plan.phases)
+        phases = tuple(self._phase(test.name, result, over) for test in self.plan.tests)
         ending = self._ending() if state == "over" else ""
         silent_s = None if over and not ending else _age_s(self.run.progress)
         stage, stage_s = self._stage(state, ending, silent_s)
@@ -193,25 +193,25 @@ class Observer:
             return None
         return liveness.is_running(first.pid)
 
-    def _phase(self, mode: Mode, result: record.Record | None, over: bool) -> PhaseState:
-        judged = next((p for p in result.phases if p.name == mode), None) if result else None
-        lines = self._lines.get(mode)
+    def _phase(self, name: str, result: record.Record | None, over: bool) -> PhaseState:
+        judged = next((p for p in result.phases if p.name == name), None) if result else None
+        lines = self._lines.get(name)
         if judged is not None:
             reasons = tuple(reason.text for reason in judged.verdict.reasons)
             shell = PhaseState(
-                name=mode, state="done", verdict=judged.verdict.verdict, reasons=reasons
+                name=name, state="done", verdict=judged.verdict.verdict, reasons=reasons
             )
         elif lines is None:
-            return PhaseState(name=mode, state="stopped" if over else "waiting")
+            return PhaseState(name=name, state="stopped" if over else "waiting")
         elif over:
-            shell = PhaseState(name=mode, state="stopped")
-        elif self._last is not None and self._last.phase == mode:
-            shell = PhaseState(name=mode, state="running")
+            shell = PhaseState(name=name, state="stopped")
+        elif self._last is not None and self._last.phase == name:
+            shell = PhaseState(name=name, state="running")
         else:
-            shell = PhaseState(name=mode, state="judging")
+            shell = PhaseState(name=name, state="judging")
         if lines is None:
             return shell
-        return measured(shell, tuple(lines), self._goal(mode), self._placed())
+        return measured(shell, tuple(lines), self._goal(name), self._placed())
 
     def _placed(self) -> Plan:
         """The plan on the nodes that Slurm chose, once they are known."""
@@ -221,16 +221,16 @@ class Observer:
         except (HostlistError, LookupError):  # other nodes than the plan's
             return self.plan
 
-    def _goal(self, mode: Mode) -> Goal | None:
-        log = self.run.loadgen(mode) / mllog.FILE_NAME
+    def _goal(self, name: str) -> Goal | None:
+        log = self.run.loadgen(name) / mllog.FILE_NAME
         try:
             size = log.stat().st_size
         except OSError:
             return None
-        if self._goals.get(mode, (-1, None))[0] != size:
+        if self._goals.get(name, (-1, None))[0] != size:
             so_far = mllog.read_so_far(log)
-            self._goals[mode] = (size, goal_of(so_far) if so_far else None)
-        return self._goals[mode][1]
+            self._goals[name] = (size, goal_of(so_far) if so_far else None)
+        return self._goals[name][1]
 
 
 def _newer(one: Path, other: Path) -> bool:

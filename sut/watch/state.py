@@ -9,7 +9,7 @@ import msgspec
 from sut.cluster import slurm
 from sut.plan import duration
 from sut.plan.hostlist import compact
-from sut.plan.plan import Mode, Plan
+from sut.plan.plan import Plan, Test
 from sut.results.goal import Goal
 from sut.results.progress import Line, ReplicaProgress
 from sut.values import Struct
@@ -155,6 +155,6 @@ def left_s(
             total_s += phase.projection.left_s
         elif phase.state == "waiting":
             total_s += duration.phase_s(
-                plan.scenario, Mode(phase.name), settings, plan.dataset.num_samples
+                plan.scenario, Test.named(phase.name).mode, settings, plan.dataset.num_samples
             )
     return round(total_s, 1)
