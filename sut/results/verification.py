@@ -272,7 +272,7 @@ def _nodes_of(found: Record, phase: PhaseRecord) -> tuple[str, ...]:
 def _leaves_that_differ(was: Any, now: Any, path: str = "") -> Iterator[str]:
     """``verdict.verdict: "INVALID" by its files, not "VALID"``."""
     if isinstance(was, dict) and isinstance(now, dict):
-        for key in was.keys() | now.keys():
+        for key in sorted(was.keys() | now.keys()):  # the order of a set varies between runs
             yield from _leaves_that_differ(
                 was.get(key), now.get(key), f"{path}.{key}" if path else key
             )
