@@ -28,7 +28,8 @@ _FILES = frozenset({"mtime_ns", "size"})  # of the index, not of a run
 
 def to_table(rows: Sequence[Row], width: int | None) -> str:
     """A line a run. Where this is wider than a terminal of ``width`` columns, its figures, and
-    below them its folder and why it is not VALID. None: however wide."""
+    below them its folder and why it is not VALID; where these are too wide as well, each figure
+    with its name. None: however wide."""
     costs = (COST,) if has_cost(rows) else ()
     heads = (*HEAD[:9], *costs, *HEAD[9:])
     last = 9 + len(costs)
@@ -38,8 +39,20 @@ def to_table(rows: Sequence[Row], width: int | None) -> str:
     short = [_figures(row, costs) for row in rows]
     narrow = to_text(table((*NARROW, *costs), short, right=range(2, 6 + len(costs))))
     head, *lines = narrow.splitlines()
+    if max(map(len, narrow.splitlines())) > width:
+        head, lines = "", [_named((*NARROW, *costs), figures, width) for figures in short]
     listed = ([line, *_below(row, width)] for line, row in zip(lines, rows, strict=True))
-    return "\n".join([head, *itertools.chain(*listed)])
+    return "\n".join([head, *itertools.chain(*listed)] if head else itertools.chain(*listed))
+
+
+def _named(names: Sequence[str], figures: Sequence[str], width: int) -> str:
+    """The verdict, and below it the other figures, as many on a line as fit."""
+    verdict, *others = figures
+    pairs = zip(names[1:], others, strict=True)
+    # A name and its figure stay on one line: no-break spaces in between while it is wrapped.
+    text = ", ".join(f"{name} {figure}".replace(" ", "\xa0") for name, figure in pairs)
+    below = textwrap.wrap(text, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    return "\n".join([verdict, *(line.replace("\xa0", " ") for line in below)])
 
 
 def to_csv(rows: Sequence[Row]) -> str:
