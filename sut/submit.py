@@ -70,7 +70,8 @@ def _plan(arguments: argparse.Namespace, campaign: Campaign | None) -> list[Plan
 
 def _plan_again(arguments: argparse.Namespace) -> Planned:
     """The plan of an earlier run; prints what it does not fix and has changed."""
-    _refuse(arguments, ("scenario", "mode", "preset", "config", "site", "nodes", "set"), "--again")
+    fixed = ("scenario", "mode", "preset", "config", "site", "nodes", "set", "repeat")
+    _refuse(arguments, fixed, "--again")
     run_dir = find_run(arguments.again, arguments)
     plan, changed = again.plan_of(run_dir)
     out = sys.stderr if arguments.json else sys.stdout

@@ -19,6 +19,7 @@ def plan_of(
     sets: Sequence[str] = (),
     usable_cpus: Sequence[int] = (0, 1),
     nodes: str = "",
+    repeat: int = 1,
 ) -> Plan:
     loaded, where = config.load(benchmark, site, sets)
     return resolve(
@@ -30,4 +31,5 @@ def plan_of(
         usable_cpus=usable_cpus,
         nodes=nodes,
         sets=sets,
+        repeat=repeat,
     )

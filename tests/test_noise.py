@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sut.history import noise
+from sut.results import noise
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from sut.errors import InputError
-from sut.history import noise
 from sut.history.figures import Figure, figures, performance
+from sut.history.figures import repeats as tests_of
 from sut.report.summary import reasons
-from sut.results import sameness
+from sut.results import noise, sameness
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
 from sut.values import Struct
@@ -90,8 +90,9 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
 
 def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float) -> Comparison:
-    """Compare two runs. ``repeats`` are other runs of either plan. A figure may get worse by
-    ``tolerance`` (0.02 is 2%) without being a regression.
+    """Compare two runs. ``repeats`` are other runs of either plan. Of a run with several
+    performance tests the figures are their means, and their spread is noise too. A figure may get
+    worse by ``tolerance`` (0.02 is 2%) without being a regression.
 
     Raises InputError for runs of different scenarios.
     """
@@ -105,8 +106,9 @@ def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float
     freedom = sum(len(group) - 1 for group in groups)
     widths: Widths = {}
     if freedom >= MIN_FREEDOM:
-        widths = _widths(figures(one), groups)
-        source = f"between {sum(map(len, groups))} runs of the same plans"
+        widths = _widths(figures(one), groups, len(tests_of(one)), len(tests_of(other)))
+        tests = "tests" if len(tests_of(one)) + len(tests_of(other)) > 2 else "runs"
+        source = f"between {sum(map(len, groups))} {tests} of the same plans"
     elif freedom:
         source = f"unknown: too few runs of the same plans ({sum(map(len, groups))})"
     else:
@@ -182,24 +184,34 @@ def _groups(before: Record, after: Record, repeats: Sequence[Record]) -> list[li
     groups: dict[str, list[Record]] = {}
     for record in [*repeats, *([] if same else [before, after])]:
         groups.setdefault(record.plan_digest, []).append(record)
-    return [group for group in groups.values() if len(group) > 1]
+    within = [tests_of(record) for record in (before, after)]
+    return [group for group in (*groups.values(), *within) if len(group) > 1]
 
 
-def _widths(wanted: Sequence[Figure], groups: Sequence[Sequence[Record]]) -> Widths:
+def _widths(
+    wanted: Sequence[Figure], groups: Sequence[Sequence[Record]], num_before: int, num_after: int
+) -> Widths:
     widths = {}
     for figure in wanted:
         spread = noise.spread([_values(group, figure) for group in groups])
         if spread is not None and spread.freedom >= MIN_FREEDOM:
-            widths[figure.name] = noise.half_width(spread, 1)
+            widths[figure.name] = noise.half_width(spread, num_before, num_after)
     return widths
 
 
 def _pairs(before: Record, after: Record) -> Iterator[tuple[Figure, float, float]]:
     """The figures that both runs have. A figure of 0 has no ratio."""
     for figure in figures(before):
-        one, other = figure.read(before), figure.read(after)
+        one, other = _mean(before, figure), _mean(after, figure)
         if one and other is not None:
             yield figure, one, other
+
+
+def _mean(record: Record, figure: Figure) -> float | None:
+    """Of the run's performance tests."""
+    values = _values(tests_of(record), figure)
+    several = len(values) > 1 and min(values) > 0
+    return statistics.geometric_mean(values) if several else figure.read(record)
 
 
 def _values(records: Sequence[Record], figure: Figure) -> list[float]:

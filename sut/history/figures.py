@@ -6,9 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
-from sut.report.summary import PER_MILLION, latencies
+from sut.report.latencies import latencies
+from sut.report.summary import PER_MILLION
 from sut.results.measures import Measures, measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
@@ -26,6 +29,16 @@ class Figure(NamedTuple):
 def performance(record: Record) -> PhaseRecord | None:
     """The performance phase, if it finished."""
     return next((phase for phase in record.phases if phase.name == Mode.PERFORMANCE), None)
+
+
+def repeats(record: Record) -> list[Record]:
+    """The run once for each of its performance tests, as if it had no other."""
+    of_mode = [phase for phase in record.phases if phase.test.mode is Mode.PERFORMANCE]
+    if len(of_mode) < 2:
+        return [record]
+    others = [phase for phase in record.phases if phase not in of_mode]
+    alone = (msgspec.structs.replace(phase, name=str(Mode.PERFORMANCE)) for phase in of_mode)
+    return [msgspec.structs.replace(record, phases=(phase, *others)) for phase in alone]
 
 
 def figures(record: Record) -> list[Figure]:

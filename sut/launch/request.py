@@ -19,7 +19,7 @@ from sut.plan.document import keys_of
 from sut.plan.plan import Mode, OnReplicaLoss, Plan
 from sut.plan.resolve import resolve
 from sut.plan.site import Site
-from sut.values import NonNegativeInt, Struct
+from sut.values import NonNegativeInt, PositiveInt, Struct
 
 
 class RunRequest(Struct, frozen=True, kw_only=True):
@@ -37,6 +37,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     keep_engine_min: NonNegativeInt = 0
     stop_when_hopeless: bool = False
     on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL
+    repeat: PositiveInt = 1  # number of performance tests
     tune: bool = False  # search for the highest VALID load
     notify: str | None = None  # None: the site's
 
@@ -45,6 +46,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     """The plan, the folder for its run directory, and who is notified. Raises InputError."""
     where = request.site or default_site.default()
     sets = [keys.full(change, request.scenario) for change in request.sets]
+    _check_repeated(request)
     if request.tune:
         _check_tuned(request, sets)
         sets.append(f"scenarios.{request.scenario}.target_qps={AUTO}")
@@ -59,6 +61,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         nodes=request.nodes,
         model_size=_model_size(benchmark, site),
         sets=sets,
+        repeat=request.repeat,
     )
     plan = msgspec.structs.replace(
         plan,
@@ -68,6 +71,15 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     )
     kept = keeping(plan, request.keep_engine_min)
     return kept, _run_root(request, sets, site), _notices(request, site)
+
+
+def _check_repeated(request: RunRequest) -> None:
+    """Raise InputError for repeats of a run that has no performance test."""
+    if request.repeat > 1 and request.mode not in (Mode.PERFORMANCE, Mode.ALL):
+        raise InputError(
+            f"--mode {request.mode} cannot be repeated: it has no performance test",
+            hint="leave out --repeat",
+        )
 
 
 def _check_tuned(request: RunRequest, sets: Sequence[str]) -> None:

@@ -105,6 +105,12 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         "LoadGen allows: it cannot be VALID",
     )
     parser.add_argument(
+        "--repeat",
+        type=at_least(1),
+        metavar="N",
+        help="run N performance tests on one start of the engines, and show their mean and spread",
+    )
+    parser.add_argument(
         "--on-replica-loss",
         type=str.lower,
         choices=[each.value for each in OnReplicaLoss],
@@ -156,6 +162,7 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "keep_engine_min": arguments.keep_engine,
         "stop_when_hopeless": getattr(arguments, "stop_when_hopeless", None),
         "on_replica_loss": getattr(arguments, "on_replica_loss", None),
+        "repeat": getattr(arguments, "repeat", None),
         "notify": getattr(arguments, "notify", None),
         "tune": getattr(arguments, "tune", None),
     }

@@ -41,6 +41,7 @@ WITHOUT_EFFECT = (
     "price_per_node_hour",
     "measure_overhead",
     "on_replica_loss",
+    "repeat",
 )
 
 _SUBMIT_AGAIN = "submit the benchmark again: python -m sut.submit --config NAME --site NAME"
@@ -163,11 +164,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     price_per_node_hour: PositiveFloat | None = None  # None: unknown
     stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting
     on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL  # no setting
+    repeat: PositiveInt = 1  # number of performance tests; no setting
 
     @property
     def tests(self) -> tuple[Test, ...]:
         """The run's LoadGen tests, in order. No two have one name."""
-        return tests(self.mode, self.compliance)
+        return tests(self.mode, self.compliance, self.repeat)
 
     def nodes_text(self) -> str:
         """The run's nodes as a hostlist, e.g. ``jw[2-3]``; empty for any node of the cluster."""
@@ -235,12 +237,15 @@ class Plan(Struct, frozen=True, kw_only=True):
         return "\n".join(lines) + "\n" if lines else ""
 
 
-def tests(mode: Mode, compliance: Compliance | None) -> tuple[Test, ...]:
-    """The LoadGen tests of a mode, in order."""
+def tests(mode: Mode, compliance: Compliance | None, repeat: int) -> tuple[Test, ...]:
+    """The LoadGen tests of a mode, in order, with ``repeat`` performance tests."""
+    performance = tuple(Test(Mode.PERFORMANCE, place + 1) for place in range(repeat))
     match mode:
         case Mode.ALL:
-            both = (Test(Mode.PERFORMANCE), Test(Mode.ACCURACY))
+            both = (*performance, Test(Mode.ACCURACY))
             return both if compliance is None else (*both, Test(Mode.COMPLIANCE))
+        case Mode.PERFORMANCE:
+            return performance
         case Mode.PREFLIGHT:
             return ()
         case _:

@@ -35,8 +35,9 @@ def resolve(
     nodes: str = "",
     model_size: fit.ModelSize | None = None,
     sets: Sequence[str] = (),
+    repeat: int = 1,
 ) -> Plan:
-    """The plan of one run.
+    """The plan of one run, with ``repeat`` performance tests.
 
     ``nodes`` selects nodes of the site: a number, a hostlist, ``all``; empty for one.
     ``model_size`` is None if the model cannot be read on this machine; its size is then not
@@ -66,7 +67,9 @@ def resolve(
     if checked is not None:
         fit.check_model(checked, benchmark.engine, site, placed.site_nodes, errors)
     num_samples = benchmark.dataset.num_samples
-    run_s = duration.tests_s(scenario, tests(mode, benchmark.compliance), settings, num_samples)
+    run_s = duration.tests_s(
+        scenario, tests(mode, benchmark.compliance, repeat), settings, num_samples
+    )
     slurm = _slurm(site, placed, run_s, settings, errors)
     errors.raise_all()
     because = official.why_not(benchmark, preset, sets)
@@ -75,6 +78,7 @@ def resolve(
         site=site.name,
         scenario=scenario,
         mode=mode,
+        repeat=repeat,
         preset=preset,
         official=not because,
         not_official_because=because,

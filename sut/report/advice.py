@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sut.errors import CANCELLED, TRUNCATED
 from sut.plan.benchmark import Preset, Scenario
-from sut.plan.plan import Mode, Plan
+from sut.plan.plan import Mode, Plan, Test
 from sut.report import overhead
 from sut.report.evidence import Evidence
 from sut.report.markdown import percent
@@ -46,7 +46,7 @@ def of(record: Record, evidence: Mapping[str, Evidence], again: str) -> list[str
     for phase in record.phases:
         for remedy, codes in remedies.by_remedy(phase.verdict.reasons).items():
             advice.append(f"{', '.join(f'`{code}`' for code in codes)} ({phase.name}): {remedy}")
-        if phase.name == Mode.PERFORMANCE:
+        if phase.test == Test(Mode.PERFORMANCE):  # not each repeat of it
             advice += _of_load(record.plan, phase, evidence.get(phase.name, Evidence()))
             advice += overhead.advice(record, phase)
         advice += _of_nodes(phase)

@@ -53,7 +53,7 @@ def _certificate(record: Record) -> Iterator[str]:
     if found.ceiling:
         yield _ceiling(found.ceiling)
     if found.paced:
-        phases = [phase for phase in record.phases if phase.name == Mode.PERFORMANCE]
+        phases = [phase for phase in record.phases if phase.test.mode == Mode.PERFORMANCE]
         measures = measure(phases[-1].loadgen) if phases else None
         yield _paced(found.paced, measures)
         if measures:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from sut.plan.hostlist import compact
 from sut.plan.plan import Mode, Plan
 from sut.report.evidence import Evidence
+from sut.report.latencies import latencies
 from sut.report.markdown import Markup, bullets, code, percent, table
 from sut.report.nodes import BY_THE_DISPATCHER
 from sut.report.page import Figure, Section
-from sut.report.summary import latencies
 from sut.results.measures import measure
 from sut.results.phase_record import InterruptedPhase, PhaseRecord
 from sut.results.rules import Check
@@ -28,7 +28,7 @@ def section(plan: Plan, phase: PhaseRecord, figures: tuple[Figure, ...]) -> Sect
         parts.append(f"Not judged:\n\n{bullets(phase.verdict.notes)}")
     if phase.accuracy is not None:
         parts.append(_scores(plan, phase, phase.accuracy))
-    elif phase.name == Mode.PERFORMANCE:  # the time of other phases is not a result
+    elif phase.test.mode == Mode.PERFORMANCE:  # the time of other phases is not a result
         parts += _measured(phase)
     parts.append(_replicas(phase.replicas))
     if figures:

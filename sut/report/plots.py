@@ -21,7 +21,7 @@ def draw(record: Record, evidence: Mapping[str, Evidence]) -> dict[str, tuple[Fi
     drawn: dict[str, tuple[Figure, ...]] = {}
     for name, of_phase in evidence.items():
         phase = phases.get(name)
-        if name != Mode.PERFORMANCE and phase is not None:
+        if phase is not None and phase.test.mode != Mode.PERFORMANCE:
             continue
         subject = subject_of(record, name, of_phase)
         drawn[name] = (*sample_plots.draw(subject), *of_progress(subject))

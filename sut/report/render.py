@@ -6,11 +6,23 @@ import shlex
 from collections.abc import Mapping
 
 from sut.plan.plan import Mode
-from sut.report import advice, nodes, offered, overhead, page, phases, provenance, settings, tuning
+from sut.report import (
+    advice,
+    nodes,
+    offered,
+    overhead,
+    page,
+    phases,
+    provenance,
+    repeats,
+    settings,
+    tuning,
+)
 from sut.report.evidence import Evidence
+from sut.report.latencies import latencies
 from sut.report.markdown import block, bullets, code, inline
 from sut.report.page import Card, Figure, Section
-from sut.report.summary import PER_MILLION, Message, latencies, reasons, title
+from sut.report.summary import PER_MILLION, Message, reasons, title
 from sut.results import messaging
 from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
@@ -49,6 +61,7 @@ def _sections(
     sections = [
         _heading(record, evidence, note),
         _in_short(record),
+        repeats.section(record),
         _next(record, evidence, again),
         settings.section(record),
         offered.section(record.load) if record.load and not record.tuning else None,
@@ -93,7 +106,9 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
 
 
 def _in_short(record: Record) -> Section | None:
-    cards = tuple(card for phase in record.phases for card in _cards(phase))
+    cards = tuple(
+        card for phase in record.phases if phase.test.place == 1 for card in _cards(phase)
+    )
     return Section(title="In short", cards=cards, measured=MEASURED) if cards else None
 
 
@@ -103,7 +118,7 @@ def _cards(phase: PhaseRecord) -> list[Card]:
             _card(phase, f"accuracy, {metric}", f"{value:,.10g}", "", f"accuracy_{metric}")
             for metric, value in phase.accuracy.items()
         ]
-    if phase.name != Mode.PERFORMANCE:
+    if phase.test.mode != Mode.PERFORMANCE:
         word = phase.verdict.verdict
         return [Card(label=phase.name, value=word, met=word == "VALID")]
     measures = measure(phase.loadgen)

@@ -29,7 +29,7 @@ def section(record: Record) -> Section | None:
 def target_qps(record: Record) -> float | None:
     """The load that LoadGen was set to; before a test has finished, the run's choice or the plan's.
     None where neither is known."""
-    tests = [phase.loadgen for phase in record.phases if phase.name == Mode.PERFORMANCE]
+    tests = [phase.loadgen for phase in record.phases if phase.test.mode == Mode.PERFORMANCE]
     if tests:
         return measure(tests[0]).target_qps
     planned = record.load.target_qps if record.load else record.plan.loadgen_settings.target_qps

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from sut.plan.plan import Mode, Plan
+from sut.report import repeats
+from sut.report.latencies import latencies
 from sut.results import messaging
-from sut.results.measures import Measures, measure
+from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import EngineOrigin, Record, Step
 from sut.rundir import SAMPLES, RunDir
@@ -78,31 +78,6 @@ class Message(NamedTuple):
         return cls(lines[0] if lines else "", lines[1:], "; ".join(dict.fromkeys(hints)))
 
 
-class Latency(msgspec.Struct, frozen=True):
-    name: str
-    quantiles: tuple[float | None, float | None, float | None]  # p50, p90, p99
-    limit: float | None
-
-
-def latencies(phase: PhaseRecord, measures: Measures) -> list[Latency]:
-    """TTFT, TPOT and whole latency in ms: LoadGen's, or the dispatcher's where it has none."""
-    limits = {check.code: check.limit for check in phase.verdict.checks}
-    own = phase.dispatcher
-    rows = []
-    for name, loadgens, dispatchers in (
-        ("TTFT", measures.ttft_ms, own and own.ttft_ms),
-        ("TPOT", measures.tpot_ms, own and own.tpot_ms),
-        ("latency", measures.latency_ms, None),
-    ):
-        label, quantiles = name, (loadgens.p50, loadgens.p90, loadgens.p99)
-        if quantiles == (None, None, None) and dispatchers:
-            label = f"{name} (by the dispatcher)"
-            quantiles = (dispatchers.p50, dispatchers.p90, dispatchers.p99)
-        if quantiles != (None, None, None):
-            rows.append(Latency(label, quantiles, limits.get(f"{name.lower()}_p99")))
-    return rows
-
-
 def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
     """About ten lines. ``log_tail`` is the end of the log that shows why a run failed."""
     plan = record.plan
@@ -117,11 +92,15 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
         lines += [f"  load      {record.load.text}"]
     if record.tuning:
         lines += [f"  tuning    {record.tuning.text}"]
+    repeated = repeats.tests(record)
     for phase in record.phases:
+        if phase in repeated:
+            lines += [f"  test      {phase.name}: {phase.verdict.verdict}"]
         lines += _labelled("why", reasons([phase]))
         lines += _figures(phase)
         if phase.survivors:
             lines += [f"  degraded  {phase.survivors.text}"]
+    lines += _labelled("repeats", repeats.lines(record))
     if plan.mode is not Mode.PREFLIGHT:  # it has no result
         if because := record.not_official_because:
             lines += _labelled("note", [f"not official: {'; '.join(because)}"])
