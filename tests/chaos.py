@@ -113,9 +113,10 @@ class Running:
     def outcome(self, fault: str, took_s: float, exit_code: int, printed: str) -> Outcome:
         try:
             found = record.read(self.run_dir.record)
-        except InputError as error:
-            assert exit_code == EXIT_FAILED, printed
-            return Outcome(fault, self.stage, exit_code, "no record", str(error), took_s, "")
+        except InputError:  # nothing could be written: the command says why
+            assert exit_code == EXIT_FAILED and "error: " in printed, printed
+            took_s = round(took_s, 1)
+            return Outcome(fault, self.stage, exit_code, "no record", "", took_s, "logs")
         assert exit_code == found.exit_code, printed
         code = found.failure.code if found.failure else ""
         phases = ", ".join(phase.name for phase in found.phases)
