@@ -129,6 +129,12 @@ def _plan(options: argparse.Namespace, gpu: Hardware) -> Plan:
             f"the GPUs' step times are of {gpus.MODEL}, not of {benchmark.model.loadgen_name}",
             hint="use a run of the benchmark: python -m sut.simulate --from RUN",
         )
+    engine = benchmark.engine
+    if engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
+        raise InputError(
+            "the GPUs' step times are of an engine on one GPU",
+            hint="use a run of the plan: python -m sut.simulate --from RUN",
+        )
     site = Site(
         name=SIMULATED,
         device=Device.CUDA,
@@ -153,7 +159,8 @@ def _text(basis: Basis, found: Sequence[Forecast]) -> str:
         f"{plan.benchmark}, {plan.scenario}, {plan.preset} preset: simulated, nothing was run",
         f"  step times  {basis.source}",
         f"  engine      {plan.engine.max_num_seqs:,} sequences and "
-        f"{plan.engine.max_num_batched_tokens:,} tokens a step at most",
+        f"{plan.engine.max_num_batched_tokens:,} tokens a step at most, all of which have room in "
+        "the KV cache",
         "",
         _table(plan, found),
         "",

@@ -48,6 +48,8 @@ def test_a_given_load_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
     (above,) = simulated(capsys, "--gpu", "a30", "--target-qps", f"{1.02 * load}")
     assert (below["verdict"], above["verdict"]) == ("VALID", "INVALID")
     assert above["limit"] == "TPOT" and above["peak_qps"] is None
+    (far,) = simulated(capsys, "--gpu", "a30", "--target-qps", "100")
+    assert far["tests_s"] > 13_368 * 2 / far["samples_per_s"] > 0.5 * below["tests_s"]
 
 
 def test_offline_has_a_rate_and_no_limit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +107,7 @@ def test_a_run_without_steps_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["--gpu", "a300"], "no step times of a GPU a300 (did you mean 'a30'?)"),
         (["--gpu", "a30", "--config", "smollm2-135m-news"], "the GPUs' step times are of"),
+        (["--gpu", "a30", "--set", "engine.tensor_parallel_size=2"], "an engine on one GPU"),
         (["--from", "nothing"], "no such run"),
     ],
 )

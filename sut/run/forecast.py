@@ -15,7 +15,7 @@ import msgspec
 from sut.errors import InputError
 from sut.plan import duration, mlperf_conf
 from sut.plan.benchmark import AUTO, Scenario
-from sut.plan.plan import Plan
+from sut.plan.plan import Mode, Plan
 from sut.results import cost, peak, sample_log, tuning
 from sut.results.gpus import Hardware
 from sut.results.peak import Limits
@@ -149,7 +149,7 @@ def _at(
     span_s, num_replicas = simulated.end_ns / 1e9, len(plan.replicas)
     ttft, tpot = simulator.latencies(samples)
     tokens_per_s = sum(samples["output_tokens"]) / span_s
-    settings, num_samples = plan.settings_at(qps), plan.dataset.num_samples
+    rate = len(schedule) / span_s
     is_valid = limits is None or tried.is_valid
     limit = found.limit if found else ("" if is_valid else tried.limit)
     num_nodes = num_replicas * len(basis.plan.nodes) / len(basis.plan.replicas)
@@ -160,13 +160,22 @@ def _at(
         target_qps=qps,
         limit=limit,
         num_queries=len(schedule),
-        samples_per_s=len(schedule) / span_s,
+        samples_per_s=rate,
         tokens_per_s=tokens_per_s,
         ttft_ms=ttft,
         tpot_ms=tpot,
-        tests_s=duration.tests_s(plan.scenario, plan.tests, settings, num_samples),
+        tests_s=_tests_s(plan, min(qps, rate), span_s),
         cost_per_million_tokens=cost.at_rate(plan, num_nodes, tokens_per_s),
     )
+
+
+def _tests_s(plan: Plan, rate: float, performance_s: float) -> float:
+    """The time of all tests: the simulated one's, and the others' at ``rate`` samples/s, which is
+    what the engines complete where more is offered."""
+    others = [test for test in plan.tests if test.mode is not Mode.PERFORMANCE]
+    settings, num_samples = plan.settings_at(rate), plan.dataset.num_samples
+    others_s = duration.tests_s(plan.scenario, others, settings, num_samples)
+    return performance_s * (len(plan.tests) - len(others)) + others_s
 
 
 def _offline_rate(test: Simulator, service: ServiceTimes) -> float:
