@@ -49,7 +49,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     load: Load
     cpu_s: float  # of the front-end's process during the test
-    queries_per_s: float
+    queries_per_s: float  # completed
     token_events_per_s: float
     cpu_us_per_token_event: float
     ttft_p50_us: float | None
@@ -64,15 +64,16 @@ def read_result(system: str, load: Load, log_dir: Path, cpu_s: float) -> Result:
     measures = measure(log.values)
     offline = load.scenario == "Offline"
     num_queries = log.count("generated_samples_per_query" if offline else "result_query_count")
-    assert measures.duration_s is not None
+    assert measures.duration_s is not None and measures.samples_per_s is not None
+    per_s = num_queries / measures.duration_s if offline else measures.samples_per_s
     ttft = measures.ttft_ms
     p999_ns = log.values.get(percentile_key(TTFT_KEY, 0.999))
     return Result(
         system=system,
         load=load,
         cpu_s=cpu_s,
-        queries_per_s=num_queries / measures.duration_s,
-        token_events_per_s=num_queries * load.num_tokens / measures.duration_s,
+        queries_per_s=per_s,
+        token_events_per_s=per_s * load.num_tokens,
         cpu_us_per_token_event=1e6 * cpu_s / (num_queries * load.num_tokens),
         ttft_p50_us=None if ttft.p50 is None else 1e3 * ttft.p50,
         ttft_p99_us=None if ttft.p99 is None else 1e3 * ttft.p99,

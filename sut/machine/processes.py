@@ -30,20 +30,20 @@ def arguments(pid: int) -> list[str]:
 
 
 def _parent(pid: int) -> int:
-    fields = _stat(pid)
+    fields = stat(pid)
     return int(fields[1]) if fields else 0
 
 
 def age_s() -> float:
     """Time since this process started, its imports included; 0 if the system does not say."""
-    fields = _stat(os.getpid())
+    fields = stat(os.getpid())
     if not fields:
         return 0.0
     started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # since boot
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
 
 
-def _stat(pid: int) -> list[str]:
+def stat(pid: int) -> list[str]:
     """The fields of its ``stat`` after its name, which may contain spaces; empty if it ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

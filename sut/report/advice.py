@@ -13,6 +13,7 @@ from sut.plan.plan import Mode, Plan, Test
 from sut.report import overhead
 from sut.report.evidence import Evidence
 from sut.report.markdown import percent
+from sut.report.summary import busy
 from sut.results import load, remedies
 from sut.results.load import FEW
 from sut.results.measures import measure
@@ -49,6 +50,7 @@ def of(record: Record, evidence: Mapping[str, Evidence], again: str) -> list[str
         if phase.test == Test(Mode.PERFORMANCE):  # not each repeat of it
             advice += _of_load(record.plan, phase, evidence.get(phase.name, Evidence()))
             advice += overhead.advice(record, phase)
+        advice += [f"The machine was busy: {text}." for text in busy(record, phase)]
         advice += _of_nodes(phase)
     if record.verdict == "VALID":
         advice += _further(record.plan)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sut.plan.plan import Mode, Plan
+from sut.plan.site import Device
 from sut.report import repeats
 from sut.report.latencies import latencies
 from sut.results import messaging
@@ -16,6 +17,7 @@ from sut.rundir import SAMPLES, RunDir
 from sut.units import number, quantity
 
 NUM_STEPS = 3  # named with their times
+MANY_CPUS = 0.25  # from which other programs on the engines' machine matter
 
 
 def title(plan: Plan) -> str:
@@ -27,6 +29,18 @@ def title(plan: Plan) -> str:
 
 def reasons(phases: Sequence[PhaseRecord]) -> list[str]:
     return [f"{p.name}, {check.code}: {check.text}" for p in phases for check in p.verdict.reasons]
+
+
+def busy(record: Record, phase: PhaseRecord) -> list[str]:
+    """That other programs slowed the engines of an INVALID phase, if they can have."""
+    used, cores = phase.other_cpus, record.environment.num_cpus
+    on_cpu = record.plan.device is Device.CPU
+    if not on_cpu or phase.verdict.verdict == "VALID" or not used or used < MANY_CPUS:
+        return []
+    of = f" of {quantity(cores, 'cores')}" if cores else " cores"
+    return [
+        f"other programs used {number(used)}{of} during {phase.name}: stop them, or offer less load"
+    ]
 
 
 def engines(record: Record) -> list[str]:
@@ -98,6 +112,7 @@ def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
             lines += [f"  test      {phase.name}: {phase.verdict.verdict}"]
         lines += _labelled("why", reasons([phase]))
         lines += _figures(phase)
+        lines += _labelled("busy", busy(record, phase))
         if phase.survivors:
             lines += [f"  degraded  {phase.survivors.text}"]
     lines += _labelled("repeats", repeats.lines(record))

@@ -39,6 +39,7 @@ class Measured(NamedTuple):
     duration_s: float
     hopeless: Hopeless | None = None
     losses: tuple[ReplicaLoss, ...] = ()
+    other_cpus: float | None = None
 
 
 def record_phase(
@@ -103,6 +104,7 @@ def record_phase(
         issue_delay=_issue_delay(test.mode, plan, chosen_qps, done) if done else None,
         hopeless=measured.hopeless,
         losses=measured.losses,
+        other_cpus=measured.other_cpus,
         survivors=losses.survivors(measured.losses, done, len(plan.replicas)),
         cost_per_million_tokens=cost.per_million_tokens(plan, test.mode, judged.log),
         file_sha256=hashes.of_folder(log_dir),

@@ -53,6 +53,7 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     issue_delay: IssueDelay | None = None  # Server, performance; None where it is unknown
     cost_per_million_tokens: float | None = None  # of output, at the site's price
     hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
+    other_cpus: float | None = None  # cores of the head's node that other programs used, on average
     losses: tuple[ReplicaLoss, ...] = ()  # in order; with one, the phase is degraded and INVALID
     survivors: Survivors | None = None  # None: no loss, or nothing after it
     file_sha256: dict[str, str] = {}  # of the phase's files, by name, at the time of the verdict

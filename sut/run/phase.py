@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 
 from sut import _core
+from sut.machine.other_work import OtherWork
 from sut.plan import mlperf_conf
 from sut.plan.plan import Mode, Test
 from sut.results import sample_log
@@ -58,6 +60,8 @@ def run_phase(
     )
     replicas.begin_measuring()
     budget = BudgetWatch(running, replicas.dispatcher, log_dir, stop=stop_when_hopeless)
+    kept = replicas.nodes.kept
+    others = OtherWork([os.getpid(), *([kept.pid] if kept else [])])
     start_unix_s, start = time.time(), time.monotonic()
     try:
         running.start()
@@ -80,8 +84,14 @@ def run_phase(
     stats = replicas.dispatcher.stats()
     sample_log.write(run_dir.samples(test.name), replicas.dispatcher.samples())
     progress.phase(test.name, stats, budget.num_over, budget.hopeless, last=True)
-    duration_s = stats.elapsed_ns / 1e9
-    return Measured(stats, start_unix_s, duration_s, budget.hopeless, replicas.losses())
+    return Measured(
+        stats,
+        start_unix_s,
+        duration_s=stats.elapsed_ns / 1e9,
+        hopeless=budget.hopeless,
+        losses=replicas.losses(),
+        other_cpus=others.cpus(),
+    )
 
 
 def _report_losses(replicas: Replicas, num_known: int) -> int:

@@ -56,7 +56,7 @@ class Kept:
         # What a run wants its successors to know; it lives as long as the engines.
         self.memory = dict(granted.served.memory) if granted else {}
         self._channel: Channel | None = channel
-        self._pid = pid
+        self.pid = pid
         self._exits: dict[PartId, int] = {}
         self._exits_asked = False  # their answer has not been read
 
@@ -109,7 +109,7 @@ class Kept:
                 # There may be unread answers, so no answer says that it is the one to this request.
                 while self._channel.poll(grace_s + keepers.END_S):
                     self._channel.receive(ANSWER)
-                keepers.kill(self._pid)
+                keepers.kill(self.pid)
             self._close()
 
     @contextlib.contextmanager
