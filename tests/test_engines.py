@@ -332,7 +332,7 @@ def test_a_slow_keeper_may_take_as_long_as_an_engine(
 ) -> None:
     monkeypatch.setattr(registry, "ANSWER_S", 1)
     hold = kept.create(small_setup(tmp_path, keep_s=600), "127.0.0.1", 1)
-    keeper = psutil.Process(hold._pid)
+    keeper = psutil.Process(hold.pid)
     keeper.suspend()
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(hold.start, (0, 0), WAITING, START_S)
