@@ -153,8 +153,8 @@ class Dispatcher {
   void reset_stats(std::optional<LatencyLimits> limits = std::nullopt);
 
   // Takes the samples that are queued now from the queue: no sink hears of them. Those in flight
-  // go on, and so do those that a lost replica had. Returns before it is done; is_drained() is true once none is in flight and every call to
-  // a sink has returned. No sample may be issued meanwhile.
+  // go on, and so do those that a lost replica had. Returns before it is done; is_drained() is true
+  // once none is in flight and every call to a sink has returned. No sample may be issued meanwhile.
   void withdraw_queued();
   bool is_drained() const { return drained_.load(); }
 
