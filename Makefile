@@ -44,10 +44,16 @@ test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, li
 chaos: build cluster-parts ## Try every fault at every stage of a run, and write docs/reliability.md (40 minutes)
 	@SUT_RELIABILITY=1 $(PY) -m pytest -m "chaos or not chaos" tests/test_chaos.py tests/test_chaos_cluster.py
 
-bench: build ## Measure the dispatcher; see docs/performance.md
+bench: build ## Measure every figure of docs/performance.md and docs/simulation.md (25 minutes)
 	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log
 	@cmake --build build/release --target benchmarks >>build/bench.log
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.scale
+	@$(PY) -m benchmarks.growth
+	@[ -d build/peers ] || $(PY) -m pip install --quiet --target build/peers -r benchmarks/vllm_serve.txt
+	@$(PY) -m benchmarks.peers --packages build/peers
+	@$(PY) -m benchmarks.forecast
+	@$(PY) -m benchmarks.simulation
 
 build: build/stamp ## Build the C++ core in place, and convert the demo's model
 

@@ -7,9 +7,7 @@ Every system serves the same prompts with the same engine settings and cores: ou
 ``vllm serve`` over HTTP, and ``LLM.generate`` without LoadGen. ``vllm serve`` needs packages that
 this project does not; without ``--packages`` it is left out:
 
-    pip install --target FOLDER "fastapi[standard]<0.137" openai aiohttp anthropic mcp ijson \\
-        prometheus-fastapi-instrumentator model-hosting-container-standards cbor2 pybase64 \\
-        python-json-logger watchfiles
+    pip install --target FOLDER -r benchmarks/vllm_serve.txt
 
 MLCommons' endpoints client needs Python 3.12 and is not measured.
 """
