@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_BAD_INPUT, f"error: {message}\nhint: {hint}\n")
 
     def _instead_of(self, word: str) -> str:
-        """The option that was probably meant by a word that is none."""
+        """The option that was probably meant by a word that is not an option."""
         options = self._option_string_actions
         if word.startswith("-"):
             return _nearest(word.partition("=")[0], options)

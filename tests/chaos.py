@@ -101,7 +101,7 @@ class Running:
         return int(named[0].partition(":")[0])
 
     def ended(self, fault: str, within_s: float) -> Outcome:
-        """Wait for the command to end by itself, and check what every run promises."""
+        """Wait for the command to end, and check what every run promises."""
         begin = time.monotonic()
         printed, _ = self.process.communicate(timeout=within_s)
         took_s = time.monotonic() - begin

@@ -152,12 +152,12 @@ def test_knows_which_signals_a_process_handles() -> None:
 
 def test_ends_jobs_that_run_and_that_wait(idle: Cluster) -> None:
     first = submit_job(idle, *replay(100), "--nodes", "jw2")
-    tell = ("--notify", "echo $SUT_FAILURE >~/told")
+    tell = ("--notify", "echo $SUT_FAILURE >~/notified")
     second = submit_job(idle, *replay(100), "--nodes", "jw2", *tell)
     until_on_cluster(first.has_measured)
     done = idle.run(f"python -m sut.cancel {second.job_id}")
     assert f"cancelled job {second.job_id}, which had not started" in done.stdout, done.stderr
-    assert (idle.home() / "told").read_text() == "cancelled\n"
+    assert (idle.home() / "notified").read_text() == "cancelled\n"
     done = idle.run(f"python -m sut.cancel {Path(first.name).name}")
     assert f"cancelled job {first.job_id} on jw2" in done.stdout, done.stderr
     assert f"record  {first.name}/record.json" in done.stdout

@@ -1,6 +1,6 @@
 """Faults of nodes and of their network, on the test cluster: ``make chaos``.
 
-A run of both nodes is measuring when the fault comes. It must end by itself, with a record that
+A run of both nodes is measuring when the fault comes. It must end, with a record that
 says what happened, and leave no process on any node.
 """
 
@@ -63,9 +63,9 @@ def test_node_loss(idle: Cluster, table: list[Outcome], fault: str) -> None:
     began = time.monotonic()
     lose(idle)
     until(lambda: _lost(run), 60)
-    told_s = time.monotonic() - began
+    reported_s = time.monotonic() - began
     restore(idle)
-    found = _of(idle, run, f"{fault} (told after {told_s:.0f} s, then restored)", began)
+    found = _of(idle, run, f"{fault} (reported after {reported_s:.0f} s, then restored)", began)
     assert found.status == "completed" and LOST in found.kept
     table.append(found)
 

@@ -161,7 +161,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _ended(plan: Plan, run_dir: RunDir, here: Allocation, code: int | None) -> RunError:
-    """Why a run has no record, as far as its exit code tells it."""
+    """Why a run has no record, as far as its exit code shows it."""
     node = here.nodes[here.node]
     number = None if code is None else _signal(code)
     if number in _CODES:

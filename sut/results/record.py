@@ -28,7 +28,7 @@ WITHOUT_HASHES = 1  # this version's records are read; they have no hashes
 INTERIM = "interrupted"  # the failure in a record written between two phases
 
 # Steps that every run has.
-START = "start"  # its process starts: imports, the look at the machine
+START = "start"  # its process starts: imports, a survey of the machine
 SHUTDOWN = "shutdown"  # engines are stopped
 REPORT = "report"  # the report is written, after the record
 
