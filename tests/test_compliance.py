@@ -129,7 +129,7 @@ def test_all_is_every_test_that_applies() -> None:
     assert plan_of("llama3.1-8b", sets=LLAMA).tests == everything
     edge = plan_of("llama3.1-8b-edge", Scenario.OFFLINE, sets=LLAMA)
     assert edge.tests == everything[:2]
-    assert plan.tests(Mode.COMPLIANCE, edge.compliance) == (plan.Test(Mode.COMPLIANCE),)
+    assert plan.tests(Mode.COMPLIANCE, edge.compliance, 1) == (plan.Test(Mode.COMPLIANCE),)
 
 
 LLAMA = [
