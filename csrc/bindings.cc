@@ -245,7 +245,7 @@ void register_dispatcher(py::module_& m) {
       .def("num_refused", &Dispatcher::num_refused, "replica"_a)
       .def("num_sent", &Dispatcher::num_sent, "replica"_a)
       .def("set_credit", &Dispatcher::set_credit, "replica"_a, "max_in_flight"_a, ReleaseGil())
-      .def("watch_stalls", &Dispatcher::watch_stalls, "on"_a)
+      .def("watch_deadlines", &Dispatcher::watch_deadlines, "on"_a)
       .def("generate", &sut::generate, "samples"_a, "replica"_a, "timeout_s"_a, ReleaseGil())
       .def("fail",
            [](Dispatcher& dispatcher, std::string code, std::string message, int replica) {

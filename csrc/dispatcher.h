@@ -65,7 +65,7 @@ class Stopped : public std::runtime_error {
 // called and everything issued is dropped. A failure is final; the first one is kept.
 //
 // A lost replica (dead, disconnected or stalled) is a failure. After continue_after_loss() it is one
-// only if no other replica is left, or if it had samples for it alone. Otherwise what it has not
+// only if no other replica is left, or if there are samples for it alone. Otherwise what it has not
 // completed starts again on the others, before anything that waits: an answer is always whole and
 // from one replica. A first token that a sink has received is not reported again; the answer's own
 // may differ from it. What a lost replica still sends is dropped.
@@ -73,7 +73,7 @@ class Dispatcher {
  public:
   struct Options {
     std::size_t max_output_tokens = 0;  // per sample; more is a failure
-    double sample_deadline_s = 0;       // from admission to completion
+    double sample_deadline_s = 0;       // from its sending to a replica to its completion there
     double stall_deadline_s = 0;        // silence of a replica with samples in flight
     // A number that is higher than the `use` of each request id that an earlier dispatcher sent to
     // the same engines.
@@ -105,9 +105,9 @@ class Dispatcher {
   // Sets the maximum number of samples in flight at a replica, initially 0.
   void set_credit(int replica, std::size_t max_in_flight);
 
-  // Whether a replica that has samples in flight and is silent for `stall_deadline_s` is a failure;
-  // initially it is. An engine compiles in its first steps, for longer than any later step takes.
-  void watch_stalls(bool on) { watches_stalls_.store(on); }
+  // Whether `sample_deadline_s` and `stall_deadline_s` apply; initially they do. An engine compiles
+  // in its first steps, for longer than any later step takes.
+  void watch_deadlines(bool on) { watches_deadlines_.store(on); }
 
   // Continue with the other replicas after the loss of one; initially it is a failure.
   void continue_after_loss(bool on) { continues_.store(on); }
@@ -209,8 +209,11 @@ class Dispatcher {
   void lose_by_output(Replica& replica, int index);
   void lose_by_connection(int index);
   void lose_by_dead_engine(int index);
+  bool is_silent(const Replica& replica, std::int64_t now) const;
+  void lose_by_stall(Replica& replica, int index, std::int64_t now);
   void take_losses();
   void lose_replica(Failure why);
+  void fail_by_lost(int index);
   bool can_continue_without(int index) const;
   ReplicaLoss restart_samples_of(int index);
   bool handle_outputs(Replica& replica, int index, std::int64_t now);
@@ -255,7 +258,7 @@ class Dispatcher {
   std::atomic<bool> withdraw_{false};
   std::atomic<bool> drained_{false};
   std::atomic<bool> credits_changed_{false};
-  std::atomic<bool> watches_stalls_{true};
+  std::atomic<bool> watches_deadlines_{true};
   std::atomic<bool> continues_{false};
 
   Stats stats_;

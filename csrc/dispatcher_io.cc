@@ -60,7 +60,7 @@ void Dispatcher::wait_for_news() {
   const bool is_pending = in_flight_.size() > 0 || !queue_.empty() || !restarted_.empty() ||
                           num_pinned_ > 0;
   int timeout_ms = is_pending || has_lost_input_ ? kTickMs : -1;
-  if (!touched_.empty()) timeout_ms = 0;  // a deadline lost a replica: others may have room
+  if (!touched_.empty()) timeout_ms = 0;  // since admit(): a deadline made room
   poller_.wait(timeout_ms, [this](std::uint64_t key) { note_news(key); });
 }
 
@@ -232,6 +232,22 @@ void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std
   slot.sink->on_complete(slot.sample.id, slot.tokens);
 }
 
+bool Dispatcher::is_silent(const Replica& replica, std::int64_t now) const {
+  return replica.stats.in_flight() > 0 &&
+         now - replica.last_heard_ns > to_ns(options_.stall_deadline_s);
+}
+
+void Dispatcher::lose_by_stall(Replica& replica, int index, std::int64_t now) {
+  // A sink, or a suspended process, may have kept this thread from reading what has arrived.
+  receive_outputs(replica, index);
+  if (failed() || replica.lost || !is_silent(replica, now)) return;
+  lose_replica({"stall",
+                replica_text(index) + " has " + std::to_string(replica.stats.in_flight()) +
+                    " samples in flight and sent nothing for " +
+                    seconds_text(options_.stall_deadline_s),
+                index});
+}
+
 void Dispatcher::check_deadlines() {
   const std::int64_t now = now_ns();
   if (now < next_deadline_check_ns_) return;
@@ -244,17 +260,13 @@ void Dispatcher::check_deadlines() {
     if (replica.lost) continue;
     if (replica.input_lost_ns != 0 && now - replica.input_lost_ns > kDeathNoticeNs)
       lose_by_connection(index);
-    else if (watches_stalls_.load() && replica.stats.in_flight() > 0 &&
-             now - replica.last_heard_ns > to_ns(options_.stall_deadline_s))
-      lose_replica({"stall",
-                    replica_text(index) + " has " + std::to_string(replica.stats.in_flight()) +
-                        " samples in flight and sent nothing for " +
-                        seconds_text(options_.stall_deadline_s),
-                    index});
+    else if (watches_deadlines_.load() && is_silent(replica, now))
+      lose_by_stall(replica, index, now);
     if (failed()) return;
   }
   const InFlightTable::Slot* oldest = in_flight_.oldest();
-  if (oldest && now - oldest->sent_ns > to_ns(options_.sample_deadline_s))
+  if (oldest && watches_deadlines_.load() &&
+      now - oldest->sent_ns > to_ns(options_.sample_deadline_s))
     fail({"sample_deadline",
           "sample " + std::to_string(oldest->sample.index) + " incomplete " +
               seconds_text(options_.sample_deadline_s) + " after it was sent to " +

@@ -55,6 +55,15 @@ void Dispatcher::lose_replica(Failure why) {
   state_changed_.notify_all();
 }
 
+void Dispatcher::fail_by_lost(int index) {
+  std::optional<Failure> why;
+  {
+    std::lock_guard lock(state_mutex_);
+    why = std::ranges::find(losses_, index, [](const auto& loss) { return loss.why.replica; })->why;
+  }
+  fail(std::move(*why));
+}
+
 bool Dispatcher::can_continue_without(int index) const {
   if (!replicas_[static_cast<std::size_t>(index)]->queue.empty()) return false;
   if (std::ranges::any_of(in_flight_.at_replica(static_cast<std::uint32_t>(index)),

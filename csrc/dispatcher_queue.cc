@@ -23,9 +23,11 @@ void Dispatcher::take_incoming() {
     if (sample.replica == kAnyReplica) {
       queue_.push_back(sample);
     } else {
-      replicas_[static_cast<std::size_t>(sample.replica)]->queue.push_back(sample);
+      Replica& replica = *replicas_[static_cast<std::size_t>(sample.replica)];
+      replica.queue.push_back(sample);
       ++num_pinned_;
       touch(sample.replica);
+      if (replica.lost) fail_by_lost(sample.replica);
     }
   }
   taken_.clear();

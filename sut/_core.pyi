@@ -163,9 +163,9 @@ class Dispatcher:
     def num_refused(self, replica: int) -> int:
         """The connections to a replica's sockets whose peer did not have its engine's key."""
     def set_credit(self, replica: int, max_in_flight: int) -> None: ...
-    def watch_stalls(self, on: bool) -> None:
-        """Whether a replica that has samples in flight and is silent for ``stall_deadline_s`` is a
-        failure; initially it is. An engine compiles in its first steps."""
+    def watch_deadlines(self, on: bool) -> None:
+        """Whether ``sample_deadline_s`` and ``stall_deadline_s`` apply; initially they do. An
+        engine compiles in its first steps, for longer than any later step takes."""
     def generate(self, samples: Sequence[int], replica: int, timeout_s: float) -> list[list[int]]:
         """Run samples outside LoadGen on one replica, or on any with -1; return their output
         token ids. After ``timeout_s`` the dispatcher fails. Raises RuntimeError if it has."""

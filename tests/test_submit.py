@@ -345,7 +345,8 @@ def test_an_engine_must_be_ready_by_its_deadline(tmp_path: Path) -> None:
 
 def test_an_engine_may_be_silent_in_warm_up_until_its_deadline(tmp_path: Path) -> None:
     sets = ['engine.replay.faults=["stall@3"]']
-    sets += ["site.timeouts.stall_s=0.1", "site.timeouts.warmup_s=2"]
+    sets += [f"site.timeouts.{name}=0.1" for name in ("stall_s", "sample_s")]
+    sets += ["site.timeouts.warmup_s=2"]
     run = submit(tmp_path, *fast(), *set_arguments(sets), timeout_s=30)
     failure = latest(tmp_path).failure
     assert run.returncode == 3 and failure is not None and failure.code == "warm_up"

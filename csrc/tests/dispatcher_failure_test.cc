@@ -39,17 +39,18 @@ void a_fault_is_reported_with_its_code(const std::string& fault, const std::stri
   CHECK(threw);
 }
 
-void a_stall_that_is_not_watched_is_no_failure() {
+void a_deadline_that_is_not_watched_is_no_failure() {
   sut::Dispatcher::Options options = kOptions;
   options.stall_deadline_s = 0.1;
+  options.sample_deadline_s = 0.5;
   System system(1, options, {"--fault", "stall@3", "--step-base-us", kStepUs});
   StrictSink sink(*system.dispatcher);
   sink.expected = 50;
-  system.dispatcher->watch_stalls(false);
+  system.dispatcher->watch_deadlines(false);
   system.dispatcher->issue(samples(50), sink);
   CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 1.5));
   CHECK(!system.dispatcher->failure() && system.dispatcher->stats().completed > 0);
-  system.dispatcher->watch_stalls(true);
+  system.dispatcher->watch_deadlines(true);
   CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 20));
   CHECK(system.dispatcher->failure()->code == "stall");
 }
@@ -217,7 +218,7 @@ int main(int argc, char** argv) {
   a_fault_is_reported_with_its_code("die@3", "connection_lost");
   a_fault_is_reported_with_its_code("dead@3", "engine_dead");
   a_fault_is_reported_with_its_code("stall@3", "stall");
-  a_stall_that_is_not_watched_is_no_failure();
+  a_deadline_that_is_not_watched_is_no_failure();
   a_fault_is_reported_with_its_code("error@3", "request_failed");
   a_fault_is_reported_with_its_code("garbage@3", "protocol_error");
   a_fault_is_reported_with_its_code("truncate@3", "protocol_error");

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <random>
+#include <utility>
 
 #include "../generate.h"
 #include "engine_process.h"
@@ -141,6 +142,50 @@ void samples_for_a_lost_replica_alone_are_a_failure() {
   CHECK(system.dispatcher->failure()->replica == 1 && system.dispatcher->losses().empty());
 }
 
+void samples_for_a_replica_that_is_lost_are_a_failure() {
+  System system(2);
+  system.dispatcher->continue_after_loss(true);
+  system.dispatcher->lose({"engine_died", "gone", 1});
+  while (system.dispatcher->losses().empty())
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  StrictSink sink(*system.dispatcher);
+  sink.expected = 3;
+  system.dispatcher->issue(samples(3), sink, 1);
+  CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 60));
+  const auto failure = system.dispatcher->failure();
+  CHECK(failure && failure->code == "engine_died" && failure->replica == 1);
+  const auto s = system.dispatcher->stats();
+  CHECK(s.failed == 3 && s.issued == 3);
+}
+
+// The I/O thread is blocked for longer than a stall: it has not read what the replicas sent.
+void a_replica_that_was_not_read_is_not_lost() {
+  class BlockingSink final : public sut::ResponseSink {
+   public:
+    explicit BlockingSink(sut::Dispatcher& dispatcher) : strict(dispatcher) {}
+    void on_first_token(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
+      if (!std::exchange(has_blocked_, true)) std::this_thread::sleep_for(std::chrono::seconds(4));
+      strict.on_first_token(id, tokens);
+    }
+    void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
+      strict.on_complete(id, tokens);
+    }
+    StrictSink strict;
+
+   private:
+    bool has_blocked_ = false;
+  };
+  sut::Dispatcher::Options options = kOptions;
+  options.stall_deadline_s = 3;
+  System system(3, options, {"--step-base-us", "100000"});
+  system.dispatcher->continue_after_loss(true);
+  BlockingSink sink(*system.dispatcher);
+  sink.strict.expected = 30;
+  system.dispatcher->issue(samples(30), sink);
+  CHECK(system.dispatcher->wait([&] { return sink.strict.done(); }, 60));
+  CHECK(system.dispatcher->losses().empty() && !system.dispatcher->failure());
+}
+
 void a_loss_is_a_failure_by_default() {
   System system(2);
   system.dispatcher->lose({"engine_died", "gone", 1});
@@ -257,6 +302,8 @@ int main(int argc, char** argv) {
   a_lost_replica_that_resumes_is_ignored();
   the_last_replica_is_a_failure();
   samples_for_a_lost_replica_alone_are_a_failure();
+  samples_for_a_replica_that_is_lost_are_a_failure();
+  a_replica_that_was_not_read_is_not_lost();
   a_loss_is_a_failure_by_default();
   restarted_samples_are_not_withdrawn();
   a_loss_while_draining_is_waited_for();

@@ -145,9 +145,9 @@ class Replicas:
 
     def warm_up(self, num_samples: int, timeout_s: float) -> None:
         """Run the first samples on every replica, outside LoadGen and untimed. An engine may
-        compile in its first steps, so only ``timeout_s`` limits its silence. Raises RunError."""
+        compile in its first steps, so ``timeout_s`` is the only limit. Raises RunError."""
         samples = range(min(num_samples, self._num_samples))
-        self.dispatcher.watch_stalls(False)
+        self.dispatcher.watch_deadlines(False)
         try:
             self.generate(samples, timeout_s, on=self._indices)
         except RunError as error:
@@ -162,7 +162,7 @@ class Replicas:
                 replica=error.replica,
                 node=error.node,
             ) from None
-        self.dispatcher.watch_stalls(True)
+        self.dispatcher.watch_deadlines(True)
 
     def generate(
         self, samples: Sequence[int], timeout_s: float, on: Sequence[int] = (ANY,)
