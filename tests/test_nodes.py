@@ -96,6 +96,19 @@ def test_the_loss_of_all_replicas_with_their_node_ends_the_run(tmp_path: Path) -
     assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
 
 
+def test_a_failure_after_a_lost_node_has_its_own_cause(tmp_path: Path) -> None:
+    plan = plan_for(3, *LONG, on_replica_loss=OnReplicaLoss.CONTINUE)
+    with Job(write_plan(plan, tmp_path / "run"), 3) as job:
+        job.until_measuring()
+        job.signal(1, signal.SIGKILL)
+        until(lambda: "The run continues without it." in job.output(0))
+        for replica in (0, 2):
+            os.kill(job.engine_of(replica), signal.SIGKILL)
+        assert job.nodes[0].wait(25) == 3
+    failure = job.record.failure
+    assert failure is not None and failure.code == "engine_died", failure
+
+
 def test_a_cancelled_node_ends_a_run_that_continues_after_losses(tmp_path: Path) -> None:
     plan = plan_for(2, *LONG, on_replica_loss=OnReplicaLoss.CONTINUE)
     with Job(write_plan(plan, tmp_path / "run"), 2) as job:

@@ -16,14 +16,14 @@ SIGNAL_GRACE_S = 0.3
 LOG_LINES = 12
 
 
-def explained(failure: _core.Failure, nodes: Nodes) -> RunError:
+def explained(failure: _core.Failure, nodes: Nodes, *, but_lost: bool = False) -> RunError:
     """The dispatcher's failure, with the engine's exit status and the end of its log. Raises
-    RunError instead when a node is lost."""
+    RunError instead when a node is lost; with ``but_lost`` only for a node of the replica."""
     if failure.replica < 0:
         return RunError(failure.message, code=failure.code)
     replica = nodes.plan.replicas[failure.replica]
     deadline = time.monotonic() + EXIT_GRACE_S
-    while (exited := _exited(replica, nodes)) is None and time.monotonic() < deadline:
+    while (exited := _exited(replica, nodes, but_lost)) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     part, code, message = (replica.index, 0), failure.code, failure.message
     if exited is not None:
@@ -39,12 +39,12 @@ def explained(failure: _core.Failure, nodes: Nodes) -> RunError:
     )
 
 
-def _exited(replica: Replica, nodes: Nodes) -> tuple[PartId, int] | None:
+def _exited(replica: Replica, nodes: Nodes, but_lost: bool) -> tuple[PartId, int] | None:
     """The part of a replica that exited, and its exit status. Of several it is the one that was
     killed: the others exit because of it. Raises RunError for a lost node."""
     for part in replica.parts:
         nodes[part.node].refresh()
-    nodes.check()
+    nodes.check(but_lost=but_lost)
     exits = [each for each in nodes.exits().items() if each[0][0] == replica.index]
     return min(exits, key=lambda each: each[1], default=None)
 

@@ -189,7 +189,7 @@ class Replicas:
         self._watch()
         failure = self.dispatcher.failure
         if failure is not None:
-            raise explained(failure, self.nodes)
+            raise explained(failure, self.nodes, but_lost=self._continues)
 
     def _watch(self) -> None:
         """Report lost engines to the dispatcher. Raises RunError for a lost node, unless the run
