@@ -113,7 +113,7 @@ class Running:
     def outcome(self, fault: str, took_s: float, exit_code: int, printed: str) -> Outcome:
         try:
             found = record.read(self.run_dir.record)
-        except InputError:  # nothing could be written: the command says why
+        except InputError:  # nothing could be written: the command prints why
             assert exit_code == EXIT_FAILED and "error: " in printed, printed
             took_s = round(took_s, 1)
             return Outcome(fault, self.stage, exit_code, "no record", "", took_s, "logs")

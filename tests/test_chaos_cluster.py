@@ -1,7 +1,7 @@
 """Faults of nodes and of their network, on the test cluster: ``make chaos``.
 
-A run of both nodes is measuring when the fault comes. It must end, with a record that
-says what happened, and leave no process on any node.
+A run of both nodes is measuring when the fault comes. It must end, with a record
+of what happened, and leave no process on any node.
 """
 
 from __future__ import annotations

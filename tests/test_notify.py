@@ -44,7 +44,7 @@ def tell(file: Path) -> str:
     return TELL + shlex.quote(str(file))
 
 
-def told(file: Path) -> dict[str, str]:
+def notified(file: Path) -> dict[str, str]:
     until(lambda: file.is_file() and file.read_text())
     found: dict[str, str] = json.loads(file.read_text())
     assert found["stdin"] == f"{found['SUT_SUMMARY']}\n" and found["SUT_SUMMARY"].count("\n") == 0
@@ -52,10 +52,10 @@ def told(file: Path) -> dict[str, str]:
 
 
 def test_gets_the_facts_of_a_run(tmp_path: Path) -> None:
-    run = submit(tmp_path, *fast(), "--notify", tell(tmp_path / "told"))
+    run = submit(tmp_path, *fast(), "--notify", tell(tmp_path / "notified"))
     assert run.returncode == 0, run.stderr
     run_dir = RunDir(tmp_path / "runs" / "latest")
-    facts = told(tmp_path / "told")
+    facts = notified(tmp_path / "notified")
     assert facts["SUT_RUN_DIR"] == str(run_dir) and facts["SUT_RUN"] == run_dir.root.name
     assert (facts["SUT_VERDICT"], facts["SUT_STATUS"]) == ("VALID", "completed")
     assert (facts["SUT_EXIT_CODE"], facts["SUT_FAILURE"], facts["SUT_REASONS"]) == ("0", "", "")
@@ -63,14 +63,14 @@ def test_gets_the_facts_of_a_run(tmp_path: Path) -> None:
     assert facts["SUT_SUMMARY"].startswith("VALID  replay, server, smoke preset, 1 replica: ")
     assert "tokens/s, TTFT p99 " in facts["SUT_SUMMARY"]
     # The run's plan is the same without it; its file may hold a secret.
-    assert "told" not in run_dir.plan.read_text()
+    assert "notified" not in run_dir.plan.read_text()
     assert stat.S_IMODE(run_dir.notices.stat().st_mode) == 0o600
 
 
 def test_runs_after_an_invalid_run_that_nobody_follows(tmp_path: Path) -> None:
     arguments = ("--config", "replay", "--preset", "quick", "--no-wait")
-    submit(tmp_path, *arguments, "--notify", tell(tmp_path / "told"))
-    facts = told(tmp_path / "told")
+    submit(tmp_path, *arguments, "--notify", tell(tmp_path / "notified"))
+    facts = notified(tmp_path / "notified")
     assert (facts["SUT_VERDICT"], facts["SUT_EXIT_CODE"]) == ("INVALID", "1")
     assert "early_stopping" in facts["SUT_REASONS"].split(",")
     summary = facts["SUT_SUMMARY"]
@@ -79,9 +79,9 @@ def test_runs_after_an_invalid_run_that_nobody_follows(tmp_path: Path) -> None:
 
 def test_runs_after_a_failed_run(tmp_path: Path) -> None:
     fault = ("--set", "engine.replay.faults=[die@5]")
-    run = submit(tmp_path, *fast(), *fault, "--notify", tell(tmp_path / "told"))
+    run = submit(tmp_path, *fast(), *fault, "--notify", tell(tmp_path / "notified"))
     assert run.returncode == 3, run.stdout
-    facts = told(tmp_path / "told")
+    facts = notified(tmp_path / "notified")
     assert (facts["SUT_VERDICT"], facts["SUT_STATUS"]) == ("", "failed")
     assert (facts["SUT_EXIT_CODE"], facts["SUT_FAILURE"]) == ("3", "engine_died")
     assert facts["SUT_SUMMARY"].startswith("FAILED  replay") and ": engine_died: " in facts["stdin"]
@@ -89,10 +89,10 @@ def test_runs_after_a_failed_run(tmp_path: Path) -> None:
 
 def test_runs_after_a_cancelled_run(tmp_path: Path) -> None:
     long = ("--set", "min_duration_ms=60000", "--no-wait")
-    submit(tmp_path, *fast(), *long, "--notify", tell(tmp_path / "told"))
+    submit(tmp_path, *fast(), *long, "--notify", tell(tmp_path / "notified"))
     run_dir = RunDir(tmp_path / "runs" / "latest")
     assert cancel.main([str(run_dir)]) == 0
-    assert told(tmp_path / "told")["SUT_FAILURE"] == "cancelled"
+    assert notified(tmp_path / "notified")["SUT_FAILURE"] == "cancelled"
     until(lambda: not processes_of(run_dir.root))
 
 
@@ -108,9 +108,9 @@ def test_a_failing_command_does_not_change_the_run(tmp_path: Path) -> None:
 
 
 def test_the_follower_says_that_it_waits_for_the_command(tmp_path: Path) -> None:
-    until_told = f"until grep -q 'waiting for the --notify' {tmp_path}/stdout; do sleep 0.1; done"
+    condition = f"until grep -q 'waiting for the --notify' {tmp_path}/stdout; do sleep 0.1; done"
     with (tmp_path / "stdout").open("w") as stdout:
-        argv = [sys.executable, "-m", "sut.submit", *fast(), "--notify", until_told]
+        argv = [sys.executable, "-m", "sut.submit", *fast(), "--notify", condition]
         done = subprocess.run(
             argv, cwd=tmp_path, env=environment(), stdout=stdout, stderr=subprocess.PIPE
         )
@@ -214,9 +214,9 @@ def test_again_notifies_as_before(tmp_path: Path) -> None:
     submit(tmp_path, *fast(), "--notify", tell(tmp_path / "first"))
     (tmp_path / "first").unlink()
     assert submit(tmp_path, "--again", "latest").returncode == 0
-    told(tmp_path / "first")
+    notified(tmp_path / "first")
     assert submit(tmp_path, "--again", "latest", "--notify", tell(tmp_path / "x")).returncode == 0
-    told(tmp_path / "x")
+    notified(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,12 @@ def test_a_job_that_continues_does_not_notify(
     for name, value in (("JOB_ID", "7"), ("RESTART_COUNT", str(attempt))):
         monkeypatch.setenv(f"SLURM_{name}", value)
     run_dir = newrun.create(plan_of("replay", site="devcluster"), tmp_path / "runs")
-    set_command(run_dir, f"touch {tmp_path}/told")
+    set_command(run_dir, f"touch {tmp_path}/notified")
     failure = Failure(code=code, message="why")
     last = Attempt(job_id="7", restart=attempt, nodes=("jw2",), started_utc="", failure=failure)
     record.write(msgspec.structs.replace(records.failed(failure), attempts=(last,)), run_dir)
     assert requeue.main([str(run_dir)]) == 0
-    assert (tmp_path / "told").exists() == is_notified
+    assert (tmp_path / "notified").exists() == is_notified
 
 
 def test_cannot_change_an_existing_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,22 +266,22 @@ def test_refuses_a_file_that_cannot_be_read(ended: RunDir) -> None:
         notices.read(ended)
 
 
-def told_on(cluster: Cluster, name: str) -> dict[str, str]:
+def notified_on(cluster: Cluster, name: str) -> dict[str, str]:
     file = cluster.home() / name
     until_on_cluster(lambda: file.is_file() and bool(file.read_text()), 90)
-    return told(file)
+    return notified(file)
 
 
 def test_runs_after_a_job_and_a_batch_script(idle: Cluster) -> None:
     run = submit_job(idle, *replay(1), "--nodes", "jw2", "--notify", tell(Path("/home/bench/one")))
-    facts = told_on(idle, "one")
+    facts = notified_on(idle, "one")
     assert facts["SUT_VERDICT"] == "VALID" and facts["SUT_RUN_DIR"] == run.name
     assert facts["SUT_NODE"] == "jw2" and run.end() == "COMPLETED"
     assert "--notify command finished" in (run.dir.slurm / f"{run.job_id}_0_log.out").read_text()
     words = shlex.join([*replay(1), "--notify", tell(Path("/home/bench/two"))])
     done = sbatch(idle, f"/opt/mlperf-sut/slurm/multi.sh {words}")
     assert done.exit_code == 0 and "--notify command finished" in done.output
-    assert told_on(idle, "two")["SUT_VERDICT"] == "VALID"
+    assert notified_on(idle, "two")["SUT_VERDICT"] == "VALID"
 
 
 def test_runs_after_scancel(idle: Cluster) -> None:
@@ -290,7 +290,7 @@ def test_runs_after_scancel(idle: Cluster) -> None:
     )
     until_on_cluster(run.has_measured)
     idle.run(f"scancel {run.job_id}")
-    facts = told_on(idle, "three")
+    facts = notified_on(idle, "three")
     assert (facts["SUT_FAILURE"], facts["SUT_EXIT_CODE"]) == ("cancelled", "3")
 
 

@@ -1,4 +1,4 @@
-"""A run is followed to a clear end, whatever Slurm says or does not say.
+"""A run is followed to a clear end, whatever Slurm reports or does not report.
 
 Slurm's commands are scripts here: the real ones forget a job, time out or report late only after
 minutes.

@@ -22,7 +22,7 @@ class OtherWork:
         self._begin_s, self._begin_others_s = time.monotonic(), self._others_s()
 
     def cpus(self) -> float | None:
-        """The mean number of cores; None if the system does not say."""
+        """The mean number of cores; None if the system does not report it."""
         begin_s, now_s = self._begin_others_s, self._others_s()
         elapsed_s = time.monotonic() - self._begin_s
         if begin_s is None or now_s is None or elapsed_s <= 0:

@@ -35,7 +35,7 @@ SEED = 7  # of the prompts
 
 
 class Basis(Struct, frozen=True, kw_only=True):
-    """What a simulation starts from. Lengths are by index of the sample; ``source`` says where the
+    """What a simulation starts from. Lengths are by index of the sample; ``source`` is where the
     step times are from, in words."""
 
     plan: Plan
