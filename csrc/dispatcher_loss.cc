@@ -94,6 +94,7 @@ ReplicaLoss Dispatcher::restart_samples_of(int index) {
     in_flight_.release(in_flight_.id_of(*slot));
   }
   replica.stats.take_back(loss.lost_ns, loss.samples_restarted, prompt_tokens, loss.tokens_lost);
+  replica.stats.set_scheduler({});  // it has no later report
   return loss;
 }
 

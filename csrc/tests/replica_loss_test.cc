@@ -70,6 +70,8 @@ void the_others_finish_what_a_lost_replica_had(const std::string& fault, const s
   CHECK(losses[0].why.code == code && losses[0].why.replica == 1);
   CHECK(losses[0].samples_restarted > 0 && losses[0].samples_restarted <= 10);
   CHECK(losses[0].lost_ns > 0);
+  const auto lost = system.dispatcher->stats().replicas[1];
+  CHECK(lost.running == 0 && lost.waiting == 0 && lost.kv_cache_usage == 0);
   // The dispatcher stays usable, without the lost replica.
   system.dispatcher->reset_stats();
   CHECK(system.dispatcher->losses()[0].lost_ns < 0);
