@@ -59,10 +59,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(parser, "config", help=f"with --gpu: the benchmark (default: {DEFAULT})")
     parser.add_argument(
         "--scenario",
-        type=Scenario,
-        choices=[each for each in Scenario if each is not Scenario.SINGLE_STREAM],
+        type=str.lower,
+        choices=[each.value for each in Scenario if each is not Scenario.SINGLE_STREAM],
         metavar="NAME",
-        help="with --gpu: server (default), interactive or offline",
+        help="with --gpu: server (default), interactive or offline (singlestream has one query at a "
+        "time)",
     )
     add(parser, "set", help="with --gpu: change one key of the benchmark; repeatable")
     parser.add_argument(
@@ -119,7 +120,7 @@ def _of_gpu(options: argparse.Namespace) -> Basis:
 
 def _plan(options: argparse.Namespace, gpu: Hardware) -> Plan:
     """The plan on one GPU, with the engine limits that its step times are for."""
-    scenario = options.scenario or Scenario.SERVER
+    scenario = Scenario(options.scenario or Scenario.SERVER)
     limits = ("max_num_seqs", "max_num_batched_tokens")
     sets = [f"engine.{name}={getattr(gpu, name)}" for name in limits]
     sets += [full(change, scenario) for change in options.set]
