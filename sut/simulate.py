@@ -62,8 +62,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         type=str.lower,
         choices=[each.value for each in Scenario if each is not Scenario.SINGLE_STREAM],
         metavar="NAME",
-        help="with --gpu: server (default), interactive or offline (singlestream has one query at a "
-        "time)",
+        help="with --gpu: server (default), interactive or offline; singlestream has one query at "
+        "a time",
     )
     add(parser, "set", help="with --gpu: change one key of the benchmark; repeatable")
     parser.add_argument(
