@@ -41,10 +41,10 @@ test: lint cpp-test cluster-parts ## Set everything up and run all tests except 
 test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, limits, one model over two nodes
 	@$(PY) -m pytest -m long
 
-chaos: build cluster-parts ## Try every fault at every stage of a run, and write docs/reliability.md (40 minutes)
+chaos: build cluster-parts ## Try every fault at every stage of a run, and write docs/reliability.md (20 minutes)
 	@SUT_RELIABILITY=1 $(PY) -m pytest -m "chaos or not chaos" tests/test_chaos.py tests/test_chaos_cluster.py
 
-bench: build ## Measure every figure of docs/performance.md and docs/simulation.md (25 minutes)
+bench: build ## Run the benchmarks of docs/performance.md and docs/simulation.md (25 minutes)
 	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log
 	@cmake --build build/release --target benchmarks >>build/bench.log
 	@$(PY) -m benchmarks

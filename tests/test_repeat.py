@@ -128,6 +128,17 @@ def test_the_summary_names_an_invalid_repeat(tmp_path: Path) -> None:
     assert "## Repeats" not in render(completed(one))
 
 
+def test_a_history_is_compared_by_the_means_of_its_runs() -> None:
+    earlier = [
+        Run(name=f"run-{place}", record=completed(*with_rates(80.0 + place, 120.0 + place)))
+        for place in range(4)
+    ]
+    after = Run(name="after", record=completed(*with_rates(120.0, 82.0)))
+    found = comparison.compare_with_history(after, earlier, 0.02)
+    rate = next(each for each in found.differences if each.figure == "throughput")
+    assert rate.before == pytest.approx(99.5, rel=0.005) and rate.word == "within noise"
+
+
 def test_repeats_are_noise_for_a_comparison() -> None:
     before = Run(name="before", record=completed(*with_rates(100.0, 101.0, 99.0)))
     near = Run(name="near", record=completed(*with_rates(100.5, 101.5, 99.5)))

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from sut.errors import InputError
-from sut.history.figures import Figure, figures, performance
-from sut.history.figures import repeats as tests_of
+from sut.history.figures import Figure, each_test, figures, performance
 from sut.report.summary import reasons
 from sut.results import noise, sameness
 from sut.results.phase_record import PhaseRecord
@@ -106,8 +105,8 @@ def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float
     freedom = sum(len(group) - 1 for group in groups)
     widths: Widths = {}
     if freedom >= MIN_FREEDOM:
-        widths = _widths(figures(one), groups, len(tests_of(one)), len(tests_of(other)))
-        tests = "tests" if len(tests_of(one)) + len(tests_of(other)) > 2 else "runs"
+        widths = _widths(figures(one), groups)
+        tests = "tests" if len(each_test(one)) + len(each_test(other)) > 2 else "runs"
         source = f"between {sum(map(len, groups))} {tests} of the same plans"
     elif freedom:
         source = f"unknown: too few runs of the same plans ({sum(map(len, groups))})"
@@ -184,18 +183,18 @@ def _groups(before: Record, after: Record, repeats: Sequence[Record]) -> list[li
     groups: dict[str, list[Record]] = {}
     for record in [*repeats, *([] if same else [before, after])]:
         groups.setdefault(record.plan_digest, []).append(record)
-    within = [tests_of(record) for record in (before, after)]
+    within = [each_test(record) for record in (before, after)]
     return [group for group in (*groups.values(), *within) if len(group) > 1]
 
 
-def _widths(
-    wanted: Sequence[Figure], groups: Sequence[Sequence[Record]], num_before: int, num_after: int
-) -> Widths:
+def _widths(wanted: Sequence[Figure], groups: Sequence[Sequence[Record]]) -> Widths:
+    """As for single tests: the tests of a run share its engines and node, so their mean moves
+    between runs by more than their number suggests."""
     widths = {}
     for figure in wanted:
         spread = noise.spread([_values(group, figure) for group in groups])
         if spread is not None and spread.freedom >= MIN_FREEDOM:
-            widths[figure.name] = noise.half_width(spread, num_before, num_after)
+            widths[figure.name] = noise.half_width(spread, 1)
     return widths
 
 
@@ -209,13 +208,13 @@ def _pairs(before: Record, after: Record) -> Iterator[tuple[Figure, float, float
 
 def _mean(record: Record, figure: Figure) -> float | None:
     """Of the run's performance tests."""
-    values = _values(tests_of(record), figure)
+    values = [value for one in each_test(record) if (value := figure.read(one)) is not None]
     several = len(values) > 1 and min(values) > 0
     return statistics.geometric_mean(values) if several else figure.read(record)
 
 
 def _values(records: Sequence[Record], figure: Figure) -> list[float]:
-    return [value for record in records if (value := figure.read(record)) is not None]
+    return [value for record in records if (value := _mean(record, figure)) is not None]
 
 
 def _difference(figure: Figure, before: float, after: float, width: float | None) -> Difference:

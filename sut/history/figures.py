@@ -10,6 +10,7 @@ import msgspec
 
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
+from sut.report import repeats
 from sut.report.latencies import latencies
 from sut.report.summary import PER_MILLION
 from sut.results.measures import Measures, measure
@@ -31,13 +32,13 @@ def performance(record: Record) -> PhaseRecord | None:
     return next((phase for phase in record.phases if phase.name == Mode.PERFORMANCE), None)
 
 
-def repeats(record: Record) -> list[Record]:
+def each_test(record: Record) -> list[Record]:
     """The run once for each of its performance tests, as if it had no other."""
-    of_mode = [phase for phase in record.phases if phase.test.mode is Mode.PERFORMANCE]
-    if len(of_mode) < 2:
+    tests = repeats.tests(record)
+    if not tests:
         return [record]
-    others = [phase for phase in record.phases if phase not in of_mode]
-    alone = (msgspec.structs.replace(phase, name=str(Mode.PERFORMANCE)) for phase in of_mode)
+    others = [phase for phase in record.phases if phase not in tests]
+    alone = (msgspec.structs.replace(phase, name=str(Mode.PERFORMANCE)) for phase in tests)
     return [msgspec.structs.replace(record, phases=(phase, *others)) for phase in alone]
 
 

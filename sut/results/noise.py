@@ -33,9 +33,9 @@ def spread(groups: Sequence[Sequence[float]]) -> Spread | None:
     return Spread(deviation=math.sqrt(squares / freedom), freedom=freedom)
 
 
-def half_width(noise: Spread, num_before: int, num_after: int = 1) -> float:
-    """Of the interval of the ratio of the means of so many runs."""
-    error = noise.deviation * math.sqrt(1 / num_before + 1 / num_after)
+def half_width(noise: Spread, num_before: int) -> float:
+    """Of the interval of the ratio of one run to the mean of ``num_before`` runs."""
+    error = noise.deviation * math.sqrt(1 / num_before + 1)
     return t_quantile((1 + CONFIDENCE) / 2, noise.freedom) * error
 
 

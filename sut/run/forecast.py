@@ -127,7 +127,7 @@ def forecast(basis: Basis, num_replicas: int, target_qps: float | None = None) -
             raise InputError(
                 f"no load is VALID in simulation: {found.limit} is over its limit at {lowest} "
                 "already",
-                hint="a faster engine, or fewer sequences at once: --set engine.max_num_seqs=N",
+                hint="it needs a faster engine, or fewer sequences at once (engine.max_num_seqs)",
             )
         target_qps = tuning.CONFIRM * found.target_qps
     return _at(basis, plan, test, limits, target_qps, found)
