@@ -1,5 +1,5 @@
-"""``python -m sut.verdict RUN|LOGDIR [--round ROUND] [--json]``: the verdict on a run or a LoadGen
-log folder."""
+"""``python -m sut.verdict RUN|LOGDIR [--round ROUND] [--published] [--json]``: the verdict on a run
+or a LoadGen log folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,23 @@ from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.home import expanded
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
+from sut.report import published as in_print
 from sut.report.table import table, to_text
-from sut.results import audit, engine_rules, messaging, mllog, record, remedies, rounds, sample_log
+from sut.results import (
+    audit,
+    engine_rules,
+    messaging,
+    mllog,
+    published,
+    record,
+    remedies,
+    rounds,
+    sample_log,
+)
 from sut.results.judge import Verdict, judge_performance, overall, with_check
 from sut.results.mllog import DetailLog
 from sut.results.phase_record import PhaseRecord
+from sut.results.published import Standing, Subject
 from sut.results.rules import Check
 from sut.rundir import SAMPLES, RunDir
 
@@ -41,6 +53,7 @@ class _Test(NamedTuple):
     counted: PhaseRecord | None
     chosen_qps: float | None
     others: tuple[PhaseRecord, ...]
+    accelerator: str  # the name of the first GPU of a run; empty without one
 
 
 @command
@@ -50,10 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     test = _find(_folder(options))
     verdict = _judge(test, options)
     whole = _together(verdict, test.others)
+    standing = _standing(test, whole, options)
     if options.json:
-        print_json({**msgspec.structs.asdict(whole), "doubts": whole.doubts})
+        extra = {"published": standing} if options.published else {}
+        print_json({**msgspec.structs.asdict(whole), "doubts": whole.doubts, **extra})
     else:
-        print("\n".join(_text(test, verdict, whole)))
+        print("\n".join(_text(test, verdict, whole, standing)))
     return EXIT_VALID if whole.verdict == "VALID" else EXIT_INVALID
 
 
@@ -63,7 +78,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Print whether a LoadGen performance test is VALID and, if not, why and how to "
         "fix it.",
         epilog="exit codes: 0 VALID, 1 INVALID, 2 no verdict",
-        examples=("latest", "results/performance/run_1 --round v6.1"),
+        examples=(
+            "latest",
+            "latest --published",
+            "results/performance/run_1 --round v6.1",
+            "results/performance/run_1 --published --benchmark llama3.1-8b --accelerators 8",
+        ),
         parents=[shared("site", "root")],
     )
     add_runs(parser, help=f"{RUN}; or any folder of LoadGen's mlperf_log_*")
@@ -79,8 +99,29 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="most tokens that an answer can have (default: the plan's, or unknown)",
     )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="show where a VALID result stands among published ones of its benchmark",
+    )
+    parser.add_argument(
+        "--benchmark",
+        metavar="NAME",
+        help=f"of a log, for --published: {', '.join(published.BENCHMARKS)}",
+    )
+    parser.add_argument(
+        "--accelerators",
+        type=at_least(0),
+        metavar="N",
+        help="of a log, for --published: the number of accelerators of all nodes; 0: none",
+    )
     add(parser, "json")
-    return parser.parse(argv)
+    options = parser.parse(argv)
+    if not options.published and (options.benchmark or options.accelerators is not None):
+        raise InputError(
+            "--benchmark and --accelerators belong to --published", hint="add --published"
+        )
+    return options
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -99,7 +140,7 @@ def _find(path: Path) -> _Test:
     others = _other_phases(run_dir) if run_dir.record.is_file() else ()
     path = of_run if of_run.is_dir() else path
     folder = (path if path.is_dir() else path.parent).resolve()
-    plan, counted, chosen_qps = None, None, None
+    plan, counted, chosen_qps, accelerator = None, None, None, ""
     run_dir = RunDir(folder.parent.parent)
     if run_dir.loadgen(folder.name) == folder and run_dir.plan.is_file():
         plan = load_plan(run_dir.plan)
@@ -107,7 +148,8 @@ def _find(path: Path) -> _Test:
             run = record.read(run_dir.record)
             counted = next((phase for phase in run.phases if phase.name == folder.name), None)
             chosen_qps = run.chosen_qps
-    return _Test(mllog.read(path), folder, plan, counted, chosen_qps, others)
+            accelerator = next((gpu.name for gpu in run.environment.gpus), "")
+    return _Test(mllog.read(path), folder, plan, counted, chosen_qps, others, accelerator)
 
 
 def _other_phases(run_dir: RunDir) -> tuple[PhaseRecord, ...]:
@@ -130,7 +172,7 @@ def _other_phases(run_dir: RunDir) -> tuple[PhaseRecord, ...]:
 def _judge(test: _Test, options: argparse.Namespace) -> Verdict:
     plan, counted = test.plan, test.counted
     stats = counted.dispatcher if counted else None
-    answers, unread = audit.read(test.folder) if test.log.token_latencies else (None, None)
+    answers, unread = _answers(test.log)
     verdict = judge_performance(
         test.log,
         num_failed=stats.issued - stats.completed if stats else None,
@@ -153,6 +195,34 @@ def _judge(test: _Test, options: argparse.Namespace) -> Verdict:
     )
 
 
+def _answers(log: DetailLog) -> tuple[audit.AnswerLengths | None, str | None]:
+    return audit.read(Path(log.path)) if log.token_latencies else (None, None)
+
+
+def _standing(test: _Test, whole: Verdict, options: argparse.Namespace) -> Standing | None:
+    """Where the result stands among published ones; None where that is not asked, or it is not
+    VALID. Raises InputError where it cannot be compared."""
+    if not options.published:
+        return None
+    plan, name, num = test.plan, options.benchmark, options.accelerators
+    if plan is not None:
+        if name is not None or num is not None:
+            raise InputError(
+                f"{test.folder}: a run's benchmark and accelerators are in its plan",
+                hint="leave out --benchmark and --accelerators",
+            )
+        subject = published.subject_of(plan, test.accelerator)
+    elif name is None or num is None:
+        raise InputError(
+            f"{test.log.path}: a LoadGen log contains neither its benchmark nor its accelerators",
+            hint="add --benchmark NAME --accelerators N",
+        )
+    else:
+        subject = Subject(benchmark=name, accelerators=num)
+    found = published.standing(test.log.values, subject, plan.scenario if plan else None)
+    return found if whole.verdict == "VALID" else None
+
+
 def _together(verdict: Verdict, others: Iterable[PhaseRecord]) -> Verdict:
     """One verdict on all phases of a run."""
     verdicts = [verdict, *(phase.verdict for phase in others)]
@@ -164,7 +234,7 @@ def _together(verdict: Verdict, others: Iterable[PhaseRecord]) -> Verdict:
     )
 
 
-def _text(test: _Test, verdict: Verdict, whole: Verdict) -> list[str]:
+def _text(test: _Test, verdict: Verdict, whole: Verdict, standing: Standing | None) -> list[str]:
     log, plan = test.log, test.plan
     lines = [
         f"{_word(whole)}  ({log.scenario}; {messaging.loadgen(log)}: {verdict.loadgen_validity})",
@@ -179,11 +249,14 @@ def _text(test: _Test, verdict: Verdict, whole: Verdict) -> list[str]:
     if estimate and estimate.qps is not None and not any(estimate.text in fix for fix in fixes):
         lines += _section("Highest load:", [estimate.text])
     lines += _section("Not judged:", verdict.notes)
+    engines = test.counted.engines if test.counted else ()
+    because = engine_rules.not_official_because(engines)
+    because = (*plan.not_official_because, *because) if plan else ()
+    lines += _section("Not official because:", because)
+    if standing is not None:
+        lines += ["", *in_print.to_lines(standing, because)]
     if plan is None:
         return [*lines, "", messaging.unverified_log(log)]
-    engines = test.counted.engines if test.counted else ()
-    because = (*plan.not_official_because, *engine_rules.not_official_because(engines))
-    lines += _section("Not official because:", because)
     return [*lines, "", messaging.unverified(plan, official=not because)]
 
 

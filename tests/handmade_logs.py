@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sut.results import mllog
+from sut.results.log_lines import PREFIX
 
 Value = bool | int | float | str
 
@@ -112,33 +113,29 @@ def ten_queries() -> dict[str, Value]:
 
 
 def write(folder: Path, values: Mapping[str, Value], errors: tuple[str, ...] = ()) -> Path:
-    """Write a detail log, with ``errors`` where a test logs them. Returns ``folder``."""
+    """Write a detail log, with ``errors`` where a test logs them, and counted where LoadGen counts
+    them. Returns ``folder``."""
+    if errors and values.get("num_errors") == 0:
+        values = dict(values) | {"num_errors": len(errors)}
     entries = [(key, value, False) for key, value in values.items()]
     place = [key for key, _, _ in entries].index("power_end")
     entries[place:place] = [("error_runtime", message, True) for message in errors]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / mllog.FILE_NAME).write_text(
-        "".join(
-            f"{mllog.PREFIX}{json.dumps(_entry(key, value, is_error, 1500.0 + number))}\n"
-            for number, (key, value, is_error) in enumerate(entries)
-        )
+    lines = (
+        line(key, value, is_error=is_error, time_ms=1500.0 + number)
+        for number, (key, value, is_error) in enumerate(entries)
     )
+    (folder / mllog.FILE_NAME).write_text("".join(lines), newline="")
     return folder
 
 
-def _entry(key: str, value: Value, is_error: bool, time_ms: float) -> dict[str, object]:
-    return {
-        "key": key,
-        "value": value,
-        "time_ms": time_ms,
-        "namespace": "mlperf::logging",
-        "event_type": "POINT_IN_TIME",
-        "metadata": {
-            "is_error": is_error,
-            "is_warning": False,
-            "file": "results.cc",
-            "line_no": 1,
-            "pid": 7,
-            "tid": 7,
-        },
-    }
+def line(key: str, value: Value, *, is_error: bool = False, time_ms: float = 1500.0) -> str:
+    """A line as LoadGen writes it: no string is escaped."""
+    text = f'"{value}"' if isinstance(value, str) else json.dumps(value)
+    flag = json.dumps(is_error)
+    return (
+        f'{PREFIX}{{"key": "{key}", "value": {text}, "time_ms": {time_ms:f}, '
+        '"namespace": "mlperf::logging", "event_type": "POINT_IN_TIME", '
+        f'"metadata": {{"is_error": {flag}, "is_warning": false, "file": "results.cc", '
+        '"line_no": 1, "pid": 7, "tid": 7}}\n'
+    )

@@ -29,6 +29,8 @@ DEFAULTS: Settings = {
     "scenario": "Server",
     "mode": "PerformanceOnly",
     "user_conf": {},  # LoadGen's keys for this model and scenario
+    "more_confs": [],  # paths of further files that are read as user.conf, an error
+    "output": {},  # LoadGen's LogOutputSettings
     "num_samples": 100,
     "ttft_ms": 0.0,
     "tpot_ms": 1.0,
@@ -152,10 +154,14 @@ def _run(log_dir: Path, s: Settings) -> None:
     test = loadgen.TestSettings()
     test.FromConfig("", s["model"], s["scenario"], 0)
     test.FromConfig(str(conf), s["model"], s["scenario"], 2)
+    for path in [str(conf), *s["more_confs"]] if s["more_confs"] else []:
+        test.FromConfig(path, s["model"], s["scenario"], 1)
     test.scenario = getattr(loadgen.TestScenario, s["scenario"])
     test.mode = getattr(loadgen.TestMode, s["mode"])
     output = loadgen.LogOutputSettings()
     output.outdir = str(log_dir)
+    for key, value in s["output"].items():
+        setattr(output, key, value)
     logging = loadgen.LogSettings()
     logging.log_output = output
     logging.enable_trace = False

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sut.errors import InputError
 from sut.results import answers as logged
+from sut.results import mllog
 from sut.results.measures import TPOT_KEY, measure, percentile_key
 from sut.results.mllog import DetailLog
 from sut.results.rules import Check
@@ -38,10 +39,11 @@ class AnswerLengths(Struct, frozen=True, kw_only=True):
     differing: int
 
 
-def read(log_dir: Path) -> tuple[AnswerLengths | None, str | None]:
-    """The answers LoadGen logged in ``log_dir``; None where it logged none, with a note if they
-    could not be read. Raises InputError for a damaged file."""
-    path = (log_dir if log_dir.is_dir() else log_dir.parent) / logged.FILE_NAME
+def read(logs: Path) -> tuple[AnswerLengths | None, str | None]:
+    """The answers LoadGen logged in the folder ``logs``, or beside the detail log ``logs``; None
+    where it logged none, with a note if they could not be read. Raises InputError for a damaged
+    file."""
+    path = logs / logged.FILE_NAME if logs.is_dir() else mllog.companion(logs, "accuracy.json")
     try:
         content = path.read_bytes()
     except FileNotFoundError:

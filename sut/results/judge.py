@@ -14,10 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from sut.errors import InputError
 from sut.plan.benchmark import Accuracy
 from sut.plan.plan import Mode, Plan
-from sut.results import audit, load, measures, remedies, rounds, rules, settings
+from sut.results import audit, load, measures, other_modes, remedies, rounds, rules, settings
 from sut.results.audit import AnswerLengths
 from sut.results.budget import Hopeless
 from sut.results.early_stopping import queries_needed
@@ -80,11 +79,7 @@ def judge_performance(
     Raises InputError for a log that is not one of a whole performance test.
     """
     if log.mode not in ("PerformanceOnly", "SubmissionRun"):
-        raise InputError(
-            f"{log.path}: a log of mode {log.mode}, not of a performance test: LoadGen gives it "
-            "no validity",
-            hint="read the scores of an accuracy test in the run's record.json",
-        )
+        raise other_modes.no_verdict(log)
     validity = _validity(log)
     samples, incomplete = _if_complete(samples, log)
     asked_tokens = max_tokens is not None

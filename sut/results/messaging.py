@@ -8,6 +8,11 @@ from sut.plan.plan import Plan
 from sut.results.mllog import DetailLog
 
 UNVERIFIED = "Result not verified by MLCommons Association."
+COMPARED = (  # beside verified results
+    "Unverified results have not been through an MLPerf review and may use measurement "
+    "methodologies and/or workload implementations that are inconsistent with the MLPerf "
+    "specification for verified results."
+)
 TRADEMARK = (
     "The MLPerf name and logo are registered and unregistered trademarks of MLCommons Association "
     "in the United States and other countries. All rights reserved. Unauthorized use strictly "

@@ -6,34 +6,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from sut.errors import InputError
+from sut.results import log_lines
+from sut.results.log_lines import PREFIX, Entry, NotWhole
+from sut.units import number, quantity
 from sut.values import Struct
 
 FILE_NAME = "mlperf_log_detail.txt"
-PREFIX = ":::MLLOG "
 
 AS_WRITTEN = "use the file as LoadGen wrote it, or run the test again"
 
 Scalar = int | float | str | bool | None
 
-# How a C++ stream prints these doubles; JSON has no word for them.
-_NOT_FINITE = re.compile(r'("value": )-?(?:nan|inf|NaN|Infinity)\b')
 _ONCE = ("result_validity", "effective_scenario")  # twice: two tests in one file
 _NUM_ERRORS_SINCE = (5, 0, 16)  # from this version of LoadGen on, num_errors ends a log
 
 
 class LogError(Struct, frozen=True, kw_only=True):
-    """A line with ``is_error``. ``line`` counts from 1, ``time_ms`` from the start of the log."""
+    """An error that LoadGen logged. ``line`` counts from 1, ``time_ms`` from the start of the log;
+    it is None for an error before it, e.g. in a configuration file."""
 
     message: str
     line: int
@@ -42,11 +36,13 @@ class LogError(Struct, frozen=True, kw_only=True):
 
 class DetailLog(Struct, frozen=True, kw_only=True):
     """One LoadGen test. ``values`` has the last scalar of each key; a number that is not finite is
-    None. Lists and maps (sample sets, file hashes) are left out."""
+    None. Lists and maps (sample sets, file hashes) are left out. ``contradictions`` are those of
+    its flags, keys and count of errors: LoadGen writes none."""
 
     path: str
     values: dict[str, Scalar]
     errors: tuple[LogError, ...]
+    contradictions: tuple[str, ...] = ()
 
     @property
     def scenario(self) -> str:
@@ -71,8 +67,13 @@ class DetailLog(Struct, frozen=True, kw_only=True):
 
     @property
     def num_errors(self) -> int:
+        return max(len(self.errors), self.logged_errors or 0)
+
+    @property
+    def logged_errors(self) -> int | None:
+        """LoadGen's own count, which older versions do not log."""
         logged = self.values.get("num_errors")
-        return max(len(self.errors), logged if isinstance(logged, int) else 0)
+        return logged if isinstance(logged, int) and not isinstance(logged, bool) else None
 
     def number(self, key: str) -> float | None:
         """The number at ``key``; None where LoadGen divided by zero."""
@@ -119,18 +120,16 @@ def read(path: Path) -> DetailLog:
     Raises InputError, with file and line, for a log that is missing, empty, damaged, truncated, not
     LoadGen's, or of a test that did not finish.
     """
-    path = path / FILE_NAME if path.is_dir() else path
-    entries: dict[int, _Entry] = {}
+    path = find(path)
+    entries: dict[int, Entry] = {}
     seen: set[str] = set()
-    for line, raw in enumerate(_content(path).split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        try:
-            entry = entries[line] = _entry(raw)
-        except ValueError as error:
+    for line, entry in log_lines.entries(_content(path)):
+        if isinstance(entry, NotWhole):
             raise InputError(
-                f"damaged or truncated LoadGen log ({path}:{line}): {error}", hint=AS_WRITTEN
-            ) from None
+                f"damaged or truncated LoadGen log ({path}:{line}): {entry.problem}",
+                hint=AS_WRITTEN,
+            )
+        entries[line] = entry
         if entry.key in _ONCE and entry.key in seen:
             raise InputError(
                 f"damaged LoadGen log ({path}:{line}): second {entry.key!r}, so the file has more "
@@ -141,6 +140,36 @@ def read(path: Path) -> DetailLog:
     log = _log_of(path, entries)
     _check_whole(log)
     return log
+
+
+def find(path: Path) -> Path:
+    """The detail log at ``path``, a file or a LoadGen log folder. LoadGen's prefix, date and suffix
+    of log names may be any. Raises InputError for a folder with several such logs."""
+    if not path.is_dir() or (path / FILE_NAME).exists():
+        return path / FILE_NAME if path.is_dir() else path
+    found = sorted(each for each in path.glob("*detail*.txt") if _is_log(each))
+    if len(found) > 1:
+        raise InputError(
+            f"several LoadGen logs ({path}): {_some(each.name for each in found)}",
+            hint="give the file of one test",
+        )
+    return found[0] if found else path / FILE_NAME
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return PREFIX.encode() in file.readline(len(PREFIX) + 3)  # after a byte order mark
+    except OSError:
+        return False
+
+
+def companion(detail: Path, name: str) -> Path:
+    """LoadGen's other log of the same test, e.g. ``accuracy.json``: it has the prefix, date and
+    suffix of the detail log."""
+    prefix, _, suffix = detail.stem.rpartition("detail")
+    what, _, kind = name.rpartition(".")
+    return detail.with_name(f"{prefix}{what}{suffix}.{kind}")
 
 
 def read_ended(folder: Path) -> DetailLog:
@@ -161,67 +190,74 @@ def read_so_far(path: Path) -> DetailLog | None:
         content = path.read_bytes()
     except OSError:
         return None
-    entries = {}
-    for line, raw in enumerate(content.split(b"\n"), start=1):
-        with contextlib.suppress(ValueError):
-            entries[line] = _entry(raw)
-    return _log_of(path, entries)
+    found = log_lines.entries(content)
+    return _log_of(path, {line: e for line, e in found if isinstance(e, Entry)})
 
 
-class _Metadata(msgspec.Struct):
-    is_error: bool
-
-
-class _Entry(msgspec.Struct):
-    key: str
-    value: Any
-    metadata: _Metadata
-    time_ms: float | None = None
-
-
-def _entry(raw: bytes) -> _Entry:
-    """Raises ValueError for a line that is not whole, or not LoadGen's."""
-    text = raw.decode()
-    if not text.startswith(PREFIX):
-        raise ValueError(f"no {PREFIX.strip()} at the start of the line")
-    try:
-        entry = msgspec.convert(json.loads(_NOT_FINITE.sub(r"\1null", text[len(PREFIX) :])), _Entry)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
-    if isinstance(entry.value, int) and abs(entry.value) >= 2**64:
-        raise ValueError("a number of more than 64 bits")
-    if isinstance(entry.value, float) and not math.isfinite(entry.value):
-        entry.value = None
-    return entry
-
-
-def _log_of(path: Path, entries: Mapping[int, _Entry]) -> DetailLog:
+def _log_of(path: Path, entries: Mapping[int, Entry]) -> DetailLog:
     """``entries`` by their line."""
+    errors, contradictions = _errors(entries)
     return DetailLog(
         path=str(path),
         values={e.key: e.value for e in entries.values() if not isinstance(e.value, list | dict)},
         errors=tuple(
-            LogError(message=str(e.value), line=line, time_ms=e.time_ms)
-            for line, e in entries.items()
-            if e.metadata.is_error
+            LogError(message=str(entry.value), line=line, time_ms=entry.time_ms)
+            for line, entry in errors.items()
         ),
+        contradictions=contradictions,
     )
+
+
+def _errors(entries: Mapping[int, Entry]) -> tuple[dict[int, Entry], tuple[str, ...]]:
+    """The errors by their line, and what contradicts them.
+
+    LoadGen flags errors alone, counts them in ``num_errors``, and gives them keys that begin with
+    ``error``. Flags that neither the count nor the key confirms are no errors.
+    """
+    flagged = {line for line, entry in entries.items() if entry.is_error}
+    named = {line for line, entry in entries.items() if entry.key.startswith("error")}
+    end, count = next(
+        ((line, e.value) for line, e in entries.items() if e.key == "num_errors"), (0, None)
+    )
+    errors = named | flagged if count == len(flagged | named) else named
+    found = []
+    if others := flagged - errors:
+        num = f"{number(len(others))} of {quantity(len(entries), 'lines')}"
+        why = "their keys" if count is None else f"their keys and num_errors ({count})"
+        found.append(f"is_error is true on {num} that are no errors by {why}")
+    if unflagged := errors - flagged:
+        found.append(f"is_error is false on {quantity(len(unflagged), 'errors')}")
+    counted = sum(line < end for line in errors)  # later errors are not in the count
+    if isinstance(count, int) and count != counted:
+        found.append(f"num_errors is {number(count)}, the log has {quantity(counted, 'errors')}")
+    return {line: entries[line] for line in sorted(errors)}, tuple(found)
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first names, and how many more."""
+    first, *rest = names
+    return ", ".join([first, *rest[:2]]) + (f" and {len(rest) - 2} more" if len(rest) > 2 else "")
 
 
 def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
+        logs = [log for depth in ("*", "*/*") for log in path.parent.glob(f"{depth}/{FILE_NAME}")]
+        hint = f"give the folder that contains LoadGen's {FILE_NAME}"
         raise InputError(
             f"cannot read the LoadGen log ({path}): {error.strerror}",
-            hint=f"give the folder that contains LoadGen's {FILE_NAME}",
+            hint=f"{hint}: {_some(str(log.parent) for log in sorted(logs))}" if logs else hint,
         ) from None
     if not content.strip():
         raise InputError(
             f"empty LoadGen log ({path}): LoadGen wrote nothing", hint="run the test again"
         )
     if PREFIX.encode() not in content:
-        raise InputError(f"not a LoadGen detail log ({path}): no line begins with {PREFIX.strip()}")
+        raise InputError(
+            f"not a LoadGen detail log ({path}): no line begins with {PREFIX.strip()}",
+            hint=f"give LoadGen's {FILE_NAME}",
+        )
     return content
 
 
@@ -238,6 +274,12 @@ def _check_whole(log: DetailLog) -> None:
         log.text("power_end")
         return
     if "result_validity" not in log.values:
+        if log.mode == "FindPeakPerformance" and log.scenario != "Server":
+            raise InputError(
+                f"no result in the LoadGen log ({log.path}): FindPeakPerformance is for Server, "
+                f"not for {log.scenario}",
+                hint="run LoadGen in mode PerformanceOnly",
+            )
         last = f"; its last error: {log.errors[-1].message!r}" if log.errors else ""
         raise InputError(
             f"incomplete LoadGen log ({log.path}): LoadGen did not finish this test, so there is "

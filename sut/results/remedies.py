@@ -125,6 +125,8 @@ def _remedy(check: Check, facts: Facts) -> str | None:
             return _surer(check, facts.log)
         case "loadgen_errors":
             return _without_errors(facts)
+        case "error_flags":
+            return "Use the file as LoadGen wrote it: its flags and its count agree."
         case "loadgen_validity":
             return "Read mlperf_log_summary.txt next to the log."
         case "failed_samples":
@@ -232,4 +234,6 @@ def _without_errors(facts: Facts) -> str:
     if any("Max query count reached" in each for each in messages):
         how = _without("max_query_count", facts)
         found.append(f"LoadGen logs this error when max_query_count ends a test: {how}.")
+    if not messages:
+        return "Find the errors: num_errors counts them, and the log does not contain them."
     return " ".join(found) or "Fix what the first error names in the harness, then run again."

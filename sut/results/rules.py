@@ -60,6 +60,9 @@ def beyond_loadgen(
 ) -> list[Check]:
     """The rules added to LoadGen's, without those whose input is unknown."""
     checks = [_loadgen_errors(log)]
+    if log.contradictions:
+        text = f"The log contradicts itself: {'; '.join(log.contradictions)}."
+        checks.append(Check("error_flags", False, text))
     if num_failed is not None:
         text = f"{quantity(num_failed, 'samples')} failed." if num_failed else "No sample failed."
         checks.append(Check("failed_samples", num_failed == 0, text, num_failed, 0, "samples"))
@@ -219,9 +222,10 @@ def _loadgen_errors(log: DetailLog) -> Check:
     if num:
         text = f"LoadGen logged {quantity(num, 'errors')}"
         first = log.errors[0] if log.errors else None
+        text += ", the first" if first is not None and num > 1 else ""
         if first is not None and first.time_ms is not None:
             crossed_s = first.time_ms / 1e3
-            text += f"{', the first' if num > 1 else ','} at {quantity(crossed_s, 's')}"
+            text += f"{'' if num > 1 else ','} at {quantity(crossed_s, 's')}"
         text += "." if first is None else f': "{first.message}".'
     return Check("loadgen_errors", num == 0, text, num, 0, "errors", crossed_s=crossed_s)
 
