@@ -56,9 +56,9 @@ def heading(found: Standing) -> str:
     mine = next(place for place in found.places if place.published is None)
     rounds = " and ".join(found.rounds) if len(found.rounds) < 3 else ", ".join(found.rounds)
     return (
-        f"{found.unit}: {number(mine.per_unit)} (unverified), rank {mine.rank} beside "
-        f"{quantity(found.num, 'results')} of {found.benchmark}, {found.scenario}, published in "
-        f"the closed division of MLPerf Inference {rounds}"
+        f"{found.unit}: {number(mine.per_unit)} (unverified), rank {mine.rank} of "
+        f"{number(found.num + 1)}, beside {quantity(found.num, 'results')} of {found.benchmark}, "
+        f"{found.scenario}, published in the closed division of MLPerf Inference {rounds}"
     )
 
 

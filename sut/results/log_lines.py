@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
+
+from sut.units import number, quantity
 
 PREFIX = ":::MLLOG "
 
@@ -56,6 +58,31 @@ def entries(content: bytes) -> Iterator[tuple[int, Entry | NotWhole]]:
     yield from _foreign(lines, 0, ends[0])
     for start, end in zip(starts, ends[1:], strict=True):
         yield from _of_entry(lines, start, end)
+
+
+def errors(entries: Mapping[int, Entry]) -> tuple[dict[int, Entry], tuple[str, ...]]:
+    """The errors by their line, and what contradicts them.
+
+    LoadGen flags errors alone, counts them in ``num_errors``, and gives them keys that begin with
+    ``error``. Flags that neither the count nor the key confirms are no errors.
+    """
+    flagged = {line for line, entry in entries.items() if entry.is_error}
+    named = {line for line, entry in entries.items() if entry.key.startswith("error")}
+    end, count = next(
+        ((line, e.value) for line, e in entries.items() if e.key == "num_errors"), (0, None)
+    )
+    wrong = named | flagged if count == len(flagged | named) else named
+    found = []
+    if others := flagged - wrong:
+        num = f"{number(len(others))} of {quantity(len(entries), 'lines')}"
+        why = "their keys" if count is None else f"their keys and num_errors ({count})"
+        found.append(f"is_error is true on {num} that are no errors by {why}")
+    if unflagged := wrong - flagged:
+        found.append(f"is_error is false on {quantity(len(unflagged), 'errors')}")
+    counted = sum(line < end for line in wrong)  # later errors are not in the count
+    if isinstance(count, int) and count != counted:
+        found.append(f"num_errors is {number(count)}, the log has {quantity(counted, 'errors')}")
+    return {line: entries[line] for line in sorted(wrong)}, tuple(found)
 
 
 def _of_entry(lines: list[str], start: int, end: int) -> Iterator[tuple[int, Entry | NotWhole]]:

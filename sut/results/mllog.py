@@ -12,7 +12,6 @@ from pathlib import Path
 from sut.errors import InputError
 from sut.results import log_lines
 from sut.results.log_lines import PREFIX, Entry, NotWhole
-from sut.units import number, quantity
 from sut.values import Struct
 
 FILE_NAME = "mlperf_log_detail.txt"
@@ -196,7 +195,7 @@ def read_so_far(path: Path) -> DetailLog | None:
 
 def _log_of(path: Path, entries: Mapping[int, Entry]) -> DetailLog:
     """``entries`` by their line."""
-    errors, contradictions = _errors(entries)
+    errors, contradictions = log_lines.errors(entries)
     return DetailLog(
         path=str(path),
         values={e.key: e.value for e in entries.values() if not isinstance(e.value, list | dict)},
@@ -206,31 +205,6 @@ def _log_of(path: Path, entries: Mapping[int, Entry]) -> DetailLog:
         ),
         contradictions=contradictions,
     )
-
-
-def _errors(entries: Mapping[int, Entry]) -> tuple[dict[int, Entry], tuple[str, ...]]:
-    """The errors by their line, and what contradicts them.
-
-    LoadGen flags errors alone, counts them in ``num_errors``, and gives them keys that begin with
-    ``error``. Flags that neither the count nor the key confirms are no errors.
-    """
-    flagged = {line for line, entry in entries.items() if entry.is_error}
-    named = {line for line, entry in entries.items() if entry.key.startswith("error")}
-    end, count = next(
-        ((line, e.value) for line, e in entries.items() if e.key == "num_errors"), (0, None)
-    )
-    errors = named | flagged if count == len(flagged | named) else named
-    found = []
-    if others := flagged - errors:
-        num = f"{number(len(others))} of {quantity(len(entries), 'lines')}"
-        why = "their keys" if count is None else f"their keys and num_errors ({count})"
-        found.append(f"is_error is true on {num} that are no errors by {why}")
-    if unflagged := errors - flagged:
-        found.append(f"is_error is false on {quantity(len(unflagged), 'errors')}")
-    counted = sum(line < end for line in errors)  # later errors are not in the count
-    if isinstance(count, int) and count != counted:
-        found.append(f"num_errors is {number(count)}, the log has {quantity(counted, 'errors')}")
-    return {line: entries[line] for line in sorted(errors)}, tuple(found)
 
 
 def _some(names: Iterable[str]) -> str:
