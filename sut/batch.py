@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sut import requeue
-from sut.cluster import allocation, claims, runs, slurm
+from sut.cluster import allocation, claims, runs, sbatch, slurm
 from sut.cluster.allocation import Allocation
 from sut.cluster.host import wait
 from sut.command import command_of_run
@@ -60,7 +60,8 @@ def run(options: argparse.Namespace, script: str = "slurm/single.sh") -> tuple[R
     run_dir = _new(options, job) if options.run is None else _given(options, job)
     slurm.set_comment(job.job_id, str(run_dir))
     print(f"job {job.job_id} on {compact(job.nodes)}: {run_dir}", flush=True)
-    code = wait(srun(run_dir, len(job.nodes)), {**os.environ, **srun_environment(os.environ)})
+    command = after_setup(load_plan(run_dir.plan), srun(run_dir, len(job.nodes)))
+    code = wait(command, {**os.environ, **srun_environment(os.environ)})
     node.close_unrecorded(run_dir, job, code)
     requeue.end(run_dir, job)
     return run_dir, code
@@ -73,8 +74,15 @@ def srun(run_dir: RunDir, num_nodes: int) -> list[str]:
     return [*words, sys.executable, "-u", "-m", "sut.job", str(run_dir)]
 
 
+def after_setup(plan: Plan, command: Sequence[str]) -> list[str]:
+    """The same command after the site's shell commands."""
+    if plan.slurm is None or not plan.slurm.setup:
+        return list(command)
+    return ["bash", "-c", "\n".join([*sbatch.setup(plan.slurm), 'exec "$@"']), "bash", *command]
+
+
 def srun_environment(of_batch: Mapping[str, str]) -> dict[str, str]:
-    """Variables to add for srun: since Slurm 22.05 it ignores SLURM_CPUS_PER_TASK."""
+    """Variables to add for srun, which ignores SLURM_CPUS_PER_TASK in Slurm 22.05 and 23.02."""
     cpus = of_batch.get("SLURM_CPUS_PER_TASK")
     return {"SRUN_CPUS_PER_TASK": cpus} if cpus else {}
 

@@ -43,21 +43,18 @@ def cancel(run: RunDir) -> str:
     """End a run. Returns what was done. Raises InputError if it is not running, SutError if Slurm
     refuses."""
     if job := _job(run):
-        slurm.cancel(job.job_id)
+        slurm.cancel(job)
+        command = " ".join(job.cancel_command)
         if job.state in slurm.WAITING:
             _record_unstarted(run, job.job_id)
             notify.send(run)
-            return (
-                f"cancelled job {job.job_id}, which had not started (scancel {job.job_id}): {run}"
-            )
+            return f"cancelled job {job.job_id}, which had not started ({command}): {run}"
         if _is_finished(run):
             word = record.read(run.record).word
-            return (
-                f"ended job {job.job_id} (scancel {job.job_id}); its run had ended, {word}: {run}"
-            )
+            return f"ended job {job.job_id} ({command}); its run had ended, {word}: {run}"
         if job.state == slurm.COMPLETING:
-            return f"job {job.job_id} was ending already (scancel {job.job_id})\n{_follow(run)}"
-        return f"cancelled job {job.job_id} on {job.nodes} (scancel {job.job_id})\n{_follow(run)}"
+            return f"job {job.job_id} was ending already ({command})\n{_follow(run)}"
+        return f"cancelled job {job.job_id} on {job.nodes} ({command})\n{_follow(run)}"
     if not _is_finished(run) and (pid := _process(run)) is not None:
         os.kill(pid, signal.SIGTERM)
         return f"cancelled the run on this machine (SIGTERM to process {pid})\n{_follow(run)}"
@@ -80,7 +77,7 @@ def _job(run: RunDir) -> slurm.JobState | None:
     """The Slurm job of a run, if it can still run. A job's number may belong to another job: a
     local run's is a process id."""
     job_id = runs.job_of(run)
-    job = slurm.job_state(job_id) if job_id else None
+    job = slurm.job_state(job_id, runs.cluster_of(run)) if job_id else None
     if job is None or not job.alive:
         return None
     if job.comment:

@@ -1,4 +1,5 @@
-"""The user's home folder and name, which a user without a passwd entry need not have."""
+"""The user's home folder and name, which a user without a passwd entry need not have, and the
+container of this process."""
 
 from __future__ import annotations
 
@@ -27,3 +28,10 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.geteuid())
+
+
+def container_image() -> str | None:
+    """The image that this process runs in, as Apptainer or SingularityCE names it; None outside of
+    a container."""
+    names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
+    return next((value for name in names if (value := os.environ.get(name))), None)

@@ -20,7 +20,7 @@ from sut.plan.plan import Mode, Plan
 from sut.plan.resolve import resolve
 from sut.plan.site import Device, Site
 from sut.report.table import table, to_text
-from sut.results import gpus, record
+from sut.results import cost, gpus, record
 from sut.results.gpus import Hardware
 from sut.run import forecast
 from sut.run.forecast import Basis, Forecast
@@ -173,7 +173,7 @@ def _text(basis: Basis, found: Sequence[Forecast]) -> str:
 def _table(plan: Plan, found: Sequence[Forecast]) -> str:
     searched = any(each.peak_qps for each in found)
     limited = plan.scenario is not Scenario.OFFLINE
-    priced = plan.price_per_node_hour is not None
+    priced = cost.per_node_hour(plan) is not None
     head = ["replicas", *["peak queries/s"] * searched, "target_qps", "verdict", "tokens/s"]
     head += ["TTFT p50, p99", "TPOT p50, p99"] * limited
     head += ["tests take", *["cost of 1M tokens"] * priced]

@@ -224,6 +224,8 @@ def _print_rest(jobs: Sequence[Job], num_planned: int) -> None:
     text = f"stopped: {len(jobs)} of {quantity(num_planned, 'runs')} started"
     if jobs[0].plan.slurm is not None:
         names = " ".join(job.submitted.job_id for job in jobs)
+        if cluster := jobs[0].plan.slurm.clusters:
+            names = f"--clusters={cluster} {names}"
         text += f"; to cancel the submitted jobs: scancel {names}"
     print(text, file=sys.stderr)
 

@@ -31,6 +31,10 @@ State=INACTIVE"""
 NODES = """\
 NodeName=jw2 Arch=x86_64 CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE OS=Linux 6.1 #1 SMP
 NodeName=jw3 Arch=x86_64 CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE+DRAIN OS=Linux"""
+RESERVATIONS = """\
+ReservationName=mlperf StartTime=2026-11-01T00:00:00 Nodes=jw[2-3] NodeCnt=2 State=ACTIVE
+ReservationName=small StartTime=2026-11-01T00:00:00 Nodes=jw2 NodeCnt=1 State=ACTIVE
+"""
 CONFIG = "AccountingStorageEnforce = associations,limits,qos"
 ASSOCIATIONS = "ml|normal,fast\nphysics|normal"
 QOS = "normal|\nfast|00:05:00"
@@ -142,6 +146,27 @@ def test_names_limits_of_a_partition_and_a_qos(image: Path, tmp_path: Path) -> N
     )
     text = found(on_cluster(image, "site.slurm.account=physics", "site.slurm.qos=fast"), tmp_path)
     assert "has no Slurm qos 'fast'\nhint: choose one of: normal" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "nodes", "text"),
+    [
+        ("mlperf", "all", ""),
+        ("small", "jw2", ""),
+        ("small", "1", ""),
+        ("small", "all", "not in reservation small: node jw3\nhint: its nodes are jw2"),
+        ("small,mlperf", "all", ""),
+        ("mlpref", "all", "no reservation 'mlpref' for you (did you mean 'mlperf'?)"),
+    ],
+)
+def test_names_a_reservation_that_does_not_fit(
+    image: Path, slurm: Path, tmp_path: Path, change: str, nodes: str, text: str
+) -> None:
+    plan = on_cluster(image, f"site.slurm.reservation='{change}'", nodes=nodes)
+    assert "reservation" not in found(plan, tmp_path)  # Slurm does not answer
+    (slurm / "scontrol.reservation").write_text(RESERVATIONS)
+    problem = found(plan, tmp_path)
+    assert text in problem if text else problem == ""
 
 
 @pytest.mark.usefixtures("slurm")

@@ -16,7 +16,8 @@ from records import completed, performance, render
 
 from sut.history import figures, listing, page
 from sut.history.row import Row
-from sut.plan.plan import Mode, Node
+from sut.plan import placement
+from sut.plan.plan import Mode, Node, Plan
 from sut.report.summary import summary
 from sut.results import cost, mllog, sameness
 from sut.results.mllog import DetailLog
@@ -33,6 +34,36 @@ def test_every_node_is_paid_for() -> None:
     two = msgspec.structs.replace(one, nodes=(Node(), Node()))
     assert cost.per_million_tokens(one, Mode.PERFORMANCE, log()) == pytest.approx(1.0)
     assert cost.per_million_tokens(two, Mode.PERFORMANCE, log()) == pytest.approx(2.0)
+
+
+def on_cluster(nodes: str, *prices: str, site: str = "null") -> Plan:
+    each = (f"{{name: n{i}, cpus: [0], {price}}}" for i, price in enumerate(prices))
+    sets = [f"site.nodes=[{', '.join(each)}]", f"site.price_per_node_hour={site}"]
+    return plan_of("replay", site="devcluster", nodes=nodes, sets=sets)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "prices", "site", "expected"),
+    [
+        ("n0,n1", ("price_per_node_hour: 1.8", "price_per_node_hour: 5.4"), "null", 4.0),
+        ("n1", ("price_per_node_hour: 1.8", "price_per_node_hour: 5.4"), "null", 3.0),
+        ("n0,n1", ("price_per_node_hour: 5.4", "gpus: 0"), "1.8", 4.0),
+        ("n0,n1", ("price_per_node_hour: 5.4", "gpus: 0"), "null", None),
+        ("1", ("price_per_node_hour: 1.8", "price_per_node_hour: 5.4"), "null", 2.0),
+    ],
+)
+def test_nodes_may_have_prices_of_their_own(
+    nodes: str, prices: tuple[str, ...], site: str, expected: float | None
+) -> None:
+    plan = on_cluster(nodes, *prices, site=site)
+    found = cost.per_million_tokens(plan, Mode.PERFORMANCE, log())
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_node_that_slurm_chose_is_paid_for() -> None:
+    plan = on_cluster("1", "price_per_node_hour: 1.8", "price_per_node_hour: 5.4")
+    chosen = placement.on_nodes(plan, ["n1"])
+    assert cost.per_million_tokens(chosen, Mode.PERFORMANCE, log()) == pytest.approx(3.0)
 
 
 def test_offline_has_its_own_rate() -> None:
@@ -52,7 +83,11 @@ def test_no_cost_without_a_price_a_rate_or_a_measurement() -> None:
 def test_a_price_makes_no_two_plans_differ() -> None:
     record = completed(performance(smallest_valid()))
     plan = msgspec.structs.replace(
-        record.plan, price_per_node_hour=2.0, stop_when_hopeless=True, measure_overhead=True
+        record.plan,
+        price_per_node_hour=2.0,
+        node_prices={"jw2": 3.0},
+        stop_when_hopeless=True,
+        measure_overhead=True,
     )
     assert plan.digest() == record.plan.digest()
     other = msgspec.structs.replace(record, plan=plan)

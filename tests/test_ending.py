@@ -183,7 +183,10 @@ def test_a_refused_job_names_what_sbatch_got(
 ) -> None:
     text = refused(tmp_path, monkeypatch, Submission(begin="25:99"))
     assert "): invalid value: 25:99; invalid partition: gpu\n" in text
-    assert text.endswith("hint: correct --begin or slurm: in the file of site devcluster")
+    assert text.endswith(
+        "hint: correct --begin or slurm: in the file of site devcluster; to leave an option out: "
+        "docs/sites.md"
+    )
     assert capsys.readouterr().err == ""  # the command prints the error once
 
 

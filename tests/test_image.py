@@ -132,8 +132,8 @@ def test_an_image_needs_a_signature_where_the_site_asks(
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
     if valid:
-        image.require_signature(source)
+        image.require_signature("apptainer", source)
     else:
         with pytest.raises(InputError, match=r"is not valid .*: FATAL: signature not found"):
-            image.require_signature(source)
+            image.require_signature("apptainer", source)
     assert (tmp_path / "asked").read_text() == f"verify --local {source}\n"

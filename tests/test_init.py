@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_takes_another_partition_and_device(tmp_path: Path) -> None:
     site = config.load_site(str(tmp_path / "mine.yaml"))
     assert site.name == "mine" and site.device is Device.CPU and site.slurm is not None
     assert [(node.name, node.gpus) for node in site.nodes] == [("cpu01", 0), ("cpu02", 0)]
-    assert site.slurm.gres == "" and site.slurm.max_time_min == 24 * 60
+    assert site.slurm.gres == "gpu" and site.slurm.max_time_min == 24 * 60  # the default
     assert init.main(["mine", "--device", "cpu", "--force"]) == 0
     site = config.load_site(str(tmp_path / "mine.yaml"))
     assert {node.gpus for node in site.nodes} == {0} and site.device is Device.CPU
@@ -102,6 +103,23 @@ def test_uses_an_image_and_models_that_are_there(tmp_path: Path) -> None:
     assert site.container is not None
     assert site.container.image == str(tmp_path / "images/mlperf-sut-cuda.sif")
     assert site.models == {"A: b #c": str(tmp_path / "models/A: b #c")}
+
+
+@pytest.mark.usefixtures("on_a_cluster")
+def test_names_singularity_where_there_is_no_apptainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin/singularity").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/singularity").chmod(0o755)
+    (tmp_path / "bin/cat").symlink_to(shutil.which("cat") or "")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for has_apptainer in (False, True):
+        if has_apptainer:
+            (tmp_path / "bin/singularity").rename(tmp_path / "bin/apptainer")
+        assert init.main(["mine", "--force"]) == 0
+        container = config.load_site(str(tmp_path / "mine.yaml")).container
+        assert container is not None
+        assert container.command == ("apptainer" if has_apptainer else "singularity")
 
 
 @pytest.mark.usefixtures("on_a_cluster")

@@ -208,3 +208,9 @@ def test_an_error_of_a_change_names_the_change(change: str, message: str) -> Non
     with pytest.raises(InputError, match=message) as raised:
         make_plan(request)
     assert ".yaml:" not in str(raised.value)
+
+
+def test_every_key_of_slurm_has_a_meaning_in_the_words_of_yaml() -> None:
+    known = [key for key in keys.all_keys() if not key.group]
+    assert not [key.name for key in known if ".slurm." in key.name and not key.meaning]
+    assert not [key.name for key in known if "None" in key.meaning]

@@ -171,11 +171,26 @@ def test_a_job_that_ended_without_a_record_gets_one(
 # Slurm's words.
 
 
-@pytest.mark.parametrize("word", ["RUNNING", "COMPLETING", "STAGE_OUT", "POWER_UP_NODE", "NEWLY"])
+# https://slurm.schedmd.com/job_state_codes.html: the states, and the flags that replace them.
+DOCUMENTED = """
+BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PENDING PREEMPTED RUNNING
+SUSPENDED TIMEOUT
+COMPLETING CONFIGURING EXPEDITING LAUNCH_FAILED POWER_UP_NODE RECONFIG_FAIL REQUEUED REQUEUE_FED
+REQUEUE_HOLD RESIZING RESV_DEL_HOLD REVOKED SIGNALING SPECIAL_EXIT STAGE_OUT STOPPED UPDATE_DB
+"""
+
+
+def test_every_documented_state_is_known_once() -> None:
+    known = [*slurm.ENDED, *slurm.WAITING, *slurm.ACTIVE]
+    assert sorted(known) == sorted(DOCUMENTED.split())
+
+
+@pytest.mark.parametrize("word", sorted({*slurm.WAITING, *slurm.ACTIVE, "NEWLY"}))
 def test_a_state_that_is_no_end_is_waited_for(job: Job, says: Says, word: str) -> None:
     says(squeue=f"{word}|None|||jw2|")
     found = liveness.of_run(job.run_dir, job.plan)
-    assert found.state in ("active", "pending") and found.job is not None and found.job.alive
+    assert found.state == ("pending" if word in slurm.WAITING else "active")
+    assert found.job is not None and found.job.alive
 
 
 @pytest.mark.parametrize("word", sorted(slurm.ENDED))

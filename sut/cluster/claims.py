@@ -12,7 +12,7 @@ import secrets
 
 import msgspec
 
-from sut.cluster import slurm
+from sut.cluster import runs, slurm
 from sut.cluster.liveness import Process, this_process
 from sut.errors import InputError, RunError
 from sut.rundir import RunDir
@@ -90,7 +90,7 @@ def require_free(run_dir: RunDir, job_id: str, restart: int) -> None:
 
 
 def _require_ended(last: Owner | None, this: Owner, run_dir: RunDir) -> None:
-    state = "" if last is None else _state(last, this)
+    state = "" if last is None else _state(last, this, run_dir)
     if state:
         end = f"scancel {last.job_id}" if last and last.job_id else f"kill it ({last})"
         raise InputError(
@@ -100,7 +100,7 @@ def _require_ended(last: Owner | None, this: Owner, run_dir: RunDir) -> None:
         )
 
 
-def _state(last: Owner, this: Owner) -> str:
+def _state(last: Owner, this: Owner, run_dir: RunDir) -> str:
     """Why the owner can still be running; empty if it has ended, or is this process."""
     if last.released:
         return ""
@@ -112,7 +112,7 @@ def _state(last: Owner, this: Owner) -> str:
         return ""  # Slurm ends a job before it starts it again
     if not last.job_id:
         return f"{last} may be running"
-    job = slurm.job_state(last.job_id)
+    job = slurm.job_state(last.job_id, runs.cluster_of(run_dir))
     if job is not None:
         return f"job {last.job_id} is {job.state}" if job.alive else ""
     return "" if slurm.cluster_name() else f"{last} may be running: Slurm does not answer"

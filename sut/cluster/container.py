@@ -1,4 +1,4 @@
-"""The Apptainer command line: the only module that knows Apptainer. Pure.
+"""The command line of Apptainer or SingularityCE: the only module that knows them. Pure.
 
 The container sees only what is bound. It has its own /tmp, home, environment and processes; when
 its first process ends, the kernel ends the others.
@@ -26,9 +26,10 @@ FORWARDED = (
     "TERM",
 )
 
-# Apptainer reads its options, and variables for the container, from variables that begin so.
+# Apptainer reads its options, and variables for the container, from variables that begin so;
+# SingularityCE from those with its own name.
 SETTINGS = ("APPTAINER", "SINGULARITY")
-KEPT_SETTINGS = {"APPTAINER_CACHEDIR", "APPTAINER_TMPDIR"}
+KEPT_SETTINGS = {f"{name}_{folder}" for name in SETTINGS for folder in ("CACHEDIR", "TMPDIR")}
 
 
 def argv(
@@ -39,7 +40,7 @@ def argv(
     ``scratch`` is an empty folder on this node, for the container's /tmp and home.
     """
     assert plan.container is not None
-    words = ["apptainer", "--silent", "exec", "--containall", "--workdir", str(scratch)]
+    words = [plan.container.command, "--silent", "exec", "--containall", "--workdir", str(scratch)]
     words += ["--pwd", "/tmp"]
     if plan.device is Device.CUDA:
         words += ["--nv"]
@@ -73,7 +74,16 @@ def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    return outside | {f"APPTAINERENV_{name}": value for name, value in inside.items()}
+    prefix = _program(plan).upper() + "ENV"
+    return outside | {f"{prefix}_{name}": value for name, value in inside.items()}
+
+
+def _program(plan: Plan) -> str:
+    """``singularity`` where the site's command has that name: SingularityCE ignores Apptainer's
+    variables, and Apptainer under that name knows SingularityCE's."""
+    assert plan.container is not None
+    name = Path(plan.container.command).name
+    return "singularity" if name.startswith("singularity") else "apptainer"
 
 
 def _mount(path: str, writable: bool) -> str:

@@ -47,7 +47,7 @@ def _run_in_container(
     sha256 = image.sha256_of(source)
     staged = image.staged(source, sha256, wanted.node_cache)
     if wanted.verify:
-        image.require_signature(staged)
+        image.require_signature(wanted.command, staged)
     cache.cache_of(plan).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sut-", ignore_cleanup_errors=True) as scratch:
         inside = ["python3", "-m", module, str(run_dir)]

@@ -53,13 +53,14 @@ def staged(image: Path, sha256: str, node_cache: str) -> Path:
     return copy
 
 
-def require_signature(image: Path) -> None:
-    """Raise InputError unless ``image`` is signed with a key in Apptainer's local keyrings."""
-    command = ["apptainer", "verify", "--local", str(image)]
+def require_signature(program: str, image: Path) -> None:
+    """Raise InputError unless ``image`` is signed with a key in the local keyrings of ``program``,
+    Apptainer or SingularityCE."""
+    command = [program, "verify", "--local", str(image)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     except OSError as error:
-        raise InputError(f"cannot start apptainer: {error.strerror}") from None
+        raise InputError(f"cannot start {program}: {error.strerror}") from None
     if done.returncode != 0:
         why = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise InputError(

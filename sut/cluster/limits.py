@@ -6,14 +6,16 @@ What Slurm does not answer is not checked.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 from sut.cluster import slurm
 from sut.cluster.partitions import Machine, Partition, chosen, names_of, resources
 from sut.errors import Errors, nearest
 from sut.home import user_name
 from sut.plan.hostlist import compact
-from sut.plan.plan import Plan, Slurm
+from sut.plan.plan import Plan
+from sut.plan.slurm_options import Slurm
 from sut.units import quantity
 
 MIB_PER_GIB = 1024
@@ -92,8 +94,13 @@ def check_machines(plan: Plan, known: Sequence[Machine], errors: Errors) -> None
 def _lacks(asked: Slurm, machine: Machine) -> list[str]:
     """Why a node cannot run the job; empty if it can."""
     name, found = f"node {machine.name}", []
-    if asked.gres and _num_gres(machine.gres, asked.gres) < resources(asked.gres)[0][1]:
-        found.append(f"{name} has gres {machine.gres or 'none'}; the run asks for {asked.gres}")
+    gpus = _gpus_per_node(asked)
+    if any(_num_gres(machine.gres, kind) < number for kind, number in gpus):
+        wanted = ",".join(f"{':'.join(kind)}:{number}" for kind, number in gpus)
+        found.append(f"{name} has gres {machine.gres or 'none'}; the run asks for {wanted}")
+    if lacking := [each for each in _features(asked) if each not in machine.features]:
+        has = ", ".join(sorted(machine.features)) or "none"
+        found.append(f"{name} has no feature {', '.join(lacking)} (slurm.constraint); it has {has}")
     if asked.memory_gib * MIB_PER_GIB > machine.memory_mib:
         has_gib = machine.memory_mib // MIB_PER_GIB
         found.append(f"{name} has {has_gib} GiB of memory; slurm.memory_gib is {asked.memory_gib}")
@@ -102,6 +109,32 @@ def _lacks(asked: Slurm, machine: Machine) -> list[str]:
             f"{name} has {machine.cpus} cores; slurm.cpus_per_task is {asked.cpus_per_task}"
         )
     return found
+
+
+def check_reservation(
+    plan: Plan, known: Mapping[str, Sequence[str]], errors: Errors
+) -> Sequence[str]:
+    """Add to ``errors`` a reservation that Slurm does not list, or that lacks nodes of the run.
+    Returns the reservation's nodes; empty if Slurm lists no reservation."""
+    assert plan.slurm is not None
+    names = str(plan.slurm.sbatch.get("reservation", "")).split(",")
+    if not known:
+        return ()
+    for name in names:
+        if name not in known:
+            errors.add(
+                f"Slurm lists no reservation '{name}' for you{nearest(name, known)}",
+                hint=_choose_from("reservation", known),
+            )
+    nodes = [node for name in names for node in known.get(name, ())]
+    named = [node.name for node in plan.candidates or plan.nodes]
+    missing = [name for name in named if name not in nodes]
+    if nodes and len(named) - len(missing) < len(plan.nodes):
+        errors.add(
+            f"not in reservation {','.join(names)}: node {compact(missing)}",
+            hint=f"its nodes are {compact(nodes)}: choose some with --nodes",
+        )
+    return nodes
 
 
 def check_account(plan: Plan, errors: Errors) -> bool:
@@ -142,9 +175,22 @@ def _check_max_wall(asked: Slurm, errors: Errors) -> None:
             )
 
 
-def _num_gres(has: str, asked: str) -> int:
-    """How many of ``asked``, ``gpu:1`` or ``gpu:a30:1``, are in a node's ``gpu:a30:2(S:0-1)``."""
-    ((wanted, _),) = resources(asked)
+def _gpus_per_node(asked: Slurm) -> list[tuple[list[str], int]]:
+    """The GPUs that a job asks for on each node, by gres or gpus-per-node."""
+    text = asked.gres or asked.sbatch.get("gres", "")
+    if per_node := asked.sbatch.get("gpus-per-node", ""):
+        text = f"gpu:{per_node}"
+    return [each for each in resources(str(text)) if each[0][:1] == ["gpu"]]
+
+
+def _features(asked: Slurm) -> list[str]:
+    """The features that every node must have; empty for a constraint that is a choice of some."""
+    names = asked.constraint.split("&") if asked.constraint else []
+    return names if all(re.fullmatch(r"[\w.:-]+", name) for name in names) else []
+
+
+def _num_gres(has: str, wanted: list[str]) -> int:
+    """How many of ``wanted``, ``gpu`` or ``gpu:a30``, are in a node's ``gpu:a30:2(S:0-1)``."""
     return sum(number for kind, number in resources(has) if kind[: len(wanted)] == wanted)
 
 

@@ -66,7 +66,7 @@ def of_run(run: RunDir, plan: Plan) -> Liveness:
             return Liveness(state="unknown", why="no job is known for it")
         return Liveness(state="ended", why="the command that created it ended before submitting it")
     if plan.slurm is not None:
-        return _of_job(job_id)
+        return _of_job(job_id, plan.slurm.clusters)
     if lives is None and _host_of(submitter) != socket.gethostname():
         return Liveness(state="unknown", why=f"it runs on {_host_of(submitter) or 'some machine'}")
     if _is_controller(int(job_id.partition("_")[0]), run):
@@ -74,8 +74,8 @@ def of_run(run: RunDir, plan: Plan) -> Liveness:
     return Liveness(state="ended", why="its process has ended")
 
 
-def _of_job(job_id: str) -> Liveness:
-    job = slurm.job_state(job_id)
+def _of_job(job_id: str, cluster: str) -> Liveness:
+    job = slurm.job_state(job_id, cluster)
     if job is None:
         why = f"Slurm does not know job {job_id} here (any more), or does not answer"
         return Liveness(state="unknown", why=why)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from sut.cluster import slurm
 from sut.plan.hostlist import HostlistError, compact, expand
-from sut.plan.plan import Plan, Slurm
+from sut.plan.plan import Plan
+from sut.plan.slurm_options import Slurm
 from sut.values import Struct
 
 # Words of a node's state, e.g. IDLE+DRAIN, in which it starts no job.
@@ -36,6 +37,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     memory_mib: int = 0
     gres: str = ""  # e.g. gpu:a30:2(S:0-1)
     state: str = ""
+    features: frozenset[str] = frozenset()
 
     @property
     def available(self) -> bool:
@@ -43,9 +45,10 @@ class Machine(Struct, frozen=True, kw_only=True):
         return _UNAVAILABLE.isdisjoint(self.state.rstrip("*").split("+"))
 
 
-def known() -> list[Partition]:
-    """Every partition; empty if Slurm does not answer."""
-    return [_partition(fields) for fields in slurm.show("partition")]
+def known(cluster: str = "") -> list[Partition]:
+    """Every partition, of another cluster than this machine's where it is named; empty if Slurm
+    does not answer."""
+    return [_partition(fields) for fields in slurm.show("partition", cluster=cluster)]
 
 
 def chosen(asked: Slurm, among: Sequence[Partition]) -> Partition | None:
@@ -58,14 +61,21 @@ def chosen(asked: Slurm, among: Sequence[Partition]) -> Partition | None:
 
 def names_of(asked: Slurm) -> list[str]:
     """The partitions that a site names; empty for the default one."""
-    text = asked.sbatch.get("partition", asked.partition)
-    return text.split(",") if text else []
+    return asked.partition.split(",") if asked.partition else []
 
 
 def machines(plan: Plan, partition: Partition) -> list[Machine]:
     """The nodes that a job of ``plan`` may get; empty if Slurm does not answer."""
     named = [node.name for node in plan.candidates or plan.nodes if node.name in partition.nodes]
-    return [_machine(fields) for fields in slurm.show("node", compact(named))] if named else []
+    cluster = plan.slurm.clusters if plan.slurm else ""
+    shown = slurm.show("node", compact(named), cluster=cluster) if named else []
+    return [_machine(fields) for fields in shown]
+
+
+def reservations(cluster: str = "") -> dict[str, tuple[str, ...]]:
+    """The nodes of each reservation that this user may see; empty if Slurm does not answer."""
+    shown = slurm.show("reservation", cluster=cluster)
+    return {each["ReservationName"]: tuple(_expanded(each.get("Nodes", ""))) for each in shown}
 
 
 def every_machine() -> dict[str, Machine]:
@@ -113,6 +123,7 @@ def _machine(fields: dict[str, str]) -> Machine:
         memory_mib=int(fields.get("RealMemory") or 0),
         gres=fields.get("Gres", ""),
         state=fields.get("State", ""),
+        features=frozenset(filter(None, fields.get("ActiveFeatures", "").split(","))),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from sut.cluster import slurm
 from sut.errors import InputError
 from sut.home import expanded
+from sut.plan.plan import load_plan
 from sut.rundir import RunDir
 
 LATEST = "latest"  # a link under the run root
@@ -107,3 +108,12 @@ def job_of(run: RunDir) -> str | None:
     except OSError:
         return None
     return max(found)[1] if found else None
+
+
+def cluster_of(run: RunDir) -> str:
+    """The cluster that a run's job was submitted to; empty for this machine's, or if unknown."""
+    try:
+        plan = load_plan(run.plan)
+    except InputError:
+        return ""
+    return plan.slurm.clusters if plan.slurm else ""

@@ -9,13 +9,22 @@ from typing import Any
 
 from sut.errors import EXIT_BAD_INPUT
 from sut.plan.hostlist import compact
-from sut.plan.plan import Plan, Slurm
+from sut.plan.plan import Plan
+from sut.plan.slurm_options import Slurm
 from sut.rundir import RunDir
 from sut.values import Struct
 
 # What slurm/*.sh request, by sbatch's options.
 _TIME_MIN = 240
-_OF_SCRIPTS = {"gres": "gpu:1", "time": _TIME_MIN, "signal": "USR2@120"}
+_OF_SCRIPTS = {
+    "ntasks-per-node": 1,
+    "gres": "gpu:1",
+    "mem": "0",
+    "time": _TIME_MIN,
+    "signal": "USR2@120",
+    "requeue": True,
+    "open-mode": "append",
+}
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -53,26 +62,59 @@ def parameters(
         "exclusive": asked.exclusive,
         "dependency": submission.dependency,
     }
+    options = _additional(asked, submission)
+    replaced = {name.replace("-", "_") for name in asked.sbatch} & given.keys()
     return {
         **{name: value for name, value in given.items() if value},
+        **dict.fromkeys(replaced),  # submitit leaves out None
         "wckey": None,
         "setup": _setup(asked, run_dir),
         # A failed task ends the others at once.
         "srun_args": ["--kill-on-bad-exit=1"],
-        "additional_parameters": _additional(asked, submission),
+        "additional_parameters": {name: value for name, value in options.items() if value != ""},
     }
 
 
 def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
-    """Lines before srun: the script's last command, and the cores (since Slurm 22.05 srun
-    ignores SLURM_CPUS_PER_TASK)."""
+    """Lines before srun: the script's last command, the site's, and the cores (srun of Slurm 22.05
+    and 23.02 ignores SLURM_CPUS_PER_TASK)."""
     last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
     # Without a handler, bash would end at SIGTERM, before srun has ended the run.
     lines = [f"trap {shlex.quote(last)} EXIT", "trap : TERM"]
     lines.append(f"{only_from_own_folder(run_dir)} || exit {EXIT_BAD_INPUT}")
+    lines += setup(asked)
     if asked.cpus_per_task:
         lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
     return lines
+
+
+def setup(asked: Slurm) -> list[str]:
+    """The site's shell commands; one that fails ends the shell."""
+    return [
+        f"eval {shlex.quote(command)} || {{ printf '%s\\n' "
+        f"{shlex.quote(f'error: slurm.setup failed: {command}')} >&2; exit {EXIT_BAD_INPUT}; }}"
+        for command in asked.setup
+    ]
+
+
+def shown(asked: Slurm) -> str:
+    """The options that the site decides, as sbatch gets them."""
+    values: dict[str, str | int | bool] = {
+        "partition": asked.partition,
+        "account": asked.account,
+        "qos": asked.qos,
+        "constraint": asked.constraint,
+        "gres": asked.gres,
+        "cpus-per-task": asked.cpus_per_task,
+        "mem": _memory(asked),
+        "exclusive": asked.exclusive,
+        **asked.sbatch,
+    }
+    return " ".join(_option(name, value) for name, value in values.items() if value)
+
+
+def _option(name: str, value: str | int | bool) -> str:
+    return f"--{name}" if value is True else f"--{name}={value}"
 
 
 def only_from_own_folder(run_dir: RunDir) -> str:
@@ -90,8 +132,7 @@ def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:
     options: dict[str, Any] = {
         "requeue": True,
         "open-mode": "append",  # a requeued job keeps its earlier output
-        # submitit takes whole GB only. 0 is all of a node's memory; exclusive alone is not.
-        "mem": f"{asked.memory_gib}G" if asked.memory_gib else "0",
+        "mem": _memory(asked),
     }
     given = {
         "begin": submission.begin,
@@ -102,30 +143,44 @@ def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:
     return {**options, **asked.sbatch}
 
 
+def _memory(asked: Slurm) -> str:
+    """submitit takes whole GB only. 0 is all of a node's memory; exclusive alone is not."""
+    return f"{asked.memory_gib}G" if asked.memory_gib else "0"
+
+
 def continuing(plan: Plan, run_dir: RunDir) -> str:
-    """The command that continues a run in its folder; finished phases are kept."""
+    """The command that continues a run in its folder; finished phases are kept. It uses a script of
+    slurm/ where each option of the script may be given."""
     if plan.slurm is None:
         return shlex.join(["python", "-m", "sut.job", str(run_dir)])
     asked, num_nodes = plan.slurm, len(plan.nodes)
-    script, usual = ("single", 1) if num_nodes == 1 else ("multi", 2)
-    wanted = {
-        "nodes": num_nodes if num_nodes != usual else 0,
+    script, of_script = ("single", 1) if num_nodes == 1 else ("multi", 2)
+    lines = {"nodes": of_script, **_OF_SCRIPTS}
+    wanted: dict[str, str | int | bool] = {
+        "nodes": num_nodes,
+        "ntasks-per-node": 1,
         "nodelist": compact([node.name for node in plan.nodes if node.name]),
         "partition": asked.partition,
         "account": asked.account,
         "qos": asked.qos,
         "constraint": asked.constraint,
-        "gres": asked.gres or "none",
+        "gres": asked.gres or ("" if plan.nodes[0].gpus else "none"),
         "cpus-per-task": asked.cpus_per_task,
-        "mem": f"{asked.memory_gib}G" if asked.memory_gib else "",
+        "mem": _memory(asked),
         "time": max(asked.time_min, _TIME_MIN),
         "signal": f"USR2@{asked.signal_delay_s}",
+        "requeue": True,
+        "open-mode": "append",
+        "exclusive": asked.exclusive,
         **asked.sbatch,
     }
+    uses_script = all(wanted[name] for name in lines)
     words = [
-        f"--{name}={value}"
+        _option(name, value)
         for name, value in wanted.items()
-        if value and _OF_SCRIPTS.get(name) != value
+        if value and not (uses_script and lines.get(name) == value)
     ]
-    exclusive = ["--exclusive"] if asked.exclusive else []
-    return shlex.join(["sbatch", *words, *exclusive, f"slurm/{script}.sh", str(run_dir)])
+    if uses_script:
+        return shlex.join(["sbatch", *words, f"slurm/{script}.sh", str(run_dir)])
+    command = shlex.join(["exec", "python3", "-m", "sut.batch", str(run_dir)])
+    return shlex.join(["sbatch", *words, f"--wrap={command}"])

@@ -16,16 +16,21 @@ from sut.values import Struct
 
 # Slurm waits for the job's processes, or returns it to the queue after that.
 COMPLETING = "COMPLETING"
-# States of a job that has ended. A job in any other state, known to this program or not, runs or
-# can still run. https://slurm.schedmd.com/job_state_codes.html
+# Every state of https://slurm.schedmd.com/job_state_codes.html is in one of these sets. A job in a
+# state that this program does not know runs or can still run.
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"}
     | {"OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"}
 )
 # States of a job before its first or its next start.
 WAITING = frozenset(
-    {"PENDING", "CONFIGURING", "POWER_UP_NODE", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"}
-    | {"RESV_DEL_HOLD", "SPECIAL_EXIT"}
+    {"PENDING", "CONFIGURING", "EXPEDITING", "POWER_UP_NODE", "REQUEUED", "REQUEUE_FED"}
+    | {"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+)
+# States of a job that has its nodes.
+ACTIVE = frozenset(
+    {"RUNNING", COMPLETING, "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
+    | {"UPDATE_DB"}
 )
 
 
@@ -42,10 +47,15 @@ class JobState(Struct, frozen=True, kw_only=True):
     nodes: str = ""
     comment: str = ""
     in_queue: bool = True
+    cluster: str = ""  # empty: this machine's
 
     @property
     def alive(self) -> bool:
         return self.state not in ENDED
+
+    @property
+    def cancel_command(self) -> list[str]:
+        return ["scancel", *_of(self.cluster), self.job_id]
 
 
 def is_here() -> bool:
@@ -80,10 +90,11 @@ def minutes(limit: str) -> int | None:
     return int(days if dash else 0) * 24 * 60 + hours * 60 + minutes
 
 
-def show(kind: str, *names: str) -> list[dict[str, str]]:
-    """What ``scontrol show`` prints about each partition or node, by Slurm's keys; empty if Slurm
-    does not answer or does not know one of ``names``."""
-    lines = _output(["scontrol", "--all", "--oneliner", "show", kind, *names]).splitlines()
+def show(kind: str, *names: str, cluster: str = "") -> list[dict[str, str]]:
+    """What ``scontrol show`` prints about each partition, node or reservation, by Slurm's keys;
+    empty if Slurm does not answer or does not know one of ``names``."""
+    command = ["scontrol", *_of(cluster), "--all", "--oneliner", "show", kind, *names]
+    lines = _output(command).splitlines()
     # Only values of free text, e.g. OS, contain spaces.
     pairs = ([word.partition("=") for word in line.split() if "=" in word] for line in lines)
     return [{key: _known(value) for key, _, value in each} for each in pairs if each]
@@ -96,18 +107,18 @@ def accounting(entity: str, *columns: str, where: Sequence[str] = ()) -> list[li
     return [line.split("|") for line in lines]
 
 
-def job_state(job_id: str) -> JobState | None:
+def job_state(job_id: str, cluster: str = "") -> JobState | None:
     """The job from the queue, or from accounting once it has left the queue; None if Slurm does
-    not know it or does not answer."""
+    not know it or does not answer. ``cluster`` is empty for this machine's."""
     squeue = ["squeue", "--noheader", "--states=all", "--format=%T|%r|%V|%S|%N|%k"]
     sacct = ["sacct", "--noheader", "--parsable2", "--allocations"]
     sacct += ["--format=State,Submit,Start,NodeList,Comment"]
     # slurmctld keeps a finished job for minutes, with its comment, which accounting may lack.
     for command, num_fields in ((squeue, 6), (sacct, 5)):
-        lines = _output([*command, f"--jobs={job_id}"]).splitlines()
+        lines = _output([*command, *_of(cluster), f"--jobs={job_id}"]).splitlines()
         rows = [line.split("|", num_fields - 1) for line in lines]
         found = [
-            _job_of(job_id, row, in_queue=command is squeue)
+            _job_of(job_id, row, cluster, in_queue=command is squeue)
             for row in rows
             if len(row) == num_fields
         ]
@@ -117,7 +128,7 @@ def job_state(job_id: str) -> JobState | None:
     return None
 
 
-def _job_of(job_id: str, row: Sequence[str], *, in_queue: bool) -> JobState:
+def _job_of(job_id: str, row: Sequence[str], cluster: str, *, in_queue: bool) -> JobState:
     state, *reason, since, start, nodes, comment = map(_known, row)
     return JobState(
         job_id=job_id,
@@ -128,6 +139,7 @@ def _job_of(job_id: str, row: Sequence[str], *, in_queue: bool) -> JobState:
         nodes=nodes,
         comment=comment,
         in_queue=in_queue,
+        cluster=cluster,
     )
 
 
@@ -170,11 +182,12 @@ def set_comment(job_id: str, comment: str) -> None:
     _output(["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"])
 
 
-def cancel(job_id: str) -> None:
+def cancel(job: JobState) -> None:
     """End the job, waiting or running. Raises SutError."""
-    done = subprocess.run(["scancel", job_id], capture_output=True, text=True)
+    done = subprocess.run(job.cancel_command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SutError(f"scancel {job_id} failed: {done.stderr.strip()}", code="slurm")
+        command = " ".join(job.cancel_command)
+        raise SutError(f"{command} failed: {done.stderr.strip()}", code="slurm")
 
 
 def requeue(job_id: str) -> None:
@@ -182,6 +195,10 @@ def requeue(job_id: str) -> None:
     done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True)
     if done.returncode != 0:
         raise SutError(f"scontrol requeue {job_id} failed: {done.stderr.strip()}", code="slurm")
+
+
+def _of(cluster: str) -> list[str]:
+    return [f"--clusters={cluster}"] if cluster else []
 
 
 def _known(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from sut.errors import InputError, SutError
-from sut.home import expanded
+from sut.home import container_image, expanded
 from sut.plan.plan import Plan
 from sut.rundir import write_atomic
 from sut.values import UNDECODABLE
@@ -76,7 +76,7 @@ def only_ours(folder: Path) -> Path:
 def _trusted() -> set[int]:
     """This user, and root. In a user namespace, as a container's, root can be unknown."""
     trusted = {os.geteuid(), 0}
-    if os.environ.get("APPTAINER_CONTAINER"):
+    if container_image():
         trusted.add(int(Path("/proc/sys/kernel/overflowuid").read_text()))
     return trusted
 

@@ -7,7 +7,7 @@ only on compute nodes, is no error: preflight asks it again on the nodes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sut.cluster import limits, partitions, slurm
@@ -51,7 +51,7 @@ def _machine(plan: Plan) -> Finding:
 
 def _of_slurm(plan: Plan) -> Iterator[Finding]:
     assert plan.slurm is not None
-    known = partitions.known()
+    known = partitions.known(plan.slurm.clusters)
     if not known:
         yield Finding("Slurm", "not checked: scontrol does not answer", made=False)
         return
@@ -59,6 +59,8 @@ def _of_slurm(plan: Plan) -> Iterator[Finding]:
     yield _partition(plan, found, known)
     if found is not None:
         yield _nodes(plan, found)
+    if plan.slurm.sbatch.get("reservation"):
+        yield _reservation(plan, partitions.reservations(plan.slurm.clusters))
     yield _account(plan)
 
 
@@ -80,6 +82,15 @@ def _nodes(plan: Plan, partition: Partition) -> Finding:
     limits.check_machines(plan, machines, made.problems)
     off = [f"{each.name} is {each.state}" for each in machines if not each.available]
     made.text += f"; {', '.join(off)}: the job may wait" if off else ""
+    return made
+
+
+def _reservation(plan: Plan, known: Mapping[str, Sequence[str]]) -> Finding:
+    made = Finding("reservation")
+    nodes = limits.check_reservation(plan, known, made.problems)
+    if not nodes and not made.problems:
+        return Finding("reservation", "not checked: Slurm lists none", made=False)
+    made.text = compact(nodes)
     return made
 
 

@@ -155,7 +155,10 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
 def _what_sbatch_got(plan: Plan, submission: Submission) -> str:
     given = {"--begin": submission.begin, "--dependency": submission.dependency}
     options = [name for name, value in given.items() if value]
-    return " or ".join([*options, f"slurm: in the file of site {plan.site}"])
+    return (
+        " or ".join([*options, f"slurm: in the file of site {plan.site}"])
+        + "; to leave an option out: docs/sites.md"
+    )
 
 
 def _excluded(plan: Plan) -> list[str]:
@@ -163,7 +166,7 @@ def _excluded(plan: Plan) -> list[str]:
     candidates = {node.name for node in plan.candidates}
     if plan.slurm is None or not candidates:
         return []
-    partition = partitions.chosen(plan.slurm, partitions.known())
+    partition = partitions.chosen(plan.slurm, partitions.known(plan.slurm.clusters))
     return [name for name in partition.nodes if name not in candidates] if partition else []
 
 

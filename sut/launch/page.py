@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sut.cluster import runs
+from sut.cluster import runs, sbatch
 from sut.launch import plan_words
 from sut.launch.finding import Finding
 from sut.plan import duration
@@ -42,6 +42,7 @@ class Page(Struct, frozen=True, kw_only=True):
     data: str
     engine: str
     nodes: str
+    slurm: str | None  # the site's options of sbatch; None: no Slurm job
     num_nodes: int
     num_replicas: int
     load: str
@@ -69,6 +70,7 @@ def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
         data=plan_words.data(plan),
         engine=plan_words.engine(plan),
         nodes=plan_words.nodes(plan),
+        slurm=sbatch.shown(plan.slurm) if plan.slurm else None,
         num_nodes=len(plan.nodes),
         num_replicas=len(plan.replicas),
         load=plan_words.load(plan),
@@ -115,6 +117,8 @@ def _rows(page: Page) -> Iterator[tuple[str, list[str]]]:
     yield "data", [page.data]
     yield "engine", [page.engine]
     yield "where", [f"site {page.site}, {page.nodes}"]
+    if page.slurm is not None:
+        yield "sbatch", [page.slurm]
     yield "load", [page.load]
     yield "limits", [page.limits]
     yield "size", [page.size]

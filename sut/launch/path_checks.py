@@ -74,10 +74,11 @@ def _image(plan: Plan, container: Container, found: Finding) -> None:
             f"--set site.container.image=FILE{_if_node_local(plan, str(path))}",
         )
         return
-    if plan.slurm is None and shutil.which("apptainer") is None:
+    if plan.slurm is None and shutil.which(container.command) is None:
         found.problems.add(
-            "apptainer was not found on this machine",
-            hint="install it, or run without a container: --set site.container=null",
+            f"{container.command} was not found on this machine",
+            hint="install it, name another program (--set site.container.command=singularity), or "
+            "run without a container: --set site.container=null",
         )
     if not is_sif:
         found.problems.add(

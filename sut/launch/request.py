@@ -113,8 +113,8 @@ def _notices(request: RunRequest, site: Site) -> Notices:
         return NOBODY
     return Notices(
         command=site.notify if request.notify is None else request.notify,
-        mail_type=site.slurm.mail_type if site.slurm else "",
-        mail_user=site.slurm.mail_user if site.slurm else "",
+        mail_type=(site.slurm and site.slurm.mail_type) or "",
+        mail_user=(site.slurm and site.slurm.mail_user) or "",
     )
 
 

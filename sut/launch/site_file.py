@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import yaml
 
 from sut.launch.survey import Found, Nodes
-from sut.plan.site import Device
+from sut.plan.site import APPTAINER, Device
 from sut.units import quantity
 
 CHECK = "(?)"  # marks a line that the user must check
@@ -102,12 +102,14 @@ def _nodes(found: Found, nodes: Nodes) -> str:
 def _shared(found: Found) -> str:
     image = found.image or f"~/images/mlperf-sut-{found.device}.sif"
     where = "" if found.image else f" # {CHECK} not there yet; to build it: docs/images.md"
+    other = found.container_command != APPTAINER
+    command = f"\n  command: {found.container_command}" if other else ""
     return f"""\
 # Paths on the file system that login and compute nodes share.
 run_root: ~/mlperf-runs # {CHECK}
 cache: ~/.cache/mlperf-sut # models, tokenized data, compiled kernels
 container:
-  image: {_yaml(image)}{where}
+  image: {_yaml(image)}{where}{command}
   node_cache: "" # folder on each node's local disk for a copy of the image"""
 
 
@@ -124,7 +126,8 @@ def _slurm(found: Found, nodes: Nodes) -> str:
     others = ", ".join(name for name in nodes.partitions if name != nodes.partition.name)
     also = f" # also: {others}" if others else ""
     uses_gpus = nodes.gres and found.device is Device.CUDA
-    gres = f"  gres: {nodes.gres} # the count is added\n" if uses_gpus else ""
+    comment = "the number is added; null where the cluster refuses --gres"
+    gres = f"  gres: {nodes.gres} # {comment}\n" if uses_gpus else ""
     why = "the partition's limit"
     if not limit:
         why = "the longest wall limit of a run; the partition has none"
@@ -133,12 +136,14 @@ slurm: # by sbatch's names
   cluster: {_yaml(found.cluster)}
   partition: {_yaml(nodes.partition.name)}{also}
   account: "" # {yours}
-  qos: ""
+  qos: "" # empty: the account's default
 {gres}\
-  memory_gib: 0 # per node; 0: all of it
+  memory_gib: 0 # per node; 0: all of it; null where the cluster refuses --mem
   exclusive: false # true: no other job on the nodes
   max_time_min: {limit or MAX_TIME_MIN} # {why}
   load_min: 15 # predicted time to load the model and warm up
+  sbatch: {{}} # any other options, e.g. {{reservation: mlperf}}; docs/sites.md
+  setup: [] # shell commands before the run, e.g. [module load apptainer]
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import socket
 import subprocess
 from collections import Counter
@@ -15,7 +16,7 @@ from sut.cluster.partitions import Machine, Partition
 from sut.errors import InputError
 from sut.home import expanded, user_name
 from sut.machine import nvml
-from sut.plan.site import Device
+from sut.plan.site import APPTAINER, Device
 from sut.values import Struct
 
 IMAGES = ("~/images", "/opt/images", "/shared/images")
@@ -43,6 +44,7 @@ class Found(Struct, frozen=True, kw_only=True):
     accounts: tuple[str, ...] = ()
     interface: str = ""
     image: str = ""
+    container_command: str = APPTAINER
     models: dict[str, str] = {}  # folders by name
 
 
@@ -90,6 +92,7 @@ def _cluster(name: str, partition: str, device: str) -> Found:
         accounts=tuple(dict.fromkeys(account for (account,) in accounts)),
         interface=_interface_to(nodes.names[0]),
         image=_image(chosen),
+        container_command=_container_command(),
         models=_models(),
     )
 
@@ -161,6 +164,12 @@ def _image(device: Device) -> str:
     name = f"mlperf-sut-{device}.sif"
     usual = (f"{folder}/{name}" for folder in IMAGES)
     return next((path for path in usual if expanded(path).is_file()), "")
+
+
+def _container_command() -> str:
+    """``singularity`` where this machine has that alone."""
+    has_only = shutil.which("singularity") and not shutil.which(APPTAINER)
+    return "singularity" if has_only else APPTAINER
 
 
 def _models() -> dict[str, str]:

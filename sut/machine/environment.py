@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from sut.home import container_image
 from sut.machine import checkout, nvml, variables
 from sut.values import Struct
 
@@ -74,7 +75,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     loadgen: str | None  # version linked into sut._core
     packages: dict[str, str]  # versions of those that are installed
     git: Git | None
-    container: str | None  # the Apptainer image
+    container: str | None  # the image
     image_sha256: str | None = None  # of that image's file
     source_sha256: str | None = None  # of this package's code
     variables: dict[str, str] = {}  # the caller's that engines get and that can change a result
@@ -100,7 +101,7 @@ def collect(image_sha256: str | None = None) -> Environment:
         loadgen=_loadgen_version(),
         packages=versions(PACKAGES),
         git=git(),
-        container=os.environ.get("APPTAINER_CONTAINER") or None,
+        container=container_image(),
         image_sha256=image_sha256,
         source_sha256=checkout.source_sha256(),
         variables=variables.deciding(os.environ),

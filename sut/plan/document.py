@@ -18,6 +18,7 @@ from sut.values import Struct
 Document = dict[str, Any]
 
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
+_HOSTLIST = re.compile(r"\{.*\bname: *([\w.-]+\[[\d,-]+\][\w.-]*)")
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
 _T = TypeVar("_T", bound=Struct)
 
@@ -30,12 +31,21 @@ def read(path: Path) -> Document:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: invalid YAML: {error.problem}") from None
+        raise InputError(
+            f"{path}:{line}: invalid YAML: {error.problem}", hint=_quoting(path, line)
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected a YAML mapping")
     return document
+
+
+def _quoting(path: Path, line: int) -> str:
+    """What to quote in a line; empty without a hostlist in braces, which YAML takes for a list."""
+    lines = path.read_text().splitlines()[line - 1 : line]
+    found = _HOSTLIST.search(lines[0]) if lines else None
+    return f"quote the hostlist: '{found[1]}'" if found else ""
 
 
 class _Loader(yaml.SafeLoader):

@@ -68,7 +68,7 @@ def time_min(site: Site, run_s: float, errors: Errors, *, measures_load: bool = 
     warmup_s = site.timeouts.warmup_s * (2 if measures_load else 1)
     needed = math.ceil((SLACK * run_s + warmup_s + slurm.signal_delay_s) / 60 + slurm.load_min)
     asked = slurm.time_min or needed
-    if slurm.time_min > slurm.max_time_min:
+    if asked > slurm.max_time_min and slurm.time_min:
         errors.add(
             f"site.slurm.time_min {slurm.time_min:,} exceeds site.slurm.max_time_min "
             f"{slurm.max_time_min:,}, the longest wall limit of site {site.name}",

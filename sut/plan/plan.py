@@ -31,7 +31,8 @@ from sut.plan.benchmark import (
     ScenarioSettings,
 )
 from sut.plan.hostlist import compact
-from sut.plan.site import Container, CpuDevice, Device, Timeouts
+from sut.plan.site import APPTAINER, Container, CpuDevice, Device, Timeouts
+from sut.plan.slurm_options import Slurm
 from sut.values import UNDECODABLE, NonNegativeInt, PositiveFloat, PositiveInt, Struct
 
 PLAN_SCHEMA_VERSION = 2
@@ -39,6 +40,7 @@ PLAN_SCHEMA_VERSION = 2
 WITHOUT_EFFECT = (
     "stop_when_hopeless",
     "price_per_node_hour",
+    "node_prices",
     "measure_overhead",
     "on_replica_loss",
     "repeat",
@@ -108,23 +110,6 @@ class Replica(Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...]  # the first has rank 0 and the engine core
 
 
-class Slurm(Struct, frozen=True, kw_only=True):
-    """The sbatch options of a run, by sbatch's names. Empty or 0: left out."""
-
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    gres: str = ""  # per node, e.g. gpu:a30:1
-    cpus_per_task: NonNegativeInt = 0  # a task is a node
-    memory_gib: NonNegativeInt = 0  # per node; 0: all of it
-    exclusive: bool = False
-    time_min: PositiveInt
-    signal_delay_s: PositiveInt  # time before the wall limit at which the run gets a signal
-    max_requeues: NonNegativeInt  # after lost nodes
-    sbatch: dict[str, str] = {}  # additional options
-
-
 class Plan(Struct, frozen=True, kw_only=True):
     """One run, resolved. See the module's docstring."""
 
@@ -162,6 +147,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     measure_overhead: bool = False  # before the performance test: what the harness itself costs
     keep_engine_min: NonNegativeInt = 0  # how long the engines stay for the next run; no setting
     price_per_node_hour: PositiveFloat | None = None  # None: unknown
+    node_prices: dict[str, PositiveFloat] = {}  # per hour, of nodes with another price
     stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting
     on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL  # no setting
     repeat: PositiveInt = 1  # number of performance tests; no setting
@@ -190,6 +176,10 @@ class Plan(Struct, frozen=True, kw_only=True):
             del plan[name]
         if not self.tune:
             del plan["tune"]
+        if self.slurm is not None and not self.slurm.setup:
+            del plan["slurm"]["setup"]
+        if self.container is not None and self.container.command == APPTAINER:
+            del plan["container"]["command"]
         return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sut.errors import Errors, nearest
-from sut.plan import contradictions, duration, engine_args, fit, official
+from sut.plan import contradictions, duration, engine_args, fit, official, slurm_options
 from sut.plan.benchmark import (
     AUTO,
     Benchmark,
@@ -18,8 +18,9 @@ from sut.plan.benchmark import (
     ScenarioSettings,
 )
 from sut.plan.placement import Placement, place
-from sut.plan.plan import Mode, Plan, Slurm, tests, uses_model
+from sut.plan.plan import Mode, Plan, tests, uses_model
 from sut.plan.site import Site, SiteNode
+from sut.plan.slurm_options import Slurm
 
 GET_INPUTS = "docs/benchmarks.md#get-the-model-and-the-data"  # of MLCommons' benchmarks
 
@@ -105,6 +106,11 @@ def resolve(
         node_local=site.node_local,
         env=site.env,
         price_per_node_hour=site.price_per_node_hour,
+        node_prices={
+            node.name: node.price_per_node_hour
+            for node in placed.site_nodes
+            if node.price_per_node_hour is not None
+        },
         measure_overhead=_measures_overhead(benchmark, site, preset),
     )
 
@@ -178,18 +184,10 @@ def _slurm(
     asked = site.slurm
     if asked is None or not placed.nodes:  # an error is already recorded
         return None
-    num_gpus = placed.nodes[0].gpus
-    return Slurm(
-        partition=asked.partition,
-        account=asked.account,
-        qos=asked.qos,
-        constraint=asked.constraint,
-        gres=f"{asked.gres or 'gpu'}:{num_gpus}" if num_gpus else "",
-        cpus_per_task=asked.cpus_per_task,
-        memory_gib=asked.memory_gib,
-        exclusive=asked.exclusive,
+    return slurm_options.of_site(
+        asked,
+        num_nodes=len(placed.nodes),
+        num_gpus=placed.nodes[0].gpus,
         time_min=duration.time_min(site, run_s, errors, measures_load=settings.target_qps == AUTO),
-        signal_delay_s=asked.signal_delay_s,
-        max_requeues=asked.max_requeues,
-        sbatch=asked.sbatch,
+        errors=errors,
     )

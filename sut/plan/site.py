@@ -10,6 +10,8 @@ import msgspec
 from sut.plan.benchmark import Scenario
 from sut.values import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Struct
 
+APPTAINER = "apptainer"
+
 
 class Device(enum.StrEnum):
     CPU = "cpu"
@@ -33,6 +35,8 @@ class Container(Struct, frozen=True, kw_only=True):
     binds: tuple[str, ...] = ()  # host folders and files, bound read-only at the same path
     node_cache: str = ""  # folder on each node for a copy of the image; empty: no copy
     verify: bool = False  # run only an image that is signed with a key of the node's keyring
+    command: str = APPTAINER  # program that runs it: a name on the nodes' PATH or a path; or
+    # singularity
 
 
 class CpuDevice(Struct, frozen=True, kw_only=True):
@@ -48,28 +52,36 @@ class SiteNode(Struct, frozen=True, kw_only=True):
     gpu_memory_gib: NonNegativeFloat = 0  # per GPU; 0: unknown and not checked
     cpus: tuple[NonNegativeInt, ...] = ()  # CPU device: cores for engines; empty: all
     memory_gib: NonNegativeFloat = 0  # CPU device; not checked
+    price_per_node_hour: PositiveFloat | None = None  # of each; null: the site's
 
 
 class SiteSlurm(Struct, frozen=True, kw_only=True):
-    """The sbatch options of a site, by sbatch's names. Empty or 0: left out."""
+    """The sbatch options of a site, by sbatch's names. An empty value or null: left out."""
 
-    cluster: str = ""  # ClusterName; empty: the cluster is identified by its nodes
-    partition: str = ""  # empty: the default one
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""  # features of the nodes
-    gres: str = ""  # of a node, without the count, e.g. gpu:a30
-    cpus_per_task: NonNegativeInt = 0  # a task is a node
-    memory_gib: NonNegativeInt = 0  # per node; 0: all of it
-    exclusive: bool = False  # no other job on the nodes
-    time_min: NonNegativeInt = 0  # wall limit; 0: predicted
+    cluster: str | None = ""  # ClusterName; empty: the cluster is identified by its nodes
+    clusters: str | None = ""  # another cluster that sbatch on this machine submits to
+    partition: str | None = ""  # empty: the default one
+    account: str | None = ""  # the project that is charged; empty: your default one
+    qos: str | None = ""  # quality of service: priority and limits; empty: the account's default
+    reservation: str | None = ""  # nodes that are reserved for you
+    constraint: str | None = ""  # features of the nodes, e.g. a100&hbm80g
+    gres: str | None = "gpu"  # the GPUs of a node, with their type: gpu:a30; the number is added
+    gpus_per_node: str | PositiveInt | None = ""  # instead of gres: the type alone, e.g. a30
+    gpus: str | PositiveInt | None = ""  # instead of gres, for all nodes together: e.g. a30
+    cpus_per_task: NonNegativeInt | None = 0  # a task is a node
+    memory_gib: NonNegativeInt | None = 0  # per node; 0: all of it; null: no --mem
+    exclusive: bool | None = False  # no other job on the nodes
+    time_min: NonNegativeInt | None = 0  # wall limit; 0: predicted
     max_time_min: PositiveInt = 24 * 60  # the longest wall limit allowed
     load_min: PositiveInt = 10  # predicted time to load a model and warm up
     signal_delay_s: PositiveInt = 120  # before the wall limit: the run stops and keeps its results
     max_requeues: NonNegativeInt = 2  # after lost nodes
-    mail_type: str = ""  # events at which Slurm sends mail, e.g. END,FAIL
-    mail_user: str = ""  # to whom; empty: the submitting user
-    sbatch: dict[str, str] = {}  # additional options, e.g. {reservation: mlperf}
+    mail_type: str | None = ""  # events at which Slurm sends mail, e.g. END,FAIL
+    mail_user: str | None = ""  # to whom; empty: the submitting user
+    sbatch: dict[str, str | int | bool | None] = {}  # any other options, e.g. {comment: mlperf};
+    # they have precedence over those above; null leaves an option out, e.g. {requeue: null}
+    setup: tuple[str, ...] = ()  # shell commands in the job's script before the run, e.g.
+    # [module load apptainer]
 
 
 class SystemDescription(Struct, frozen=True, kw_only=True):
@@ -119,10 +131,10 @@ class Site(Struct, frozen=True, kw_only=True):
     device: Device = Device.CPU  # on which engines run
     host: str = "127.0.0.1"  # address that the dispatcher listens on
     run_root: str = "runs"  # folder for the runs; on a cluster, on the shared file system
-    num_replicas: PositiveInt | None = None  # None: one on this machine, else as many as fit
+    num_replicas: PositiveInt | None = None  # null: one on this machine, else as many as fit
     target_qps: dict[str, dict[Scenario, PositiveFloat]] = {}  # load of one replica, by
     # benchmark; a run's load is this times its replicas. Absent: the benchmark's own
-    nodes: tuple[SiteNode, ...] = ()
+    nodes: tuple[SiteNode, ...] = ()  # of a cluster: each node for runs, or hostlists of them
     interface: str = ""  # network interface between the nodes, e.g. eth0
     slurm: SiteSlurm | None = None
     container: Container | None = None
@@ -134,7 +146,7 @@ class Site(Struct, frozen=True, kw_only=True):
     cpu: CpuDevice = CpuDevice()
     timeouts: Timeouts = Timeouts()
     measure_overhead: bool | None = None  # before the performance test, what the harness costs;
-    # None: unless the preset is quick or the engine is replay
+    # null: unless the preset is quick or the engine is replay
     notify: str = ""  # shell command at the end of each run; --notify has precedence
     env: dict[str, str] = {}  # added to the engines' environment
     price_per_node_hour: PositiveFloat | None = None  # in any currency; gives the cost of tokens

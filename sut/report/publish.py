@@ -85,7 +85,9 @@ def _drawing(record: Record, run_dir: RunDir) -> str:
     container = record.plan.container
     if container is None:
         return f"make build && .venv/bin/{shlex.join(command)}"
-    return shlex.join(["apptainer", "exec", "--bind", str(run_dir), container.image, *command])
+    return shlex.join(
+        [container.command, "exec", "--bind", str(run_dir), container.image, *command]
+    )
 
 
 def _html_in_child(run_dir: RunDir) -> str | None:

@@ -18,7 +18,15 @@ def per_million_tokens(plan: Plan, mode: Mode, log: DetailLog) -> float | None:
 
 
 def at_rate(plan: Plan, num_nodes: float, tokens_per_s: float) -> float | None:
-    """The same for so many nodes at this rate; None without a price."""
-    if plan.price_per_node_hour is None:
-        return None
-    return plan.price_per_node_hour * num_nodes / 3600 / tokens_per_s * 1e6
+    """The same for so many nodes like the plan's at this rate; None without a price."""
+    price = per_node_hour(plan)
+    return None if price is None else price * num_nodes / 3600 / tokens_per_s * 1e6
+
+
+def per_node_hour(plan: Plan) -> float | None:
+    """The mean price of the plan's nodes, or of those that Slurm chooses from. None where the price
+    of one is unknown."""
+    nodes = plan.candidates or plan.nodes
+    prices = [plan.node_prices.get(node.name, plan.price_per_node_hour) for node in nodes]
+    known = [price for price in prices if price is not None]
+    return sum(known) / len(known) if known and len(known) == len(prices) else None

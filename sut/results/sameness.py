@@ -74,8 +74,12 @@ def flat(value: Any) -> dict[str, Any]:
     return {
         key: leaf
         for key, leaf in _leaves(msgspec.to_builtins(value), "")
-        if leaf not in (None, "", [], ()) and key not in DERIVED_FIELDS | NO_DIFFERENCE
+        if leaf not in (None, "", [], ()) and not _is_ignored(key)
     }
+
+
+def _is_ignored(key: str) -> bool:
+    return key in DERIVED_FIELDS or ".".join(key.split(".")[:2]) in NO_DIFFERENCE
 
 
 def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,6 @@ imported. The replay engine uses the same protocol and needs no vLLM.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from sut.errors import RunError
+from sut.home import container_image
 from sut.machine import environment
 from sut.plan.benchmark import EngineKind, Generation
 from sut.plan.plan import Plan
@@ -75,7 +75,7 @@ def _unsupported(problem: str) -> RunError:
         f"install vLLM {VLLM_VERSION}: make env, or for a GPU "
         "pip install --require-hashes --no-deps -r requirements/cuda.lock"
     )
-    if "APPTAINER_CONTAINER" in os.environ:
+    if container_image():
         hint = f"build the image again with vLLM {VLLM_VERSION}: docs/images.md"
     return RunError(problem, hint=hint, code="vllm_version")
 
