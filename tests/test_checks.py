@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ from cli import ROOT, environment, set_arguments, submit
 from plans import plan_of
 from test_model import safetensors
 
+from sut.cluster import container
 from sut.cluster.sbatch import Submission
 from sut.launch import checks, executor, newrun, path_checks
 from sut.plan import config, resolve
 from sut.plan.plan import Plan
+from sut.plan.site import Container
 
 PARTITIONS = """\
 PartitionName=gpu AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL Default=YES MaxNodes=UNLIMITED \
@@ -311,6 +314,84 @@ def test_names_linked_weights_that_are_not_bound(
     bound = f"site.container.binds=[{blobs}]"
     assert text.endswith(f"--set '{bound}'")
     assert found(with_model(folder, bound, container=True), tmp_path) == ""
+
+
+def snapshot(hub: Path, folder: Path) -> Path:
+    """The folder as Hugging Face's cache keeps it: links into ../../blobs."""
+    model = hub / "models--org--M"
+    taken = model / "snapshots" / "abc123"
+    taken.mkdir(parents=True)
+    (model / "blobs").mkdir()
+    for file in folder.iterdir():
+        shutil.copy(file, model / "blobs" / file.name)
+        (taken / file.name).symlink_to(f"../../blobs/{file.name}")
+    return taken
+
+
+@pytest.fixture
+def apptainer(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An Apptainer and an image that exist."""
+    (tmp_path / "apptainer").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return image
+
+
+@pytest.mark.usefixtures("apptainer")
+def test_a_hugging_face_snapshot_is_bound_whole(folder: Path, tmp_path: Path) -> None:
+    taken = snapshot(tmp_path / "hub", folder)
+    plan = with_model(taken)
+    plan = msgspec.structs.replace(plan, container=Container(image=str(tmp_path / "x.sif")))
+    assert found(plan, tmp_path) == ""
+    assert plan.container is not None
+    bound = [Path(path) for path, _ in container.binds(plan, plan.container, tmp_path / "runs")]
+    for file in taken.iterdir():
+        assert any(file.resolve().is_relative_to(path.resolve()) for path in bound)
+
+
+@pytest.mark.usefixtures("apptainer")
+def test_names_a_link_that_leads_elsewhere_in_a_container(folder: Path, tmp_path: Path) -> None:
+    """A relative link is followed from where the folder is bound: not its place on the host."""
+    taken = snapshot(tmp_path / "hub", folder)
+    (tmp_path / "models").mkdir()
+    named = tmp_path / "models" / "M"
+    named.symlink_to(taken)
+    plan = with_model(named)
+    plan = msgspec.structs.replace(plan, container=Container(image=str(tmp_path / "x.sif")))
+    text = found(plan, tmp_path)
+    assert f"{named / 'config.json'} is a link to {tmp_path / 'blobs/config.json'}" in text
+    assert text.endswith(f"""--set 'site.models."mine"={taken}'""")
+
+
+@pytest.mark.usefixtures("apptainer")
+def test_keeps_the_sites_binds_in_the_hint(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        kept = tmp_path / f"of-{name}"
+        kept.mkdir()
+        (folder / name).rename(kept / name)
+        (folder / name).symlink_to(kept / name)
+    plan = with_model(folder)
+    site = Container(image=str(tmp_path / "x.sif"), binds=(str(tmp_path / "other"),))
+    text = found(msgspec.structs.replace(plan, container=site), tmp_path)
+    folders = [tmp_path / name for name in ("other", "of-config.json", "of-model.safetensors")]
+    binds = ", ".join(map(str, folders))
+    assert text.endswith(f"--set 'site.container.binds=[{binds}]'")
+    every = msgspec.structs.replace(site, binds=tuple(map(str, folders)))
+    assert found(msgspec.structs.replace(plan, container=every), tmp_path) == ""
+
+
+@pytest.mark.usefixtures("apptainer")
+def test_follows_a_link_through_a_bound_folder(folder: Path, tmp_path: Path) -> None:
+    """What is bound may itself lead out."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "bound").mkdir()
+    (folder / "model.safetensors").rename(tmp_path / "disk" / "weights")
+    (tmp_path / "bound" / "link").symlink_to(tmp_path / "disk")
+    (folder / "model.safetensors").symlink_to(tmp_path / "bound" / "link" / "weights")
+    site = Container(image=str(tmp_path / "x.sif"), binds=(str(tmp_path / "bound"),))
+    plan = msgspec.structs.replace(with_model(folder), container=site)
+    text = found(plan, tmp_path)
+    assert f"is a link to {tmp_path / 'disk/weights'}, which the container" in text
 
 
 def test_names_data_that_is_missing_or_another_file(tmp_path: Path) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import msgspec
 import pytest
 from plans import plan_of
 
 from sut.errors import Errors, InputError
 from sut.plan import duration, fit
-from sut.plan.benchmark import Engine, Scenario, ScenarioSettings
+from sut.plan.benchmark import Dtype, Engine, Scenario, ScenarioSettings
+from sut.plan.kv_cache import KvCache, sequence_bytes
 from sut.plan.plan import Mode
 from sut.plan.site import Device, Site, SiteNode, SiteSlurm
 
 LLAMA = fit.ModelSize(
     weights_gib=14.96,
-    kv_bytes_per_token=131_072,
+    weight_bytes=2,
+    kv=KvCache(heads=8, values=2 * 128, layers=32),
     num_heads=32,
     num_kv_heads=8,
     num_layers=32,
@@ -25,31 +24,23 @@ LLAMA = fit.ModelSize(
 )
 
 
-def test_reads_a_models_size_from_its_folder(tmp_path: Path) -> None:
-    config = {"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32}
-    rope = {"max_position_embeddings": 131_072, "rope_scaling": {"rope_type": "llama3"}}
-    (tmp_path / "config.json").write_text(json.dumps({**config, **rope, "hidden_size": 4096}))
-    (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
-    size = fit.model_size(tmp_path)
-    assert size is not None and size.kv_bytes_per_token == 131_072
-    assert size.weights_gib == pytest.approx(1 / 1024)
-    assert (size.num_kv_heads, size.max_len) == (8, 131_072)
-    assert fit.model_size(tmp_path / "missing") is None
-
-
-def test_a_scaled_rotary_embedding_has_no_known_length(tmp_path: Path) -> None:
-    config = {"num_attention_heads": 9, "num_hidden_layers": 1, "hidden_size": 576}
-    config |= {"max_position_embeddings": 4096}
-    scaled = {"rope_type": "linear", "factor": 4.0}
-    for rope in (
-        {"rope_scaling": {"type": "linear", "factor": 4.0}},
-        {"rope_scaling": scaled},
-        {"rope_parameters": {"full_attention": scaled}},
-    ):
-        text = json.dumps({**config, **rope})
-        (tmp_path / "config.json").write_text(text)
-        size = fit.model_size(tmp_path)
-        assert size is not None and size.max_len is None and size.weights_gib == 0
+def engine_of(
+    tp: int = 1,
+    extra_args: tuple[str, ...] = (),
+    *,
+    pp: int = 1,
+    max_model_len: int = 2668,
+    dtype: Dtype = Dtype.BFLOAT16,
+) -> Engine:
+    return Engine(
+        extra_args=extra_args,
+        pipeline_parallel_size=pp,
+        max_model_len=max_model_len,
+        max_num_seqs=64,
+        max_num_batched_tokens=1024,
+        tensor_parallel_size=tp,
+        dtype=dtype,
+    )
 
 
 def check(
@@ -59,18 +50,13 @@ def check(
     *,
     pp: int = 1,
     max_model_len: int = 2668,
+    dtype: Dtype = Dtype.BFLOAT16,
     size: fit.ModelSize = LLAMA,
     env: dict[str, str] | None = None,
+    check_fit: bool = True,
 ) -> str:
-    engine = Engine(
-        extra_args=extra_args,
-        pipeline_parallel_size=pp,
-        max_model_len=max_model_len,
-        max_num_seqs=64,
-        max_num_batched_tokens=1024,
-        tensor_parallel_size=tp,
-    )
-    site = Site(name="s", device=Device.CUDA, env=env or {})
+    engine = engine_of(tp, extra_args, pp=pp, max_model_len=max_model_len, dtype=dtype)
+    site = Site(name="s", device=Device.CUDA, env=env or {}, check_fit=check_fit)
     errors = Errors()
     node = SiteNode(name="n", gpus=1, gpu_memory_gib=gpu_memory_gib)
     fit.check_model(size, engine, site, [node], errors)
@@ -83,6 +69,92 @@ def test_a_large_model_gets_a_hint() -> None:
     assert "--set engine.tensor_parallel_size=2" in check(16)
     assert check(16, tp=2) == ""
     assert "vLLM uses 12.0 of 24 GiB" in check(24, extra_args=("--gpu-memory-utilization=0.5",))
+
+
+def test_a_refusal_can_be_overridden() -> None:
+    refused = check(16, max_model_len=131_073)
+    assert refused.count("--set site.check_fit=false") == 1
+    assert check(16, max_model_len=131_073, check_fit=False) == ""
+
+
+def test_weights_stored_in_float32_are_halved() -> None:
+    stored = msgspec.structs.replace(LLAMA, weights_gib=29.92, weight_bytes=4)
+    assert check(24, size=stored) == ""
+    assert "29.9 GiB of weights" in check(24, size=stored, dtype=Dtype.FLOAT32)
+    doubled = check(24, dtype=Dtype.FLOAT32)
+    assert "29.9 GiB of weights" in doubled and "0.7 GiB of KV cache" in doubled
+
+
+def test_quantized_weights_have_their_files_size() -> None:
+    stored = msgspec.structs.replace(LLAMA, weights_gib=5.3, weight_bytes=0, quantized=True)
+    awq = ("--quantization", "awq_marlin")
+    assert "5.3 GiB of weights" in check(4, size=stored)
+    assert "5.3 GiB of weights" in check(4, extra_args=awq, size=stored)
+
+
+def test_what_is_unknown_is_not_checked() -> None:
+    def described(size: fit.ModelSize | None, *extra_args: str, gib: float = 24) -> fit.Fit:
+        site = Site(name="s", device=Device.CUDA, slurm=SiteSlurm())
+        node = SiteNode(name="n", gpus=1, gpu_memory_gib=gib)
+        found = fit.describe(size, engine_of(extra_args=extra_args), site, [node])
+        assert found is not None
+        return found
+
+    assert described(LLAMA).not_checked == ()
+    assert described(LLAMA).text == (
+        "15.3 GiB per GPU (15.0 GiB of weights and 0.3 GiB of KV cache for a sequence of 2668 "
+        "tokens, on 1 GPU); vLLM uses 22.1 of 24 GiB"
+    )
+    online = described(LLAMA, "--quantization", "fp8")
+    assert online.not_checked == ("the size of the weights: --quantization changes it",)
+    assert check(4, extra_args=("--quantization", "fp8")) == ""
+    other = msgspec.structs.replace(LLAMA, kv=None, kv_unknown="the layout of x is not known")
+    assert described(other).not_checked == (
+        "the size of the KV cache: the layout of x is not known",
+    )
+    assert "it needs at least 15.0 GiB per GPU (15.0 GiB of weights, on" in check(16, size=other)
+    none = msgspec.structs.replace(LLAMA, weights_gib=None)
+    assert "safetensors files are missing" in described(none).not_checked[0]
+    assert described(LLAMA, gib=0).not_checked == (
+        "the GPUs' memory: site s has no gpu_memory_gib for node n",
+    )
+    assert "cannot read the model's config.json" in described(None).not_checked[0]
+    off = Site(name="s", device=Device.CUDA, check_fit=False)
+    found = fit.describe(LLAMA, engine_of(), off, [])
+    assert found is not None and found.not_checked == ("site.check_fit is false",)
+    assert fit.describe(LLAMA, engine_of(), Site(name="s"), []) is None
+
+
+def test_the_hint_finds_the_ranks_that_fit() -> None:
+    assert "--set engine.tensor_parallel_size=8;" in check(4)  # 2.0 GiB a GPU of 3.7; 4: 3.8
+    # Every rank keeps the whole latent vector: more ranks do not help.
+    latent = KvCache(heads=0, values=576, layers=61)
+    mla = msgspec.structs.replace(LLAMA, kv=latent, num_kv_heads=0, max_len=None)
+    text = check(16, size=mla, max_model_len=10**6)
+    assert "use GPUs with more memory, or a shorter engine.max_model_len" in text
+
+
+@pytest.mark.parametrize("tp", [1, 2, 8, 16])
+def test_ranks_share_key_value_heads(tp: int) -> None:
+    """Two ranks that share a head keep it twice."""
+    expected = 32 * 2672 * 256 * 2 * max(1, 8 // tp)
+    assert LLAMA.kv is not None
+    assert sequence_bytes(LLAMA.kv, engine_of(tp)) == expected
+
+
+def test_the_cache_depends_on_vllms_options() -> None:
+    assert LLAMA.kv is not None
+    plain = sequence_bytes(LLAMA.kv, engine_of())
+    assert sequence_bytes(LLAMA.kv, engine_of(extra_args=("--kv-cache-dtype", "fp8"))) == plain / 2
+    assert sequence_bytes(LLAMA.kv, engine_of(dtype=Dtype.FLOAT32)) == plain * 2
+    of_checkpoint = msgspec.structs.replace(LLAMA.kv, dtype="fp8")
+    assert sequence_bytes(of_checkpoint, engine_of()) == plain / 2
+    explicit = engine_of(extra_args=("--kv-cache-dtype=bfloat16",))
+    assert sequence_bytes(of_checkpoint, explicit) == plain
+    blocks = engine_of(extra_args=("--block-size", "64"))
+    assert sequence_bytes(LLAMA.kv, blocks) == plain / 2672 * 2688
+    with pytest.raises(ValueError, match="its format is nvfp4"):
+        sequence_bytes(LLAMA.kv, engine_of(extra_args=("--kv-cache-dtype", "nvfp4")))
 
 
 def test_tensor_parallelism_divides_the_heads() -> None:
@@ -160,3 +232,27 @@ def test_a_plan_asks_slurm_for_gpus_and_time() -> None:
     assert 3 < plan.slurm.time_min < 20
     with pytest.raises(InputError, match="needs about"):
         plan_of("smollm2-135m-news", site="devcluster", sets=("site.slurm.time_min=4",))
+
+
+def test_stages_split_the_layers() -> None:
+    assert LLAMA.kv is not None
+    one, two = (sequence_bytes(LLAMA.kv, engine_of(pp=pp)) for pp in (1, 2))
+    assert two == one / 2
+    odd = msgspec.structs.replace(LLAMA.kv, layers=33)
+    assert sequence_bytes(odd, engine_of(pp=2)) == two / 16 * 17
+
+
+def test_a_window_ends_with_the_manager_of_two_kinds() -> None:
+    both = KvCache(heads=8, values=256, layers=8, sliding_layers=24, window=1024)
+    off = ("--disable-hybrid-kv-cache-manager",)
+    long = {"max_model_len": 100_000}
+    windowed = sequence_bytes(both, engine_of(**long))
+    assert LLAMA.kv is not None
+    assert sequence_bytes(both, engine_of(1, off, **long)) == sequence_bytes(
+        LLAMA.kv, engine_of(**long)
+    )
+    assert windowed < 0.3 * sequence_bytes(LLAMA.kv, engine_of(**long))
+    every = msgspec.structs.replace(both, layers=0, sliding_layers=32)
+    assert sequence_bytes(every, engine_of(1, off, **long)) == sequence_bytes(
+        every, engine_of(**long)
+    )

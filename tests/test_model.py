@@ -9,16 +9,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sut.inputs import model
-from sut.plan import fit
+from sut.inputs import model, model_config
 from sut.plan.benchmark import Model
 
 
-def safetensors(num_bytes: int) -> bytes:
-    header = json.dumps(
+def header(num_bytes: int) -> bytes:
+    """The head of a safetensors file with this many bytes of tensors."""
+    text = json.dumps(
         {"w": {"dtype": "U8", "shape": [num_bytes], "data_offsets": [0, num_bytes]}}
     ).encode()
-    return struct.pack("<Q", len(header)) + header + b"\0" * num_bytes
+    return struct.pack("<Q", len(text)) + text
+
+
+def safetensors(num_bytes: int) -> bytes:
+    return header(num_bytes) + b"\0" * num_bytes
 
 
 @pytest.fixture
@@ -38,8 +42,8 @@ def shard(folder: Path) -> None:
 
 @pytest.mark.own_cache
 def test_the_embedded_models_size_matches_its_folder() -> None:
-    built = fit.model_size(model.embedded())
-    assert built is not None
+    built = model_config.size(model.embedded())
+    assert built is not None and built.weights_gib and model.EMBEDDED_SIZE.weights_gib
     assert built.weights_gib == pytest.approx(model.EMBEDDED_SIZE.weights_gib, abs=0.01)
     known = msgspec.structs.replace(model.EMBEDDED_SIZE, weights_gib=built.weights_gib)
     assert built == known

@@ -126,6 +126,22 @@ def test_a_gpu_run_binds_its_model_read_only(tmp_path: Path) -> None:
     assert "type=bind,source=/m,destination=/m,ro" in argv
 
 
+@pytest.mark.parametrize(
+    ("folder", "bound"),
+    [
+        ("/hub/models--org--M/snapshots/abc", "/hub/models--org--M"),
+        ("/hub/models--org--M/snapshots/abc/original", "/hub/models--org--M"),
+        ("/hub/snapshots/abc", "/hub/snapshots/abc"),
+        ("/data/models--org--M", "/data/models--org--M"),
+    ],
+)
+def test_a_snapshot_is_bound_with_its_blobs(tmp_path: Path, folder: str, bound: str) -> None:
+    sets = (f'site.models."Llama-3.1-8B-Instruct"={folder}',)
+    jw = plan_of("llama3.1-8b", site="jw", nodes="jw2", sets=sets)
+    assert jw.container is not None
+    assert container.binds(jw, jw.container, tmp_path)[0] == (bound, False)
+
+
 def test_the_container_gets_slurms_variables_and_caches() -> None:
     host = {
         "SLURM_JOB_ID": "7",

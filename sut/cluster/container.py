@@ -21,6 +21,7 @@ FORWARDED = (
     *allocation.FORWARDED,
     claims.TOKEN,
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
     "NVIDIA_VISIBLE_DEVICES",
     "COLUMNS",
     "TERM",
@@ -51,9 +52,25 @@ def argv(
 
 def binds(plan: Plan, container: Container, run_dir: Path) -> list[tuple[str, bool]]:
     """The host's paths to bind at the same place inside, and whether they are writable."""
-    readable = [plan.model.path, plan.dataset.path, *container.binds]
     writable = [str(run_dir), str(cache.cache_of(plan)), "/dev/shm"]
-    return [(path, False) for path in readable if path] + [(path, True) for path in writable]
+    return [(path, False) for path in readable(plan, container)] + [
+        (path, True) for path in writable
+    ]
+
+
+def readable(plan: Plan, container: Container) -> list[str]:
+    """The host's paths that a run reads, bound at the same place inside."""
+    paths = (_with_blobs(plan.model.path), plan.dataset.path, *container.binds)
+    return [path for path in paths if path]
+
+
+def _with_blobs(folder: str) -> str:
+    """A snapshot in Hugging Face's cache, MODEL/snapshots/REVISION, is links to ../../blobs: then
+    MODEL."""
+    for each in (Path(folder), *Path(folder).parents):
+        if each.parent.name == "snapshots" and each.parent.parent.name.startswith("models--"):
+            return str(each.parent.parent)
+    return folder
 
 
 def environment(plan: Plan, host: Mapping[str, str], node: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from sut.errors import InputError
-from sut.inputs import cache, wheels
+from sut.inputs import cache, model_config, wheels
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind, ReplayAnswers
 from sut.plan.plan import Plan
 from sut.units import quantity
@@ -231,14 +231,13 @@ def _items(dataset: Dataset, path: Path, data: bytes) -> list[Item]:
 
 
 def _bos(model_path: Path) -> int:
-    file = model_path / "config.json"
-    try:
-        bos = json.loads(_read(file)).get("bos_token_id")
-    except (ValueError, AttributeError):
-        bos = None
-    if not isinstance(bos, int):
+    _read(model_path / model_config.CONFIG)  # raises for a folder without one
+    bos = model_config.bos_token_id(model_path)
+    if bos is None:
         raise InputError(
-            f"{file}: no bos_token_id, which dataset.bos requires", hint="--set dataset.bos=false"
+            f"{model_path}: no bos_token_id in {model_config.CONFIG} or {model_config.GENERATION}, "
+            "which dataset.bos requires",
+            hint="--set dataset.bos=false",
         )
     return bos
 

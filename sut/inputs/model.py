@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from sut.inputs import hashes, wheels
 from sut.inputs.cache import building, cache_dir
 from sut.plan.benchmark import Model
 from sut.plan.fit import ModelSize
+from sut.plan.kv_cache import KvCache
 
 EMBEDDED = "SmolLM2-135M-Instruct"
 EMBEDDED_SIZE = ModelSize(  # known before it is built
     weights_gib=0.25,
-    kv_bytes_per_token=2 * 30 * 3 * 64 * 2,
+    weight_bytes=2,
+    kv=KvCache(heads=3, values=2 * 64, layers=30),
     num_heads=9,
     num_kv_heads=3,
     num_layers=30,
@@ -27,6 +29,9 @@ CONVERSION = 1  # increment when the same GGUF must give another folder
 CONVERTED = f"{EMBEDDED}-{wheels.MODEL.sha256[:12]}-{CONVERSION}"  # its folder's name
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+# Mistral's own layout. vLLM prefers it to the other where a folder has both.
+CONSOLIDATED = "consolidated"
+CONSOLIDATED_INDEX = "consolidated.safetensors.index.json"
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -69,12 +74,40 @@ def check(path: Path) -> list[str]:
     if not path.is_dir():
         return [f"{path}: no such model folder"]
     errors = _check_json(path / "config.json") + _check_json(path / "tokenizer.json")
-    if not (path / INDEX).is_file():
-        return errors + _check_weights(path / SINGLE)
-    if broken := _check_json(path / INDEX):
-        return errors + broken
-    shards = set(json.loads((path / INDEX).read_bytes()).get("weight_map", {}).values())
-    return errors + [error for name in sorted(shards) for error in _check_weights(path / name)]
+    for index in (path / INDEX, path / CONSOLIDATED_INDEX):
+        if os.path.lexists(index) and not _named(index):
+            return errors + (_check_json(index) or [f"{index}: its weight_map names no files"])
+    return errors + [error for file in weights(path) for error in _check_weights(file)]
+
+
+def weights(path: Path) -> list[Path]:
+    """The safetensors files of a model, by name, each once: those that the index names, else all;
+    and Mistral's consolidated ones. What is named need not exist."""
+    found = set(path.glob("*.safetensors"))
+    own = {file for file in found if file.name.startswith(CONSOLIDATED)}
+    own |= _named(path / CONSOLIDATED_INDEX)
+    others = _named(path / INDEX) or found - own
+    return sorted(own | others or {path / SINGLE})
+
+
+def weight_bytes(path: Path) -> int | None:
+    """The size of the files that vLLM reads: a model that is there twice is read once. None where
+    one of them is missing."""
+    files = weights(path)
+    own = [file for file in files if file.name.startswith(CONSOLIDATED)]
+    try:
+        return sum(file.stat().st_size for file in own or files)
+    except OSError:
+        return None
+
+
+def _named(index: Path) -> set[Path]:
+    """The files that an index names; empty where it cannot be read."""
+    try:
+        names = json.loads(index.read_bytes())["weight_map"].values()
+        return {index.parent / name for name in names}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
 
 
 def _check_json(file: Path) -> list[str]:
@@ -113,20 +146,26 @@ def model_hash(path: Path) -> str:
 
     Cached by the files' sizes and times: 16 GB take most of a minute.
     """
-    names = sorted(files(path))
+    names = files(path)
 
     def compute() -> str:
         digest = hashlib.sha256()
         for file in names:
-            digest.update(f"{hashes.sha256_of(file)}  {file.name}\n".encode())
+            digest.update(f"{hashes.sha256_of(file)}  {name_in(path, file)}\n".encode())
         return digest.hexdigest()
 
     return hashes.kept(names, compute)
 
 
-def files(path: Path) -> Iterator[Path]:
-    for pattern in ("*.json", "*.safetensors", "tokenizer.model"):
-        yield from path.glob(pattern)
+def files(path: Path) -> list[Path]:
+    """The files that decide what a model answers, sorted. Weights that no index names are left
+    out."""
+    found = {file for pattern in ("*.json", "tokenizer.model") for file in path.glob(pattern)}
+    return sorted(found.union(file for file in weights(path) if os.path.lexists(file)))
+
+
+def name_in(folder: Path, file: Path) -> str:
+    return os.path.relpath(file, folder)
 
 
 def convert(gguf: Path, folder: Path) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from sut.cluster import container as containers
 from sut.errors import Errors, InputError
-from sut.inputs import cache, hashes, model
+from sut.inputs import cache, hashes, model, model_config
 from sut.launch.finding import Finding
-from sut.plan import fit
 from sut.plan.benchmark import EngineKind
+from sut.plan.fit import Fit
 from sut.plan.plan import Plan
 from sut.plan.resolve import GET_INPUTS
 from sut.plan.site import Container
 from sut.units import quantity
 
+_MAX_LINKS = 40  # as the kernel follows
 HASHED_BYTES = 2**30  # a larger data file takes too long here; preflight hashes it
 # Each machine of a cluster has its own.
 OWN_FOLDERS = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/run")))
@@ -33,6 +35,8 @@ def check(plan: Plan, run_root: Path) -> Iterator[Finding]:
         yield _input("model", plan, plan.model.path, lambda it: _model(plan, it))
     if plan.engine.kind is EngineKind.VLLM:
         yield _engine(plan)
+        if plan.fit is not None:
+            yield _memory(plan.fit)
     if plan.dataset.path:
         yield _input("data", plan, plan.dataset.path, lambda it: _data(plan, it))
     if container is not None and container.binds:
@@ -95,29 +99,57 @@ def _model(plan: Plan, found: Finding) -> None:
             f"model {plan.model.name}: {problem}", hint=hint + _if_node_local(plan, str(path))
         )
     if plan.container is not None and not found.problems:
-        _check_links(plan.container, path, found.problems)
+        _check_links(plan, plan.container, found.problems)
 
 
 def _engine(plan: Plan) -> Finding:
     """What the plan's resolution has checked: it raises what it finds."""
-    if plan.model.embedded or fit.model_size(Path(plan.model.path)) is not None:
+    size = None if plan.model.embedded else model_config.size(Path(plan.model.path))
+    if plan.model.embedded or (size is not None and size.num_heads):
         return Finding("engine", "its settings suit vLLM's options and the model's config.json")
-    text = "not checked against the model: this machine cannot read its config.json"
-    return Finding("engine", text, made=False)
+    why = "this machine cannot read its config.json"
+    if size is not None:
+        why = "its config.json does not give the number of attention heads"
+    return Finding("engine", f"not checked against the model: {why}", made=False)
 
 
-def _check_links(container: Container, folder: Path, problems: Errors) -> None:
+def _memory(fit: Fit) -> Finding:
+    unknown = f"not checked: {'; '.join(fit.not_checked)}" if fit.not_checked else ""
+    return Finding("memory", "; ".join(filter(None, (fit.text, unknown))), made=not unknown)
+
+
+def _check_links(plan: Plan, container: Container, problems: Errors) -> None:
     """The container sees a linked file only if its target is bound too."""
-    seen = [Path(each) for each in (str(folder), *container.binds)]
-    seen += [each.resolve() for each in seen]
-    for file in sorted(model.files(folder)):
-        target = file.resolve()
-        if not any(target.is_relative_to(each) for each in seen):
-            problems.add(
-                f"{file} is a link to {target}, which the container does not see",
-                hint=f"--set 'site.container.binds=[{target.parent}]'",
-            )
-            return
+    folder = Path(plan.model.path)
+    seen = [Path(each) for each in containers.readable(plan, container)]
+    unseen = {file: target for file in model.files(folder) if (target := _unseen(file, seen))}
+    if not unseen:
+        return
+    file, target = next(iter(unseen.items()))
+    binds = dict.fromkeys([*container.binds, *(str(each.parent) for each in unseen.values())])
+    hint = f"--set 'site.container.binds=[{', '.join(binds)}]'"
+    if not target.exists():  # a relative link in a folder that is itself a link
+        setting = f'site.models."{plan.model.name}"={folder.resolve()}'
+        hint = f"give the folder itself: --set '{setting}'"
+    problems.add(f"{file} is a link to {target}, which the container does not see", hint=hint)
+
+
+def _unseen(path: Path, seen: Sequence[Path]) -> Path | None:
+    """Where ``path`` leads to in a container that sees ``seen`` at their places, if it sees nothing
+    there. Links are followed as in the container: from the place where a folder is bound, not from
+    its place on the host."""
+    for _ in range(_MAX_LINKS):
+        roots = [each for each in seen if path.is_relative_to(each)]
+        if not roots or not os.path.lexists(path):
+            return path
+        root = max(roots, key=lambda each: len(each.parts))
+        below = (each for each in (*reversed(path.parents), path) if each.is_relative_to(root))
+        link = next((each for each in below if each != root and each.is_symlink()), None)
+        if link is None:
+            return None
+        target = link.parent / os.readlink(link) / path.relative_to(link)
+        path = Path(os.path.normpath(target))
+    return path
 
 
 def _data(plan: Plan, found: Finding) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from sut.errors import InputError
-from sut.inputs import model
+from sut.inputs import model, model_config
 from sut.launch import default_site
 from sut.launch.notices import NOBODY, Notices
 from sut.launch.options import DEFAULT_BENCHMARK, given_root
@@ -130,7 +130,7 @@ def _model_size(benchmark: Benchmark, site: Site) -> fit.ModelSize | None:
     if benchmark.model.embedded:
         return model.EMBEDDED_SIZE
     path = site.models.get(benchmark.model.name, "")
-    return fit.model_size(Path(path)) if path else None
+    return model_config.size(Path(path)) if path else None
 
 
 def keeping(plan: Plan, minutes: int) -> Plan:

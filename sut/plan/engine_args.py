@@ -102,6 +102,16 @@ def forbidden(extra_args: Sequence[str]) -> list[str]:
     return [given.word for given in _parsed(extra_args, Errors()) if given.name in FORBIDDEN]
 
 
+def has(extra_args: Sequence[str], name: str) -> bool:
+    return any(given.name == name for given in _parsed(extra_args, Errors()))
+
+
+def value(extra_args: Sequence[str], name: str) -> str | None:
+    """The value of an option; of several the last one, as vLLM's parser does. None without one."""
+    values = [given.values for given in _parsed(extra_args, Errors()) if given.name == name]
+    return values[-1][0] if values and values[-1] else None
+
+
 def _check_values(given: _Given, errors: Errors) -> None:
     option, values = given.option, given.values
     if option.values == 0 and values:

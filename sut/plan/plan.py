@@ -30,6 +30,7 @@ from sut.plan.benchmark import (
     Scenario,
     ScenarioSettings,
 )
+from sut.plan.fit import Fit
 from sut.plan.hostlist import compact
 from sut.plan.site import APPTAINER, Container, CpuDevice, Device, Timeouts
 from sut.plan.slurm_options import Slurm
@@ -44,6 +45,7 @@ WITHOUT_EFFECT = (
     "measure_overhead",
     "on_replica_loss",
     "repeat",
+    "fit",
 )
 
 _SUBMIT_AGAIN = "submit the benchmark again: python -m sut.submit --config NAME --site NAME"
@@ -151,6 +153,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting
     on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL  # no setting
     repeat: PositiveInt = 1  # number of performance tests; no setting
+    fit: Fit | None = None  # how the model fits the GPUs; None: no GPUs or no model
 
     @property
     def tests(self) -> tuple[Test, ...]:

@@ -74,6 +74,7 @@ def resolve(
     slurm = _slurm(site, placed, run_s, settings, errors)
     errors.raise_all()
     because = official.why_not(benchmark, preset, sets)
+    is_vllm = benchmark.engine.kind is EngineKind.VLLM
     return Plan(
         benchmark=benchmark.name,
         site=site.name,
@@ -112,6 +113,9 @@ def resolve(
             if node.price_per_node_hour is not None
         },
         measure_overhead=_measures_overhead(benchmark, site, preset),
+        fit=fit.describe(model_size, benchmark.engine, site, placed.site_nodes)
+        if is_vllm
+        else None,
     )
 
 

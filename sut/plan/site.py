@@ -145,6 +145,7 @@ class Site(Struct, frozen=True, kw_only=True):
     # or binds in them are not checked before submission
     cpu: CpuDevice = CpuDevice()
     timeouts: Timeouts = Timeouts()
+    check_fit: bool = True  # refuse a model that does not suit the engine's ranks, lengths or GPUs
     measure_overhead: bool | None = None  # before the performance test, what the harness costs;
     # null: unless the preset is quick or the engine is replay
     notify: str = ""  # shell command at the end of each run; --notify has precedence

@@ -158,14 +158,14 @@ def fingerprint(path: Path) -> tuple[str, str]:
     A folder over WHOLE_HASH_BYTES is hashed in pieces spread over every file, and the files' sizes.
     Raises OSError.
     """
-    files = sorted(model.files(path))
+    files = model.files(path)
     size = sum(file.stat().st_size for file in files)
     if size <= WHOLE_HASH_BYTES:
         return f"{_size(size)} hashed whole", model.model_hash(path)
     digest = hashlib.sha256()
     for file in files:
         length = file.stat().st_size
-        digest.update(f"{file.name} {length}\n".encode())
+        digest.update(f"{model.name_in(path, file)} {length}\n".encode())
         number = max(2, NUM_PIECES * length // size)
         with file.open("rb") as content:
             for piece in range(number):
