@@ -1,12 +1,14 @@
 """Check the nodes of a site: ``python -m sut.doctor --site jw``.
 
-Submits the preflight of a run as a job and prints the result of each check on each node.
+Submits the preflight of a run as a job and prints the result of each check on each node. With
+``--gpu`` it runs the commands of docs/gpu.md on this machine instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -14,24 +16,32 @@ from rich.table import Table
 
 from sut.cluster.sbatch import Submission
 from sut.command import Parser, command
+from sut.errors import EXIT_FAILED, EXIT_VALID
 from sut.interrupts import Interrupt
 from sut.launch import checks, executor, members
 from sut.launch.members import Planned
 from sut.launch.options import DEFAULT_BENCHMARK, RUN_ROOT, add, shared
 from sut.launch.request import make_plan
 from sut.launch.run_options import request_of
+from sut.plan import config
 from sut.plan.plan import Mode
 from sut.report.table import table
 from sut.results import record
 from sut.results.record import NodePreflight
 from sut.rundir import RunDir
+from sut.serving import first_hour
 from sut.units import quantity
 from sut.watch.follow import follow
+
+_WORDS = {True: "ok", False: "NOT OK", None: "-"}
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    planned = Planned("", *make_plan(request_of(_options(argv))))
+    options = _options(argv)
+    if options.gpu:
+        return _first_hour(options)
+    planned = Planned("", *make_plan(request_of(options)))
     executor.check(planned.plan, Submission())
     checks.problems([checks.check(planned.plan, planned.run_root)]).raise_all()
     with Interrupt() as interrupt:
@@ -52,16 +62,34 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Check every node of a site as a run does before it measures. Starts no "
         "engine.",
         epilog="exit codes: 0 all checks passed, 2 bad input, 3 a check failed",
-        examples=("--site jw", "--site jw --nodes jw2"),
+        examples=("--site jw", "--site jw --nodes jw2", "--gpu"),
         parents=[shared("site", "set")],
     )
     text = f"benchmark to check the nodes for (default: {DEFAULT_BENCHMARK})"
     add(parser, "config", help=text)
     text = "nodes to check: a number, a hostlist, or all (default: all)"
     add(parser, "nodes", default="all", help=text)
+    text = "run the commands for the first hour on a GPU node (docs/gpu.md) on this machine; with "
+    text += "--site also in its container"
+    parser.add_argument("--gpu", action="store_true", help=text)
     add(parser, "root", help=f"folder for the run (default: ${RUN_ROOT}, or the site's run_root)")
     parser.set_defaults(scenario=None, preset=None, mode=str(Mode.PREFLIGHT), keep_engine=None)
     return parser.parse(argv)
+
+
+def _first_hour(options: argparse.Namespace) -> int:
+    image = ""
+    if options.site:
+        _, site = config.load(options.config or DEFAULT_BENCHMARK, options.site, options.set)
+        image = site.container.image if site.container else ""
+    failed = False
+    for found in first_hour.run(image):
+        failed |= found.ok is False
+        print(f"{_WORDS[found.ok]:6}  {found.command}")
+        print(textwrap.indent(found.text, " " * 8), flush=True)
+    print(f"{_WORDS[None]:6}  {first_hour.BY_HAND}")
+    print(" " * 8 + "by hand: it starts an engine (docs/gpu.md)")
+    return EXIT_FAILED if failed else EXIT_VALID
 
 
 def _show(run_dir: RunDir) -> None:
@@ -74,7 +102,7 @@ def _show(run_dir: RunDir) -> None:
 def _table(node: NodePreflight) -> Table:
     rows = [
         (
-            "ok" if check.ok else "NOT OK",
+            _WORDS[check.ok],
             check.name,
             "" if check.measured is None else quantity(check.measured, check.unit),
             check.text,

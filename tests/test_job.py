@@ -256,7 +256,9 @@ def test_uses_the_sites_cache_without_a_container(
     ("visible", "text"),
     [
         ("0", "the run needs 2 GPUs, but CUDA_VISIBLE_DEVICES lists 1"),
-        ("GPU-a,GPU-b", "not a list of GPU numbers"),
+        ("MIG-377e0049-554c-540b-93c6-d0976f8426cb", "CUDA_VISIBLE_DEVICES lists 1"),
+        ("NoDevFiles", "not a list of GPU numbers or UUIDs: 'NoDevFiles'"),
+        ("0,-1", "not a list of GPU numbers or UUIDs: '-1'"),
     ],
 )
 def test_refuses_gpus_that_are_not_visible(
@@ -267,8 +269,9 @@ def test_refuses_gpus_that_are_not_visible(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(InputError, match=text):
         executor.check(plan, Submission())
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    executor.check(plan, Submission())
+    for enough in ("2,3", "GPU-aaaa,GPU-bbbb", "MIG-aaaa, MIG-bbbb"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", enough)
+        executor.check(plan, Submission())
 
 
 SUBMITTED = "sbatch --nodes=2 /home/you/slurm/multi.sh --set 'a=[1]'"

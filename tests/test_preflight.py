@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from cli import until
 from jobs import Job, as_root, plan_for, write_plan
@@ -335,6 +337,72 @@ def test_refuses_an_unfit_gpu_node(
     assert {name for _, name in failed(record)} == set(wrong)
     for name, text in wrong.items():
         assert any(text in check.text for check in checks_of(record.preflight[0], name))
+
+
+def probed(driver: Path, **faked: str) -> cuda.Cuda:
+    """What a process with this driver finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"LD_LIBRARY_PATH": str(driver), **faked}.items():
+            patch.setenv(name, value)
+        return cuda.probe()
+
+
+def mig(digit: int) -> str:
+    return f"MIG-{uuid.UUID(bytes=bytes([0x11 * digit] * 16))}"
+
+
+@pytest.mark.parametrize("rights", ["plain", "admin"])
+def test_a_mig_instance_has_its_own_memory_and_processes(driver: Path, rights: str) -> None:
+    (gpu,) = probed(driver, FAKE_MIG=rights, CUDA_VISIBLE_DEVICES="").gpus
+    assert (gpu.uuid, gpu.name) == (mig(2), "NVIDIA A30 MIG 2g.12gb")
+    assert (gpu.memory_mib, gpu.free_mib, gpu.pids, gpu.missing) == (11968, 11950, (), ())
+    assert gpu_check.free_gpu(gpu, 0.92, []).ok
+
+
+def test_each_mig_instance_is_probed(driver: Path) -> None:
+    listed = f"{mig(2)},{mig(3)}"
+    found = probed(driver, FAKE_MIG="plain", CUDA_VISIBLE_DEVICES=listed)
+    assert [gpu.uuid for gpu in found.gpus] == [mig(2), mig(3)]
+
+
+def test_an_old_driver_reports_nothing_of_a_mig_instance(tmp_path: Path) -> None:
+    """It gives the whole GPU's UUID, whose memory and processes are others' too."""
+    source, library = Path(__file__).parent / "fake_driver.c", tmp_path / "libcuda.so.1"
+    subprocess.run(["cc", "-DOLD", "-shared", "-fPIC", "-o", library, source], check=True)
+    shutil.copy(library, tmp_path / "libnvidia-ml.so.1")
+    (gpu,) = probed(tmp_path, FAKE_MIG="admin", CUDA_VISIBLE_DEVICES="").gpus
+    assert (gpu.memory_mib, gpu.free_mib, gpu.pids) == (11 * 1024, None, None)
+    check = gpu_check.free_gpu(gpu, 0.92, [])
+    assert check.ok and check.measured is None
+    assert "not checked whether it is free; not checked whether others use it" in check.text
+    assert "in MIG mode" in check.text
+
+
+def test_unified_memory_is_the_hosts(driver: Path) -> None:
+    refused = {"FAKE_REFUSE": "MemoryInfo=3", "FAKE_UNIFIED": "1", "FAKE_GPUS": "1"}
+    (gpu,) = probed(driver, **refused, CUDA_VISIBLE_DEVICES="").gpus
+    available_mib = psutil.virtual_memory().available / 2**20
+    assert gpu.memory_mib == 120 * 1024
+    assert gpu.free_mib == pytest.approx(available_mib, rel=0.2)
+    assert gpu.missing == ("MemoryInfo: Not Supported",)
+
+
+def test_a_refused_query_is_named(driver: Path) -> None:
+    refused = {"FAKE_REFUSE": "MemoryInfo=3,ComputeRunningProcesses=4,Name=4", "FAKE_GPUS": "1"}
+    (gpu,) = probed(driver, **refused, CUDA_VISIBLE_DEVICES="").gpus
+    assert (gpu.name, gpu.memory_mib, gpu.free_mib) == ("NVIDIA GB10", 120 * 1024, None)
+    check = gpu_check.free_gpu(gpu, 0.92, [])
+    assert check.ok and "ComputeRunningProcesses: Insufficient Permissions" in check.text
+    assert "MemoryInfo: Not Supported" in check.text
+
+
+def test_cuda_works_without_nvml(tmp_path: Path, driver: Path) -> None:
+    shutil.copy(driver / "libcuda.so.1", tmp_path)
+    found = probed(tmp_path, CUDA_VISIBLE_DEVICES="", FAKE_GPUS="1")
+    (gpu,) = found.gpus
+    assert found.driver is None and gpu.memory_mib == 120 * 1024
+    assert gpu.missing == ("NVML: NVML Shared Library Not Found",)
+    assert "driver of unknown version runs CUDA" in gpu_check.driver(found, None).text
 
 
 def test_a_warm_engine_is_no_stranger_on_its_gpu() -> None:

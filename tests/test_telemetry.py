@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -89,11 +92,12 @@ def test_leaves_out_a_broken_meter(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with libnvidia-ml.so.1."""
+    """A folder with libnvidia-ml.so.1 and libcuda.so.1."""
     folder = tmp_path_factory.mktemp("driver")
-    source = Path(__file__).with_name("fake_nvml.c")
+    source = Path(__file__).with_name("fake_driver.c")
     library = folder / "libnvidia-ml.so.1"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    shutil.copy(library, folder / "libcuda.so.1")
     return folder
 
 
@@ -139,34 +143,142 @@ def test_reads_only_the_gpus_of_this_job(fake_driver: Path, tmp_path: Path) -> N
         ("1", [1]),
         ("GPU-0000", [0]),
         ("GPU-1111", [1]),
-        ("7", [0, 1]),
-        ("", [0, 1]),
+        ("7", []),
+        ("NoDevFiles", []),
+        ("1,-1,0", [1]),
     ):
         path = tmp_path / f"visible-{visible}.jsonl"
         readings = sampled(fake_driver, path, CUDA_VISIBLE_DEVICES=visible)
         assert [gpu.index for gpu in readings[0].gpus] == indices, visible
+    assert sampled(fake_driver, tmp_path / "hidden.jsonl", CUDA_VISIBLE_DEVICES="") == []
+
+
+def test_names_gpus_that_cannot_be_read(fake_driver: Path, tmp_path: Path) -> None:
+    """Nothing of a whole GPU is read for a part of it."""
+    for number, (changes, why) in enumerate(
+        (
+            ({"FAKE_MIG": "admin", "CUDA_VISIBLE_DEVICES": "MIG-2222"}, "not MIG"),
+            ({"FAKE_MIG": "admin", "CUDA_VISIBLE_DEVICES": "0"}, "not MIG"),
+            ({"FAKE_NAMES": "NVIDIA T4,NVIDIA A30", "CUDA_VISIBLE_DEVICES": "0"}, "several kinds"),
+            ({"FAKE_REFUSE": "HandleByIndex0=15", "CUDA_VISIBLE_DEVICES": "0"}, "not all of them"),
+        )
+    ):
+        readings = sampled(fake_driver, tmp_path / f"{number}.jsonl", **changes)
+        assert readings and readings[0].gpus == [] and why in readings[0].gpus_missing, changes
+        summary = telemetry.summarize("n", readings, 0, readings[-1].unix_s)
+        assert summary is not None and "GPUs" not in summary.energy_j
+
+
+def test_a_lost_gpu_hides_no_other(fake_driver: Path, tmp_path: Path) -> None:
+    lost = {"FAKE_REFUSE": "HandleByIndex0=15", "CUDA_VISIBLE_DEVICES": "1"}
+    readings = sampled(fake_driver, tmp_path / "lost.jsonl", **lost)
+    assert [gpu.index for gpu in readings[0].gpus] == [1] and readings[0].gpus_missing == ""
+    ordered = {"FAKE_NAMES": "NVIDIA T4,NVIDIA A30", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    readings = sampled(fake_driver, tmp_path / "kinds.jsonl", **ordered, CUDA_VISIBLE_DEVICES="1")
+    assert [gpu.index for gpu in readings[0].gpus] == [1]
+
+
+def test_leaves_out_a_reading_that_is_refused(fake_driver: Path, tmp_path: Path) -> None:
+    refused = "MemoryInfo=3,ComputeRunningProcesses=4"
+    readings = sampled(fake_driver, tmp_path / "gb10.jsonl", FAKE_REFUSE=refused)
+    first, second = readings[0].gpus
+    assert first.memory_used_mib is None and second.memory_used_mib is None
+    assert first.energy_j is not None and first.power_w == 100
+
+
+class Listed:
+    """NVML's Python binding, of a node with these GPUs."""
+
+    NVMLError = RuntimeError
+
+    def __init__(self, *uuids: str) -> None:
+        self._uuids = uuids
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        answers = {
+            "nvmlSystemGetDriverVersion": lambda: "580",
+            "nvmlDeviceGetCount": lambda: len(self._uuids),
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetUUID": lambda handle: self._uuids[handle],
+            "nvmlDeviceGetName": lambda _: "NVIDIA A30",
+            "nvmlDeviceGetMigMode": lambda _: [0, 0],
+        }
+        return answers[name]
+
+
+@pytest.mark.parametrize(
+    ("visible", "places", "indices"),
+    [
+        (None, None, [0, 1, 2, 3]),
+        (None, [0, 1], [0, 1]),
+        ("2,3", [0], [2]),
+        ("2,3", [1], [3]),
+        ("2,3", [], []),
+        ("3,1", None, [3, 1]),
+        ("2", [0, 1], [2]),
+        ("GPU-cccc,GPU-aaaa", [1], [0]),
+    ],
+)
+def test_reads_the_runs_own_gpus_among_the_jobs(
+    visible: str | None, places: list[int] | None, indices: list[int]
+) -> None:
+    module: Any = Listed("GPU-aaaa", "GPU-bbbb", "GPU-cccc", "GPU-dddd")
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    found = nvml.Nvml(module).visible(places, environment)
+    assert [gpu.index for gpu in found.gpus] == indices
+    assert bool(found.missing) == (visible == "2")
+
+
+@pytest.mark.parametrize(
+    ("visible", "places"),
+    [
+        (None, [0, 1, 2, 3]),
+        ("MIG-377e0049-554c-540b-93c6-d0976f8426cb", []),
+        ("NoDevFiles", []),
+        ("-1", []),
+        ("", []),
+        ("0,-1,2", [0]),
+        ("4,0", []),
+        ("GPU-", []),  # the beginning of several
+        ("1,GPU-dd", [1, 3]),
+        ("1,1", [1]),
+    ],
+)
+def test_visible_devices_are_read_as_cuda_reads_them(
+    visible: str | None, places: list[int]
+) -> None:
+    assert nvml.chosen(visible, ["GPU-aaaa", "GPU-bbbb", "GPU-cccc", "GPU-dddd"]) == places
+
+
+def test_mig_instances_stand_for_their_gpu(fake_driver: Path) -> None:
+    found = environment_of(LD_LIBRARY_PATH=str(fake_driver), FAKE_MIG="plain")
+    assert [(gpu.name, gpu.uuid[:8], gpu.memory_mib) for gpu in found.gpus] == [
+        ("NVIDIA A30 MIG 2g.12gb", "MIG-2222", 11968),
+        ("NVIDIA A30 MIG 2g.12gb", "MIG-3333", 11968),
+    ]
 
 
 def test_without_a_driver_there_are_no_readings(tmp_path: Path) -> None:
     assert sampled(None, tmp_path / "jw2.jsonl") == []
 
 
-def test_the_environment_reads_gpus_through_nvml(fake_driver: Path) -> None:
+def environment_of(**env: str) -> Environment:
+    """The environment of a process with these variables."""
     program = (
         "import msgspec; from sut.machine import environment\n"
         "print(msgspec.json.encode(environment.collect()).decode())"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **env},
+        check=True,
+        capture_output=True,
+    )
+    return msgspec.json.decode(done.stdout, type=Environment)
 
-    def collected(**env: str) -> Environment:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, **env},
-            check=True,
-            capture_output=True,
-        )
-        return msgspec.json.decode(done.stdout, type=Environment)
 
-    found = collected(
+def test_the_environment_reads_gpus_through_nvml(fake_driver: Path) -> None:
+    found = environment_of(
         LD_LIBRARY_PATH=str(fake_driver), FAKE_GPUS="24000,-", CUDA_VISIBLE_DEVICES="1"
     )
     assert [(gpu.name, gpu.uuid, gpu.memory_mib) for gpu in found.gpus] == [
@@ -174,15 +286,17 @@ def test_the_environment_reads_gpus_through_nvml(fake_driver: Path) -> None:
         ("NVIDIA A30", "GPU-11111111-1111-1111-1111-111111111111", None),
     ]
     assert found.gpu_driver == "580.65.06"
-    refused = collected(LD_LIBRARY_PATH=str(fake_driver), FAKE_NVML_INIT="9")
-    for without in (refused, collected()):
+    refused = environment_of(LD_LIBRARY_PATH=str(fake_driver), FAKE_NVML_INIT="9")
+    for without in (refused, environment_of()):
         assert (without.gpus, without.gpu_driver) == ((), None)
+    unnamed = environment_of(LD_LIBRARY_PATH=str(fake_driver), FAKE_REFUSE="Name=4,UUID=4")
+    assert {(gpu.name, gpu.uuid) for gpu in unnamed.gpus} == {("unknown", "unknown")}
 
 
 def test_without_the_nvml_package_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with nvml.opened() as found:
-        assert (found.gpus, found.driver, found.visible()) == ([], None, [])
+        assert (found.gpus, found.driver, found.visible()) == ([], None, ((), ""))
         assert "nvidia-ml-py" in found.problem
 
 
@@ -239,18 +353,39 @@ def test_a_records_telemetry_matches_the_nodes_meters(tmp_path: Path) -> None:
 
 
 def test_record_and_report_contain_the_gpus_energy(fake_driver: Path, tmp_path: Path) -> None:
-    env = environment(LD_LIBRARY_PATH=str(fake_driver))
+    env = environment(LD_LIBRARY_PATH=str(fake_driver), FAKE_GPUS="22700,22700,22700")
     env.pop("CUDA_VISIBLE_DEVICES", None)
-    long = set_arguments(["scenarios.server.min_duration_ms=3000"])
+    sets = ["scenarios.server.min_duration_ms=3000", "site.device=cuda", "site.num_replicas=2"]
+    long = set_arguments(sets)
     assert submit(tmp_path, *fast(), *long, env=env).returncode == 0
     (phase,) = latest(tmp_path).phases
     (node,) = phase.telemetry
-    full, old = node.gpus
+    full, old = node.gpus  # the third GPU is not the run's
     assert phase.duration_s is not None and phase.duration_s > 2.5
     assert full.energy_j == pytest.approx(100 * phase.duration_s, rel=0.05)
-    assert (full.power_w_mean, full.memory_used_mib_max, full.slowed_by_power) == (100, 22528, 1.0)
+    assert (full.power_w_mean, full.memory_used_mib_max, full.slowed_by_power) == (100, 1876, 1.0)
     assert (old.energy_j, old.power_w_max) == (None, 50.5)
     page = (tmp_path / "runs/latest/report.html").read_text()
     assert "<h3>Power</h3>" in page and "<h3>Clocks</h3>" in page
     assert "J a token" not in page  # GPU 1 has no energy counter
-    assert "This is not MLPerf Power" in page and "22 GiB" in page
+    assert "This is not MLPerf Power" in page and "1.83 GiB" in page
+
+
+def test_a_run_without_gpus_has_nobodys_energy(fake_driver: Path, tmp_path: Path) -> None:
+    env = environment(LD_LIBRARY_PATH=str(fake_driver), CUDA_VISIBLE_DEVICES="0,1")
+    assert submit(tmp_path, *fast(), env=env).returncode == 0
+    (phase,) = latest(tmp_path).phases
+    assert all(node.gpus == () and node.gpus_missing == "" for node in phase.telemetry)
+
+
+def test_the_report_names_gpus_that_were_not_read(fake_driver: Path, tmp_path: Path) -> None:
+    env = environment(LD_LIBRARY_PATH=str(fake_driver), FAKE_MIG="plain")
+    env["CUDA_VISIBLE_DEVICES"] = "MIG-22222222-2222-2222-2222-222222222222"
+    sets = set_arguments(["site.device=cuda"])
+    run = submit(tmp_path, *fast(), *sets, env=env)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (phase,) = latest(tmp_path).phases
+    (node,) = phase.telemetry
+    assert node.gpus == () and "whole GPUs only, not MIG" in node.gpus_missing
+    page = (tmp_path / "runs/latest/report.html").read_text()
+    assert "were not read: NVML reads energy" in page and "J a token" not in page

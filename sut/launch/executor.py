@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -23,6 +24,8 @@ from sut.rundir import RunDir
 from sut.units import quantity
 
 FOREVER_MIN = 60 * 24 * 365  # by default, submitit's local executor ends a job after two minutes
+
+_GPU = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
 
 
 class Submitted(NamedTuple):
@@ -92,8 +95,8 @@ def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
             "trap '' INT HUP",
             f"exec </dev/null >>{log} 2>&1",
             sbatch.only_from_own_folder(run_dir),
+            *_with_gpus(plan),
         ],
-        **_gpus(plan),
     )
     try:
         with interrupts.held():  # in its first moments the job does not ignore Ctrl-C yet
@@ -104,21 +107,22 @@ def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
         ) from None
 
 
-def _gpus(plan: Plan) -> dict[str, Any]:
-    """submitit hides every GPU from a local job that requests none."""
+def _with_gpus(plan: Plan) -> list[str]:
+    """The shell command that gives a run its GPUs. submitit hides all of them from a local job, and
+    knows only numbers."""
     if plan.device is not Device.CUDA:
-        return {}
-    asked: dict[str, Any] = {"gpus_per_node": sum(node.gpus for node in plan.nodes)}
-    if visible := _visible_gpus():
-        asked["visible_gpus"] = [int(gpu) for gpu in visible]
-    return asked
+        return []
+    number = sum(node.gpus for node in plan.nodes)
+    names = _visible_gpus() or [str(gpu) for gpu in range(number)]
+    return [f"export CUDA_VISIBLE_DEVICES={shlex.quote(','.join(names[:number]))}"]
 
 
 def _check_gpus(visible: list[str], count: int) -> None:
-    if not all(gpu.isdigit() for gpu in visible):
+    if other := [gpu for gpu in visible if not _GPU.fullmatch(gpu)]:
         raise InputError(
-            f"CUDA_VISIBLE_DEVICES is not a list of GPU numbers: {','.join(visible)}",
-            hint="export CUDA_VISIBLE_DEVICES=0,1 (numbers as in nvidia-smi)",
+            "CUDA_VISIBLE_DEVICES is not a list of GPU numbers or UUIDs: "
+            f"{', '.join(map(repr, other))}",
+            hint="export CUDA_VISIBLE_DEVICES=0,1 (as nvidia-smi -L lists them)",
         )
     if visible and len(visible) < count:
         raise InputError(
@@ -130,7 +134,8 @@ def _check_gpus(visible: list[str], count: int) -> None:
 
 def _visible_gpus() -> list[str]:
     """The GPUs in CUDA_VISIBLE_DEVICES; empty if it is not set."""
-    return [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [gpu.strip() for gpu in listed if gpu.strip()]
 
 
 def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any:

@@ -37,6 +37,7 @@ PACKAGES = (
     "nltk",
 )
 IMAGE_LABELS = Path("/.singularity.d/labels.json")
+UNKNOWN = "unknown"  # what NVML does not report of a GPU
 COMMAND_S = 10  # a program or a driver that takes longer is given up
 _REVISION = re.compile("([0-9a-f]{40,64})(-dirty)?")
 
@@ -128,12 +129,14 @@ def _fields(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str | None]:
-    """Every GPU that NVML lists, and the driver's version. Read on a thread: a driver may hang."""
+    """Every GPU that NVML lists, or its MIG instances, and the driver's version. Read on a thread:
+    a driver may hang."""
     found: list[tuple[tuple[Gpu, ...], str | None]] = []
 
     def read() -> None:
         with nvml.opened() as node:
-            found.append((tuple(map(_gpu, node.gpus)), node.driver if node.gpus else None))
+            devices = [each for gpu in node.gpus for each in gpu.instances() or [gpu]]
+            found.append((tuple(map(_gpu, devices)), node.driver if node.gpus else None))
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
@@ -144,8 +147,8 @@ def _gpus() -> tuple[tuple[Gpu, ...], str | None]:
 def _gpu(gpu: nvml.Gpu) -> Gpu:
     memory = gpu.query("MemoryInfo")
     return Gpu(
-        name=str(gpu.query("Name")),
-        uuid=str(gpu.query("UUID")),
+        name=str(gpu.query("Name") or UNKNOWN),
+        uuid=str(gpu.query("UUID") or UNKNOWN),
         memory_mib=memory and memory.total // 2**20,
     )
 

@@ -6,21 +6,23 @@ cpufreq. A meter that the node lacks is left out, and a node without meters has 
 here makes a run fail or wait.
 
 This is not MLPerf Power, which measures at the wall with an approved instrument.
+``python -m sut.machine.meters`` prints one reading.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from sut.machine import nvml
-from sut.machine.nvml import Nvml
+from sut.machine.nvml import Nvml, Visible
 
 INTERVAL_S = 1.0
 STOP_S = 5.0  # a thread whose driver hangs is abandoned
@@ -53,6 +55,7 @@ class Reading(msgspec.Struct, omit_defaults=True):
     dram_energy_j: float | None = None
     cpu_clock_mhz: float | None = None  # mean of the cores this process may use
     gpus: list[Gpu] = []
+    gpus_missing: str = ""  # why GPUs of the run are not read
 
 
 class Rapl:
@@ -96,14 +99,14 @@ def clock_files(sysfs: Path, cpus: Sequence[int]) -> list[Path]:
     return [file for folder in folders if (file := folder / "scaling_cur_freq").is_file()]
 
 
-def _read(index: int, gpu: nvml.Gpu) -> Gpu:
+def _read(gpu: nvml.Gpu) -> Gpu:
     energy_mj = gpu.query("TotalEnergyConsumption")
     power_mw = gpu.query("PowerUsage")
     utilization = gpu.query("UtilizationRates")
     memory = gpu.query("MemoryInfo")
     slowed_by = gpu.query("CurrentClocksThrottleReasons")
     return Gpu(
-        index=index,
+        index=gpu.index or 0,
         energy_j=None if energy_mj is None else energy_mj / 1e3,
         power_w=None if power_mw is None else power_mw / 1e3,
         sm_clock_mhz=gpu.query("ClockInfo", nvml.CLOCK_SM),
@@ -117,15 +120,23 @@ def _read(index: int, gpu: nvml.Gpu) -> Gpu:
 
 
 class Node:
-    def __init__(self, found: Nvml | None, sysfs: Path = Path("/sys")) -> None:
-        self._gpus = found.visible() if found else []
+    """The meters of this node. ``places`` are the run's GPUs among the visible ones; None: all."""
+
+    def __init__(
+        self,
+        found: Nvml | None,
+        sysfs: Path = Path("/sys"),
+        places: Collection[int] | None = None,
+    ) -> None:
+        self._gpus, self._missing = found.visible(places) if found else Visible(())
         self._packages = rapl_zones(sysfs, "package")
         self._dram = rapl_zones(sysfs, "dram")
         self._clocks = clock_files(sysfs, sorted(os.sched_getaffinity(0)))
 
     @property
     def offers_something(self) -> bool:
-        return bool(self._packages or self._dram or self._clocks or self._gpus)
+        meters = (self._packages, self._dram, self._clocks, self._gpus)
+        return any(meters) or bool(self._missing)
 
     def read(self) -> Reading:
         return Reading(
@@ -133,15 +144,20 @@ class Node:
             cpu_energy_j=_sum(zone.energy_j for zone in self._packages),
             dram_energy_j=_sum(zone.energy_j for zone in self._dram),
             cpu_clock_mhz=_mean_mhz(self._clocks),
-            gpus=[_read(index, gpu) for index, gpu in self._gpus],
+            gpus=[_read(gpu) for gpu in self._gpus],
+            gpus_missing=self._missing,
         )
 
 
 class Sampler:
     """A context inside which a thread reads this node's meters once a second."""
 
-    def __init__(self, path: Path, sysfs: Path = Path("/sys")) -> None:
+    def __init__(
+        self, path: Path, sysfs: Path = Path("/sys"), places: Collection[int] | None = None
+    ) -> None:
+        """``places``: as in :class:`Node`."""
         self._path = path
+        self._places = places
         self._sysfs = sysfs
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
@@ -156,7 +172,7 @@ class Sampler:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError), nvml.opened() as found:
-            node = Node(found, self._sysfs)
+            node = Node(found, self._sysfs, self._places)
             if not node.offers_something:
                 return
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,3 +200,14 @@ def _mean_mhz(files: Sequence[Path]) -> float | None:
         with contextlib.suppress(OSError, ValueError):
             khz.append(int(file.read_text()))
     return round(sum(khz) / len(khz) / 1e3, 1) if khz else None
+
+
+def main() -> int:
+    """Print one reading of this node as JSON."""
+    with nvml.opened() as found:
+        print(msgspec.json.encode(Node(found).read()).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

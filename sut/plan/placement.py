@@ -98,6 +98,12 @@ def on_nodes(plan: Plan, names: Sequence[str]) -> Plan:
     return msgspec.structs.replace(plan, nodes=nodes, candidates=(), replicas=replicas)
 
 
+def gpus_of(plan: Plan, node: int) -> tuple[int, ...]:
+    """The GPUs that a run uses on a node, as places among those that its job may use there."""
+    parts = [part for replica in plan.replicas for part in replica.parts if part.node == node]
+    return tuple(sorted({gpu for part in parts for gpu in part.gpus}))
+
+
 def _no_problem(cores: Callable[[SiteNode, Errors], object], node: SiteNode) -> bool:
     problems = Errors()
     cores(node, problems)

@@ -136,7 +136,11 @@ def _energy_of(phase: PhaseRecord) -> Iterator[str]:
     )
     rows = [row for meters in phase.telemetry for row in _meter_rows(meters, phase.duration_s)]
     yield f"{phase.name.capitalize()}:"
-    yield table(head, rows)
+    if rows:
+        yield table(head, rows)
+    for meters in phase.telemetry:
+        if meters.gpus_missing:
+            yield inline(f"GPUs of {meters.node} were not read: {meters.gpus_missing}.")
     if each := energy_per_token(phase):
         yield f"{each} of output."
 

@@ -48,12 +48,14 @@ class NodeTelemetry(Struct, frozen=True, kw_only=True):
     cpu_clock_mhz_mean: float | None = None
     cpu_clock_mhz_min: float | None = None
     gpus: tuple[GpuTelemetry, ...] = ()
+    gpus_missing: str = ""  # why GPUs of the run were not read
 
     @property
     def energy_j(self) -> dict[str, float]:
         """The sum by kind of meter: CPU, DRAM or GPUs. A kind with an unknown energy is left
         out."""
-        of_gpus = [gpu.energy_j for gpu in self.gpus]
+        of_gpus: list[float | None] = [gpu.energy_j for gpu in self.gpus]
+        of_gpus += [None] if self.gpus_missing else []  # the sum would lack them
         kinds = {"CPU": [self.cpu_energy_j], "DRAM": [self.dram_energy_j], "GPUs": of_gpus}
         return {
             kind: sum(_known(values))
@@ -106,6 +108,7 @@ def summarize(
             )
             for index in sorted({gpu.index for reading in inside for gpu in reading.gpus})
         ),
+        gpus_missing=inside[0].gpus_missing,
     )
 
 

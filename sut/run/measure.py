@@ -10,7 +10,7 @@ from sut.errors import RunError
 from sut.inputs import dataset, model
 from sut.inputs.dataset import Samples
 from sut.machine.meters import Sampler
-from sut.plan.placement import on_nodes
+from sut.plan.placement import gpus_of, on_nodes
 from sut.plan.plan import Mode, Test, uses_model
 from sut.results.measured import Measured, interrupted, record_phase
 from sut.results.phase_record import PhaseRecord
@@ -28,7 +28,8 @@ from sut.serving.nodes import Nodes
 def measure(recorder: Recorder, allocation: Allocation, signals: Signals) -> None:
     """Measure the phases that are left. Raises SutError."""
     plan, run_dir = on_nodes(recorder.plan, allocation.nodes), recorder.run_dir
-    meters = Sampler(run_dir.telemetry(allocation.nodes[allocation.node]))
+    path = run_dir.telemetry(allocation.nodes[allocation.node])
+    meters = Sampler(path, places=gpus_of(plan, allocation.node))
     with meters, Nodes(plan, run_dir, allocation) as nodes, signals.raised():
         with recorder.step("join"):
             nodes.join(recorder.progress)

@@ -10,6 +10,7 @@ from sut.cluster.allocation import Allocation
 from sut.errors import EXIT_FAILED, RunError
 from sut.machine import network
 from sut.machine.meters import Sampler
+from sut.plan.placement import gpus_of
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
 from sut.serving import rendezvous
@@ -65,7 +66,7 @@ def serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
     grace_s = GRACE_S
     try:
         channel.send(Hello(node=allocation.node, host=node.host))
-        with Sampler(run_dir.telemetry(name)):
+        with Sampler(run_dir.telemetry(name), places=gpus_of(plan, allocation.node)):
             grace_s = _serve(channel, node, signalled)
     except LostError as error:
         _print(name, f"stopping: lost head {head}: {error}")

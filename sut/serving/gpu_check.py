@@ -38,7 +38,8 @@ def checks(plan: Plan, parts: Sequence[Part], warm: Collection[int]) -> Iterator
 
 
 def driver(found: Cuda, built_for: tuple[int, int] | str | None) -> PreflightCheck:
-    text = f"driver {found.driver} runs CUDA up to {found.version[0]}.{found.version[1]}"
+    which = found.driver or "of unknown version"
+    text = f"driver {which} runs CUDA up to {found.version[0]}.{found.version[1]}"
     if isinstance(built_for, str):
         return PreflightCheck("driver", ok=False, text=f"{text}; {built_for}")
     if built_for is None:
@@ -65,10 +66,13 @@ def torch_cuda() -> tuple[int, int] | str:
 
 
 def free_gpu(gpu: cuda.Gpu, share: float, warm: Collection[int]) -> PreflightCheck:
-    needed_mib = share * gpu.memory_mib
-    text = f"{gpu.uuid}: {gpu.free_mib:,} of {gpu.memory_mib:,} MiB free"
-    strangers = [pid for pid in gpu.pids if _session(pid) not in warm]
-    enough = gpu.free_mib >= needed_mib
+    """What NVML refuses to report of a GPU is named, and does not fail the check."""
+    size = "of unknown size" if gpu.memory_mib is None else f"{gpu.memory_mib:,} MiB"
+    text = f"{gpu.uuid}: {gpu.free_mib:,} of {size} free" if gpu.free_mib is not None else ""
+    text = text or f"{gpu.uuid}: memory {size}, not checked whether it is free"
+    strangers = [pid for pid in gpu.pids or () if _session(pid) not in warm]
+    needed_mib = share * (gpu.memory_mib or 0)
+    enough = gpu.free_mib is None or gpu.free_mib >= needed_mib
     if strangers:
         text += f"; other processes compute on it: {', '.join(map(str, strangers))}"
     elif gpu.pids:
@@ -77,6 +81,10 @@ def free_gpu(gpu: cuda.Gpu, share: float, warm: Collection[int]) -> PreflightChe
         text += (
             f"; vLLM takes {needed_mib:,.0f}. Find what else uses it: run nvidia-smi on the host"
         )
+    if gpu.pids is None:
+        text += "; not checked whether others use it"
+    if gpu.missing:
+        text += f" ({'; '.join(gpu.missing)})"
     ok = not strangers and (enough or bool(gpu.pids))
     return PreflightCheck("gpu_free", ok, text, measured=gpu.free_mib, unit="MiB")
 
