@@ -55,6 +55,12 @@ class RunDir:
         """Output of submitit's own process, for a job on this machine."""
         return self.slurm / "controller.log"
 
+    def job_logs(self) -> list[Path]:
+        """The output of the latest job; on this machine also that of submitit's process."""
+        logs = [log for log in self.slurm.glob("*_log.out") if log.is_file()]
+        logs = sorted(logs, key=lambda log: log.stat().st_mtime_ns)[-1:]
+        return [log for log in (*logs, self.controller_log) if log.is_file()]
+
     @property
     def logs(self) -> Path:
         return self.root / "logs"

@@ -18,6 +18,7 @@ from sut.home import expanded
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
 from sut.report import published as in_print
+from sut.report.summary import Message
 from sut.report.table import table, to_text
 from sut.results import (
     audit,
@@ -30,10 +31,12 @@ from sut.results import (
     rounds,
     sample_log,
 )
+from sut.results.diagnosis import marked
 from sut.results.judge import Verdict, judge_performance, overall, with_check
 from sut.results.mllog import DetailLog
 from sut.results.phase_record import PhaseRecord
 from sut.results.published import Standing, Subject
+from sut.results.record import Failure
 from sut.results.rules import Check
 from sut.rundir import SAMPLES, RunDir
 
@@ -156,17 +159,23 @@ def _other_phases(run_dir: RunDir) -> tuple[PhaseRecord, ...]:
     run = record.read(run_dir.record)
     logs = run_dir.loadgen(Mode.PERFORMANCE)
     if run.failure is not None:
-        raise InputError(
-            f"{run_dir}: the run has no verdict: {run.status}, {run.failure.code}: "
-            f"{run.failure.first_line}",
-            hint=f"to judge its logs: python -m sut.verdict {logs}" if logs.is_dir() else "",
-        )
+        raise _without_verdict(run_dir, run.status, run.failure)
     if not logs.is_dir():
         raise InputError(
             f"{run_dir}: the run has no performance test; its verdict is {run.verdict}",
             hint=f"read {run_dir.report}",
         )
     return tuple(phase for phase in run.phases if phase.name != Mode.PERFORMANCE)
+
+
+def _without_verdict(run_dir: RunDir, status: str, failure: Failure) -> InputError:
+    """The failure of a run with the lines of the log that show it, and what to do."""
+    message = Message.of(failure.message)
+    logs = run_dir.loadgen(Mode.PERFORMANCE)
+    hints = [message.hint] if message.hint else []
+    hints += [f"to judge its logs: python -m sut.verdict {logs}"] if logs.is_dir() else []
+    first = f"{run_dir}: the run has no verdict: {status}, {failure.code}: {message.first}"
+    return InputError("\n".join([first, *map(marked, message.log)]), hint="; ".join(hints))
 
 
 def _judge(test: _Test, options: argparse.Namespace) -> Verdict:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from sut.cluster.sbatch import Submission
 from sut.errors import SutError
 from sut.launch import members, newrun
 from sut.launch.members import Planned
-from sut.results import record
+from sut.results import diagnosis, record
 from sut.results.progress import Line
 from sut.rundir import RunDir
 
@@ -53,12 +54,15 @@ def in_image(tmp_path: Path) -> RunDir:
     return newrun.create(plan_of("replay", site="devcluster", nodes="jw2", sets=sets), tmp_path)
 
 
-def run_job(run_dir: RunDir, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_job(
+    run_dir: RunDir, env: dict[str, str], output: IO[str] | int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "jw2", "SLURM_NODEID": "0"}
     return subprocess.run(
         [sys.executable, "-m", "sut.job", str(run_dir)],
         env=env | job,
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.STDOUT if output != subprocess.PIPE else subprocess.PIPE,
         text=True,
         timeout=60,
     )
@@ -67,9 +71,9 @@ def run_job(run_dir: RunDir, env: dict[str, str]) -> subprocess.CompletedProcess
 @pytest.mark.parametrize(
     ("apptainer", "code", "status", "text"),
     [
-        ("exit 255", "no_record", "failed", "no record on jw2: exit code 255"),
-        ("kill -KILL $$", "no_record", "failed", "no record on jw2: killed by SIGKILL"),
-        ("trap - TERM; kill -SEGV $$", "no_record", "failed", "killed by SIGSEGV"),
+        ("exit 255", "no_record", "failed", "no record on jw2 (exit code 255)"),
+        ("kill -KILL $$", "no_record", "failed", "no record on jw2 (killed by SIGKILL)"),
+        ("trap - TERM; kill -SEGV $$", "no_record", "failed", "(killed by SIGSEGV)"),
         ("exit 143", "cancelled", "failed", "ended by SIGTERM on jw2 before the run began"),
         ("exit 140", "truncated", "truncated", "ended by SIGUSR2 on jw2 before the run began"),
     ],
@@ -85,6 +89,21 @@ def test_a_container_that_does_not_start_leaves_a_record(
     assert text in found.failure.message and found.failure.node == "jw2"
     assert [attempt.job_id for attempt in found.attempts] == ["7"]
     assert text in in_image.report.read_text() and in_image.report_html.is_file()
+
+
+def test_apptainers_error_in_the_jobs_output_is_the_cause(in_image: RunDir, tmp_path: Path) -> None:
+    fatal = "FATAL:   could not open image /an.sif: lstat /an.sif: no such file or directory"
+    program(tmp_path, "apptainer", f"echo '{fatal}' >&2; exit 255")
+    log = in_image.slurm / "7_0_log.out"
+    with log.open("w") as output:
+        run_job(in_image, on_path(tmp_path), output)
+    failure = record.read(in_image.record).failure
+    assert failure is not None and failure.code == "no_record"
+    known = diagnosis.known_failures()["image_missing"]
+    first, *lines, hint = failure.message.splitlines()
+    assert first == f"the run left no record on jw2 (exit code 255): {known.cause}"
+    assert lines == [f"from {log}:", f"| {fatal}"] and hint == f"hint: {known.remedy}"
+    assert fatal in in_image.report.read_text() and known.cause in in_image.report.read_text()
 
 
 def test_a_host_without_apptainer_leaves_a_record(in_image: RunDir, tmp_path: Path) -> None:

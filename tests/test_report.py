@@ -183,7 +183,7 @@ def test_shows_accuracy_beside_reference_and_gate() -> None:
 
 
 def test_failed_run_names_the_cause_and_the_log() -> None:
-    text = summary(failed(DEATH), RUN_DIR, log_tail="Killed\nout of memory")
+    text = summary(failed(DEATH), RUN_DIR, ("Killed", "out of memory"))
     assert text.startswith("FAILED")
     assert "engine_died: replica 1 ended with code 137" in text
     assert "| out of memory" in text
@@ -237,12 +237,12 @@ def test_units_agree_with_their_number() -> None:
 
 
 def test_shows_a_failures_log_and_hint_apart() -> None:
-    message = "replica 1 ended with code 137; end of its log, r.log:\nKilled\nhint: free memory"
+    message = "replica 1 ended with code 137\nend of r.log:\n| Killed\nhint: free memory"
     record = failed(Failure(code="engine_died", message=message, replica=1))
     text = summary(record, RUN_DIR)
     assert "\n            | Killed\n  hint      free memory\n" in text
     report = render(record)
-    assert "r.log:\n\n    Killed\n\n**Hint**: free memory\n" in report
+    assert "\n\n    end of r.log:\n    Killed\n\n**Hint**: free memory\n" in report
 
 
 @pytest.mark.parametrize(

@@ -350,7 +350,7 @@ def test_an_engine_may_be_silent_in_warm_up_until_its_deadline(tmp_path: Path) -
     run = submit(tmp_path, *fast(), *set_arguments(sets), timeout_s=30)
     failure = latest(tmp_path).failure
     assert run.returncode == 3 and failure is not None and failure.code == "warm_up"
-    assert failure.replica == 0 and "within 2 s; end of its log" in failure.message
+    assert failure.replica == 0 and "within 2 s\nend of " in failure.message
     assert "--set site.timeouts.warmup_s=SECONDS" in failure.message
 
 

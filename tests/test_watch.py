@@ -30,7 +30,7 @@ from sut.errors import InputError
 from sut.launch import newrun, notices
 from sut.launch.notices import Notices
 from sut.plan.plan import load_plan
-from sut.results import record
+from sut.results import diagnosis, record
 from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
@@ -459,6 +459,20 @@ def test_job_without_a_record_is_lost(queued: RunDir, tmp_path: Path) -> None:
     assert look(tmp_path, "4711", **env)["state"] == "lost"
     shown = watch(tmp_path, "4711", "--once", **env).stdout
     assert "ended without a record: job 4711 on jw[2-3] is NODE_FAIL" in shown
+
+
+def test_a_lost_job_shows_what_its_output_reports(queued: RunDir, tmp_path: Path) -> None:
+    append(queued, Line(t_s=0.0, step="starting", pid=1, host="jw2"))
+    error = "slurmstepd: error: execve(): /no/python: No such file or directory"
+    (queued.slurm / "4711_0_log.out").write_text(f"{error}\n")
+    printed = f"FAILED|2026-11-24T10:00:00|2026-11-24T10:01:00|jw[2-3]|{queued}"
+    env = slurm_prints(tmp_path, sacct=printed)
+    known = diagnosis.known_failures()["program_missing"]
+    shown = look(tmp_path, "4711", **env)["shown"]
+    assert (shown["cause"], shown["hint"], shown["lines"]) == (known.cause, known.remedy, [error])
+    text = watch(tmp_path, "4711", "--once", **env).stdout
+    assert f"job 4711 on jw[2-3] is FAILED: {known.cause}" in text
+    assert f"\nslurm/4711_0_log.out:\n{error}\n" in text and f"hint: {known.remedy}" in text
 
 
 @pytest.mark.parametrize("by", ["squeue", "sacct"])

@@ -20,6 +20,7 @@ from sut.machine import modules
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
+from sut.results import diagnosis
 from sut.rundir import RunDir
 from sut.units import quantity
 
@@ -150,9 +151,10 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
             return executor.submit(node.launch, str(run_dir))
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         lines = (line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
+        known = diagnosis.known(str(error))
         raise SutError(
             f"Slurm refused the job ({run_dir.slurm}): {'; '.join(filter(None, lines))}",
-            hint=f"correct {_what_sbatch_got(plan, submission)}",
+            hint=known.remedy if known else f"correct {_what_sbatch_got(plan, submission)}",
             code="submit",
         ) from None
 

@@ -26,12 +26,11 @@ from sut.errors import (
 )
 from sut.launch import ending
 from sut.plan.plan import Plan, load_plan
-from sut.results import attempts
+from sut.results import attempts, diagnosis
 from sut.results.record import Attempt, Failure, Record
-from sut.rundir import RunDir, tail, write_atomic
+from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE
 
-LOG_LINES = 12
 _CODES = {signal.SIGTERM: CANCELLED, signal.SIGINT: CANCELLED, signal.SIGUSR2: TRUNCATED}
 
 
@@ -171,15 +170,12 @@ def _ended(plan: Plan, run_dir: RunDir, here: Allocation, code: int | None) -> R
     how = "its step ended" if code is None else f"exit code {code}"
     if number is not None:
         how = f"killed by {number.name}"
-    logs = sorted(run_dir.slurm.glob("*_log.out"), key=lambda log: log.stat().st_mtime_ns)
-    last = tail(logs[-1], LOG_LINES) if logs else ""
-    return RunError(
-        f"the run left no record on {node}: {how}"
-        + (f"; end of its log, {logs[-1]}:\n{last}" if last else ""),
-        hint=f"less {logs[-1]}" if logs else "read the output of its job",
-        code=NO_RECORD,
-        node=node,
-    )
+    failed = f"the run left no record on {node} ({how})"
+    logs = run_dir.job_logs()
+    if not logs:
+        return RunError(failed, hint="read the output of its job", code=NO_RECORD, node=node)
+    shown = diagnosis.of(*logs)
+    return shown.error(failed, hint=f"less {shown.log}", code=NO_RECORD, node=node)
 
 
 def _signal(code: int) -> signal.Signals | None:

@@ -10,6 +10,7 @@ from sut.plan.site import Device
 from sut.report import repeats
 from sut.report.latencies import latencies
 from sut.results import messaging
+from sut.results.diagnosis import MARK
 from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import EngineOrigin, Record, Step
@@ -74,8 +75,8 @@ PER_MILLION = "per million output tokens"
 
 
 class Message(NamedTuple):
-    """An error's message in its parts: what failed, the end of a log or further errors, and what
-    to do."""
+    """An error's message in its parts: what failed, lines of a log or further errors, and what to
+    do."""
 
     first: str
     log: list[str]
@@ -87,19 +88,20 @@ class Message(NamedTuple):
         hints: list[str] = []
         for error in text.split("\nerror: "):
             what, _, hint = error.partition("\nhint: ")
-            lines += (f"error: {what}" if lines else what).splitlines()
+            what = f"error: {what}" if lines else what
+            lines += [line.removeprefix(MARK) for line in what.splitlines()]
             hints += [hint] if hint else []
         return cls(lines[0] if lines else "", lines[1:], "; ".join(dict.fromkeys(hints)))
 
 
-def summary(record: Record, run_dir: RunDir, log_tail: str = "") -> str:
-    """About ten lines. ``log_tail`` is the end of the log that shows why a run failed."""
+def summary(record: Record, run_dir: RunDir, log_lines: Sequence[str] = ()) -> str:
+    """About ten lines. ``log_lines`` are those of a log that show why a run failed."""
     plan = record.plan
     lines = [f"{record.headline}  {title(plan)}"]
     if record.failure:
         message = Message.of(record.failure.message)
         lines += [f"  why       {record.failure.code}: {message.first}"]
-        lines += [f"            | {line}" for line in (*message.log, *log_tail.splitlines())]
+        lines += [f"            | {line}" for line in (*message.log, *log_lines)]
         lines += [f"  hint      {message.hint}"] if message.hint else []
     lines += _labelled("engines", engines(record))
     if record.load:

@@ -1,23 +1,26 @@
-"""Why an engine failed: its exit status and the end of its log."""
+"""Why an engine failed: its exit status and what its log shows."""
 
 from __future__ import annotations
 
+import signal
 import time
 
 from sut import _core
 from sut.errors import RunError
 from sut.plan.plan import Replica
-from sut.rundir import RunDir, tail
+from sut.results import diagnosis
+from sut.results.diagnosis import Diagnosis
+from sut.rundir import RunDir
 from sut.serving.nodes import Nodes
 from sut.serving.process import PartId
 
 EXIT_GRACE_S = 1.0  # from a lost connection to the exit code that explains it
 SIGNAL_GRACE_S = 0.3
-LOG_LINES = 12
+KILLED = "the kernel kills what runs out of memory: dmesg -T | grep -i 'killed process' on the node"
 
 
 def explained(failure: _core.Failure, nodes: Nodes, *, but_lost: bool = False) -> RunError:
-    """The dispatcher's failure, with the engine's exit status and the end of its log. Raises
+    """The dispatcher's failure, with the engine's exit status and what its log shows. Raises
     RunError instead when a node is lost; with ``but_lost`` only for a node of the replica."""
     if failure.replica < 0:
         return RunError(failure.message, code=failure.code)
@@ -25,14 +28,16 @@ def explained(failure: _core.Failure, nodes: Nodes, *, but_lost: bool = False) -
     deadline = time.monotonic() + EXIT_GRACE_S
     while (exited := _exited(replica, nodes, but_lost)) is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    part, code, message = (replica.index, 0), failure.code, failure.message
+    part, code, message, hint = (replica.index, 0), failure.code, failure.message, ""
     if exited is not None:
         # A signal to the whole step ends engines too. Let it arrive here first.
         time.sleep(SIGNAL_GRACE_S)
         part, status = exited
         code, message = "engine_died", exit_text(part, status)
-    return RunError(
-        f"{message}; {log_tail(nodes.run_dir, part)}",
+        hint = KILLED if status == -signal.SIGKILL else ""
+    return in_logs(replica, nodes.run_dir, part[1]).error(
+        message,
+        hint=hint,
         code=code,
         replica=replica.index,
         node=nodes[replica.parts[part[1]].node].name,
@@ -49,9 +54,11 @@ def _exited(replica: Replica, nodes: Nodes, but_lost: bool) -> tuple[PartId, int
     return min(exits, key=lambda each: each[1], default=None)
 
 
-def log_tail(run_dir: RunDir, part: PartId) -> str:
-    log = run_dir.replica_log(*part)
-    return f"end of its log, {log}:\n{tail(log, LOG_LINES)}"
+def in_logs(replica: Replica, run_dir: RunDir, first: int = 0) -> Diagnosis:
+    """What the logs of a replica's parts show. ``first`` is the part whose log counts most: the
+    cause can be in the log of another one."""
+    parts = sorted(range(len(replica.parts)), key=lambda part: part != first)
+    return diagnosis.of(*(run_dir.replica_log(replica.index, part) for part in parts))
 
 
 def exit_text(part: PartId, status: int) -> str:

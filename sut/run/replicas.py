@@ -11,7 +11,7 @@ from sut.errors import NODE_LOST, RunError
 from sut.plan.plan import OnReplicaLoss
 from sut.results.losses import ReplicaLoss
 from sut.results.progress import Progress
-from sut.run.failures import exit_text, explained, log_tail
+from sut.run.failures import exit_text, explained, in_logs
 from sut.serving import wire
 from sut.serving.nodes import Nodes
 from sut.serving.process import PartId
@@ -89,10 +89,9 @@ class Replicas:
                 continue
             progress.step(f"loading: waiting for replica {', '.join(map(str, waiting))}")
             if time.monotonic() > started + within_s:
-                raise RunError(
+                raise in_logs(self.plan.replicas[waiting[0]], self.nodes.run_dir).error(
                     f"replica {waiting[0]} was not ready after {within_s:g} s"
-                    f"{self._refusals(waiting[0])}; "
-                    f"{log_tail(self.nodes.run_dir, (waiting[0], 0))}",
+                    f"{self._refusals(waiting[0])}",
                     hint="if it only needs more time: --set site.timeouts.ready_s=SECONDS",
                     code="not_ready",
                     replica=waiting[0],
@@ -153,10 +152,9 @@ class Replicas:
         except RunError as error:
             if error.code != "generate_timeout" or error.replica is None:
                 raise
-            raise RunError(
+            raise in_logs(self.plan.replicas[error.replica], self.nodes.run_dir).error(
                 f"replica {error.replica} did not answer its first samples within "
-                f"{quantity(timeout_s, 's')}; "
-                f"{log_tail(self.nodes.run_dir, (error.replica, 0))}",
+                f"{quantity(timeout_s, 's')}",
                 hint="if it only needs more time: --set site.timeouts.warmup_s=SECONDS",
                 code="warm_up",
                 replica=error.replica,

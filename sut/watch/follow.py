@@ -17,7 +17,7 @@ from sut.interrupts import Interrupt
 from sut.launch import ending
 from sut.launch.members import Job
 from sut.report.summary import summary
-from sut.results import attempts, record
+from sut.results import attempts, diagnosis, record
 from sut.rundir import tail
 from sut.watch import notify
 from sut.watch.observer import Observer
@@ -80,8 +80,8 @@ def _show_result(job: Job) -> int:
     ending.draw_if_missing(run_dir)
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
+    print(summary(result, run_dir, diagnosis.of(log).lines if internal else ()))
     last = tail(log, LOG_LINES)
-    print(summary(result, run_dir, last if internal else ""))
     if notify.FAILED in last:
         problem = last[last.rindex(notify.FAILED) :].partition("\n")[0]
         print(f"warning: {problem} (its output: {log})", file=sys.stderr)
@@ -124,5 +124,5 @@ def _why_no_record(job: Job, found: Liveness) -> RunError:
             hint="free some space, or use another folder: --root /path",
             code=NO_RECORD,
         )
-    last = tail(log, LOG_LINES) or tail(run_dir.controller_log, LOG_LINES) or "(empty)"
-    return RunError(f"{failed}; end of its log, {log}:\n{last}", hint=f"less {log}", code=NO_RECORD)
+    shown = diagnosis.of(log, *run_dir.job_logs())
+    return shown.error(failed, hint=f"less {shown.log}", code=NO_RECORD)

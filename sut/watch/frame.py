@@ -15,7 +15,7 @@ from sut.report.summary import Message
 from sut.report.table import table
 from sut.results.record import headline
 from sut.units import number, quantity
-from sut.watch.state import PhaseState, ReplicaState, RunState
+from sut.watch.state import PhaseState, ReplicaState, RunState, Shown
 
 SILENT_S = 15.0  # without progress, after which a warning is shown
 SHORT_S = 1.0  # no shorter times are shown
@@ -46,6 +46,8 @@ def line(state: RunState) -> str:
 def frame(state: RunState, spinner: Spinner | None = None) -> RenderableType:
     """A state for a terminal, 80 columns or more. ``spinner`` is drawn beside the step."""
     parts: list[RenderableType] = [_title(state), _now(state, spinner)]
+    if state.shown is not None:
+        parts += _shown(state, state.shown)
     for phase in state.phases:
         parts += _phase(phase)
     replicas = next((p.replicas for p in state.phases if p.state == "running"), ())
@@ -95,16 +97,30 @@ def _situation(state: RunState) -> str:
             return f"job {job.job_id} is {job.state}{why}{since}{start}"
         case "over":
             word = headline(state.verdict or (state.status or "").upper(), state.mode)
-            why = Message.of(state.failure or "").first.rstrip(":")
+            why = _inside(state, Message.of(state.failure or "").first.rstrip(":"))
             still = f"; {state.ending}{_times(state)}" if state.ending else ""
             return f"finished: {word}" + (f", {why}" if why else "") + still
         case "lost":
-            return f"ended without a record: {state.why}"
+            cause = f": {state.shown.cause}" if state.shown and state.shown.cause else ""
+            return f"ended without a record: {state.why}{cause}"
         case "unknown":
             return f"no record: {state.why}"
         case _:
             step = state.step or "starting"
             return f"{step} ({on}){_times(state)}" if on else f"{step}{_times(state)}"
+
+
+def _shown(state: RunState, shown: Shown) -> list[RenderableType]:
+    """The lines of a log that show a failure, and what to do."""
+    head = Text(f"{_inside(state, shown.log)}:", "dim")
+    hint = [Text(f"hint: {shown.hint}")] if shown.hint else []
+    return [head, *(Text(line, "dim") for line in shown.lines), *hint]
+
+
+def _inside(state: RunState, text: str) -> str:
+    """A text with the paths in the run's folder, which is in the title, relative to it: a terminal
+    breaks long ones anywhere."""
+    return text.replace(f"{state.run}/", "")
 
 
 def _can_progress(state: RunState) -> bool:

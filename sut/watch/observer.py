@@ -15,13 +15,13 @@ from sut.plan.benchmark import AUTO
 from sut.plan.hostlist import HostlistError, expand
 from sut.plan.placement import on_nodes
 from sut.plan.plan import Plan, load_plan
-from sut.results import attempts, mllog, record
+from sut.results import attempts, diagnosis, mllog, record
 from sut.results.goal import Goal, goal_of
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
 from sut.units import quantity
 from sut.watch import notify, usual
-from sut.watch.state import PhaseState, RunState, State, left_s, measured
+from sut.watch.state import PhaseState, RunState, Shown, State, left_s, measured
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
 SILENT_S = 60.0  # without progress or an answer, after which what was known counts as unknown
@@ -85,6 +85,7 @@ class Observer:
             job=self._liveness.job,
             why=self._why(state),
             ending=ending,
+            shown=self._shown() if state == "lost" else None,
             t_s=self._last.t_s if self._last else None,
             step=self._last.step if self._last else "",
             silent_s=silent_s,
@@ -183,6 +184,14 @@ class Observer:
         if state not in ("lost", "unknown"):
             return ""
         return self._liveness.why or "its process has ended"
+
+    def _shown(self) -> Shown | None:
+        logs = self.run.job_logs()
+        if not logs:
+            return None
+        shown = diagnosis.of(*logs)
+        cause, hint = (shown.known.cause, shown.known.remedy) if shown.known else ("", "")
+        return Shown(log=str(shown.log), lines=shown.lines, cause=cause, hint=hint)
 
     def _is_here(self) -> bool | None:
         """Whether the run's process lives; None if it is not a known process of this machine."""

@@ -53,6 +53,16 @@ class PhaseState(Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaState, ...] = ()
 
 
+class Shown(Struct, frozen=True, kw_only=True):
+    """What a log shows of a failure. Without a known ``cause`` the ``lines`` are its last error
+    lines."""
+
+    log: str  # a path
+    lines: tuple[str, ...]
+    cause: str = ""
+    hint: str = ""
+
+
 State = Literal["pending", "starting", "running", "over", "lost", "unknown"]
 
 
@@ -61,7 +71,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     nothing here knows its process or job: ``why`` is then the evidence. ``ending`` is what a run
     with a record still does. ``left_s`` is an estimate until the end of the last phase;
     ``silent_s`` is the time since the last line of progress, ``unheard_s`` since the last sign of
-    the run in its folder or in Slurm."""
+    the run in its folder or in Slurm. ``shown`` is what the job's output shows of a lost run."""
 
     run: str  # its folder
     benchmark: str
@@ -87,6 +97,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     failure: str | None = None
     why: str = ""
     ending: str = ""
+    shown: Shown | None = None
 
 
 def measured(
