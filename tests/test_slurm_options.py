@@ -249,8 +249,14 @@ def test_understands_the_gpus_that_slurm_prints(cluster: Cluster, printed: str, 
 @pytest.mark.parametrize(
     ("printed", "hint"),
     [
-        ("gpu:a100:1,nvme:50", "--set site.slurm.gres=gpu:a100; to ask for more than GPUs"),
-        ("craynetwork:4,gpu:a100:4(S:0-3)", "--set site.slurm.gres=gpu:a100; to ask for more"),
+        (
+            "gpu:a100:1,nvme:50",
+            "--set site.slurm.gres=gpu:a100; to ask for all: --set 'site.slurm.sbatch={gres: \"gpu:a100:N,nv",
+        ),
+        (
+            "craynetwork:4,gpu:a100:4(S:0-3)",
+            "--set site.slurm.gres=gpu:a100; to ask for all: --set",
+        ),
         ("gpu:a100:2,gpu:v100:2", "--set site.slurm.gres=gpu:a100 or --set site.slurm.gres=gpu:v"),
         ("(null)", "--set site.slurm.gres=gpu:a30 (list them: sinfo -o %G)"),
         ("shard:8", "--set site.slurm.gres=gpu:a30 (list"),

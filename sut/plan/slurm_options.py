@@ -6,7 +6,7 @@ An option whose value is empty or null is left out, also one that the run would 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sut.errors import Errors
 from sut.plan.site import SiteSlurm
@@ -166,35 +166,38 @@ def _gpus(asked: SiteSlurm, num_nodes: int, num_gpus: int, errors: Errors) -> di
 def _kind(key: str, text: str, number: int, errors: Errors) -> str:
     """The type of GPU in the value of an option, which may be as Slurm prints it; empty if any will
     do. A number in it must be enough for the run, whose number takes its place."""
-    where = f"slurm.{key} is {text}"
-    form = "gpu:a30" if key == "gres" else "a30"
+    where, is_gres = f"slurm.{key} is {text}", key == "gres"
     parts = [each.strip() for each in _SOCKETS.sub("", text).split(",")]
-    if key != "gres":
+    if not is_gres:
         parts = [each if _NAMES_GPUS.match(each) else f"{ANY_GPU}:{each}" for each in parts]
-    found = [match for each in parts if (match := _GPUS.fullmatch(each))]
-    types = [f"{ANY_GPU}:{each[1]}" if each[1] else ANY_GPU for each in found]
-    if key != "gres":
-        types = [each.removeprefix(f"{ANY_GPU}:") for each in types]
+    found = {each: match for each in parts if (match := _GPUS.fullmatch(each))}
     if len(found) != len(parts) or len(found) != 1:
-        what = "name the GPUs of a node and nothing else"
-        right = " or ".join(f"--set site.slurm.{key}={each}" for each in types)
-        also = ""
-        if found and len(found) < len(parts):
-            literal = f"gpu:a30:{number},nvme:1" if key == "gres" else f"a30:{number}"
-            also = (
-                f"; to ask for more than GPUs, write the whole option: --set "
-                f"""'site.slurm.sbatch={{{key.replace("_", "-")}: "{literal}"}}'"""
-            )
         errors.add(
-            f"{where}: it must {what}, as in {form}; the number is added",
-            hint=(right or f"--set site.slurm.{key}={form} (list them: sinfo -o %G)") + also,
+            f"{where}: it must name the GPUs of a node and nothing else, as in "
+            f"{'gpu:a30' if is_gres else 'a30'}; the number is added",
+            hint=_right_form(key, {each: match[1] or "" for each, match in found.items()}, parts),
         )
         return ""
-    kind, has = found[0][1] or "", found[0][2]
+    ((kind, has),) = (match.groups() for match in found.values())
     if has and int(has) < number:
         errors.add(
             f"{where}, but the run uses {quantity(number, 'GPUs')} "
             f"{'in all' if key == 'gpus' else 'of each node'}",
             hint="correct gpus: of the nodes in the site's file",
         )
-    return kind
+    return kind or ""
+
+
+def _right_form(key: str, types: Mapping[str, str], parts: Sequence[str]) -> str:
+    """How to write ``parts``, of which some are GPUs of these types."""
+
+    def written(kind: str) -> str:
+        return ":".join(filter(None, (ANY_GPU * (key == "gres" or not kind), kind)))
+
+    if not types:
+        return f"--set site.slurm.{key}={written('a30')} (list them: sinfo -o %G)"
+    right = " or ".join(f"--set site.slurm.{key}={written(kind)}" for kind in types.values())
+    if len(types) == len(parts) or key != "gres":
+        return right
+    whole = ",".join(f"{written(types[each])}:N" if each in types else each for each in parts)
+    return f"""{right}; to ask for all: --set 'site.slurm.sbatch={{gres: "{whole}"}}', N GPUs"""
