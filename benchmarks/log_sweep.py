@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -62,11 +62,11 @@ class Judged(Struct, frozen=True, kw_only=True):
         return ""
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.log_sweep", description=__doc__)
     parser.add_argument("git_dir", type=Path)
     parser.add_argument("--under", default="", help="only this folder of the repository")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     paths = detail_logs(options.git_dir, options.under)
     with ProcessPoolExecutor(max_workers=2) as pool:
         parts = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]

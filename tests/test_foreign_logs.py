@@ -379,6 +379,14 @@ def test_the_summary_is_not_the_detail_log(
     assert "give LoadGen's mlperf_log_detail.txt" in refusal(summary, capsys)
 
 
+def test_a_log_of_loadgens_old_format_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = '"pid": 23352, "tid": 23352, "ts": 3493ns : version : .5a1 @ 16a5661eea\n'
+    (tmp_path / mllog.FILE_NAME).write_text(line)
+    assert "LoadGen's old format" in refusal(tmp_path, capsys)
+
+
 @pytest.mark.parametrize(
     ("detail", "accuracy"),
     [

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ AS_WRITTEN = "use the file as LoadGen wrote it, or run the test again"
 
 Scalar = int | float | str | bool | None
 
+_OLD = re.compile(rb'"pid": \d+, "tid": \d+, "ts": ')  # before LoadGen 1.0
 _ONCE = ("result_validity", "effective_scenario")  # twice: two tests in one file
 _NUM_ERRORS_SINCE = (5, 0, 16)  # from this version of LoadGen on, num_errors ends a log
 
@@ -228,6 +230,12 @@ def _content(path: Path) -> bytes:
             f"empty LoadGen log ({path}): LoadGen wrote nothing", hint="run the test again"
         )
     if PREFIX.encode() not in content:
+        if _OLD.match(content):
+            raise InputError(
+                f"cannot read the LoadGen log ({path}): it is in LoadGen's old format, without "
+                f"{PREFIX.strip()}",
+                hint="run the test with a LoadGen of 2020 or later",
+            )
         raise InputError(
             f"not a LoadGen detail log ({path}): no line begins with {PREFIX.strip()}",
             hint=f"give LoadGen's {FILE_NAME}",
