@@ -121,6 +121,19 @@ def test_reads_a_byte_that_is_not_utf_8(tmp_path: Path) -> None:
     assert error.message == r"can't open file C:\J\xfcrg\user.conf"
 
 
+@pytest.mark.parametrize(
+    ("logged", "value"),
+    [
+        (r"abc Say \"so\"\nand \\ more", 'abc Say "so"\nand \\ more'),
+        ('abc Say "so"', 'abc Say "so"'),
+    ],
+    ids=["escaped", "of a LoadGen that escaped nothing"],
+)
+def test_reads_gits_strings_which_loadgen_escapes(logged: str, value: str, tmp_path: Path) -> None:
+    log = mllog.read(write(tmp_path, broken({"loadgen_git_log_message": logged})))
+    assert log.values["loadgen_git_log_message"] == value
+
+
 @pytest.mark.parametrize("text", ["nan", "-nan", "inf", "-inf", "-nan(ind)", "nan(snan)"])
 def test_reads_a_number_that_is_not_finite(text: str, tmp_path: Path) -> None:
     def change(log: str) -> str:
