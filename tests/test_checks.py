@@ -32,8 +32,10 @@ PartitionName=closed DenyAccounts=physics Default=NO MaxTime=UNLIMITED Nodes=jw[
 PartitionName=old AllowAccounts=ALL AllowQos=ALL Default=NO MaxTime=UNLIMITED Nodes=jw[2-3] \
 State=INACTIVE"""
 NODES = """\
-NodeName=jw2 Arch=x86_64 CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE OS=Linux 6.1 #1 SMP
-NodeName=jw3 Arch=x86_64 CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE+DRAIN OS=Linux"""
+NodeName=jw2 Arch=x86_64 CPUTot=2 AvailableFeatures=ib,a30 ActiveFeatures=a30 Gres=gpu:a30:1(S:0) \
+RealMemory=9000 State=IDLE OS=Linux 6.1 #1 SMP
+NodeName=jw3 Arch=x86_64 CPUTot=2 AvailableFeatures=(null) Gres=gpu:a30:1(S:0) RealMemory=9000 \
+State=IDLE+DRAIN OS=Linux"""
 RESERVATIONS = """\
 ReservationName=mlperf StartTime=2026-11-01T00:00:00 Nodes=jw[2-3] NodeCnt=2 State=ACTIVE
 ReservationName=small StartTime=2026-11-01T00:00:00 Nodes=jw2 NodeCnt=1 State=ACTIVE
@@ -116,6 +118,7 @@ def test_a_plan_that_fits_has_no_problem(image: Path, tmp_path: Path) -> None:
         ("qos=slow", "has no Slurm qos 'slow'\nhint: choose one of: fast, normal"),
         ("memory_gib=10", "node jw2 has 8 GiB of memory; slurm.memory_gib is 10"),
         ("cpus_per_task=3", "node jw2 has 2 cores; slurm.cpus_per_task is 3"),
+        ("constraint=ib", "node jw3 has no feature ib (slurm.constraint); it has none"),
         ("gres=gpu:a100", "node jw3 has gres gpu:a30:1(S:0); the run asks for gpu:a100:1"),
         ("time_min=200", ""),
     ],
@@ -175,7 +178,7 @@ def test_names_a_reservation_that_does_not_fit(
 @pytest.mark.usefixtures("slurm")
 def test_any_node_needs_only_one_that_fits(image: Path, slurm: Path, tmp_path: Path) -> None:
     assert found(on_cluster(image, "site.slurm.partition=debug", nodes="1"), tmp_path) == ""
-    nodes = NODES.replace("CPUTot=2 Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE OS", "OS")
+    nodes = NODES.replace("Gres=gpu:a30:1(S:0) RealMemory=9000 State=IDLE OS", "OS")
     (slurm / "scontrol.node").write_text(nodes)
     assert found(on_cluster(image, nodes="1"), tmp_path) == ""
     assert "node jw2 has gres none" in found(on_cluster(image, nodes="jw2"), tmp_path)

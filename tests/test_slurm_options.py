@@ -205,6 +205,16 @@ def test_a_job_that_may_not_requeue_is_never_requeued(written: str, expected: in
     assert asked is not None and asked.max_requeues == expected
 
 
+@pytest.mark.parametrize(("value", "asked"), [("true", True), ("user", "user"), ("false", None)])
+def test_nodes_may_be_exclusive_in_sbatchs_ways(value: str, asked: object) -> None:
+    assert options_of(f"exclusive={value}").get("exclusive") == asked
+
+
+def test_an_unknown_option_is_sent_to_the_mapping() -> None:
+    with pytest.raises(InputError, match=r"mem=0: unknown key \(options of sbatch .*slurm\.sbatch"):
+        plan("mem=0")
+
+
 def test_an_option_of_the_site_replaces_the_runs(cluster: Cluster) -> None:
     changes = "sbatch={comment: project 7, job-name: bench, cpus-per-task: 4}"
     assert cluster.submit(changes) == 0
@@ -310,9 +320,9 @@ def test_an_unquoted_hostlist_in_braces_is_refused_with_the_right_form(tmp_path:
 # What the nodes have.
 
 
-def lacking(change: str, machine: Machine) -> str:
+def lacking(change: str, *machines: Machine, nodes: str = "jw2") -> str:
     errors = Errors()
-    limits.check_machines(plan(change, nodes="jw2"), [machine], errors)
+    limits.check_machines(plan(change, nodes=nodes), machines, errors)
     return "; ".join(map(str, errors))
 
 
@@ -323,17 +333,21 @@ def lacking(change: str, machine: Machine) -> str:
         ("a100&hbm80g", "hbm80g"),
         ("a100&ib", ""),
         ("h100&hbm80g", "h100, hbm80g"),
+        ("a100&nvme", ""),  # no node lists it: a plugin of the cluster may handle it
         ("h100|v100", ""),  # a choice: Slurm decides
         ("[rack1*2&rack2*4]", ""),
     ],
 )
 def test_names_the_features_that_a_node_lacks(constraint: str, missing: str) -> None:
-    machine = Machine(
-        name="jw2", cpus=8, memory_mib=64_000, gres="gpu:a30:1", features=frozenset({"a100", "ib"})
-    )
-    found = lacking(f"constraint='{constraint}'", machine)
-    assert (f"node jw2 has no feature {missing} (slurm.constraint)" in found) is bool(missing)
-    assert bool(found) is bool(missing)
+    features = {"jw2": {"a100", "ib"}, "jw3": {"a100", "ib", "h100", "hbm80g", "v100"}}
+    machines = [
+        Machine(name=name, cpus=8, memory_mib=64_000, gres="gpu:a30:1", features=frozenset(has))
+        for name, has in features.items()
+    ]
+    found = lacking(f"constraint='{constraint}'", *machines, nodes="all")
+    text = f"node jw2 has no feature {missing} (slurm.constraint); it has a100, ib"
+    assert (text in found) is bool(missing) and bool(found) is bool(missing)
+    assert lacking(f"constraint='{constraint}'", *machines, nodes="1") == ""  # Slurm takes jw3
 
 
 @pytest.mark.parametrize(

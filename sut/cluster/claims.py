@@ -92,7 +92,9 @@ def require_free(run_dir: RunDir, job_id: str, restart: int) -> None:
 def _require_ended(last: Owner | None, this: Owner, run_dir: RunDir) -> None:
     state = "" if last is None else _state(last, this, run_dir)
     if state:
-        end = f"scancel {last.job_id}" if last and last.job_id else f"kill it ({last})"
+        end = f"kill it ({last})"
+        if last and last.job_id:
+            end = " ".join(slurm.cancel_command(last.job_id, runs.cluster_of(run_dir)))
         raise InputError(
             f"the run directory is in use ({run_dir}): {state}",
             hint=f"wait until it has finished, or: {end}; if it has ended for certain: "

@@ -84,21 +84,24 @@ def check_machines(plan: Plan, known: Sequence[Machine], errors: Errors) -> None
     chooses needs as many fitting nodes as it has."""
     asked = plan.slurm
     assert asked is not None
-    lacking = [found for each in known if (found := _lacks(asked, each))]
+    # A feature that no node lists may be one that the cluster's own plugin handles.
+    listed = frozenset[str]().union(*(each.features for each in known))
+    features = [name for name in _features(asked) if name in listed]
+    lacking = [found for each in known if (found := _lacks(asked, features, each))]
     needed = len(plan.nodes) if plan.candidates else len(known)
     if len(known) - len(lacking) < needed:
         for problem in itertools.chain.from_iterable(lacking):
             errors.add(problem, hint=f"correct slurm: in the file of site {plan.site}")
 
 
-def _lacks(asked: Slurm, machine: Machine) -> list[str]:
-    """Why a node cannot run the job; empty if it can."""
+def _lacks(asked: Slurm, features: Sequence[str], machine: Machine) -> list[str]:
+    """Why a node cannot run the job, which needs these features; empty if it can."""
     name, found = f"node {machine.name}", []
     gpus = _gpus_per_node(asked)
     if any(_num_gres(machine.gres, kind) < number for kind, number in gpus):
         wanted = ",".join(f"{':'.join(kind)}:{number}" for kind, number in gpus)
         found.append(f"{name} has gres {machine.gres or 'none'}; the run asks for {wanted}")
-    if lacking := [each for each in _features(asked) if each not in machine.features]:
+    if lacking := [each for each in features if each not in machine.features]:
         has = ", ".join(sorted(machine.features)) or "none"
         found.append(f"{name} has no feature {', '.join(lacking)} (slurm.constraint); it has {has}")
     if asked.memory_gib * MIB_PER_GIB > machine.memory_mib:
@@ -142,7 +145,7 @@ def check_account(plan: Plan, errors: Errors) -> bool:
     limit that the latter does not allow. Returns whether accounting answered."""
     asked = plan.slurm
     assert asked is not None
-    enforced = slurm.setting("AccountingStorageEnforce").lower()
+    enforced = slurm.setting("AccountingStorageEnforce", asked.clusters).lower()
     user = user_name()
     rows = slurm.accounting("associations", "account", "qos", where=[f"user={user}"])
     if "associations" not in enforced or not rows:

@@ -123,7 +123,7 @@ def _machine(fields: dict[str, str]) -> Machine:
         memory_mib=int(fields.get("RealMemory") or 0),
         gres=fields.get("Gres", ""),
         state=fields.get("State", ""),
-        features=frozenset(filter(None, fields.get("ActiveFeatures", "").split(","))),
+        features=frozenset(filter(None, fields.get("AvailableFeatures", "").split(","))),
     )
 
 

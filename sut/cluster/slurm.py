@@ -55,16 +55,16 @@ class JobState(Struct, frozen=True, kw_only=True):
 
     @property
     def cancel_command(self) -> list[str]:
-        return ["scancel", *_of(self.cluster), self.job_id]
+        return cancel_command(self.job_id, self.cluster)
 
 
 def is_here() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def setting(name: str) -> str:
+def setting(name: str, cluster: str = "") -> str:
     """A value of slurm.conf, e.g. ClusterName; empty if Slurm does not answer."""
-    for line in _output(["scontrol", "show", "config"]).splitlines():
+    for line in _output(["scontrol", *_of(cluster), "show", "config"]).splitlines():
         key, _, value = line.partition("=")
         if key.strip() == name:
             return value.strip()
@@ -180,6 +180,10 @@ def is_preempted(job_id: str) -> bool:
 def set_comment(job_id: str, comment: str) -> None:
     """Set the job's comment, which leads to its files. A failure is ignored."""
     _output(["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"])
+
+
+def cancel_command(job_id: str, cluster: str) -> list[str]:
+    return ["scancel", *_of(cluster), job_id]
 
 
 def cancel(job: JobState) -> None:

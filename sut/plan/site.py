@@ -70,7 +70,7 @@ class SiteSlurm(Struct, frozen=True, kw_only=True):
     gpus: str | PositiveInt | None = ""  # instead of gres, for all nodes together: e.g. a30
     cpus_per_task: NonNegativeInt | None = 0  # a task is a node
     memory_gib: NonNegativeInt | None = 0  # per node; 0: all of it; null: no --mem
-    exclusive: bool | None = False  # no other job on the nodes
+    exclusive: bool | str | None = False  # no other job on the nodes; or as in sbatch: user, topo
     time_min: NonNegativeInt | None = 0  # wall limit; 0: predicted
     max_time_min: PositiveInt = 24 * 60  # the longest wall limit allowed
     load_min: PositiveInt = 10  # predicted time to load a model and warm up

@@ -69,7 +69,7 @@ def of_site(
         "clusters": asked.clusters or "",
         "constraint": asked.constraint or "",
         "cpus-per-task": str(asked.cpus_per_task or ""),
-        "exclusive": bool(asked.exclusive),
+        "exclusive": asked.exclusive or "",
     }
     given = _given(asked.sbatch, errors)
     if not any(given.get(name) for name in _GPU_OPTIONS):
