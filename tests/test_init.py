@@ -30,9 +30,9 @@ end
 *node*) cat <<'end'
 NodeName=cpu01 CPUTot=64 RealMemory=257000 Gres=(null) State=IDLE
 NodeName=cpu02 CPUTot=64 RealMemory=257000 Gres=(null) State=IDLE
-NodeName=gpu1 CPUTot=32 RealMemory=128000 Gres=gpu:a100:4(S:0-1) State=IDLE
-NodeName=gpu2 CPUTot=32 RealMemory=128000 Gres=gpu:a100:4(S:0-1),tmpdisk:100 State=MIXED
-NodeName=gpu10 CPUTot=32 RealMemory=128000 Gres=gpu:a100:4(S:0-1) State=DOWN
+NodeName=gpu1 AvailableFeatures=ib,rack1 RealMemory=128000 Gres=gpu:a100:4(S:0-1) State=IDLE
+NodeName=gpu2 AvailableFeatures=ib RealMemory=128000 Gres=gpu:a100:4(S:0-1),tmpdisk:100 State=MIXED
+NodeName=gpu10 AvailableFeatures=rack1,ib RealMemory=128000 Gres=gpu:a100:4(S:0-1) State=DOWN
 NodeName=old1 CPUTot=16 RealMemory=64000 Gres=gpu:v100:2 State=IDLE
 end
 ;;
@@ -68,6 +68,7 @@ def test_writes_what_slurm_reports(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (site.slurm.cluster, site.slurm.partition) == ("delta", "ml")
     assert (site.slurm.gres, site.slurm.max_time_min) == ("gpu:a100", 270)
     text = (tmp_path / "configs/sites/delta.yaml").read_text()
+    assert '  constraint: "" # features; these nodes have ib\n' in text
     assert "old1 (2 v100)" in text and "yours: ml, other" in text and "also: batch, debug" in text
 
 

@@ -128,6 +128,8 @@ def _slurm(found: Found, nodes: Nodes) -> str:
     uses_gpus = nodes.gres and found.device is Device.CUDA
     comment = "the number is added; null where the cluster refuses --gres"
     gres = f"  gres: {nodes.gres} # {comment}\n" if uses_gpus else ""
+    features = ", ".join(nodes.features)
+    constraint = f'  constraint: "" # features; these nodes have {features}\n' if features else ""
     why = "the partition's limit"
     if not limit:
         why = "the longest wall limit of a run; the partition has none"
@@ -137,7 +139,7 @@ slurm: # by sbatch's names
   partition: {_yaml(nodes.partition.name)}{also}
   account: "" # {yours}
   qos: "" # empty: the account's default
-{gres}\
+{constraint}{gres}\
   memory_gib: 0 # per node; 0: all of it; null where the cluster refuses --mem
   exclusive: false # true: no other job on the nodes
   max_time_min: {limit or MAX_TIME_MIN} # {why}

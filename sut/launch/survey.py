@@ -30,6 +30,7 @@ class Nodes(Struct, frozen=True, kw_only=True):
     gres: str  # without the count
     gpus: int  # of a node
     others: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()  # that all of ``names`` have
     partitions: tuple[str, ...] = ()  # of the cluster
 
 
@@ -121,12 +122,15 @@ def alike(
     most = max(kinds, key=lambda kind: (bool(kind), kinds[kind]))
     (kind, count), *_ = most or (("", 0),)
     others = [name for name in chosen.nodes if gpus.get(name, ()) != most]
+    names = sorted(set(chosen.nodes) - set(others), key=_slurms_order)
+    features = [machines[name].features for name in names if name in machines]
     return Nodes(
         partition=chosen,
-        names=tuple(sorted(set(chosen.nodes) - set(others), key=_slurms_order)),
+        names=tuple(names),
         gres=f"gpu:{kind}" if kind else "gpu" if count else "",
         gpus=count,
         others=tuple(f"{name} ({_gpus(gpus.get(name, ()))})" for name in others),
+        features=tuple(sorted(frozenset.intersection(*features))) if features else (),
         partitions=tuple(by_name),
     )
 
