@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,15 +13,16 @@ import msgspec
 import pytest
 from handmade_logs import Value, broken, server, write
 from loadgen_logs import smallest_valid
-from records import PLAN, completed, performance, render
+from records import PLAN, PLAN_OF_SMALLEST_VALID, completed, performance, render
 
 from sut.errors import InputError
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Part, Replica
 from sut.plan.site import Device
-from sut.results import messaging, mllog, published
+from sut.results import messaging, mllog, published, record
 from sut.results.published import Standing, Subject
 from sut.results.record import Record
+from sut.rundir import RunDir
 from sut.verdict import main as print_verdict
 
 FILE = Path(published.__file__).with_name("published.csv")
@@ -254,6 +256,37 @@ def test_the_command_names_what_it_needs(
     assert out == "" and message in err
 
 
+def run_folder(folder: Path, benchmark: str) -> Path:
+    """A run's folder, on processors, with the smallest VALID test and its record."""
+    run_dir = RunDir(folder)
+    plan = msgspec.structs.replace(PLAN_OF_SMALLEST_VALID, benchmark=benchmark)
+    shutil.copytree(smallest_valid(), run_dir.loadgen("performance"))
+    run_dir.plan.write_bytes(msgspec.json.encode(plan))
+    record.write(completed(performance(smallest_valid()), plan=plan), run_dir)
+    return folder
+
+
+def test_the_command_knows_a_runs_benchmark_and_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(run_folder(tmp_path, "llama3.1-8b"))
+    print_verdict([run, "--published"])
+    out = capsys.readouterr().out
+    assert out.startswith("VALID") and "tokens/s per node: " in out
+    because = "; ".join(PLAN_OF_SMALLEST_VALID.not_official_because)
+    assert f"not comparable by MLPerf's rules: {because}" in out
+    assert print_verdict([run, *OPTIONS]) == 2
+    assert "a run's benchmark and accelerators are in its plan" in capsys.readouterr().err
+
+
+def test_a_run_of_an_unpublished_benchmark_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(run_folder(tmp_path, "smollm2-135m-news"))
+    assert print_verdict([run, "--published"]) == 2
+    assert "no published results of 'smollm2-135m-news'" in capsys.readouterr().err
+
+
 # The report.
 
 ON_GPUS = msgspec.structs.replace(
@@ -295,5 +328,4 @@ def test_a_report_of_an_invalid_run_has_no_rank() -> None:
     invalid = msgspec.structs.replace(
         phase, verdict=msgspec.structs.replace(phase.verdict, verdict="INVALID")
     )
-    record = completed(invalid, plan=ON_GPUS)
-    assert "Among published results" not in render(record)
+    assert "Among published results" not in render(completed(invalid, plan=ON_GPUS))
