@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from handmade_logs import broken, line, server, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from loadgen_logs import SMALLEST_VALID, make, smallest_valid, ten_queries, with_value
 
 from sut.results import log_lines, mllog
@@ -112,6 +114,18 @@ def test_reads_a_name_that_is_not_json(name: str, tmp_path: Path) -> None:
     log = mllog.read(write(tmp_path, broken({"sut_name": name})))
     assert log.values["sut_name"] == name
     assert log.values["num_errors"] == 0
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+@settings(max_examples=300)
+def test_reads_any_string_as_it_was_logged(text: str) -> None:
+    content = line("sut_name", text) + line("num_errors", 0)
+    found = [entry for _, entry in log_lines.entries(content.encode())]
+    as_lines = text.replace("\r\n", "\n")  # of a log that was written on Windows
+    assert [(e.key, e.value) for e in found if isinstance(e, log_lines.Entry)] == [
+        ("sut_name", as_lines),
+        ("num_errors", 0),
+    ]
 
 
 def test_reads_a_byte_that_is_not_utf_8(tmp_path: Path) -> None:
