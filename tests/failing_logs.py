@@ -260,6 +260,22 @@ LOGS = [
         ),
     ),
     (
+        "cpu_memory",
+        _engine(
+            "ValueError: Available memory on node 0 (3.1/23.4 GiB) on startup is less than desired "
+            "CPU memory utilization (0.92, 21.5 GiB). On the CPU backend, the "
+            "`--gpu-memory-utilization` flag controls the fraction of CPU memory reserved."
+        ),
+    ),
+    (
+        "cpu_memory",
+        _engine(
+            "ValueError: Available memory on node 0 (3.1/23.4 GiB) on kv cache allocation is less "
+            "than requested memory for kv (100.0 GiB). Decrease --kv-cache-memory-bytes, "
+            "VLLM_CPU_KVCACHE_SPACE, or reduce CPU memory used by other processes."
+        ),
+    ),
+    (
         "kv_cache_too_small",
         _engine(
             "ValueError: To serve at least one request with the models's max seq len (262144), "

@@ -22,6 +22,7 @@ from sut.report.summary import Message, summary
 from sut.results import diagnosis
 from sut.results.diagnosis import known_failures
 from sut.results.record import Failure
+from sut.run.failures import KILLED
 from sut.rundir import RunDir
 from sut.watch.frame import frame
 from sut.watch.state import RunState, Shown
@@ -141,6 +142,20 @@ ready to exit
     assert of_text(tmp_path, text).lines == (*lines[4:6], *lines[7:10])
 
 
+def test_shows_each_error_once_and_the_last_ones(tmp_path: Path) -> None:
+    level = "ERROR 11-24 05:41:12 [core.py:1]"
+    chained = f"{level} During handling of the above exception, another exception occurred:"
+    text = f"ValueError: a\n{chained}\nKeyError: b\n{level} ValueError: a\n"
+    assert of_text(tmp_path, text).lines == ("KeyError: b", f"{level} ValueError: a")
+    many = [f"ValueError: {i}" for i in range(40)]
+    assert of_text(tmp_path, "\n".join(many)).lines == tuple(many[-diagnosis.NUM_LINES :])
+
+
+def test_shows_the_line_of_a_known_failure_once(tmp_path: Path) -> None:
+    lines = of_text(tmp_path, OUT_OF_MEMORY).lines
+    assert len(lines) == 1 and lines[0].startswith("(EngineCore pid=104) ERROR 11-24")
+
+
 def test_a_crash_without_python_is_an_error(tmp_path: Path) -> None:
     crash = """\
 terminate called after throwing an instance of 'c10::Error'
@@ -214,6 +229,13 @@ def test_an_engines_unknown_failure_shows_its_errors(tmp_path: Path, checkout: P
     run = submit(tmp_path, *fast(), env=environment(PYTHONPATH=str(checkout)))
     assert run.returncode == 3
     assert "| ValueError: no known cause" in run.stdout and "bye" not in run.stdout
+
+
+def test_a_killed_engines_error_names_the_usual_reason(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "sut" / "replay_engine").write_text("#!/bin/sh\nkill -KILL $$\n")
+    run = submit(tmp_path, *fast(), env=environment(PYTHONPATH=str(checkout)))
+    assert "engine_died: replica 0 was killed by signal 9\n" in run.stdout
+    assert f"hint      {KILLED}" in run.stdout
 
 
 def test_slurms_refusal_has_a_remedy(tmp_path: Path) -> None:
