@@ -390,6 +390,207 @@ CONFIGS = {
     | {"sliding_window": 300},
 }
 
+# What vLLM takes from a folder's config.json, read by transformers.
+READ_BY_VLLM = """
+import json, sys
+import vllm.config  # first: the other module imports it, and is imported by it
+from transformers import AutoConfig
+from vllm.transformers_utils.model_arch_config_convertor import (
+    MODEL_ARCH_CONFIG_CONVERTORS, ModelArchConfigConvertorBase,
+)
+
+def read(folder):
+    config = AutoConfig.from_pretrained(folder)
+    text = config.get_text_config()
+    kind = MODEL_ARCH_CONFIG_CONVERTORS.get(config.model_type, ModelArchConfigConvertorBase)
+    found = kind(config, text).convert()
+    window = getattr(text, "sliding_window", None)
+    types = getattr(text, "layer_types", None)
+    if types is None:  # vLLM then gives each layer the window
+        types = ["sliding_attention"] * found.total_num_hidden_layers
+    return {
+        "layers": found.total_num_hidden_layers,
+        "heads": found.total_num_attention_heads,
+        "kv_heads": found.total_num_kv_heads,
+        "head_size": found.head_size,
+        "mla": found.is_deepseek_mla,
+        "sliding": types.count("sliding_attention") if window else 0,
+        "window": window or 0,
+    }
+
+print(json.dumps([read(folder) for folder in json.load(sys.stdin)]))
+"""
+
+# The config.json of models as they are published, without what decides nothing here.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "Llama-3.1-8B": {**LLAMA, "model_type": "llama", "max_position_embeddings": 131_072},
+    "Llama-3.2-1B": {
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 16,
+        "head_dim": 64,
+    },
+    "Mistral-7B-v0.1": {**LLAMA, "model_type": "mistral", "sliding_window": 4096},
+    "Mistral-7B-v0.3": {**LLAMA, "model_type": "mistral", "sliding_window": None},
+    "Mistral-Nemo": {
+        **LLAMA,
+        "model_type": "mistral",
+        "hidden_size": 5120,
+        "num_hidden_layers": 40,
+        "head_dim": 128,
+        "sliding_window": None,
+    },
+    "Mistral-Small-3.1": {
+        "model_type": "mistral3",
+        "vision_config": {"model_type": "pixtral"},
+        "text_config": {
+            "model_type": "mistral",
+            "hidden_size": 5120,
+            "head_dim": 128,
+            "num_hidden_layers": 40,
+            "sliding_window": None,
+        },
+    },
+    "Mixtral-8x7B": {**LLAMA, "model_type": "mixtral", "sliding_window": None},
+    "Qwen2.5-7B": {
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 28,
+        "max_window_layers": 28,
+        "sliding_window": 131_072,
+        "use_sliding_window": False,
+    },
+    "Qwen3-8B": {
+        "model_type": "qwen3",
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "head_dim": 128,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 36,
+        "max_window_layers": 36,
+        "sliding_window": None,
+        "use_sliding_window": False,
+    },
+    "Qwen3-30B-A3B": {
+        "model_type": "qwen3_moe",
+        "hidden_size": 2048,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 48,
+        "head_dim": 128,
+        "sliding_window": None,
+        "use_sliding_window": False,
+    },
+    "gemma-2-9b": {
+        "model_type": "gemma2",
+        "hidden_size": 3584,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 42,
+        "head_dim": 256,
+        "sliding_window": 4096,
+    },
+    # Its heads are the class's defaults.
+    "gemma-3-4b": {
+        "model_type": "gemma3",
+        "text_config": {
+            "model_type": "gemma3_text",
+            "hidden_size": 2560,
+            "num_hidden_layers": 34,
+            "sliding_window": 1024,
+        },
+    },
+    "gemma-3-12b": GEMMA3,
+    "gpt-oss-120b": GPT_OSS,
+    "DeepSeek-V2-Lite": DEEPSEEK_V2_LITE,
+    "DeepSeek-R1": {
+        **DEEPSEEK_V2_LITE,
+        "model_type": "deepseek_v3",
+        "hidden_size": 7168,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 128,
+        "num_hidden_layers": 61,
+    },
+    "Llama-4-Scout": {
+        "model_type": "llama4",
+        "text_config": {
+            "model_type": "llama4_text",
+            "hidden_size": 5120,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "num_hidden_layers": 48,
+            "head_dim": 128,
+            "attention_chunk_size": 8192,
+        },
+    },
+    "Phi-3-mini-4k": {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "num_hidden_layers": 32,
+        "sliding_window": 2047,
+    },
+    "command-r7b": {
+        "model_type": "cohere2",
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 32,
+        "sliding_window": 4096,
+    },
+    "falcon-7b": {
+        "model_type": "falcon",
+        "hidden_size": 4544,
+        "num_attention_heads": 71,
+        "num_hidden_layers": 32,
+        "multi_query": True,
+    },
+    "falcon-40b": {
+        "model_type": "falcon",
+        "hidden_size": 8192,
+        "num_attention_heads": 128,
+        "num_hidden_layers": 60,
+        "num_kv_heads": 8,
+        "new_decoder_architecture": True,
+    },
+    "llava-1.5": {"model_type": "llava", "text_config": {"model_type": "llama"}},
+}
+
+
+def of_vllm(program: str, given: object) -> Any:
+    """What a program prints that imports vLLM."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=msgspec.json.encode(given),
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_configs_are_read_as_vllm_reads_them(tmp_path: Path) -> None:
+    folders = {name: str(folder(tmp_path / name, each)) for name, each in PUBLISHED.items()}
+    for name, expected in zip(folders, of_vllm(READ_BY_VLLM, [*folders.values()]), strict=True):
+        size = model_config.size(Path(folders[name]))
+        assert size is not None and size.kv is not None, name
+        kv = size.kv
+        found = {
+            "layers": kv.layers + kv.sliding_layers,
+            "heads": size.num_heads,
+            "kv_heads": expected["kv_heads"] if kv.heads == 0 else kv.heads,
+            "head_size": kv.values if kv.heads == 0 else kv.values // 2,
+            "mla": kv.heads == 0,
+            "sliding": kv.sliding_layers,
+            # vLLM's own class adds one token
+            "window": expected["window"] if not kv.sliding_layers else kv.window - ("-r7b" in name),
+        }
+        assert found == expected, name
+
 
 def test_the_cache_is_counted_as_vllm_allocates_it(tmp_path: Path) -> None:
     cases = []
@@ -411,12 +612,5 @@ def test_the_cache_is_counted_as_vllm_allocates_it(tmp_path: Path) -> None:
         }
         for _, kv, engine in cases
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", OF_VLLM],
-        input=msgspec.json.encode(asked),
-        capture_output=True,
-        check=True,
-    )
-    expected = json.loads(done.stdout.splitlines()[-1])
-    for (name, kv, engine), num_bytes in zip(cases, expected, strict=True):
+    for (name, kv, engine), num_bytes in zip(cases, of_vllm(OF_VLLM, asked), strict=True):
         assert sequence_bytes(kv, engine) == num_bytes, (name, engine)
