@@ -100,7 +100,9 @@ def test_what_is_unknown_is_not_checked() -> None:
         assert found is not None
         return found
 
-    assert described(LLAMA).not_checked == ()
+    assert described(LLAMA).not_checked == () and described(LLAMA).gib == pytest.approx(
+        15.29, abs=0.01
+    )
     assert described(LLAMA).text == (
         "15.3 GiB per GPU (15.0 GiB of weights and 0.3 GiB of KV cache for a sequence of 2668 "
         "tokens, on 1 GPU); vLLM uses 22.1 of 24 GiB"

@@ -85,6 +85,25 @@ def test_refuses_what_is_not_safetensors(folder: Path, content: bytes, part: str
     assert any(each in error for each in part.split("|"))
 
 
+@pytest.mark.parametrize("name", ["pytorch_model-00001-of-00002.bin", "model-q4.gguf"])
+def test_names_weights_of_another_kind(folder: Path, name: str) -> None:
+    (folder / name).touch()
+    assert model.check(folder) == []
+    (folder / "model.safetensors").unlink()
+    (error,) = model.check(folder)
+    assert f"its weights are {Path(name).suffix} files; only safetensors" in error
+
+
+def test_names_the_snapshot_of_a_cached_model(tmp_path: Path) -> None:
+    taken = tmp_path / "models--org--M" / "snapshots" / "abc"
+    taken.mkdir(parents=True)
+    (error,) = model.check(taken.parent.parent)
+    assert error.endswith(f"give one of its snapshots: {taken}")
+    taken.rmdir()
+    (error,) = model.check(taken.parent.parent)
+    assert error.endswith("/snapshots/REVISION")
+
+
 def test_reports_every_error(tmp_path: Path) -> None:
     errors = model.check(tmp_path)
     for name in ("config.json", "tokenizer.json", "model.safetensors"):

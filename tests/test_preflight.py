@@ -24,7 +24,7 @@ from jobs import Job, as_root, plan_for, write_plan
 from sut.cluster.allocation import Allocation
 from sut.machine import cuda
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind
-from sut.plan.fit import utilization
+from sut.plan.fit import Fit, utilization
 from sut.plan.plan import Mode, Node, Part, Plan, Replica
 from sut.plan.site import Device
 from sut.results.progress import Progress
@@ -337,6 +337,21 @@ def test_refuses_an_unfit_gpu_node(
     assert {name for _, name in failed(record)} == set(wrong)
     for name, text in wrong.items():
         assert any(text in check.text for check in checks_of(record.preflight[0], name))
+
+
+@pytest.mark.parametrize(("gib", "ok"), [(22.0, True), (22.1, False)])
+def test_a_model_that_does_not_fit_is_refused_on_the_node(
+    tmp_path: Path, driver: Path, gib: float, ok: bool
+) -> None:
+    """The GPUs have 24 GiB, of which vLLM uses 0.92."""
+    plan = msgspec.structs.replace(gpu_plan(2), mode=Mode.PREFLIGHT, fit=Fit(gib=gib))
+    run_dir = write_plan(plan, tmp_path / "run")
+    env = {"LD_LIBRARY_PATH": str(driver), "CUDA_VISIBLE_DEVICES": "", "FAKE_GPUS": "24000,24000"}
+    with Job(run_dir, 1, env={0: env}) as job:
+        assert job.wait() == {0: 0 if ok else 3}, job.output(0)
+    (check,) = checks_of(job.record.preflight[0], "gpu_memory")
+    assert check.ok is ok and f"needs {gib:.1f} GiB per GPU; vLLM uses 22.1 of 24.0" in check.text
+    assert ("--set site.check_fit=false" in check.text) is not ok
 
 
 def probed(driver: Path, **faked: str) -> cuda.Cuda:

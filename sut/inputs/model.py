@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -73,11 +74,33 @@ def check(path: Path) -> list[str]:
     """What is missing, damaged or incomplete in a model folder."""
     if not path.is_dir():
         return [f"{path}: no such model folder"]
+    if snapshot := _newest_snapshot(path):
+        return [f"{path}: Hugging Face's folder of a model; give one of its snapshots: {snapshot}"]
     errors = _check_json(path / "config.json") + _check_json(path / "tokenizer.json")
     for index in (path / INDEX, path / CONSOLIDATED_INDEX):
         if os.path.lexists(index) and not _named(index):
             return errors + (_check_json(index) or [f"{index}: its weight_map names no files"])
-    return errors + [error for file in weights(path) for error in _check_weights(file)]
+    files = weights(path)
+    if other := _other_weights(path) if files == [path / SINGLE] else []:
+        what = ", ".join(sorted({file.suffix for file in other}))
+        return [*errors, f"{path}: its weights are {what} files; only safetensors are supported"]
+    return errors + [error for file in files for error in _check_weights(file)]
+
+
+def _newest_snapshot(path: Path) -> Path | None:
+    """Of a folder models--ORG--NAME in Hugging Face's cache."""
+    taken = path / "snapshots"
+    if (path / "config.json").exists() or not taken.is_dir():
+        return None
+    with contextlib.suppress(OSError, ValueError):  # or it has none
+        return max(taken.iterdir(), key=lambda each: each.stat().st_mtime)
+    return taken / "REVISION"
+
+
+def _other_weights(path: Path) -> list[Path]:
+    if (path / SINGLE).exists():
+        return []
+    return [file for kind in ("bin", "pt", "pth", "gguf") for file in path.glob(f"*.{kind}")]
 
 
 def weights(path: Path) -> list[Path]:

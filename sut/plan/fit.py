@@ -19,7 +19,7 @@ GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory
 GIB = 2**30
 _ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 _USUAL_SPLITS = (2, 4, 8, 16)  # of a model whose heads are unknown
-_OVERRIDE = "--set site.check_fit=false"
+OVERRIDE = "--set site.check_fit=false"
 # With these options the weights in a GPU's memory are others than those of the files.
 _QUANTIZES = ("--quantization", "-q")
 _OTHER_WEIGHTS = (
@@ -50,6 +50,7 @@ class Fit(Struct, frozen=True, kw_only=True):
     """How a model fits the GPUs' memory. ``not_checked`` are reasons."""
 
     text: str = ""  # what was compared; empty for nothing
+    gib: float = 0  # that each GPU needs at least, which preflight compares; 0: nothing is known
     not_checked: tuple[str, ...] = ()
 
 
@@ -94,7 +95,7 @@ def check_model(
             f"the model does not fit on {node.name or 'a node'}: it needs "
             f"{'at least ' * bool(need.unknown)}{need.gib:.1f} GiB per GPU "
             f"({_parts(need, engine)}), and vLLM uses {usable:.1f} of {node.gpu_memory_gib:g} GiB",
-            hint=f"{_more_gpus(size, engine, usable)}; or override this estimate: {_OVERRIDE}",
+            hint=f"{_more_gpus(size, engine, usable)}; or override this estimate: {OVERRIDE}",
         )
 
 
@@ -130,8 +131,8 @@ def describe(
     if not nodes or len(known) < len(nodes):
         where = next((node.name for node in nodes if not node.gpu_memory_gib), "any")
         why = f"site {site.name} has no gpu_memory_gib for node {where}"
-        unknown.append(f"the GPUs' memory: {why if site.slurm else 'it is read in the run'}")
-    return Fit(text=text, not_checked=tuple(unknown))
+        unknown.append(f"the GPUs' memory: {why if site.slurm else 'preflight compares it'}")
+    return Fit(text=text, gib=round(need.gib, 3), not_checked=tuple(unknown))
 
 
 def _need(size: ModelSize, engine: Engine) -> _Need:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sut.machine import cuda
 from sut.machine.cuda import Cuda, CudaError
 from sut.plan.benchmark import EngineKind
-from sut.plan.fit import utilization
+from sut.plan.fit import OVERRIDE, utilization
 from sut.plan.plan import Part, Plan
 from sut.results.record import PreflightCheck
 
@@ -33,8 +33,24 @@ def checks(plan: Plan, parts: Sequence[Part], warm: Collection[int]) -> Iterator
         text += "; the job has too few. Check the site's gres"
     yield PreflightCheck("gpus", not missing, text, measured=len(found.gpus), unit="GPUs")
     yield driver(found, torch_cuda() if plan.engine.kind is EngineKind.VLLM else None)
-    for each in (found.gpus[gpu] for gpu in used if gpu not in missing):
-        yield free_gpu(each, utilization(plan.engine.extra_args), warm)
+    of_run = [found.gpus[gpu] for gpu in used if gpu not in missing]
+    share = utilization(plan.engine.extra_args)
+    for each in of_run:
+        yield free_gpu(each, share, warm)
+    yield from _memory(plan, of_run, share)
+
+
+def _memory(plan: Plan, gpus: Sequence[cuda.Gpu], share: float) -> Iterator[PreflightCheck]:
+    """Whether the model fits the smallest of these GPUs: the plan may not know their memory."""
+    sizes = [gpu.memory_mib / 1024 for gpu in gpus if gpu.memory_mib is not None]
+    if plan.fit is None or not plan.fit.gib or not sizes:
+        return
+    ok = plan.fit.gib <= share * min(sizes)
+    text = f"the model needs {plan.fit.gib:.1f} GiB per GPU; vLLM uses {share * min(sizes):.1f} of "
+    text += f"{min(sizes):.1f} GiB"
+    text += "" if ok else f". Use more GPUs for a replica, or override this estimate: {OVERRIDE}"
+    measured = round(min(sizes), 1)
+    yield PreflightCheck("gpu_memory", ok, text, measured=measured, unit="GiB")
 
 
 def driver(found: Cuda, built_for: tuple[int, int] | str | None) -> PreflightCheck:
