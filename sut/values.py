@@ -6,8 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-# What msgspec raises for damaged bytes.
-UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+# What msgspec raises for damaged bytes, and for containers nested too deeply.
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 # Bounded: YAML allows .inf; JSON and LoadGen do not.

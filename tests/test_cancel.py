@@ -17,6 +17,7 @@ from plans import plan_of
 from records import completed, failed, performance
 
 from sut import cancel
+from sut.cluster import slurm
 from sut.launch import newrun
 from sut.machine import processes
 from sut.results import attempts, record
@@ -121,6 +122,13 @@ def test_says_that_a_job_is_ending_already(
     with_slurm(tmp_path, monkeypatch, f"COMPLETING|None|||jw2|{queued}", "exit 0")
     assert cancel.main([str(queued)]) == 0
     assert "job 4711 was ending already (scancel 4711)" in capsys.readouterr().out
+
+
+def test_reads_a_comment_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_slurm(tmp_path, monkeypatch, "", "exit 0")
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\nprintf 'RUNNING|None|||jw2|\\377\\n'\n")
+    state = slurm.job_state("4711")
+    assert state is not None and state.nodes == "jw2" and state.comment == "\ufffd"
 
 
 def test_never_cancels_a_job_of_another_run(

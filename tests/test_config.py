@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cli import ROOT, submit
 
 from sut.errors import InputError
 from sut.launch import default_site
-from sut.plan import config
+from sut.plan import config, document
 from sut.plan.benchmark import Benchmark, Preset, Scenario
 from sut.plan.plan import Mode
 from sut.plan.resolve import resolve
@@ -176,6 +177,15 @@ def test_an_unknown_site_of_the_environment_is_named(monkeypatch: pytest.MonkeyP
         default_site.default()
 
 
+def aliases(depth: int, width: int) -> str:
+    """Lists, each of ``width`` aliases of the one before; the first is of ``a``."""
+    names = ["a", *(f"a{i}" for i in range(depth))]
+    return "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * width)}]\n"
+        for before, name in itertools.pairwise(names)
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -184,6 +194,17 @@ def test_an_unknown_site_of_the_environment_is_named(monkeypatch: pytest.MonkeyP
         ("a: [", "invalid YAML"),
         ("name: x\nname: y\n", "duplicate key 'name'"),
         ("\udcff", "invalid YAML"),
+        ("name: " + "[" * 2000, "nested too deeply"),
+        ("name: " + "[" * 60 + "]" * 60, "1: invalid YAML: nested too deeply"),
+        ("a: &a [x]\n" + aliases(60, 1), "nested too deeply"),
+        ("a: &a [x]\n" + aliases(20, 9), "more than 100,000 values"),
+        ("name: &a [*a]", "nested too deeply"),
+        ("name: x\nseed: " + "1" * 5000, "2: invalid YAML: not a valid int"),
+        ("seed: 18446744073709551616", "1: invalid YAML: not a valid int"),
+        ("name: 2026-13-01", "not supported; quote it"),
+        ("name: !!bool x", "not a valid bool"),
+        (r'name: "\ud800"', "not a valid str"),
+        (r'name: "\UFFFFFFFF"', "invalid YAML"),
     ],
 )
 def test_an_invalid_config_file_is_named(tmp_path: Path, text: str, part: str) -> None:
@@ -192,6 +213,13 @@ def test_an_invalid_config_file_is_named(tmp_path: Path, text: str, part: str) -
     with pytest.raises(InputError, match=part) as error:
         config.load(str(file), "local")
     assert str(file) in str(error.value)
+
+
+def test_a_file_of_any_length_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("# " + "x" * document.MAX_CHARS)
+    with pytest.raises(InputError, match="longer than 1,048,576 characters"):
+        config.load(str(file), "local")
 
 
 def test_a_set_option_overrides_the_preset() -> None:

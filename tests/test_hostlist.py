@@ -51,6 +51,11 @@ def test_expands_a_hostlist(text: str, names: str) -> None:
         ("jw[0-99999999999]", "more than 65,536 nodes"),
         ("a[0-999]b[0-999]", "more than 65,536 nodes"),
         ("a[0-40000],b[0-40000]", "more than 65,536 nodes"),
+        ("a" + "[0-9]" * 100, "more than 65,536 nodes"),
+        (f"a[{','.join(['0-60000'] * 2)}]", "more than 65,536 nodes"),
+        ("a" * 256, "a node name of more than 255 characters"),
+        (f"{'a' * 200}[{'0' * 100}-9]", "a node name of more than 255 characters"),
+        (f"a[{'1' * 5000}]", "a number of more than 255 digits"),
         ("jw 2", "'jw 2' is not a node name"),
         ("jw[2-3]/x", "'jw2/x' is not a node name"),
     ],
@@ -76,6 +81,7 @@ def test_refuses_a_malformed_hostlist(text: str, problem: str) -> None:
         ("login gpu1 gpu2 login2", "login,gpu[1-2],login2"),
         ("gpu1-ib gpu2-ib", "gpu[1-2]-ib"),
         ("localhost", "localhost"),
+        ("9" * 300, "9" * 300),
     ],
 )
 def test_prints_one_form(names: str, text: str) -> None:

@@ -175,7 +175,16 @@ def test_reads_generic_resources(gres: str, gpus: tuple[tuple[str, int], ...]) -
 
 @pytest.mark.parametrize(
     ("limit", "minutes"),
-    [("1-02:00:00", 26 * 60), ("4:30:00", 270), ("30:00", 30), ("infinite", None), ("", None)],
+    [
+        ("1-02:00:00", 26 * 60),
+        ("1-2", 26 * 60),
+        ("4:30:00", 270),
+        ("30:00", 30),
+        ("30", 30),
+        ("infinite", None),
+        ("x-1:00", None),
+        ("", None),
+    ],
 )
 def test_reads_time_limits(limit: str, minutes: int | None) -> None:
     assert slurm.minutes(limit) == minutes

@@ -21,6 +21,7 @@ from jobs import LONG, Job, as_root, cable, plan_for, write_plan
 from sut.plan.plan import OnReplicaLoss, Part, Replica
 from sut.serving import channel
 from sut.serving.channel import LostError
+from sut.serving.messages import Hello
 from sut.serving.process import Address
 
 # The length of an answer in a handshake. A byte now and then completes it in 200 steps.
@@ -233,6 +234,22 @@ def test_rejects_connections_without_the_secret(tmp_path: Path) -> None:
             channel.connect(Address(*port), b"wrong")
         with silent, rude, Job(run_dir, 2, absent=[0]) as late:
             assert head.wait() == {0: 0} and late.wait() == {1: 0}
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2])
+def test_refuses_a_node_that_the_run_does_not_have(tmp_path: Path, number: int) -> None:
+    run_dir = write_plan(plan_for(2), tmp_path / "run")
+    with Job(run_dir, 2, absent=[1]) as head:
+        path = run_dir.rendezvous("77-0")
+        until(path.is_file)
+        found = json.loads(path.read_text())
+        one = channel.connect(Address(**found["address"]), found["secret"].encode())
+        one.send(Hello(node=number, host="127.0.0.1"))
+        assert head.wait()[0] == 3
+        one.close()
+    failure = head.record.failure
+    assert failure is not None and failure.code == "node_lost"
+    assert f"a process joined as node {number} of 2" in failure.message
 
 
 def test_a_slow_stranger_delays_no_node(tmp_path: Path) -> None:

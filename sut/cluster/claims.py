@@ -16,7 +16,7 @@ from sut.cluster import runs, slurm
 from sut.cluster.liveness import Process, this_process
 from sut.errors import InputError, RunError
 from sut.rundir import RunDir
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 TOKEN = "SUT_CLAIM"  # in the environment of a process that works for the owner
 
@@ -131,7 +131,7 @@ def _last(run_dir: RunDir) -> tuple[int, Owner | None]:
     try:
         content = (run_dir.claims / str(number)).read_bytes()
         return number, msgspec.json.decode(content, type=Owner)
-    except (OSError, msgspec.MsgspecError):  # it is being written
+    except (OSError, *UNDECODABLE):  # it is being written
         unknown = Process(host="(unknown)", pid=0, started=None)
         return number, Owner(token="", job_id="", restart=0, process=unknown)
 

@@ -88,7 +88,8 @@ def resources(gres: str) -> list[tuple[list[str], int]]:
     found = []
     for each in re.sub(r"\([^)]*\)", "", gres).split(","):
         *kind, last = each.split(":")
-        found.append((kind, int(last)) if last.isdecimal() else ([*kind, last], 1))
+        number = slurm.number(last)
+        found.append(([*kind, last], 1) if number is None else (kind, number))
     return found
 
 
@@ -102,14 +103,13 @@ def _partition(fields: dict[str, str]) -> Partition:
         value = fields.get(key, "")
         return frozenset() if value in ("", "ALL") else frozenset(value.split(","))
 
-    max_nodes = fields.get("MaxNodes", "")
     return Partition(
         name=fields.get("PartitionName", ""),
         default=fields.get("Default") == "YES",
         state=fields.get("State", "UP"),
         nodes=tuple(_expanded(fields.get("Nodes", ""))),
         max_time_min=slurm.minutes(fields.get("MaxTime", "")),
-        max_nodes=int(max_nodes) if max_nodes.isdecimal() else None,
+        max_nodes=slurm.number(fields.get("MaxNodes", "")),
         allow_accounts=names("AllowAccounts"),
         deny_accounts=names("DenyAccounts"),
         allow_qos=names("AllowQos"),
@@ -119,8 +119,8 @@ def _partition(fields: dict[str, str]) -> Partition:
 def _machine(fields: dict[str, str]) -> Machine:
     return Machine(
         name=fields.get("NodeName", ""),
-        cpus=int(fields.get("CPUTot") or 0),
-        memory_mib=int(fields.get("RealMemory") or 0),
+        cpus=slurm.number(fields.get("CPUTot", "")) or 0,
+        memory_mib=slurm.number(fields.get("RealMemory", "")) or 0,
         gres=fields.get("Gres", ""),
         state=fields.get("State", ""),
         features=frozenset(filter(None, fields.get("AvailableFeatures", "").split(","))),

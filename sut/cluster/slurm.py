@@ -14,6 +14,10 @@ from sut.cluster import allocation
 from sut.errors import SutError
 from sut.values import Struct
 
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+# [days-]hours:minutes[:seconds], days-hours, or minutes[:seconds].
+_TIME = re.compile(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", re.ASCII)
+
 # Slurm waits for the job's processes, or returns it to the queue after that.
 COMPLETING = "COMPLETING"
 # Every state of https://slurm.schedmd.com/job_state_codes.html is in one of these sets. A job in a
@@ -82,12 +86,18 @@ def node_names() -> set[str]:
 
 def minutes(limit: str) -> int | None:
     """``1-02:00:00``, ``4:00:00`` or ``30:00`` in minutes; None if there is no limit."""
-    days, dash, clock = limit.rpartition("-")
-    parts = [int(part) for part in clock.split(":") if part.isdecimal()]
-    if not parts:
+    found = _TIME.fullmatch(limit)
+    if found is None:
         return None
-    hours, minutes = (parts[0], parts[1]) if len(parts) == 3 else (0, parts[0])
-    return int(days if dash else 0) * 24 * 60 + hours * 60 + minutes
+    days, first, second, _ = (int(part or 0) for part in found.groups())
+    if found[1] is None and found[4] is None:
+        return first
+    return (days * 24 + first) * 60 + second
+
+
+def number(text: str) -> int | None:
+    """A count that Slurm printed; None for any other text."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def show(kind: str, *names: str, cluster: str = "") -> list[dict[str, str]]:
@@ -104,7 +114,8 @@ def accounting(entity: str, *columns: str, where: Sequence[str] = ()) -> list[li
     """Rows of ``sacctmgr show``; empty if accounting does not answer."""
     command = ["sacctmgr", "--noheader", "--parsable2", "show", entity, *where]
     lines = _output([*command, f"format={','.join(columns)}"]).splitlines()
-    return [line.split("|") for line in lines]
+    rows = [line.split("|") for line in lines]
+    return [row for row in rows if len(row) == len(columns)]
 
 
 def job_state(job_id: str, cluster: str = "") -> JobState | None:
@@ -188,7 +199,7 @@ def cancel_command(job_id: str, cluster: str) -> list[str]:
 
 def cancel(job: JobState) -> None:
     """End the job, waiting or running. Raises SutError."""
-    done = subprocess.run(job.cancel_command, capture_output=True, text=True)
+    done = subprocess.run(job.cancel_command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         command = " ".join(job.cancel_command)
         raise SutError(f"{command} failed: {done.stderr.strip()}", code="slurm")
@@ -196,7 +207,8 @@ def cancel(job: JobState) -> None:
 
 def requeue(job_id: str) -> None:
     """End the job's processes and return it to the queue. Raises SutError."""
-    done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True)
+    command = ["scontrol", "requeue", job_id]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise SutError(f"scontrol requeue {job_id} failed: {done.stderr.strip()}", code="slurm")
 
@@ -210,9 +222,10 @@ def _known(text: str) -> str:
 
 
 def _output(command: Sequence[str]) -> str:
-    """A command's output; empty if it cannot start, fails or times out."""
+    """A command's output; empty if it cannot start, fails or times out. A job's name or comment
+    can be bytes that are no text."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,22 +18,33 @@ from sut.values import Struct
 
 Document = dict[str, Any]
 
+MAX_CHARS = 2**20  # of a document
+MAX_VALUES = 100_000  # in it
+MAX_DEPTH = 50
+MAX_NUMBER_CHARS = 100
+MAX_LINE_CHARS = 1_000  # that are searched for a hint
+
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
 _HOSTLIST = re.compile(r"\{.*\bname: *([\w.-]+\[[\d,-]+\][\w.-]*)")
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
+_TAG = "tag:yaml.org,2002:"
+_KINDS = {"str", "int", "float", "bool", "null", "map", "seq"}
+_TOO_DEEP = "nested too deeply"
 _T = TypeVar("_T", bound=Struct)
 
 
 def read(path: Path) -> Document:
     """The YAML mapping in a file. Raises InputError."""
     try:
-        document = yaml.load(path.read_text(), _Loader)
+        with path.open() as file:
+            text = file.read(MAX_CHARS + 1)
+        document = _parse(text)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(
-            f"{path}:{line}: invalid YAML: {error.problem}", hint=_quoting(path, line)
+            f"{path}:{line}: invalid YAML: {error.problem}", hint=_quoting(text, line)
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
@@ -41,29 +53,87 @@ def read(path: Path) -> Document:
     return document
 
 
-def _quoting(path: Path, line: int) -> str:
+def _quoting(text: str, line: int) -> str:
     """What to quote in a line; empty without a hostlist in braces, which YAML takes for a list."""
-    lines = path.read_text().splitlines()[line - 1 : line]
-    found = _HOSTLIST.search(lines[0]) if lines else None
+    lines = text.split("\n")[line - 1 : line]
+    found = _HOSTLIST.search(lines[0][:MAX_LINE_CHARS]) if lines else None
     return f"quote the hostlist: '{found[1]}'" if found else ""
 
 
+def _parse(text: str) -> Any:
+    """Raises yaml.YAMLError."""
+    if len(text) > MAX_CHARS:
+        raise yaml.YAMLError(f"longer than {MAX_CHARS:,} characters")
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError(_TOO_DEEP) from None
+    except (ValueError, OverflowError) as error:  # e.g. an escape that is no character
+        raise yaml.YAMLError(str(error)) from None
+
+
 class _Loader(yaml.SafeLoader):
-    """The safe subset of YAML; keys must be unique strings."""
+    """YAML with JSON's kinds of values and of a bounded size; keys must be unique strings."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _measure(node, {}, 1)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.removeprefix(_TAG)
+        if kind not in _KINDS:
+            raise _invalid(node, "a value of a kind that is not supported; quote it")
+        try:
+            if isinstance(node.value, str):
+                node.value.encode()  # an escape can give half of a surrogate pair
+                if kind != "str" and len(node.value) > MAX_NUMBER_CHARS:
+                    raise ValueError
+            value = super().construct_object(node, deep)
+            if isinstance(value, int) and not -(2**63) <= value < 2**64:
+                raise ValueError
+        except (ValueError, KeyError, OverflowError):
+            raise _invalid(node, f"not a valid {kind}") from None
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:str" and key.value != "<<":
-                raise _invalid_key(key, f"key {key.value} is not a string; quote it")
+            is_text = isinstance(key, yaml.ScalarNode) and key.tag == f"{_TAG}str"
+            if not is_text and key.value != "<<":
+                raise _invalid(key, f"key {key.value} is not a string; quote it")
             if key.value in seen:
-                raise _invalid_key(key, f"duplicate key '{key.value}'")
+                raise _invalid(key, f"duplicate key '{key.value}'")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _invalid_key(key: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
-    return yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """The number of values in a node and its height, with all that its aliases stand for."""
+    count = height = 0
+    if id(node) in known:
+        count, height = known[id(node)]
+    if depth + height > MAX_DEPTH:  # also an alias of what it is in
+        raise _invalid(node, _TOO_DEEP)
+    if not count:
+        count = 1
+        pairs = isinstance(node, yaml.MappingNode)
+        for child in itertools.chain(*node.value) if pairs else _items(node):
+            below, under = _measure(child, known, depth + 1)
+            count, height = count + below, max(height, under + 1)
+            if count > MAX_VALUES:
+                raise _invalid(child, f"more than {MAX_VALUES:,} values")
+        known[id(node)] = count, height
+    return count, height
+
+
+def _items(node: yaml.Node) -> list[yaml.Node]:
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _invalid(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def apply(change: str, benchmark: Document, site: Document) -> None:
@@ -77,7 +147,7 @@ def apply(change: str, benchmark: Document, site: Document) -> None:
             """--set 'site.models."a.b"=/path'""",
         )
     try:
-        value = yaml.load(text, _Loader)
+        value = _parse(text)
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise InputError(f"--set {change}: the value is invalid YAML: {problem}") from None

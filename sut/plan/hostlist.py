@@ -7,18 +7,19 @@ this form, which is also that of squeue and sacct.
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 MAX_NAMES = 65_536  # Slurm's own limit for the nodes of a cluster
+MAX_NAME_CHARS = 255  # more than DNS allows
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ITEM = re.compile(r"(?:[^,\[\]]|\[[^\[\]]*\])*")  # up to a comma outside of brackets
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
-_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII)  # by the last number of a name
+# By the last number of a name.
+_NUMBERED = re.compile(rf"(.*?)(\d{{1,{MAX_NAME_CHARS}}})(\D*)", re.ASCII)
 
 
 class HostlistError(ValueError):
@@ -70,11 +71,16 @@ def _items(text: str) -> Iterator[str]:
 
 def _names(item: str, most: int) -> list[str]:
     """The names of one item, at most ``most``."""
-    texts = _BRACKETS.split(item)  # text and the content of brackets in turns
-    parts = [[each] if i % 2 == 0 else None for i, each in enumerate(texts)]
-    choices = [part or _numbers(each, most) for part, each in zip(parts, texts, strict=True)]
-    if math.prod(map(len, choices)) > most:
+    choices: list[list[str]] = []
+    count = 1
+    # Text and the content of brackets in turns.
+    for i, text in enumerate(_BRACKETS.split(item)):
+        choices.append([text] if i % 2 == 0 else _numbers(text, most // count))
+        count *= len(choices[-1])
+    if count > most:
         raise HostlistError(f"more than {MAX_NAMES:,} nodes")
+    if sum(max(map(len, words)) for words in choices) > MAX_NAME_CHARS:
+        raise HostlistError(f"a node name of more than {MAX_NAME_CHARS} characters")
     names = ["".join(words) for words in itertools.product(*choices)]
     if not _NAME.fullmatch(names[0]):
         raise HostlistError(f"{names[0]!r} is not a node name")
@@ -82,16 +88,19 @@ def _names(item: str, most: int) -> list[str]:
 
 
 def _numbers(brackets: str, most: int) -> list[str]:
-    """The numbers in brackets as text; a range has the width of its first number."""
+    """The numbers in brackets as text, at most ``most``; a range has the width of its first
+    number."""
     numbers: list[str] = []
     for each in brackets.split(","):
         found = _RANGE.fullmatch(each.strip())
         if found is None:
             raise HostlistError(f"'{each}' in [{brackets}] is not a number or a range")
+        if len(each) > MAX_NAME_CHARS:
+            raise HostlistError(f"a number of more than {MAX_NAME_CHARS} digits")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
             raise HostlistError(f"range {each} in [{brackets}] runs backwards")
-        if last - first >= most:
+        if last - first >= most - len(numbers):
             raise HostlistError(f"more than {MAX_NAMES:,} nodes")
         numbers += [f"{number:0{len(found[1])}d}" for number in range(first, last + 1)]
     return numbers

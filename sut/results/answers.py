@@ -53,7 +53,7 @@ def parse(path: Path, content: bytes) -> list[Answer]:
                 hint="pass the log of an accuracy or a compliance test",
             )
         return [_answer(place, entry) for place, entry in enumerate(entries, start=1)]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged or truncated: {error}", hint=AS_WRITTEN) from None
 
 

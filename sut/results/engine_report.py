@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sut.errors import RunError
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 
 class EngineReport(Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ def merged(contents: Mapping[tuple[int, int], bytes]) -> tuple[EngineReport, ...
 def _read(content: bytes, part: tuple[int, int]) -> EngineReport:
     try:
         return msgspec.json.decode(content, type=EngineReport)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise RunError(
             f"the engine of replica {part[0]} did not report its configuration: {error}",
             hint="build the project again, or its image: docs/images.md",

@@ -22,6 +22,7 @@ PREFIX = ":::MLLOG "
 
 _BOM = b"\xef\xbb\xbf"
 _END = "}}"
+_MAX_ENDS = 100  # of an entry: lines that may be its last
 _SHAPE = re.compile(
     r'\{"key": "(?P<key>[^"]*)", "value": (?P<value>.*), "time_ms": (?P<time_ms>[^,"]*), '
     r'"namespace": "[^"]*", "event_type": "[^"]*", "metadata": \{"is_error": '
@@ -87,13 +88,15 @@ def errors(entries: Mapping[int, Entry]) -> tuple[dict[int, Entry], tuple[str, .
 
 def _of_entry(lines: list[str], start: int, end: int) -> Iterator[tuple[int, Entry | NotWhole]]:
     """The entry that begins at ``start``, and the lines before ``end`` that are not part of it."""
-    problem = None
+    problem, num_ends = None, 0
     for after in range(start + 1, end + 1):
         if after > start + 1 and not lines[after - 1].endswith(_END):
             continue  # a string with newlines goes on
+        if (num_ends := num_ends + 1) > _MAX_ENDS:
+            break
         try:
             entry = _entry("\n".join(lines[start:after]).removeprefix(PREFIX).rstrip())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problem = problem or str(error)
             continue
         yield start + 1, entry
@@ -110,7 +113,8 @@ def _foreign(lines: list[str], start: int, end: int) -> Iterator[tuple[int, NotW
 
 def _entry(text: str) -> Entry:
     """Raises ValueError for an entry that is not whole."""
-    found = _SHAPE.fullmatch(text)
+    # The end is checked first: otherwise a text without it takes time by the square of its length.
+    found = _SHAPE.fullmatch(text) if text.endswith(_END) else None
     if found is None:
         return _as_json(text)
     time_ms = json.loads(found["time_ms"])
@@ -127,7 +131,7 @@ def _as_json(text: str) -> Entry:
         case {"key": str(key), "value": value, "metadata": {"is_error": bool(is_error)}, **rest}:
             time_ms = rest.get("time_ms")
             if isinstance(time_ms, int | float | None):
-                return Entry(key, _checked(value), is_error, _time(time_ms))
+                return Entry(_checked(key), _checked(value), is_error, _time(time_ms))
     raise ValueError("no key, value and metadata")
 
 
@@ -152,6 +156,8 @@ def _value(text: str) -> Any:
 
 
 def _checked(value: Any) -> Any:
+    if isinstance(value, str):
+        value.encode()  # half of a surrogate pair is valid JSON, but no record can contain it
     if isinstance(value, int) and abs(value) >= 2**64:
         raise ValueError("a number of more than 64 bits")
     return None if isinstance(value, float) and not math.isfinite(value) else value

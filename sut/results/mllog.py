@@ -22,6 +22,7 @@ AS_WRITTEN = "use the file as LoadGen wrote it, or run the test again"
 Scalar = int | float | str | bool | None
 
 _OLD = re.compile(rb'"pid": \d+, "tid": \d+, "ts": ')  # before LoadGen 1.0
+_VERSION_PART = re.compile("[0-9]{1,9}")
 _ONCE = ("result_validity", "effective_scenario")  # twice: two tests in one file
 _NUM_ERRORS_SINCE = (5, 0, 16)  # from this version of LoadGen on, num_errors ends a log
 
@@ -64,7 +65,7 @@ class DetailLog(Struct, frozen=True, kw_only=True):
         """LoadGen's version as numbers; None if the log has none."""
         text = str(self.values.get("loadgen_version", "")).partition(" ")[0]
         parts = text.split(".")
-        return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else None
+        return tuple(map(int, parts)) if all(map(_VERSION_PART.fullmatch, parts)) else None
 
     @property
     def num_errors(self) -> int:

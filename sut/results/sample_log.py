@@ -82,6 +82,6 @@ def read(path: Path) -> SampleLog | None:
         try:
             for column, value in zip(columns, line.split(","), strict=True):
                 column.append(int(value) if column.typecode == "q" else float(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise InputError(f"{path}:{number}: damaged: {line!r}") from None
     return SampleLog(**dict(zip(SampleLog.__struct_fields__, columns, strict=True)))

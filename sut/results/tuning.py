@@ -18,7 +18,7 @@ from sut.results.service import ServiceTimes
 from sut.results.steps import EngineStep
 from sut.rundir import write_atomic
 from sut.units import number, quantity
-from sut.values import Struct
+from sut.values import UNDECODABLE, Struct
 
 CONFIRM = 0.985  # of the simulated peak: the load of a trial
 STEP_DOWN = 0.98  # of an INVALID trial's load: the most for the next one
@@ -111,7 +111,7 @@ def read(path: Path) -> State | None:
     """The state of an interrupted search; None where there is none that can be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=State)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return None
 
 

@@ -171,6 +171,12 @@ class Nodes:
                 self.check()
                 if arrived := arrivals.next(POLL_S):
                     connected, hello = arrived
+                    if not 0 < hello.node < len(self.names):
+                        raise RunError(
+                            f"a process joined as node {hello.node} of {len(self.names)}",
+                            hint="start sut.run once on each node of the job, by srun",
+                            code=NODE_LOST,
+                        )
                     remote = RemoteNode(self.names[hello.node], hello.host, connected)
                     self._remotes[hello.node] = remote
 

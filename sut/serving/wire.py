@@ -49,6 +49,14 @@ FRAME_BYTES = 64 * 1024
 OUTPUT_BYTES = 2 * 1024
 
 
+class _Ready(msgspec.Struct):
+    """The fields of an engine's READY message that are read here."""
+
+    vllm_version: str
+    max_num_seqs: int
+    max_model_len: int | None = None
+
+
 class Encoded(Struct, frozen=True, kw_only=True):
     """What is sent to the engines of a run, and how to read what they answer."""
 
@@ -139,13 +147,13 @@ def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
     """An engine's READY message, decoded. Raises RunError for an unsupported engine."""
     try:
         ready: dict[str, Any] = msgspec.msgpack.decode(response, type=dict[str, Any])
-        version, _ = ready["vllm_version"], ready["max_num_seqs"]
-    except (*UNDECODABLE, KeyError):
+        known = msgspec.convert(ready, _Ready)
+    except UNDECODABLE:
         problem = f"an engine's READY message differs from that of vLLM {VLLM_VERSION}"
         raise _unsupported(problem) from None
-    _check_version(version, f"an engine reports vLLM {version}")
-    planned = plan.engine.max_model_len
-    if (possible := ready.get("max_model_len", planned)) < planned:
+    _check_version(known.vllm_version, f"an engine reports vLLM {known.vllm_version}")
+    planned, possible = plan.engine.max_model_len, known.max_model_len
+    if possible is not None and possible < planned:
         raise RunError(
             f"an engine reduced max_model_len from {planned} to {possible}: its KV cache is too "
             "small",
