@@ -24,7 +24,7 @@ export CCACHE_DIR := $(CACHE)/ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help demo test test-long chaos bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
+.PHONY: help demo test test-long chaos fuzz bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
 	cluster-parts clean clean-cache packages FORCE
 
 help: ## Show the targets
@@ -43,6 +43,13 @@ test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, li
 
 chaos: build cluster-parts ## Try every fault at every stage of a run, and write docs/reliability.md (20 minutes)
 	@SUT_RELIABILITY=1 $(PY) -m pytest -m "chaos or not chaos" tests/test_chaos.py tests/test_chaos_cluster.py
+
+fuzz: build ## Fuzz what reads wires and files, and the dispatcher; SECONDS=60 for each target (20 minutes)
+	@tools/debian_packages.sh fuzz
+	@tools/fuzz.sh $(PY) $(or $(SECONDS),60) cpp
+	@tools/fuzz.sh $(PY) $(or $(SECONDS),60) python
+	@tools/fuzz.sh $(PY) $(or $(SECONDS),60) schedules
+	@SUT_EXACTLY_ONCE=100 $(PY) -m pytest -q tests/test_exactly_once.py
 
 bench: build ## Run the benchmarks of docs/performance.md and docs/simulation.md (25 minutes)
 	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log

@@ -1,18 +1,16 @@
 #include "replica_link.h"
 
 #include <cerrno>
-#include <msgpack.hpp>
 #include <stdexcept>
 #include <utility>
 
 #include "curve.h"
+#include "hello.h"
 
 namespace sut {
 namespace {
 
 using namespace protocol;
-
-constexpr std::size_t kMaxDepth = 32;  // vLLM's HELLO nests 1 deep
 
 // A link counts as lost when no heartbeat was answered for this long. libzmq answers on its own
 // thread, so a busy engine does not look like a lost one.
@@ -25,37 +23,6 @@ constexpr int kHandshakeMs = 3'000;
 // The longest frame of a handshake: an engine sends a HELLO, a READY and its ready response, of
 // less than 1 kB each.
 constexpr std::size_t kMaxHandshakeBytes = 64 << 10;
-
-std::string addresses_message(const std::string& input, const std::string& output) {
-  msgpack::sbuffer buffer;
-  msgpack::packer<msgpack::sbuffer> packer(buffer);
-  packer.pack_map(2);
-  packer.pack(kAddresses).pack_map(2);
-  packer.pack(kInputs).pack_array(1).pack(input);
-  packer.pack(kOutputs).pack_array(1).pack(output);
-  packer.pack(kParallelConfig).pack_map(0);
-  return {buffer.data(), buffer.size()};
-}
-
-bool is_hello(std::span<const char> message) {
-  // A container has at most as many elements as the message has bytes, whatever length it claims:
-  // without the limit msgpack allocates for the claim.
-  const std::size_t most = message.size();
-  const msgpack::unpack_limit limit(most, most, most, most, most, kMaxDepth);
-  try {
-    const msgpack::object_handle handle =
-        msgpack::unpack(message.data(), message.size(), nullptr, nullptr, limit);
-    const msgpack::object& object = handle.get();
-    if (object.type != msgpack::type::MAP) return false;
-    for (const msgpack::object_kv& pair : object.via.map) {
-      if (pair.key.type != msgpack::type::STR || pair.val.type != msgpack::type::STR) continue;
-      if (pair.key.as<std::string_view>() == kStatus)
-        return pair.val.as<std::string_view>() == kHello;
-    }
-  } catch (const msgpack::unpack_error&) {
-  }
-  return false;
-}
 
 // Of the context and the Admission, and for connections of strangers.
 constexpr std::size_t kOtherSockets = 16;

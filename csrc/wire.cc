@@ -120,6 +120,7 @@ class OutputsVisitor : public msgpack::null_visitor {
     if (depth_ + 1 >= kMaxDepth) return fail("nested too deeply");
     if (in_output(layout_.finish_reason)) return fail("finish_reason is not an integer");
     index_[++depth_] = kNothingYet;
+    if (depth_ == 2 && in_outputs()) return fail("outputs is not an array");
     if (at_output()) return fail("output is not an array");
     if (at_tokens()) return fail("new_token_ids is not an array");
     if (in_scheduler_stats()) {
@@ -172,7 +173,7 @@ class OutputsVisitor : public msgpack::null_visitor {
       SchedulerStats& stats = *out_.scheduler_stats;
       if (stats_key_ == layout_.running_key) stats.running = count_of(value);
       if (stats_key_ == layout_.waiting_key) stats.waiting = count_of(value);
-      if (stats_key_ == layout_.kv_cache_usage_key) stats.kv_cache_usage = value;
+      if (stats_key_ == layout_.kv_cache_usage_key) stats.kv_cache_usage = share_of(value);
     } else if (value != 0 && (in_prefill_stats() || in_counts())) {
       count_shortcut(value);
     }
@@ -197,11 +198,14 @@ class OutputsVisitor : public msgpack::null_visitor {
     return value >= 0 ? static_cast<std::int64_t>(std::min(value, kMaxCount)) : 0;
   }
 
+  static double share_of(double value) { return value >= 0 ? std::min(value, 1.0) : 0; }
+
   // A value that no rule above consumed. Every place that must hold another type rejects it.
   bool on_scalar() {
     if (at_tokens()) return fail("token id is not an integer");
     if (in_output(layout_.new_token_ids)) return fail("new_token_ids is not an array");
     if (in_output(layout_.finish_reason)) return fail("finish_reason is not an integer");
+    if (depth_ == 1 && in_outputs()) return fail("outputs is not an array");
     if (depth_ == 2 && in_outputs()) return fail("output is not an array");
     if (depth_ == 0) return fail("not an array");
     return true;

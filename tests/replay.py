@@ -40,6 +40,15 @@ def links_with(run_keys: RunKeys, **changes: Any) -> _core.ReplicaLinks:
 @contextmanager
 def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_core.Dispatcher]:
     """A dispatcher with ready replicas and the prompts ``[i, i + 1, i + 2]``."""
+    with serving(num_samples, num_replicas, *options) as (dispatcher, _):
+        yield dispatcher
+
+
+@contextmanager
+def serving(
+    num_samples: int, num_replicas: int, *options: str
+) -> Iterator[tuple[_core.Dispatcher, Sequence[subprocess.Popen[bytes]]]]:
+    """The same with the engines' processes, by replica."""
     store = _core.SampleStore()
     for i in range(num_samples):
         store.add(request_of([i, i + 1, i + 2]), 2, 3)
@@ -53,7 +62,7 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
         sample_deadline_s=60.0,
         stall_deadline_s=30.0,
     )
-    engines = []
+    engines: list[subprocess.Popen[bytes]] = []
     key_files = [KeyFile(engine) for engine in run_keys.engines]
     try:
         for index in range(num_replicas):
@@ -67,7 +76,7 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
         assert dispatcher.wait_ready(30.0), dispatcher.failure
         for index in range(num_replicas):
             dispatcher.set_credit(index, 128)
-        yield dispatcher
+        yield dispatcher, engines
     finally:
         dispatcher.close()
         for engine in engines:

@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Usage: tools/debian_packages.sh [cluster]
+# Usage: tools/debian_packages.sh [cluster|fuzz]
 #
 # Installs missing system packages with apt-get, or names them and stops. It checks for commands,
 # headers and libraries, so systems other than Debian work too. With cluster: also the packages of
-# the test cluster, for root only, because the cluster needs root.
+# the test cluster, for root only, because the cluster needs root. With fuzz: also clang
+# and libFuzzer.
 set -euo pipefail
 # shellcheck source=tools/helpers.sh
 source "$(dirname "${BASH_SOURCE[0]}")/helpers.sh"
 
 # apt-get needs sbin, which an ordinary user's PATH may lack.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+has_libfuzzer() { ls "$(clang++ -print-resource-dir)"/lib/*/libclang_rt.fuzzer*; }
 
 need_build_packages
 need ccache command -v ccache
@@ -24,6 +27,10 @@ need_python_headers python3-dev "$python"
 if [ "${1:-}" = cluster ] && [ "$(id -u)" -eq 0 ]; then
   need debootstrap command -v debootstrap
   need iproute2 command -v ip
+fi
+if [ "${1:-}" = fuzz ]; then
+  need clang command -v clang++
+  need libclang-rt-dev has_libfuzzer
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "../protocol.h"
+#include "../unpack.h"
 
 namespace replay {
 namespace {
@@ -75,7 +76,7 @@ std::string ready_response(const Limits& limits, std::string_view vllm_version) 
 
 Addresses decode_addresses(std::span<const char> reply) {
   try {
-    const msgpack::object_handle handle = msgpack::unpack(reply.data(), reply.size());
+    const msgpack::object_handle handle = sut::unpack(reply);
     const msgpack::object& addresses = member(handle.get(), kAddresses);
     return {.input = only_address(member(addresses, kInputs)),
             .output = only_address(member(addresses, kOutputs))};

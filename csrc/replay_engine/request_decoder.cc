@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "../protocol.h"
+#include "../unpack.h"
 
 namespace replay {
 namespace {
@@ -111,7 +112,7 @@ Request decode_add(std::span<const char> frame) {
 
 std::vector<std::string> decode_abort(std::span<const char> frame) {
   try {
-    return msgpack::unpack(frame.data(), frame.size()).get().as<std::vector<std::string>>();
+    return sut::unpack(frame).get().as<std::vector<std::string>>();
   } catch (const std::exception&) {
     throw std::invalid_argument("invalid ABORT request (" + std::to_string(frame.size()) +
                                 " bytes): expected a list of request ids");

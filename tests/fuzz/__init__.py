@@ -1,0 +1,1 @@
+"""Fuzzing of what reads files, the output of commands and the network: see docs/testing.md."""
