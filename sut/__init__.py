@@ -1,11 +1,8 @@
 """MLPerf Inference for LLMs on Slurm: the official LoadGen over batched vLLM engines."""
 
-import importlib.util
 import os
-import shlex
 import signal
 import sys
-from typing import NoReturn
 
 OLDEST_PYTHON = (3, 11)
 
@@ -13,15 +10,18 @@ OLDEST_PYTHON = (3, 11)
 # answers, logs, and files that are executed later. sut.assets, whose files are public, lifts it.
 os.umask(0o077)
 
-# While the modules of a command (python -m sut.NAME) are imported, Ctrl-C ends the process at once:
-# a KeyboardInterrupt there is a traceback, or is lost in one of Python's callbacks. sys.argv[0] is
-# "-m" until the module runs. sut.command restores Python's own handler.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+# While the modules of a command (sut NAME, python -m sut.NAME) are imported, Ctrl-C ends the
+# process at once: a KeyboardInterrupt there is a traceback, or is lost in one of Python's
+# callbacks. sys.argv[0] is "-m" until the module runs. sut.command restores Python's own handler.
+_NAME = os.path.basename(sys.argv[0]) if sys.argv else ""
+if _NAME in ("-m", "sut") and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _refuse_this_python(lacks: str) -> NoReturn:
+def _refuse_this_python(lacks: str) -> None:
     """End a command that was typed outside of the project's environments."""
+    import shlex
+
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     venvs = [os.path.join(root, name) for name in (".venv", ".venv-login")]
     scripts = [os.path.join(venv, "bin", "activate") for venv in venvs if venv != sys.prefix]
@@ -40,5 +40,7 @@ def _refuse_this_python(lacks: str) -> NoReturn:
 if sys.argv[:1] == ["-m"]:
     if sys.version_info < OLDEST_PYTHON:
         _refuse_this_python("Python {}.{} or newer is needed".format(*OLDEST_PYTHON))
+    import importlib.util
+
     if importlib.util.find_spec("msgspec") is None:
         _refuse_this_python("its packages are not installed")

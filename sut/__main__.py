@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from argcomplete.shell_integration import shellcode
 
+from sut import interrupts
 from sut.command import COMPLETING, Parser, command
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
 from sut.machine.checkout import ROOT
@@ -70,6 +71,7 @@ GROUPS = {
             "show what differs between runs and whether it exceeds the noise", "sut compare RUN RUN"
         ),
         "campaign": Command("compare the runs of a campaign", "sut campaign FOLDER"),
+        "export": Command("write runs and samples as CSV or Parquet", "sut export latest"),
     },
     "submit to MLCommons": {
         "package": Command(
@@ -107,9 +109,10 @@ def main() -> int:
 
 
 def _main_of(name: str) -> Callable[[list[str]], int]:
-    module = importlib.import_module(f"sut.{name}")
-    if hasattr(module, "__path__"):  # a package
-        module = importlib.import_module(f"sut.{name}.__main__")
+    with interrupts.at_once():
+        module = importlib.import_module(f"sut.{name}")
+        if hasattr(module, "__path__"):  # a package
+            module = importlib.import_module(f"sut.{name}.__main__")
     found: Callable[[list[str]], int] = module.main
     return found
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from sut.command import Parser, command_of_run
-from sut.errors import EXIT_VALID
+from sut.errors import EXIT_VALID, InputError
+from sut.launch import notices
 from sut.launch.options import add_runs, find_run, shared
 from sut.watch import notify
 
@@ -19,13 +20,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m sut.notify",
         description="Run the --notify command of a run that has ended again.",
-        epilog="exit codes: 0 run, or the run has none, 2 bad input",
+        epilog="exit codes: 0 run, 2 the run has none, or bad input",
         examples=("latest",),
         parents=[shared("site", "root")],
     )
     add_runs(parser)
     options = parser.parse(argv)
-    notify.send(find_run(options.run, options))
+    run_dir = find_run(options.run, options)
+    if not notices.read(run_dir).command:
+        raise InputError(
+            f"run {run_dir.root.name} has no --notify command",
+            hint="give one at submission: python -m sut.submit --notify 'COMMAND'",
+        )
+    notify.send(run_dir)
     return EXIT_VALID
 
 

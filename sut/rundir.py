@@ -14,6 +14,7 @@ SAMPLES = "samples.csv"
 TRIAL = "trial-"  # begins the name of a trial's folder
 STALE_S = 600.0  # what is written under a temporary name takes less
 TAIL_BYTES = 64 * 1024
+MIN_FREE = 256 * 2**20  # bytes, for the files of a run
 
 
 class RunDir:
@@ -117,6 +118,10 @@ class RunDir:
     def trial(self, number: int) -> Path:
         """The performance folder of an INVALID trial of a search, from 1."""
         return self.loadgen(f"{TRIAL}{number}")
+
+    def user_conf_of(self, phase: str) -> Path:
+        """LoadGen's settings of one test of a sweep, instead of ``user_conf``."""
+        return self.loadgen(phase) / self.user_conf.name
 
     @property
     def audit_conf(self) -> Path:

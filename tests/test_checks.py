@@ -439,6 +439,18 @@ def test_names_a_run_root_that_is_a_file(tmp_path: Path) -> None:
     )
 
 
+def test_names_a_folder_without_free_space(tmp_path: Path) -> None:
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    text = found(plan_of("replay"), folder / "runs")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    assert f"cannot use run root {folder / 'runs'}: 1 MiB free; 256 MiB needed" in text
+    assert "--root /path" in text
+
+
 def test_a_dry_run_reports_what_this_machine_lacks(tmp_path: Path) -> None:
     env = environment(CUDA_VISIBLE_DEVICES="0")
     sets = ["site.device=cuda", "site.num_replicas=2", f"site.models={{mine: {tmp_path}}}"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -269,3 +272,23 @@ def test_completes_paths_where_no_run_has_the_prefix(tmp_path: Path) -> None:
 
 def test_completes_every_command(tmp_path: Path) -> None:
     assert completions("sut ", tmp_path)[-len(COMMANDS) :] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("delay_s", [0.03, 0.06, 0.1, 0.15, 0.2, 0.3])
+def test_ctrl_c_while_a_command_is_imported_is_silent(delay_s: float, tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "sut"
+    run = subprocess.Popen(
+        [script, "submit", "--dry-run", "--config", "replay"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(delay_s)
+    run.send_signal(signal.SIGINT)
+    _, error = run.communicate(timeout=30)
+    # Until the package's first lines have run, Python's own handler prints what it imported.
+    files = set(re.findall(rf'"{ROOT}/sut/(.*)"', error))
+    assert files <= {"__init__.py"} and "internal error" not in error, error
+    assert run.returncode in (0, -signal.SIGINT, 1, 130)

@@ -14,6 +14,7 @@ from cli import ROOT, submit
 
 from sut.errors import InputError
 from sut.launch import default_site
+from sut.list import main as list_main
 from sut.plan import config, document
 from sut.plan.benchmark import Benchmark, Preset, Scenario
 from sut.plan.plan import Mode
@@ -121,6 +122,13 @@ def test_a_set_options_error_names_no_file(tmp_path: Path) -> None:
         in run.stderr
     )
     assert "--set site.run_rot=/x: unknown key" in run.stderr
+    assert "hint: python -m sut.list keys server\n" in run.stderr
+
+
+def test_a_set_options_error_shows_how_to_list_its_key(tmp_path: Path) -> None:
+    run = submit(tmp_path, "--config", "replay", "--set", "target_qps=abc")
+    assert run.stderr.endswith("hint: python -m sut.list keys target_qps\n")
+    assert list_main(["keys", "target_qps"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,10 @@ def test_a_set_options_error_names_no_file(tmp_path: Path) -> None:
         (["--config", "replay", "--set", "site.run_root=/proc/x"], "/proc/x"),
         (["--config", "replay", "--set", "site.run_root=/etc/hostname/x"], "/etc/hostname"),
         (["--config", "replay", "--root", "/proc/x"], "free space: --root /path"),
-        (["--config", "replay", "--root", "/etc/hostname"], "a writable folder: --root /path"),
+        (
+            ["--config", "replay", "--root", "/etc/hostname"],
+            "a writable folder with free space: --root /path",
+        ),
     ],
 )
 def test_refuses_bad_input_before_anything_starts(

@@ -18,6 +18,7 @@ from records import PLAN
 from sut.errors import InputError
 from sut.plan.benchmark import Preset
 from sut.results import audit, mllog, rounds, sample_log
+from sut.results.budget import Hopeless
 from sut.results.early_stopping import queries_needed
 from sut.results.judge import Verdict, judge_performance
 from sut.results.rules import Check
@@ -269,6 +270,17 @@ def test_a_crossed_limit_has_its_time(tmp_path: Path) -> None:
     found = reason(verdict, "ttft_p99")
     assert found.crossed_s == pytest.approx(402.6)
     assert "10,000 samples exceeded the limit, the first at 403 s; from 409 s on" in found.text
+
+
+def test_samples_that_waited_were_too_many_before_the_first_was_complete(tmp_path: Path) -> None:
+    known = Hopeless(limit="TTFT", since_s=401.5, num_over=161, num_allowed=160, num_queries=20_000)
+    log = samples(NUM, 10_000, 2500)
+    found = reason(judge(tmp_path, broken(SLOW_TTFT), samples=log, hopeless=known), "ttft_p99")
+    assert found.crossed_s == 401.5
+    assert (
+        "10,000 samples exceeded the limit. From 402 s on, samples that still waited made them too "
+        "many to pass in a run this long; the first of them was complete at 403 s." in found.text
+    )
 
 
 def test_estimates_the_load_that_meets_the_limits(tmp_path: Path) -> None:

@@ -39,11 +39,14 @@ from sut.history.sorting import ordered
 from sut.launch import newrun
 from sut.plan.plan import Mode
 from sut.results import record
+from sut.results.offered import Batch, OfferedLoad
+from sut.results.record import Attempt
 from sut.rundir import RunDir
 
 TOKENS_KEY = "result_completed_tokens_per_second"
 VALID = completed(performance(smallest_valid()))
 INVALID = completed(performance(ten_queries()))
+BATCH = Batch(in_flight=8, num_samples=80, samples_per_s=9.0, ttft_ms=50.0, tpot_ms=20.0)
 FAILED = failed(record.Failure(code="engine_died", message="exit 1", replica=1))
 
 
@@ -329,6 +332,22 @@ def test_a_record_between_phases_is_unfinished(root: Path) -> None:
     interim = record.Failure(code=record.INTERIM, message="it continues")
     add(root, "going", failed(interim, performance(smallest_valid())), "2026-11-05T10:00:00Z")
     assert listed(root, "--verdict", "unfinished") == ["going"]
+
+
+@pytest.mark.parametrize(("settings_qps", "chosen"), [(4.5, None), ("auto", 4.5), ("auto", None)])
+def test_a_run_without_results_has_its_nodes_and_its_load(
+    root: Path, settings_qps: float | str, chosen: float | None
+) -> None:
+    attempt = Attempt(
+        job_id="7", restart=0, nodes=("jw3", "jw2"), started_utc="2026-11-05T10:00:00Z"
+    )
+    load = chosen and OfferedLoad(target_qps=chosen, full=BATCH, small=BATCH, reason="measured")
+    lost = msgspec.structs.replace(FAILED, attempts=(attempt,), load=load or None)
+    asked = msgspec.structs.replace(PLAN.loadgen_settings, target_qps=settings_qps)
+    add(root, "lost", lost, "2026-11-05T10:00:00Z", loadgen_settings=asked)
+    row = next(row for row in Index(root).rows() if row.path == "lost")
+    assert row.nodes == "jw2,jw3"
+    assert row.target_qps == (4.5 if 4.5 in (settings_qps, chosen) else None)
 
 
 def test_a_run_without_a_verdict_can_be_filtered(root: Path) -> None:

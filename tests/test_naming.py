@@ -173,3 +173,16 @@ def test_writes_a_new_run_to_the_root(tmp_path: Path) -> None:
     again = submit(tmp_path, "--again", "latest", "--root", "elsewhere")
     assert again.returncode == 1, again.stderr
     assert len(runs.names(tmp_path / "elsewhere")) == 2
+
+
+def test_the_link_to_a_deleted_run_names_it_and_what_is_left(tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to("20260102T000000Z-x")
+    with pytest.raises(InputError) as error:
+        runs.find("latest", tmp_path)
+    gone = f"latest is 20260102T000000Z-x, whose folder {tmp_path} no longer has"
+    assert str(error.value).startswith(gone) and "the newest run" not in str(error.value)
+    other = tmp_path / "20260101T000000Z-x"
+    other.mkdir()
+    (other / "plan.json").write_text("{}")
+    with pytest.raises(InputError, match=f"the newest run that is left: {other.name}; all runs: "):
+        runs.find("latest", tmp_path)

@@ -119,6 +119,30 @@ def test_the_follower_says_that_it_waits_for_the_command(tmp_path: Path) -> None
     assert done.returncode == 0 and "--notify command finished" in log.read_text()
 
 
+def test_ctrl_c_does_not_cancel_a_run_that_has_its_result(tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    command = f"until [ -e {release} ]; do sleep 0.1; done"
+    with (tmp_path / "stdout").open("w+") as stdout:
+        argv = [sys.executable, "-m", "sut.submit", *fast(), "--notify", command]
+        run = subprocess.Popen(
+            argv, cwd=tmp_path, env=environment(), stdout=stdout, stderr=subprocess.PIPE, text=True
+        )
+        until(lambda: WAITING in (tmp_path / "stdout").read_text())
+        run.send_signal(signal.SIGINT)
+        assert run.stderr is not None
+        told = (run.stderr.readline(), run.stderr.readline())
+        release.touch()
+        run.communicate(timeout=30)
+    assert told == ("\n", f"the run has its result and is not cancelled; {WAITING[17:]}\n")
+    assert run.returncode == 0 and "VALID  replay" in (tmp_path / "stdout").read_text()
+
+
+def test_refuses_a_run_without_a_command(ended: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert notify.main([str(ended)]) == 2
+    error = capsys.readouterr().err
+    assert f"run {ended.root.name} has no --notify command" in error and "hint: " in error
+
+
 @pytest.fixture
 def ended(tmp_path: Path) -> RunDir:
     """A completed run without a command."""

@@ -93,5 +93,24 @@ def test_checks_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     shutil.copy(ROOT / "configs/sites/local.yaml", tmp_path)
     assert validate.main([f"{tmp_path}/none.yaml", f"{tmp_path}/local.yaml"]) == 2
     printed = capsys.readouterr()
-    assert printed.err == f"error: cannot read {tmp_path}/none.yaml: No such file or directory\n"
+    assert printed.err.startswith(f"error: {tmp_path}/none.yaml: no such file\nhint: ")
     assert printed.out.startswith(f"{tmp_path}/local.yaml: a valid site")
+
+
+@pytest.mark.parametrize("name", ["replay", "replay.yaml", "missing/replay.yaml"])
+def test_a_missing_file_names_the_one_of_this_name(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validate.main([name]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"error: {name}: no such file\n"
+        f"hint: python -m sut.validate {ROOT / 'configs/benchmarks/replay.yaml'}\n"
+    )
+
+
+def test_a_missing_file_of_an_unknown_name_says_what_there_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert validate.main(["no-such-name.yaml"]) == 2
+    assert "python -m sut.list benchmarks" in capsys.readouterr().err

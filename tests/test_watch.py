@@ -35,7 +35,7 @@ from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
 from sut.watch import usual
-from sut.watch.frame import frame
+from sut.watch.frame import frame, line
 from sut.watch.observer import NOTIFYING, REPORTING, Observer
 from sut.watch.projection import Projection
 from sut.watch.screen import Screen, is_waiting
@@ -165,12 +165,12 @@ def test_usual_times_are_of_runs_that_were_alike(tmp_path: Path) -> None:
 
 
 def test_spins_while_it_loads_and_only_then() -> None:
-    loading = run_state(step="loading", stage="load", stage_s=7.0, usual_s=34.0)
+    loading = run_state(step="loading", stage="load", stage_s=7.0, step_s=7.0, usual_s=34.0)
     running = run_state(step="performance", phases=(phase_state("running", "VALID"),))
     spinner = Spinner("dots")
     now = plain(drawn(frame(loading, spinner))).splitlines()[-1]
     assert now[0] in spinner.frames and now[1:] == " loading, 7 s, usually 34 s"
-    reporting = run_state(state="over", ending="writing the report", stage_s=7.0)
+    reporting = run_state(state="over", ending="writing the report", stage_s=7.0, step_s=7.0)
     assert is_waiting(loading) and is_waiting(reporting) and not is_waiting(running)
     assert not is_waiting(run_state(state="over"))
     piped = io.StringIO()
@@ -178,6 +178,27 @@ def test_spins_while_it_loads_and_only_then() -> None:
         screen.show(loading)
         screen.wait(0.0)
     assert piped.getvalue() == "   7.0 s  loading, 7 s, usually 34 s\n"
+
+
+@pytest.mark.parametrize(
+    ("stage_s", "step_s", "usual_s", "times"),
+    [
+        (7.0, 7.0, None, ", 7 s"),
+        (7.0, 7.0, 34.0, ", 7 s, usually 34 s"),
+        (9.0, 2.0, None, ", 2 s"),
+        (9.0, 0.0, None, ""),
+        (9.0, 2.0, 12.0, ", 2 s, measure the load: 9 s, usually 12 s"),
+        (0.4, 0.4, 12.0, ""),
+        (None, None, None, ""),
+    ],
+)
+def test_a_part_of_a_step_has_its_own_time(
+    stage_s: float | None, step_s: float | None, usual_s: float | None, times: str
+) -> None:
+    state = run_state(
+        step="simulating", stage="measure the load", stage_s=stage_s, step_s=step_s, usual_s=usual_s
+    )
+    assert line(state) == f"   7.0 s  simulating{times}"
 
 
 def run_state(**changes: Any) -> RunState:
@@ -196,6 +217,7 @@ def run_state(**changes: Any) -> RunState:
         "unheard_s": 0.0,
         "stage": "",
         "stage_s": None,
+        "step_s": None,
         "usual_s": None,
         "left_s": None,
         "phases": (),

@@ -48,6 +48,13 @@ def names(root: Path) -> list[str]:
 
 
 def _not_found(name: str, root: Path) -> InputError:
+    if (link := root / name).is_symlink():  # latest, or of a job
+        left = names(root)
+        newest = f"the newest run that is left: {left[0]}; " if left else ""
+        return InputError(
+            f"{name} is {link.readlink().name}, whose folder {root} no longer has",
+            hint=f"{newest}all runs: python -m sut.history --root {root}",
+        )
     if (Path(name) / CAMPAIGN).is_file():
         return InputError(
             f"{name} is a campaign, not a run",

@@ -79,6 +79,18 @@ class _Phase(msgspec.Struct):
     replicas: list[_Work] = []
 
 
+class _Attempt(msgspec.Struct, frozen=True):
+    nodes: list[str] = []
+
+
+class _Load(msgspec.Struct, frozen=True):
+    target_qps: float | None = None
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    target_qps: float | str | None = None
+
+
 class _Plan(msgspec.Struct):
     benchmark: str
     scenario: str
@@ -87,6 +99,8 @@ class _Plan(msgspec.Struct):
     official: bool
     site: str
     replicas: list[Any]
+    loadgen_settings: _Settings = _Settings()
+    sweep: list[float] = []
 
 
 class _Record(msgspec.Struct):
@@ -100,6 +114,8 @@ class _Record(msgspec.Struct):
     plan: _Plan
     failure: _Reason | None = None
     phases: list[_Phase] = []
+    attempts: list[_Attempt] = []
+    load: _Load | None = None
 
 
 _decoder = msgspec.json.Decoder(_Record)
@@ -122,9 +138,11 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
     plan, why = record.plan, record.failure and record.failure.code
     preflight = plan.mode == Mode.PREFLIGHT
     reasons = [reason.code for phase in record.phases for reason in phase.verdict.reasons]
-    performance = next((p for p in record.phases if p.name == "performance"), None)
+    performance = _shown(record)
     measures = measure(performance.loadgen if performance else {})
     nodes = {n for p in record.phases for work in p.replicas for n in (work.node, *work.nodes)}
+    if not nodes and record.attempts:  # it failed before a phase was complete
+        nodes = set(record.attempts[-1].nodes)
     return msgspec.structs.replace(
         row,
         run_id=record.run_id,
@@ -141,7 +159,7 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         nodes=",".join(sorted(nodes - {""})),
         num_replicas=len(plan.replicas),
         plan_digest=record.plan_digest,
-        target_qps=measures.target_qps,
+        target_qps=measures.target_qps or _asked_qps(record),
         tokens_per_s=measures.tokens_per_s,
         cost_per_million_tokens=performance.cost_per_million_tokens if performance else None,
         samples_per_s=measures.samples_per_s,
@@ -149,3 +167,20 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         tpot_p99_ms=measures.tpot_ms.p99,
         latency_p90_ms=measures.latency_ms.p90,
     )
+
+
+def _shown(record: _Record) -> _Phase | None:
+    """The performance test whose figures stand for the run: of a sweep the VALID one at the highest
+    load, else the first."""
+    tests = [p for p in record.phases if p.name.partition("-")[0] == Mode.PERFORMANCE]
+    valid = [p for p in tests if not p.verdict.reasons] if record.plan.sweep else []
+    return max(valid, key=lambda p: measure(p.loadgen).target_qps or 0.0, default=None) or next(
+        iter(tests), None
+    )
+
+
+def _asked_qps(record: _Record) -> float | None:
+    """The load of a run that did not come to offer it; None: unknown."""
+    chosen = record.load.target_qps if record.load else None
+    asked = record.plan.loadgen_settings.target_qps
+    return chosen or (float(asked) if isinstance(asked, int | float) else None)

@@ -23,7 +23,10 @@ from sut.plan.plan import Plan
 def check(plan: Plan, run_root: Path) -> list[Finding]:
     """The checks of a plan whose run directory will be created in ``run_root``."""
     if plan.slurm is not None and not slurm.is_here():
-        text = f"not checked: this is not a login node of site {plan.site} (sbatch was not found)"
+        text = (
+            f"nothing was checked: this is not a login node of site {plan.site} (sbatch was not "
+            "found); repeat the dry run there"
+        )
         return [Finding("cluster", text, made=False)]
     paths = path_checks.check(plan, run_root)
     if plan.slurm is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from sut.errors import Errors, InputError
@@ -20,6 +21,8 @@ ANY_CPUS = range(1024)
 
 def check(path: Path) -> str:
     """The file and what it is, in a line. Raises InputError with every error in it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file", hint=_files_of(path.name))
     read = document.read(path)
     kind = config.kind_of(read)
     if kind is None:
@@ -37,6 +40,14 @@ def check(path: Path) -> str:
         raise InputError(
             "\nerror: ".join(f"{path}: {each}" for each in str(error).split("\nerror: "))
         ) from None
+
+
+def _files_of(name: str) -> str:
+    """The command that checks what the user may have meant by ``name``."""
+    for kind in ("benchmarks", "sites", "campaigns"):
+        if found := config.files(kind).get(Path(name).stem):
+            return f"python -m sut.validate {shlex.quote(str(found))}"
+    return "give the path of a .yaml file; those that exist: python -m sut.list benchmarks"
 
 
 def _resolved(kind: str, path: Path) -> str:

@@ -17,6 +17,7 @@ from sut.plan.fit import Fit
 from sut.plan.plan import Plan
 from sut.plan.resolve import GET_INPUTS
 from sut.plan.site import Container
+from sut.rundir import MIN_FREE
 from sut.units import quantity
 
 _MAX_LINKS = 40  # as the kernel follows
@@ -203,12 +204,15 @@ def _folder(name: str, plan: Plan, folder: Path, other: str) -> Finding:
         problem = f"{existing} is not a folder"
     elif not os.access(existing, os.W_OK | os.X_OK):
         problem = f"{existing} is not writable"
+    elif (free := shutil.disk_usage(existing).free) < MIN_FREE:
+        problem = f"{free / 2**20:,.0f} MiB free; {MIN_FREE / 2**20:,.0f} MiB needed"
     elif _is_own(plan, folder) and name == "run root":
         problem = "it is on this machine's own disk, where no other node sees it"
     if problem:
         found.problems.add(
             f"cannot use {name} {folder}: {problem}",
-            hint=f"use a writable folder{' on a shared file system' * bool(plan.slurm)}: {other}",
+            hint="use a writable folder with free space"
+            f"{', on a shared file system' * bool(plan.slurm)}: {other}",
         )
     return found
 

@@ -188,9 +188,17 @@ def check(
         for path, problem in schema_errors.explain(error):
             full = [root, *path] if root else path
             line, found = _line(tree, path)
-            where = _change_of(full, changes, in_file=found) or f"{file}:{line}" + _key(path)
-            errors.add((line, f"{where}: {problem}"))
-    return Errors(InputError(text) for _, text in sorted(errors))
+            changed = _change_of(full, changes, in_file=found)
+            where = changed or f"{file}:{line}" + _key(path)
+            errors.add((line, f"{where}: {problem}", _hint(full, problem) if changed else ""))
+    return Errors(InputError(text, hint=hint) for _, text, hint in sorted(errors))
+
+
+def _hint(path: Sequence[str | int], problem: str) -> str:
+    """How to see the keys, or what the one at ``path`` may be."""
+    names = [each for each in path if isinstance(each, str)]
+    known = names[-1:] if not problem.startswith(schema_errors.UNKNOWN) else names[-2:-1]
+    return " ".join(["python -m sut.list keys", *known])
 
 
 def _change_of(path: Sequence[str | int], changes: Sequence[str], *, in_file: bool) -> str:

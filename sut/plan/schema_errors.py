@@ -9,6 +9,7 @@ import jsonschema
 
 from sut.errors import nearest
 
+UNKNOWN = "unknown key"  # begins the problem of one
 _BOUNDS = {"exclusiveMinimum": "greater than", "minimum": "at least", "maximum": "at most"}
 _ELSEWHERE = {"slurm": " (options of sbatch without a key: slurm.sbatch)"}  # by the keys around
 _SYNONYMS = {"gpu": "cuda", "nvidia": "cuda"}  # of values, for suggestions
@@ -28,7 +29,7 @@ def explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int]
             known = schema.get("properties", {})
             for key in sorted(set(instance) - set(known)):
                 elsewhere = _ELSEWHERE.get(str(path[-1]) if path else "", "")
-                yield [*path, key], f"unknown key{nearest(key, known) or elsewhere}"
+                yield [*path, key], f"{UNKNOWN}{nearest(key, known) or elsewhere}"
         case "required":
             missing = [key for key in value if key not in instance]
             yield path, f"missing required keys: {', '.join(missing)}"

@@ -43,7 +43,9 @@ class Crossing(Struct, frozen=True, kw_only=True):
     """When samples exceeded a limit, in seconds from the phase's start by the dispatcher's clock.
 
     ``first_s``: completion of the first sample over the limit. ``lost_s``: completion of the first
-    one more than early stopping allows in a run of this size. None where that never happened.
+    one more than early stopping allows in a run of this size, or the moment when the run knew that
+    it would come: samples that wait can be over a limit before they are complete. None where that
+    never happened.
     """
 
     num_over: int
@@ -58,7 +60,8 @@ def explain(check: Check, facts: Facts) -> Check:
     crossed = _crossing(check.code, facts)
     text, crossed_s = check.text, check.crossed_s
     if crossed is not None and crossed.first_s is not None:
-        text, crossed_s = f"{text} {_when(crossed, crossed.first_s)}", crossed.first_s
+        text = f"{text} {_when(crossed, crossed.first_s)}"
+        crossed_s = min(crossed.first_s, crossed.lost_s or math.inf)
     return msgspec.structs.replace(
         check, text=text, remedy=_remedy(check, facts), crossed_s=crossed_s
     )
@@ -100,19 +103,21 @@ def _crossing(code: str, facts: Facts) -> Crossing | None:
     found = crossing(facts.samples, latency, limits[latency] / 1e6, percentile)
     if facts.hopeless is None or facts.hopeless.limit != latency:
         return found
-    # The run knew it before those samples were complete.
     return msgspec.structs.replace(found, lost_s=facts.hopeless.since_s)
 
 
 def _when(crossed: Crossing, first_s: float) -> str:
-    lost = ""
-    if crossed.lost_s is not None:
-        at = quantity(crossed.lost_s, "s")
-        lost = f"; from {at} on there were too many to pass in a run this long"
-    return (
-        f"By the dispatcher's clock {quantity(crossed.num_over, 'samples')} exceeded the limit, "
-        f"the first at {quantity(first_s, 's')}{lost}."
-    )
+    over = f"By the dispatcher's clock {quantity(crossed.num_over, 'samples')} exceeded the limit"
+    first = f"the first at {quantity(first_s, 's')}"
+    if crossed.lost_s is None:
+        return f"{over}, {first}."
+    at = quantity(crossed.lost_s, "s")
+    if crossed.lost_s < first_s:
+        return (
+            f"{over}. From {at} on, samples that still waited made them too many to pass in a run "
+            f"this long; the first of them was complete at {quantity(first_s, 's')}."
+        )
+    return f"{over}, {first}; from {at} on there were too many to pass in a run this long."
 
 
 def _remedy(check: Check, facts: Facts) -> str | None:

@@ -67,7 +67,7 @@ class Tuner:
         small = self._probe("small batch", max(1, places // SMALL), tuning.SHORTEST_PROBE_S / 2)
         rate = small[0].batch.samples_per_s
         about_s = tuning.probe_s(self._phase_s(rate))
-        progress.step(f"tuning: measuring a full batch for about {quantity(about_s, 's')}")
+        progress.step(f"tuning: measuring a full batch (about {quantity(about_s, 's')})")
         full = self._probe("full batch", places, about_s)
         load = OfferedLoad(
             target_qps=full[0].batch.samples_per_s,
@@ -95,8 +95,8 @@ class Tuner:
         in_flight = min(self._plan.engine.max_num_seqs, max(1, in_flight))
         about_s = tuning.probe_s(self._phase_s(found.target_qps or state.load.small.samples_per_s))
         self._recorder.progress.step(
-            f"tuning: measuring the batch of the simulated peak, {number(in_flight)} a replica, "
-            f"for about {quantity(about_s, 's')}"
+            f"tuning: measuring the batch of the simulated peak, {number(in_flight)} a replica "
+            f"(about {quantity(about_s, 's')})"
         )
         measured, probe = self._probe("batch of the peak", in_flight, about_s)
         return msgspec.structs.replace(

@@ -23,14 +23,13 @@ from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.results.record import PreflightCheck
-from sut.rundir import RunDir
+from sut.rundir import MIN_FREE, RunDir
 from sut.serving import gpu_check, wire
 from sut.units import quantity
 from sut.values import Struct
 
 MIB = 2**20
 GIB = 2**30
-MIN_DISK = 256 * MIB
 MIN_SHM = 64 * MIB
 MIN_SHM_OF_SEVERAL_RANKS = GIB  # ranks communicate through it
 WHOLE_HASH_BYTES = GIB  # hashing a larger model whole takes too long here
@@ -211,9 +210,9 @@ def _disk(name: str, folder: Path) -> PreflightCheck:
     except OSError as error:
         return PreflightCheck(name, ok=False, text=f"{folder}: not writable: {error.strerror}")
     text = f"{folder}: {_size(free)} free"
-    if free < MIN_DISK:
-        text += f"; {_size(MIN_DISK)} needed"
-    return _space(name, free, MIN_DISK, text)
+    if free < MIN_FREE:
+        text += f"; {_size(MIN_FREE)} needed"
+    return _space(name, free, MIN_FREE, text)
 
 
 def _space(name: str, free: int, needed: int, text: str) -> PreflightCheck:

@@ -23,6 +23,7 @@ from sut.watch import notify
 from sut.watch.observer import Observer
 from sut.watch.patience import GIVE_UP_S, Patience
 from sut.watch.screen import Screen
+from sut.watch.state import RunState
 
 POLL_S = 0.2
 LOG_LINES = 15
@@ -40,10 +41,10 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
     """Show a job's progress until it ends, on standard output or ``console``. False if the user
     stopped following.
 
-    Ctrl-C or SIGTERM cancels a run on this machine. A Slurm job continues: only its follower
-    exits.
+    Ctrl-C or SIGTERM cancels a run on this machine, unless it has its result. A Slurm job
+    continues: only its follower exits.
     """
-    observer, cancelled = Observer(job.run_dir, ASK_SLURM_S), False
+    observer, answered = Observer(job.run_dir, ASK_SLURM_S), False
     patience, exited = Patience(for_job=True), job.submitted.exited
     with Screen(console) as screen:
         while True:
@@ -54,9 +55,9 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
             if interrupt.asked and job.plan.slurm is not None:
                 detached(job)
                 return False
-            if interrupt.asked and observer.pid is not None and not cancelled:
-                cancelled = True
-                _cancel(observer.pid)
+            if interrupt.asked and observer.pid is not None and not answered:
+                answered = True
+                _cancel(state, observer.pid)
             screen.wait(POLL_S)
 
 
@@ -66,7 +67,11 @@ def detached(job: Job) -> int:
     return EXIT_DETACHED
 
 
-def _cancel(pid: int) -> None:
+def _cancel(state: RunState, pid: int) -> None:
+    if state.state == "over":
+        what = state.ending or "it ends by itself"
+        print(f"\nthe run has its result and is not cancelled; {what}", file=sys.stderr)
+        return
     print("\ncancelling the run", file=sys.stderr)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)

@@ -128,13 +128,20 @@ def _can_progress(state: RunState) -> bool:
 
 
 def _times(state: RunState) -> str:
-    """How long the step has been going on, and how long it usually takes."""
-    if state.stage_s is None or state.stage_s < SHORT_S:
+    """How long the step has been going on, and how long the stage that it is part of usually
+    takes."""
+    if state.stage_s is None or state.step_s is None:
         return ""
     usual = ""
     if state.usual_s is not None and state.usual_s >= SHORT_S:
-        usual = f", usually {duration(state.usual_s)}"
-    return f", {duration(state.stage_s)}{usual}"
+        usual = f"usually {duration(state.usual_s)}"
+    if state.stage_s - state.step_s < SHORT_S:  # its only part so far
+        parts = [duration(state.stage_s), usual] if state.stage_s >= SHORT_S else []
+    else:
+        whole = f"{state.stage}: {duration(state.stage_s)}"
+        parts = [duration(state.step_s)] if state.step_s >= SHORT_S else []
+        parts += [f"{whole}, {usual}"] if usual else []
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _phase(phase: PhaseState) -> list[RenderableType]:

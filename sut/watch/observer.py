@@ -41,7 +41,7 @@ class Observer:
         self._lines: dict[str, deque[Line]] = {}  # by phase, the last ones
         self._first: Line | None = None  # of this attempt
         self._last: Line | None = None
-        self._stage_began_s = 0.0  # of the last line's stage
+        self._stage_began_s = self._step_began_s = 0.0  # of the last line
         self._chosen_qps: float | None = None
         self._goals: dict[str, tuple[int, Goal | None]] = {}  # by the size of LoadGen's log
         self._liveness = Liveness(state="unknown")
@@ -72,7 +72,7 @@ class Observer:
         phases = tuple(self._phase(test.name, result, over) for test in self.plan.tests)
         ending = self._ending() if state == "over" else ""
         silent_s = None if over and not ending else _age_s(self.run.progress)
-        stage, stage_s = self._stage(state, ending, silent_s)
+        stage, stage_s, step_s = self._stage(state, ending, silent_s)
         return RunState(
             run=str(self.run),
             benchmark=self.plan.benchmark,
@@ -92,6 +92,7 @@ class Observer:
             unheard_s=self._unheard_s(),
             stage=stage,
             stage_s=stage_s,
+            step_s=step_s,
             usual_s=self._usual.get(stage) if stage else None,
             left_s=left_s(self.plan, phases, self._chosen_qps) if state == "running" else None,
             phases=phases,
@@ -115,23 +116,33 @@ class Observer:
             self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES)).append(line)
         if self._last is None or line.pid is not None or line.stage != self._last.stage:
             self._stage_began_s = line.t_s
+        if self._last is None or line.pid is not None or line.step != self._last.step:
+            self._step_began_s = line.t_s
         self._last = line
         self._chosen_qps = line.target_qps or self._chosen_qps
         if self._liveness.state == "pending":
             self._asked = float("-inf")  # the job has started: its state is out of date
 
-    def _stage(self, state: str, ending: str, silent_s: float | None) -> tuple[str, float | None]:
-        """The step that is going on outside of a phase, and the time since it began."""
+    def _stage(
+        self, state: str, ending: str, silent_s: float | None
+    ) -> tuple[str, float | None, float | None]:
+        """The record's step that is going on outside of a phase, and the times since it and its
+        current part began."""
         last = self._last
         going = state in ("starting", "running") or ending == REPORTING
         if not going or (last is not None and last.phase is not None):
-            return "", None
+            return "", None, None
         if last is None:  # the process of a run on this machine is starting
             age_s = _age_s(self.run.plan) if self.plan.slurm is None else None
-            return ("", None) if age_s is None else (record.START, age_s)
+            return ("", None, None) if age_s is None else (record.START, age_s, age_s)
         if not last.stage:
-            return "", None
-        return last.stage, round(last.t_s - self._stage_began_s + (silent_s or 0.0), 1)
+            return "", None, None
+        now_s = last.t_s + (silent_s or 0.0)
+        return (
+            last.stage,
+            round(now_s - self._stage_began_s, 1),
+            round(now_s - self._step_began_s, 1),
+        )
 
     def _ask(self) -> None:
         """Look for the run's job: each time on this machine, in Slurm every few seconds."""

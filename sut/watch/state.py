@@ -87,6 +87,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     unheard_s: float
     stage: str  # the record's step that is going on, e.g. load; empty between two and in a phase
     stage_s: float | None  # since it began
+    step_s: float | None  # since ``step``, a part of it, began
     usual_s: float | None  # how long it took in earlier runs that were alike; None: unknown
     left_s: float | None
     phases: tuple[PhaseState, ...]
@@ -158,14 +159,17 @@ def left_s(
     """Time until the last phase ends: the running one by its rate, the others as planned.
     ``chosen_qps`` is the load that the run chose, if it does."""
     total_s = 0.0
-    settings = plan.settings_at(chosen_qps) if chosen_qps else plan.loadgen_settings
     for phase in phases:
         if phase.state == "running":
             if phase.projection is None or phase.projection.left_s is None:
                 return None
             total_s += phase.projection.left_s
         elif phase.state == "waiting":
-            total_s += duration.phase_s(
-                plan.scenario, Test.named(phase.name).mode, settings, plan.dataset.num_samples
+            total_s += duration.of_tests(
+                plan.scenario,
+                [Test.named(phase.name)],
+                plan.loadgen_settings,
+                plan.dataset.num_samples,
+                lambda test: plan.chosen_qps(test, chosen_qps),
             )
     return round(total_s, 1)

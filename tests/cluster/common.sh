@@ -20,7 +20,7 @@ debian_mirror() { # the mirror that this machine uses
 make_once() { # TARGET TITLE COMMAND...: COMMAND FOLDER makes FOLDER/made, which becomes TARGET
   local -r target=$1 title=$2
   shift 2
-  local lock scratch status=0
+  local lock scratch told status=0
   [ ! -e "$target" ] || return 0
   mkdir -p "$cache"
   exec {lock}>"$cache/cluster.lock"
@@ -29,11 +29,16 @@ make_once() { # TARGET TITLE COMMAND...: COMMAND FOLDER makes FOLDER/made, which
   if [ ! -e "$target" ]; then
     echo "==> $title; kept in $target" >&2
     scratch=$(mktemp -d "$cache/cluster-scratch-XXXXXX")
+    : >"$target.log"
+    tell_progress "$target.log" >/dev/null {lock}>&- &
+    told=$!
     # In a condition, set -e would have no effect.
     set +e
     (set -e && "$@" "$scratch") &>"$target.log" {lock}>&-
     status=$?
     set -e
+    kill "$told"
+    wait "$told" 2>/dev/null || true
     [ $status -ne 0 ] || mv "$scratch/made" "$target"
     rm -rf --one-file-system "$scratch"
   fi
@@ -42,6 +47,14 @@ make_once() { # TARGET TITLE COMMAND...: COMMAND FOLDER makes FOLDER/made, which
     tail -n 30 "$target.log" >&2
     die "could not make $target" "read the log: $target.log"
   fi
+}
+
+tell_progress() { # LOG: print its last line now and then
+  local -r log=$1
+  SECONDS=0
+  while sleep 20 2>/dev/null; do
+    echo "    $SECONDS s: $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-90)" >&2
+  done
 }
 
 keep_newest() { # COUNT PREFIX: remove the other files, except the root of a running cluster
