@@ -56,6 +56,7 @@ ENGINES = (
     Engine("like L40S", 11_000, 120, 65, 0.09, 128),
     Engine("like H100", 5_500, 30, 17.5, 0.018, 256),
     Engine("like A30, batch padded to 16", 17_000, 150, 170, 0.12, 48, pad_to=16),
+    Engine("like H100, batch padded to 64", 5_500, 30, 17.5, 0.018, 256, pad_to=64),
     Engine(
         "like L40S, speed differs by 1.5% a run", 11_000, 120, 65, 0.09, 128, speed_spread=0.015
     ),
