@@ -99,9 +99,10 @@ class ReplayModel(Struct, frozen=True, kw_only=True):
 
 
 class Dtype(enum.StrEnum):
-    """vLLM's."""
+    """vLLM's, and one of ours."""
 
-    AUTO = "auto"
+    FASTEST = "fastest"  # bfloat16 where the engine's machine computes in it, else float32
+    AUTO = "auto"  # the model's own
     HALF = "half"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"

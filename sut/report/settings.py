@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sut.plan.benchmark import AUTO, Engine
+from sut.plan.benchmark import AUTO, Dtype, Engine
 from sut.plan.plan import Mode
 from sut.report.markdown import block, code, table
 from sut.report.page import Section
+from sut.results.engine_rules import DTYPE
 from sut.results.measures import measure
 from sut.results.record import Command, Record
 from sut.units import number, quantity
@@ -16,7 +17,10 @@ def section(record: Record) -> Section | None:
     if plan.mode is Mode.PREFLIGHT:
         return None
     chosen = ", chosen by the run (auto)" if plan.loadgen_settings.target_qps == AUTO else ""
-    rows = [("`target_qps`", f"{number(target_qps(record))}{chosen}"), *_of_engine(plan.engine)]
+    rows = [
+        ("`target_qps`", f"{number(target_qps(record))}{chosen}"),
+        *_of_engine(plan.engine, _dtype(record)),
+    ]
     rows += [
         ("replicas", f"{number(len(plan.replicas))} on {quantity(len(plan.nodes), 'nodes')}"),
         ("`max_tokens`", number(plan.generation.max_tokens)),
@@ -48,9 +52,18 @@ def limits(engine: Engine) -> list[tuple[str, str]]:
     ]
 
 
-def _of_engine(engine: Engine) -> list[tuple[str, str]]:
+def _dtype(record: Record) -> str:
+    """What the engines made of ``fastest`` or ``auto``; empty if they did not report it."""
+    of_engines = (report.settings for phase in record.phases for report in phase.engines)
+    return next((str(each[DTYPE]) for each in of_engines if DTYPE in each), "")
+
+
+def _of_engine(engine: Engine, reported_dtype: str) -> list[tuple[str, str]]:
     rows = [("engine", str(engine.kind))]
     rows += [(f"`{name}`", value) for name, value in limits(engine)]
+    if engine.dtype in (Dtype.FASTEST, Dtype.AUTO) and reported_dtype:
+        chosen = f"{engine.dtype}: {reported_dtype}"
+        rows = [(name, chosen if name == "`dtype`" else value) for name, value in rows]
     if engine.enforce_eager:
         rows.append(("`enforce_eager`", "yes"))
     if engine.extra_args:

@@ -23,6 +23,7 @@ from sut.results.work import ReplicaWork
 from sut.units import quantity
 
 SHOWN = 3
+DTYPE = "model_config.dtype"
 _DTYPES = {Dtype.HALF: "float16", Dtype.FLOAT: "float32"}
 # What engine.extra_args may change in an official run: how an engine computes, not what.
 _FREE = re.compile(
@@ -116,6 +117,9 @@ def _as_planned(plan: Plan, reports: Sequence[EngineReport]) -> Check:
         for name, value in wanted.items()
         if report.settings.get(name) != value
     }
+    dtypes = sorted({str(report.settings.get(DTYPE)) for report in reports})
+    if len(dtypes) > 1:  # of fastest, on unlike machines
+        found[f"{DTYPE} is {' and '.join(dtypes)}: it must be one"] = None
     if not found:
         return Check("engine_settings", True, "The engines report the plan's settings.")
     text = f"An engine reports other settings than the plan's: {', '.join(found)}."
@@ -138,8 +142,8 @@ def planned(plan: Plan) -> dict[str, Any]:
         "parallel_config.pipeline_parallel_size": engine.pipeline_parallel_size,
         "parallel_config.data_parallel_size": 1,
     }
-    if engine.dtype is not Dtype.AUTO:
-        settings["model_config.dtype"] = _DTYPES.get(engine.dtype, str(engine.dtype))
+    if engine.dtype not in (Dtype.AUTO, Dtype.FASTEST):
+        settings[DTYPE] = _DTYPES.get(engine.dtype, str(engine.dtype))
     return settings
 
 

@@ -23,7 +23,7 @@ from sut.machine import variables
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
-from sut.serving import keys
+from sut.serving import dtype, keys
 from sut.serving.keys import EngineKeys, KeyFile
 from sut.serving.vllm_headless import PARENT
 from sut.serving.vllm_report import EXTRA_ARGS, REPORT
@@ -86,7 +86,7 @@ def _vllm_argv(plan: Plan, launch: Launch, model_path: Path) -> list[str]:
     command = [sys.executable, "-m", _vllm_module(plan), str(model_path), "--headless"]
     command += ["--data-parallel-address", handshake.host]
     command += ["--data-parallel-rpc-port", str(handshake.port)]
-    command += ["--dtype", engine.dtype]
+    command += ["--dtype", dtype.of(plan)]
     command += ["--max-model-len", str(engine.max_model_len)]
     command += ["--max-num-seqs", str(engine.max_num_seqs)]
     command += ["--max-num-batched-tokens", str(engine.max_num_batched_tokens)]

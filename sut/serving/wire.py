@@ -18,6 +18,7 @@ from sut.home import container_image
 from sut.machine import environment
 from sut.plan.benchmark import EngineKind, Generation
 from sut.plan.plan import Plan
+from sut.serving import dtype
 from sut.values import UNDECODABLE, Struct
 
 VLLM_VERSION = "0.32.0"
@@ -175,7 +176,7 @@ def _encode_by_vllm(
 
     config = EngineArgs(
         model=str(model_path),
-        dtype=plan.engine.dtype,
+        dtype=dtype.of(plan),
         max_model_len=plan.engine.max_model_len,
         enforce_eager=True,
         enable_prefix_caching=False,
