@@ -22,6 +22,7 @@ from sut.results import record
 from sut.watch.frame import frame
 from sut.watch.observer import Observer
 from sut.watch.patience import Patience
+from sut.watch.prometheus import Exporter
 from sut.watch.screen import Screen
 from sut.watch.state import RunState
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.once:
             Console().print(frame(observer.look()))
             return EXIT_VALID
-        return watch(observer)
+        return watch(observer, options.prometheus)
     except KeyboardInterrupt:
         print("\ndetached; the run continues", file=sys.stderr)
         return EXIT_VALID
@@ -56,12 +57,26 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add_runs(parser, nargs="?", default=LATEST, help=f"{RUN} (default: {LATEST})")
     parser.add_argument("--once", action="store_true", help="print one frame and exit")
     add(parser, "json", help="print one frame as JSON and exit")
+    parser.add_argument(
+        "--prometheus",
+        metavar="PORT|FILE",
+        help="also publish the state as Prometheus metrics: at http://127.0.0.1:PORT/metrics "
+        "(HOST:PORT for another address), or in FILE",
+    )
     return parser.parse(argv)
 
 
-def watch(observer: Observer) -> int:
-    """Show the run until it finishes, then its result. Returns the run's exit code."""
-    state = _until_finished(observer)
+def watch(observer: Observer, prometheus: str | None = None) -> int:
+    """Show the run until it finishes, then its result. Returns the run's exit code. Raises
+    InputError where its metrics cannot be published at ``prometheus``."""
+    exporter = Exporter(prometheus) if prometheus else None
+    if exporter is not None:
+        print(f"metrics: {exporter.address}", file=sys.stderr)
+    try:
+        state = _until_finished(observer, exporter)
+    finally:
+        if exporter is not None:
+            exporter.close()
     if state.state in ("lost", "unknown"):
         Console().print(frame(state))
         return EXIT_FAILED
@@ -72,13 +87,17 @@ def watch(observer: Observer) -> int:
     return result.exit_code
 
 
-def _until_finished(observer: Observer) -> RunState:
+def _until_finished(observer: Observer, exporter: Exporter | None) -> RunState:
     patience = Patience()
     with Screen() as screen:
-        while not patience.ends(state := observer.look()):
+        while True:
+            state = observer.look()
+            if exporter is not None:
+                exporter.show(state)
+            if patience.ends(state):
+                return state
             screen.show(state)
             screen.wait(LOOK_S)
-    return state
 
 
 if __name__ == "__main__":
