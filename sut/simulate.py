@@ -7,8 +7,12 @@ The performance test is simulated in seconds, on this machine, before any node i
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from sut.command import Parser, command, print_json
 from sut.errors import EXIT_VALID, InputError, nearest
@@ -28,6 +32,9 @@ from sut.units import number, quantity
 
 DEFAULT = "llama3.1-8b"  # what the GPUs' step times are of
 MOST_REPLICAS = 1024
+WIDTH = 100  # of a line of text
+SWEPT = ("engine.max_num_seqs", "engine.max_num_batched_tokens")
+MOST_LIMIT = 1_000_000
 SIMULATED = "simulated"  # a path that is not read
 
 
@@ -36,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     basis = _of_run(options) if options.from_run else _of_gpu(options)
     counts = options.replicas or [len(basis.plan.replicas)]
-    found = [forecast.forecast(basis, count, options.target_qps) for count in counts]
+    found = [
+        forecast.forecast(each, count, options.target_qps)
+        for each in _swept(basis, options.sweep)
+        for count in counts
+    ]
     if options.json:
         print_json({"source": basis.source, "forecasts": found})
     else:
@@ -50,7 +61,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Simulate the performance test: the highest VALID load, its throughput and "
         "latencies, and how long the tests take. Nothing is started.",
         epilog="exit codes: 0 simulated, 2 bad input",
-        examples=("--gpu a30 --replicas 1,2,4", "--from latest --target-qps 12"),
+        examples=(
+            "--gpu a30 --replicas 1,2,4",
+            "--from latest --target-qps 12",
+            "--from latest --sweep engine.max_num_seqs=16,32,64",
+        ),
     )
     times = parser.add_mutually_exclusive_group(required=True)
     add_runs(times, "--from", dest="from_run", help="step times of a run that measured its load")
@@ -75,6 +90,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--target-qps", type=_qps, metavar="QPS", help="simulate this load, and search for none"
     )
+    parser.add_argument(
+        "--sweep",
+        type=_limit,
+        action="append",
+        default=[],
+        metavar="engine.KEY=A,B,...",
+        help=f"simulate each of these values of {' or '.join(SWEPT)}; repeatable: each combination",
+    )
     add(parser, "root")
     add(parser, "json")
     options = parser.parse(argv)
@@ -90,6 +113,36 @@ def _counts(text: str) -> list[int]:
             f"{text!r}: expected numbers from 1 to {MOST_REPLICAS:,}, e.g. 1,2,4"
         )
     return counts
+
+
+def _limit(text: str) -> tuple[str, tuple[int, ...]]:
+    """``engine.max_num_seqs=8,16,32``: the key without ``engine.``, and its values."""
+    key, _, values = text.partition("=")
+    parts = values.split(",")
+    if key.strip() not in SWEPT:
+        raise argparse.ArgumentTypeError(
+            f"{text}: only {' and '.join(SWEPT)} can be swept here{nearest(key, SWEPT)}"
+        )
+    if not all(part.strip().isdecimal() and 0 < int(part) <= MOST_LIMIT for part in parts):
+        raise argparse.ArgumentTypeError(f"{text}: expected whole numbers, e.g. {key}=8,16,32")
+    return key.strip().removeprefix("engine."), tuple(dict.fromkeys(map(int, parts)))
+
+
+def _swept(basis: Basis, sweep: Sequence[tuple[str, tuple[int, ...]]]) -> Iterator[Basis]:
+    """The basis with each combination of the values. Raises InputError where a step is smaller than
+    the batch that decodes in it."""
+    keys, values = [key for key, _ in sweep], [each for _, each in sweep]
+    for combination in itertools.product(*values):
+        changes = dict(zip(keys, combination, strict=True))
+        engine = msgspec.structs.replace(basis.plan.engine, **changes)
+        if engine.max_num_batched_tokens < engine.max_num_seqs:
+            raise InputError(
+                f"engine.max_num_batched_tokens {engine.max_num_batched_tokens:,} is below "
+                f"engine.max_num_seqs {engine.max_num_seqs:,}; each sequence takes one a step",
+                hint="leave out this combination",
+            )
+        plan = msgspec.structs.replace(basis.plan, engine=engine)
+        yield msgspec.structs.replace(basis, plan=plan)
 
 
 def _qps(text: str) -> float:
@@ -158,10 +211,8 @@ def _text(basis: Basis, found: Sequence[Forecast]) -> str:
     tests = ", ".join(test.name for test in plan.tests)
     lines = [
         f"{plan.benchmark}, {plan.scenario}, {plan.preset} preset: simulated, nothing was run",
-        f"  step times  {basis.source}",
-        f"  engine      {plan.engine.max_num_seqs:,} sequences and "
-        f"{plan.engine.max_num_batched_tokens:,} tokens a step at most, all of which have room in "
-        "the KV cache",
+        _row("step times", basis.source),
+        _row("engine", f"{_limits(found)}; all sequences have room in the KV cache"),
         "",
         _table(plan, found),
         "",
@@ -170,15 +221,34 @@ def _text(basis: Basis, found: Sequence[Forecast]) -> str:
     return "\n".join(lines)
 
 
+def _row(name: str, text: str) -> str:
+    first = f"  {name:<10}  "
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+
+
+def _limits(found: Sequence[Forecast]) -> str:
+    if _differ(found):
+        return "the limits of each row"
+    seqs, tokens = found[0].max_num_seqs, found[0].max_num_batched_tokens
+    return f"{seqs:,} sequences and {tokens:,} tokens a step at most"
+
+
+def _differ(found: Sequence[Forecast]) -> bool:
+    return len({(each.max_num_seqs, each.max_num_batched_tokens) for each in found}) > 1
+
+
 def _table(plan: Plan, found: Sequence[Forecast]) -> str:
     searched = any(each.peak_qps for each in found)
     limited = plan.scenario is not Scenario.OFFLINE
     priced = cost.per_node_hour(plan) is not None
-    head = ["replicas", *["peak queries/s"] * searched, "target_qps", "verdict", "tokens/s"]
+    swept = _differ(found)
+    head = [*["sequences", "tokens a step"] * swept, "replicas", *["peak queries/s"] * searched]
+    head += ["target_qps", "verdict", "tokens/s"]
     head += ["TTFT p50, p99", "TPOT p50, p99"] * limited
     head += ["tests take", *["cost of 1M tokens"] * priced]
     rows = [
         [
+            *[number(each.max_num_seqs), number(each.max_num_batched_tokens)] * swept,
             number(each.num_replicas),
             *[number(each.peak_qps)] * searched,
             number(each.target_qps),

@@ -70,7 +70,7 @@ def _plan(arguments: argparse.Namespace, campaign: Campaign | None) -> list[Plan
 
 def _plan_again(arguments: argparse.Namespace) -> Planned:
     """The plan of an earlier run; prints what it does not fix and has changed."""
-    fixed = ("scenario", "mode", "preset", "config", "site", "nodes", "set", "repeat")
+    fixed = ("scenario", "mode", "preset", "config", "site", "nodes", "set", "repeat", "sweep")
     _refuse(arguments, fixed, "--again")
     run_dir = find_run(arguments.again, arguments)
     plan, changed = again.plan_of(run_dir)

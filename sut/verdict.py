@@ -151,6 +151,8 @@ def _find(path: Path) -> _Test:
             run = record.read(run_dir.record)
             counted = next((phase for phase in run.phases if phase.name == folder.name), None)
             chosen_qps = run.chosen_qps
+            if counted is not None:
+                chosen_qps = plan.chosen_qps(counted.test, chosen_qps)
             accelerator = next((gpu.name for gpu in run.environment.gpus), "")
     return _Test(mllog.read(path), folder, plan, counted, chosen_qps, others, accelerator)
 

@@ -19,17 +19,20 @@ def plan_of(
     sets: Sequence[str] = (),
     usable_cpus: Sequence[int] = (0, 1),
     nodes: str = "",
+    mode: Mode = Mode.ALL,
     repeat: int = 1,
+    sweep: tuple[float, ...] = (),
 ) -> Plan:
     loaded, where = config.load(benchmark, site, sets)
     return resolve(
         loaded,
         where,
         scenario=scenario,
-        mode=Mode.ALL,
+        mode=mode,
         preset=preset,
         usable_cpus=usable_cpus,
         nodes=nodes,
         sets=sets,
         repeat=repeat,
+        sweep=sweep,
     )

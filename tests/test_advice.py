@@ -15,6 +15,7 @@ from sut.plan.plan import Mode
 from sut.report import advice
 from sut.report.evidence import Evidence
 from sut.results.load import QpsEstimate
+from sut.results.losses import ReplicaLoss
 from sut.results.phase_record import PhaseRecord
 from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import Failure, Record
@@ -171,6 +172,24 @@ def test_names_a_slow_replica_and_a_slowed_gpu(valid: PhaseRecord) -> None:
     text = of(run(with_checks(phase, ttft_p99=0.9, tpot_p99=0.9)))
     assert "Replica 1 (jw3) generated 70 tokens/s while busy, replica 0 (jw2) 100" in text
     assert "jw2's GPU 0 was slowed by power in 25.0%" in text and "heat in" not in text
+
+
+def test_a_lost_replica_is_not_called_slow(valid: PhaseRecord) -> None:
+    busy = tuple(
+        msgspec.structs.replace(r, samples=500, output_tokens=tokens, busy_s=10.0)
+        for r, tokens in zip(REPLICAS, (1000, 700), strict=True)
+    )
+    loss = ReplicaLoss(
+        replica=1,
+        nodes=("jw3",),
+        code="engine_died",
+        message="killed",
+        at_s=2.0,
+        samples_restarted=3,
+        tokens_lost=40,
+    )
+    phase = msgspec.structs.replace(valid, replicas=busy, losses=(loss,))
+    assert "generated" not in of(run(with_checks(phase, ttft_p99=0.9, tpot_p99=0.9)))
 
 
 def test_a_few_samples_give_no_advice(valid: PhaseRecord) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode
-from sut.report import repeats
+from sut.report import repeats, sweep
 from sut.report.latencies import latencies
 from sut.report.summary import PER_MILLION
 from sut.results.measures import Measures, measure
@@ -28,7 +28,10 @@ class Figure(NamedTuple):
 
 
 def performance(record: Record) -> PhaseRecord | None:
-    """The performance phase, if it finished."""
+    """The performance phase, if it finished; of a sweep the one at the highest VALID load, if there
+    is one."""
+    if best := sweep.highest_valid(sweep.loads(record)):
+        return best.phases[0]
     return next((phase for phase in record.phases if phase.name == Mode.PERFORMANCE), None)
 
 

@@ -76,7 +76,10 @@ def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
         load=plan_words.load(plan),
         limits=plan_words.limits(plan),
         size=plan_words.size(plan),
-        measuring_s=round(duration.tests_s(plan.scenario, plan.tests, settings, samples), 1),
+        measuring_s=round(
+            duration.of_tests(plan.scenario, plan.tests, settings, samples, plan.chosen_qps),
+            1,
+        ),
         measures_load=plan.measures_load,
         wall_limit_min=plan.slurm.time_min if plan.slurm else None,
         official=plan.official,

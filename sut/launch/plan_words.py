@@ -53,6 +53,9 @@ def load(plan: Plan) -> str:
         expected = settings.target_latency_ms
         each = f", {quantity(expected, 'ms')} expected for each" if expected else ""
         return f"one query at a time{each}"
+    if plan.sweep:
+        loads = f"{', '.join(map(number, plan.sweep))} queries/s, one after the other"
+        return f"{loads}; {quantity(plan.repeat, 'tests')} at each" if plan.repeat > 1 else loads
     if plan.tune:
         return "the highest at which the run is VALID; the run searches for it"
     if settings.target_qps == AUTO and _is_offline(plan):

@@ -19,7 +19,7 @@ from sut.plan.document import keys_of
 from sut.plan.plan import Mode, OnReplicaLoss, Plan
 from sut.plan.resolve import resolve
 from sut.plan.site import Site
-from sut.values import NonNegativeInt, PositiveInt, Struct
+from sut.values import NonNegativeInt, PositiveFloat, PositiveInt, Struct
 
 
 class RunRequest(Struct, frozen=True, kw_only=True):
@@ -37,7 +37,8 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     keep_engine_min: NonNegativeInt = 0
     stop_when_hopeless: bool = False
     on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL
-    repeat: PositiveInt = 1  # number of performance tests
+    repeat: PositiveInt = 1  # number of performance tests at each load
+    sweep: tuple[PositiveFloat, ...] = ()  # loads, queries/s
     tune: bool = False  # search for the highest VALID load
     notify: str | None = None  # None: the site's
 
@@ -47,6 +48,9 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     where = request.site or default_site.default()
     sets = [keys.full(change, request.scenario) for change in request.sets]
     _check_repeated(request)
+    if request.sweep:
+        _check_swept(request, sets)
+        sets.append(f"scenarios.{request.scenario}.target_qps={request.sweep[0]!r}")
     if request.tune:
         _check_tuned(request, sets)
         sets.append(f"scenarios.{request.scenario}.target_qps={AUTO}")
@@ -62,6 +66,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         model_size=_model_size(benchmark, site),
         sets=sets,
         repeat=request.repeat,
+        sweep=request.sweep,
     )
     plan = msgspec.structs.replace(
         plan,
@@ -79,6 +84,30 @@ def _check_repeated(request: RunRequest) -> None:
         raise InputError(
             f"--mode {request.mode} cannot be repeated: it has no performance test",
             hint="leave out --repeat",
+        )
+
+
+def _check_swept(request: RunRequest, sets: Sequence[str]) -> None:
+    """Raise InputError for what has no load to change, or two kinds of load."""
+    if request.scenario not in (Scenario.SERVER, Scenario.INTERACTIVE):
+        raise InputError(
+            f"{request.scenario} cannot be swept: target_qps is no load there",
+            hint="--scenario server or --scenario interactive; leave out --sweep otherwise",
+        )
+    if request.mode is not Mode.PERFORMANCE:
+        raise InputError(
+            f"--mode {request.mode} cannot be combined with --sweep, which makes performance tests",
+            hint="leave out --mode",
+        )
+    if request.tune:
+        raise InputError(
+            "--sweep cannot be combined with sut.tune, which searches for target_qps",
+            hint="leave out --sweep, or use python -m sut.submit --sweep",
+        )
+    if given := [each for each in sets if keys_of(each)[-1:] == ["target_qps"]]:
+        raise InputError(
+            f"--set {given[0]} cannot be combined with --sweep target_qps",
+            hint="leave out one of the two",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -19,6 +20,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--scenario server",
         "--scenario offline --mode all",
         "--set target_qps=5",
+        "--sweep target_qps=5,10,20",
         "--again latest",
     )
     about = "Run LoadGen against vLLM and judge the result."
@@ -111,6 +113,13 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         help="run N performance tests on one start of the engines, and show their mean and spread",
     )
     parser.add_argument(
+        "--sweep",
+        type=_loads,
+        metavar="target_qps=A,B,...",
+        help="run a performance test at each of these loads on one start of the engines, and show "
+        "latencies, throughput and goodput against the load",
+    )
+    parser.add_argument(
         "--on-replica-loss",
         type=str.lower,
         choices=[each.value for each in OnReplicaLoss],
@@ -148,6 +157,26 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
     return parser
 
 
+def _loads(text: str) -> tuple[float, ...]:
+    """The loads of ``--sweep target_qps=2,4,8``, in ascending order."""
+    key, equals, values = text.partition("=")
+    if not equals or key.strip() != "target_qps":
+        raise argparse.ArgumentTypeError(
+            f"{text}: only target_qps can be swept, e.g. target_qps=2,4,8; to compare engine "
+            "settings, simulate them (python -m sut.simulate --from RUN --sweep KEY=...), then "
+            "measure the best in a campaign (docs/report.md)"
+        )
+    try:
+        loads = sorted(map(float, values.split(",")))
+    except ValueError:
+        loads = []
+    if not all(0 < load < math.inf for load in loads) or len(set(loads)) < max(2, len(loads)):
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected two or more different loads above 0, e.g. target_qps=2,4,8"
+        )
+    return tuple(loads)
+
+
 def request_of(arguments: argparse.Namespace) -> RunRequest:
     """The options that were given, and the defaults of the others."""
     given = {
@@ -163,6 +192,7 @@ def request_of(arguments: argparse.Namespace) -> RunRequest:
         "stop_when_hopeless": getattr(arguments, "stop_when_hopeless", None),
         "on_replica_loss": getattr(arguments, "on_replica_loss", None),
         "repeat": getattr(arguments, "repeat", None),
+        "sweep": getattr(arguments, "sweep", None),
         "notify": getattr(arguments, "notify", None),
         "tune": getattr(arguments, "tune", None),
     }

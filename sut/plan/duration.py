@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from sut.errors import Errors
 from sut.plan.benchmark import AUTO, Scenario, ScenarioSettings
@@ -23,11 +25,24 @@ OFFICIAL_SINGLE_STREAM_QUERIES = 5_000
 COMPLIANCE_QUERIES = 100  # TEST06's
 
 
-def tests_s(
-    scenario: Scenario, tests: Iterable[Test], settings: ScenarioSettings, num_samples: int
+def of_tests(
+    scenario: Scenario,
+    tests: Iterable[Test],
+    settings: ScenarioSettings,
+    num_samples: int,
+    load_of: Callable[[Test], float | None] | None = None,
 ) -> float:
-    """The predicted duration of LoadGen's tests, in seconds."""
-    return sum(phase_s(scenario, test.mode, settings, num_samples) for test in tests)
+    """The predicted duration of LoadGen's tests, in seconds. ``load_of`` is the load of a test that
+    has another than the settings' target_qps."""
+    total_s = 0.0
+    for test in tests:
+        qps = load_of(test) if load_of else None
+        total_s += phase_s(scenario, test.mode, _at(settings, qps), num_samples)
+    return total_s
+
+
+def _at(settings: ScenarioSettings, qps: float | None) -> ScenarioSettings:
+    return settings if qps is None else msgspec.structs.replace(settings, target_qps=qps)
 
 
 def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int) -> float:

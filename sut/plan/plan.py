@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from sut.errors import InputError
+from sut.plan import user_conf
 from sut.plan.benchmark import (
     AUTO,
     Accuracy,
@@ -152,13 +154,19 @@ class Plan(Struct, frozen=True, kw_only=True):
     node_prices: dict[str, PositiveFloat] = {}  # per hour, of nodes with another price
     stop_when_hopeless: bool = False  # end a phase that can no longer be VALID; no setting
     on_replica_loss: OnReplicaLoss = OnReplicaLoss.FAIL  # no setting
-    repeat: PositiveInt = 1  # number of performance tests; no setting
+    repeat: PositiveInt = 1  # number of performance tests at each load; no setting
+    sweep: tuple[PositiveFloat, ...] = ()  # the loads of a sweep, queries/s; empty: one load
     fit: Fit | None = None  # how the model fits the GPUs; None: no GPUs or no model
 
     @property
     def tests(self) -> tuple[Test, ...]:
         """The run's LoadGen tests, in order. No two have one name."""
-        return tests(self.mode, self.compliance, self.repeat)
+        return tests(self.mode, self.compliance, self.repeat * max(1, len(self.sweep)))
+
+    def chosen_qps(self, test: Test, of_run: float | None = None) -> float | None:
+        """The load of a test, where it is not in the settings: that of a sweep's test, or the one
+        that the run has chosen."""
+        return load_of_sweep(test, self.sweep, self.repeat) or of_run
 
     def nodes_text(self) -> str:
         """The run's nodes as a hostlist, e.g. ``jw[2-3]``; empty for any node of the cluster."""
@@ -177,8 +185,9 @@ class Plan(Struct, frozen=True, kw_only=True):
         plan = msgspec.to_builtins(msgspec.structs.replace(self, keep_engine_min=0))
         for name in WITHOUT_EFFECT:
             del plan[name]
-        if not self.tune:
-            del plan["tune"]
+        for name in ("tune", "sweep"):
+            if not plan[name]:
+                del plan[name]
         if self.slurm is not None and not self.slurm.setup:
             del plan["slurm"]["setup"]
         if self.container is not None and self.container.command == APPTAINER:
@@ -201,33 +210,17 @@ class Plan(Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self.loadgen_settings, target_qps=target_qps)
 
     def user_conf(self, chosen_qps: float | None = None) -> str:
-        """The text of ``user.conf``: LoadGen's ``model.Scenario.key = value`` lines.
-
-        ``chosen_qps`` is the load that a run has chosen, where the plan leaves it to the run;
-        without it the text has a comment there. Spaces around ``=`` are required: LoadGen silently
-        ignores ``key=value``.
+        """The text of ``user.conf``. ``chosen_qps`` is the load that the settings do not have: the
+        run chooses it, or the test of a sweep has its own. Without it the text has a comment there.
         """
-        s = self.loadgen_settings
-        values: dict[str, float | int | bool | None] = {
-            "target_qps": chosen_qps if s.target_qps == AUTO else s.target_qps,
-            "target_latency": s.target_latency_ms,
-            "ttft_latency": s.ttft_latency_ms,
-            "tpot_latency": s.tpot_latency_ms,
-            "min_duration": s.min_duration_ms,
-            "max_duration": s.max_duration_ms,
-            "min_query_count": s.min_query_count,
-            "max_query_count": s.max_query_count,
-            "performance_sample_count_override": s.performance_sample_count,
-            "accuracy_sample_count_override": s.accuracy_sample_count,
-            "performance_issue_unique": s.performance_issue_unique,
-            "sample_concatenate_permutation": s.sample_concatenate_permutation,
-            "use_token_latencies": s.use_token_latencies,
-        }
+        later = ""
+        if chosen_qps is None and self.sweep:
+            later = f"{', '.join(map(user_conf.number, self.sweep))}: one after the other"
+        elif chosen_qps is None and self.measures_load:
+            later = f"measured by the run in its warm-up ({AUTO})"
+        qps = chosen_qps if self.measures_load or self.sweep else self.loadgen_settings.target_qps
         prefix = f"{self.loadgen_name}.{self.scenario.loadgen}"
-        lines = [f"{prefix}.{key} = {_number(v)}" for key, v in values.items() if v is not None]
-        if self.measures_load and chosen_qps is None:
-            lines.insert(0, f"# {prefix}.target_qps = measured by the run in its warm-up ({AUTO})")
-        return "\n".join(lines) + "\n" if lines else ""
+        return user_conf.text(prefix, self.loadgen_settings, qps, later)
 
 
 def tests(mode: Mode, compliance: Compliance | None, repeat: int) -> tuple[Test, ...]:
@@ -245,15 +238,17 @@ def tests(mode: Mode, compliance: Compliance | None, repeat: int) -> tuple[Test,
             return (Test(mode),)
 
 
+def load_of_sweep(test: Test, sweep: Sequence[float], repeat: int) -> float | None:
+    """The load of a performance test, the first ``repeat`` of which have the sweep's first load;
+    None for other tests, and without a sweep."""
+    if not sweep or test.mode is not Mode.PERFORMANCE:
+        return None
+    return sweep[(test.place - 1) // repeat]
+
+
 def uses_model(engine: Engine, dataset: Dataset) -> bool:
     """Whether a run needs a model folder, for its weights or its tokenizer."""
     return engine.kind is EngineKind.VLLM or dataset.kind is not DatasetKind.SYNTHETIC
-
-
-def _number(value: float) -> str:
-    """Integers without a decimal point, floats in full: LoadGen's parser reads them exactly."""
-    value = int(value) if float(value).is_integer() else value
-    return repr(value)
 
 
 def load_plan(path: Path) -> Plan:

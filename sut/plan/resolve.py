@@ -18,7 +18,7 @@ from sut.plan.benchmark import (
     ScenarioSettings,
 )
 from sut.plan.placement import Placement, place
-from sut.plan.plan import Mode, Plan, tests, uses_model
+from sut.plan.plan import Mode, Plan, load_of_sweep, tests, uses_model
 from sut.plan.site import Site, SiteNode
 from sut.plan.slurm_options import Slurm
 
@@ -37,8 +37,10 @@ def resolve(
     model_size: fit.ModelSize | None = None,
     sets: Sequence[str] = (),
     repeat: int = 1,
+    sweep: tuple[float, ...] = (),
 ) -> Plan:
-    """The plan of one run, with ``repeat`` performance tests.
+    """The plan of one run, with ``repeat`` performance tests at each load of ``sweep``, or at that
+    of the settings.
 
     ``nodes`` selects nodes of the site: a number, a hostlist, ``all``; empty for one.
     ``model_size`` is None if the model cannot be read on this machine; its size is then not
@@ -68,8 +70,12 @@ def resolve(
     if checked is not None:
         fit.check_model(checked, benchmark.engine, site, placed.site_nodes, errors)
     num_samples = benchmark.dataset.num_samples
-    run_s = duration.tests_s(
-        scenario, tests(mode, benchmark.compliance, repeat), settings, num_samples
+    run_s = duration.of_tests(
+        scenario,
+        tests(mode, benchmark.compliance, repeat * max(1, len(sweep))),
+        settings,
+        num_samples,
+        lambda test: load_of_sweep(test, sweep, repeat),
     )
     slurm = _slurm(site, placed, run_s, settings, errors)
     errors.raise_all()
@@ -81,6 +87,7 @@ def resolve(
         scenario=scenario,
         mode=mode,
         repeat=repeat,
+        sweep=sweep,
         preset=preset,
         official=not because,
         not_official_because=because,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sut.errors import CANCELLED, TRUNCATED
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode, Plan, Test
-from sut.report import overhead
+from sut.report import overhead, sweep
 from sut.report.evidence import Evidence
 from sut.report.markdown import percent
 from sut.report.summary import busy
@@ -44,7 +44,8 @@ def of(record: Record, evidence: Mapping[str, Evidence], again: str) -> list[str
             "Preset quick stops after ten samples and is never VALID: `--preset smoke` is the "
             "shortest run that can be VALID."
         )
-    for phase in record.phases:
+    advice += sweep.advice(record)
+    for phase in record.phases if not record.plan.sweep else ():
         for remedy, codes in remedies.by_remedy(phase.verdict.reasons).items():
             advice.append(f"{', '.join(f'`{code}`' for code in codes)} ({phase.name}): {remedy}")
         if phase.test == Test(Mode.PERFORMANCE):  # not each repeat of it
@@ -143,7 +144,8 @@ def _of_kv_cache(
 
 
 def _of_nodes(phase: PhaseRecord) -> Iterator[str]:
-    busy = [work for work in phase.replicas if work.busy_s > 0]
+    lost = {loss.replica for loss in phase.losses}
+    busy = [work for work in phase.replicas if work.busy_s > 0 and work.index not in lost]
     speeds = {work.index: work.output_tokens / work.busy_s for work in busy}
     if len(speeds) > 1 and min(work.samples for work in busy) >= FEW:
         slow, fast = min(speeds, key=speeds.__getitem__), max(speeds, key=speeds.__getitem__)

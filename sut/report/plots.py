@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sut.machine.meters import Reading
 from sut.plan.plan import Mode
-from sut.report import sample_plots, svg
+from sut.report import sample_plots, svg, sweep_plots
 from sut.report.evidence import Evidence, Subject, subject_of
 from sut.report.page import Figure
 from sut.report.svg import SERIES, figure
@@ -28,6 +28,8 @@ def draw(record: Record, evidence: Mapping[str, Evidence]) -> dict[str, tuple[Fi
         if phase is not None and phase.start_unix_s is not None and phase.duration_s is not None:
             meters = of_meters(of_phase.readings, phase.start_unix_s, phase.duration_s)
             drawn["telemetry"] = tuple(meters)
+    if of_sweep := sweep_plots.draw(record):
+        drawn["sweep"] = of_sweep
     return drawn
 
 

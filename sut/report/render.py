@@ -17,6 +17,7 @@ from sut.report import (
     published,
     repeats,
     settings,
+    sweep,
     tuning,
 )
 from sut.report.evidence import Evidence
@@ -63,6 +64,7 @@ def _sections(
         _heading(record, evidence, note),
         _in_short(record),
         repeats.section(record),
+        sweep.section(record, figures.get("sweep", ())),
         _next(record, evidence, again),
         published.section(record),
         settings.section(record),
@@ -108,9 +110,15 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
 
 
 def _in_short(record: Record) -> Section | None:
-    cards = tuple(
-        card for phase in record.phases if phase.test.place == 1 for card in _cards(phase)
-    )
+    found = sweep.loads(record)
+    best = sweep.highest_valid(found)
+    shown = [phase for phase in record.phases if phase.test.place == 1]
+    cards: tuple[Card, ...] = ()
+    if found:
+        qps = number(best.target_qps) if best else "none"
+        cards = (Card(label="highest VALID load of the sweep", value=qps, unit="queries/s"),)
+        shown = best.phases[:1] if best else []
+    cards += tuple(card for phase in shown for card in _cards(phase))
     return Section(title="In short", cards=cards, measured=MEASURED) if cards else None
 
 

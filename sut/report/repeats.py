@@ -44,7 +44,9 @@ class Repeated(NamedTuple):
 
 
 def tests(record: Record) -> list[PhaseRecord]:
-    """The finished performance tests of a run that has several; else empty."""
+    """The finished performance tests of a run that has several at one load; else empty."""
+    if record.plan.sweep:
+        return []
     found = [phase for phase in record.phases if phase.test.mode is Mode.PERFORMANCE]
     return found if len(found) > 1 else []
 
@@ -64,6 +66,8 @@ def figures(phases: Sequence[PhaseRecord]) -> Iterator[Repeated]:
 def _of(phase: PhaseRecord) -> Iterator[tuple[str, str, float | None]]:
     measures = measure(phase.loadgen)
     yield "throughput", "tokens/s", measures.tokens_per_s
+    yield "goodput", "samples/s", phase.goodput
+    yield "cost", "per million output tokens", phase.cost_per_million_tokens
     for row in latencies(phase, measures):
         p50, _, p99 = row.quantiles
         yield f"{row.name} p50", "ms", p50

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sut.plan.plan import Mode, Plan
 from sut.plan.site import Device
-from sut.report import repeats
+from sut.report import repeats, sweep
 from sut.report.latencies import latencies
 from sut.results import messaging
 from sut.results.diagnosis import MARK
@@ -110,6 +110,8 @@ def summary(record: Record, run_dir: RunDir, log_lines: Sequence[str] = ()) -> s
         lines += [f"  tuning    {record.tuning.text}"]
     repeated = repeats.tests(record)
     for phase in record.phases:
+        if plan.sweep:
+            continue
         if phase in repeated:
             lines += [f"  test      {phase.name}: {phase.verdict.verdict}"]
         lines += _labelled("why", reasons([phase]))
@@ -118,6 +120,7 @@ def summary(record: Record, run_dir: RunDir, log_lines: Sequence[str] = ()) -> s
         if phase.survivors:
             lines += [f"  degraded  {phase.survivors.text}"]
     lines += _labelled("repeats", repeats.lines(record))
+    lines += _labelled("sweep", sweep.lines(record))
     if plan.mode is not Mode.PREFLIGHT:  # it has no result
         if because := record.not_official_because:
             lines += _labelled("note", [f"not official: {'; '.join(because)}"])

@@ -52,6 +52,7 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     test06: Verification | None = None
     issue_delay: IssueDelay | None = None  # Server, performance; None where it is unknown
     cost_per_million_tokens: float | None = None  # of output, at the site's price
+    goodput: float | None = None  # samples/s within both limits; None where a test has none
     hopeless: Hopeless | None = None  # None: it could be VALID, or had no limits on tokens
     other_cpus: float | None = None  # cores of the head's node that other programs used, on average
     losses: tuple[ReplicaLoss, ...] = ()  # in order; with one, the phase is degraded and INVALID

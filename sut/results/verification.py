@@ -189,7 +189,12 @@ def _of_phase(
 
     try:
         again = judged_again(
-            phase, found.plan, run_dir, _nodes_of(found, phase), found.chosen_qps, score
+            phase,
+            found.plan,
+            run_dir,
+            _nodes_of(found, phase),
+            found.plan.chosen_qps(phase.test, found.chosen_qps),
+            score,
         )
     except SutError as error:
         lines.differences.append(f"{run_dir.loadgen(phase.name)}: cannot be judged: {error}")

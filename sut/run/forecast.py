@@ -53,6 +53,8 @@ class Forecast(Struct, frozen=True, kw_only=True):
     """
 
     num_replicas: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
     verdict: str  # VALID or INVALID
     peak_qps: float | None
     target_qps: float
@@ -155,6 +157,8 @@ def _at(
     num_nodes = num_replicas * len(basis.plan.nodes) / len(basis.plan.replicas)
     return Forecast(
         num_replicas=num_replicas,
+        max_num_seqs=plan.engine.max_num_seqs,
+        max_num_batched_tokens=plan.engine.max_num_batched_tokens,
         verdict="VALID" if is_valid else "INVALID",
         peak_qps=found.target_qps if found else None,
         target_qps=qps,
@@ -174,7 +178,7 @@ def _tests_s(plan: Plan, rate: float, performance_s: float) -> float:
     what the engines complete where more is offered."""
     others = [test for test in plan.tests if test.mode is not Mode.PERFORMANCE]
     settings, num_samples = plan.settings_at(rate), plan.dataset.num_samples
-    others_s = duration.tests_s(plan.scenario, others, settings, num_samples)
+    others_s = duration.of_tests(plan.scenario, others, settings, num_samples)
     return performance_s * (len(plan.tests) - len(others)) + others_s
 
 

@@ -80,8 +80,10 @@ def _prepare(recorder: Recorder, serving: Serving) -> Samples:
         samples = dataset.load(plan, model_path)
         answers = dataset.replay_answers(plan, samples, model_path)
         serving.connect(samples.prompts, answers, progress)
-        progress.step("hashing the model while the engines load")
-        model_sha256 = None if model_path is None else model.model_hash(model_path)
+        model_sha256 = None
+        if model_path is not None:
+            progress.step("hashing the model while the engines load")
+            model_sha256 = model.model_hash(model_path)
         data, tokens = samples.sha256, samples.tokens_sha256()
         recorder.keep_hashes(Hashes(model=model_sha256, data=data, tokens=tokens))
     return samples
@@ -131,7 +133,7 @@ def _run_phase(test: Test, recorder: Recorder, serving: Serving) -> Measured:
     plan, run_dir, replicas = recorder.plan, recorder.run_dir, serving.replicas
     try:
         with recorder.step(test.name):
-            user_conf = plan.user_conf(recorder.chosen_qps)
+            user_conf = plan.user_conf(plan.chosen_qps(test, recorder.chosen_qps))
             return run_phase(
                 test,
                 replicas,
@@ -153,7 +155,7 @@ def _judged(
     with recorder.step(f"judge {test.name}"):
         recorder.progress.step(f"judging {test.name}")
         model_path, names = serving.model_path, serving.nodes.names
-        qps, engines = recorder.chosen_qps, serving.reports
+        qps, engines = plan.chosen_qps(test, recorder.chosen_qps), serving.reports
         return record_phase(test, plan, run_dir, samples, measured, model_path, names, qps, engines)
 
 

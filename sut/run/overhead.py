@@ -41,6 +41,8 @@ def _probe(recorder: Recorder, samples: Samples) -> Probe:
     planned = plan.loadgen_settings.target_qps
     if planned == AUTO:
         planned = recorder.chosen_qps
+    if plan.sweep:
+        planned = max(plan.sweep)
     return Probe(
         prompt_tokens=max(1, round(fmean(map(len, samples.prompts)))),
         max_tokens=plan.generation.max_tokens,

@@ -44,7 +44,7 @@ def run_phase(
     log_dir.mkdir(parents=True, exist_ok=True)
     is_audit = test.mode is Mode.COMPLIANCE
     audit_conf = mlperf_conf.AUDIT_CONFIG if is_audit else ""
-    write_atomic(run_dir.user_conf, user_conf)
+    write_atomic(run_dir.user_conf_of(test.name) if plan.sweep else run_dir.user_conf, user_conf)
     if is_audit:
         write_atomic(run_dir.audit_conf, audit_conf)
     running = _core.LoadGenTest(

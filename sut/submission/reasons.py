@@ -107,6 +107,8 @@ def _of_run(run: Run, division: Division) -> Iterator[str]:
             if division == "open" and check.code.startswith("accuracy_"):
                 continue  # open results report their accuracy and need not reach a gate
             yield f"INVALID: {phase.name}, {check.code}: {check.text}"
+    if found.plan.sweep:
+        yield "the run is a sweep: submit one at the load that you choose"
     for why in found.not_official_because:
         yield f"not official: {why}"
     yield from _of_nodes(run)
