@@ -130,7 +130,7 @@ def test_shows_a_steps_time_and_usual_time(queued: RunDir, tmp_path: Path) -> No
     state = look(tmp_path, "4711", **env)
     assert state["stage"] == "load" and state["stage_s"] >= 12 and state["usual_s"] == 95
     shown = watch(tmp_path, "4711", "--once", **env).stdout
-    assert re.search(r"replica 0 \(job 4711 on jw2\), [1-9]\d s, usually 1 min 35 s", shown)
+    assert re.search(r"replica 0 \(job .*\)(, \d+ s)?, load: [1-9]\d s, usually 1 min 35 s", shown)
     append(queued, Line(t_s=20.0, step="performance", stage="performance", phase="performance"))
     assert look(tmp_path, "4711", **env)["stage_s"] is None
 
