@@ -56,11 +56,13 @@ class RunDir:
         """Output of submitit's own process, for a job on this machine."""
         return self.slurm / "controller.log"
 
-    def job_logs(self) -> list[Path]:
-        """The output of the latest job; on this machine also that of submitit's process."""
-        logs = [log for log in self.slurm.glob("*_log.out") if log.is_file()]
-        logs = sorted(logs, key=lambda log: log.stat().st_mtime_ns)[-1:]
-        return [log for log in (*logs, self.controller_log) if log.is_file()]
+    def job_logs(self, node: int | None = None) -> list[Path]:
+        """The output of the latest job, of all its nodes or of one by its index; on this machine
+        also that of submitit's process."""
+        logs = sorted(self.slurm.glob("*_log.out"), key=lambda log: log.stat().st_mtime_ns)
+        job = logs[-1].name.removesuffix("_log.out").rpartition("_")[0] if logs else ""
+        of_nodes = sorted(self.slurm.glob(f"{job}_{'*' if node is None else node}_log.out"))
+        return [log for log in (*of_nodes, self.controller_log) if log.is_file()]
 
     @property
     def logs(self) -> Path:

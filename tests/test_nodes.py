@@ -19,6 +19,7 @@ from cli import ROOT, until
 from jobs import LONG, Job, as_root, cable, plan_for, write_plan
 
 from sut.plan.plan import OnReplicaLoss, Part, Replica
+from sut.results import diagnosis
 from sut.serving import channel
 from sut.serving.channel import LostError
 from sut.serving.messages import Hello
@@ -139,11 +140,17 @@ def test_a_missing_node_ends_the_run_at_the_deadline(tmp_path: Path) -> None:
     plan = plan_for(3)
     timeouts = msgspec.structs.replace(plan.timeouts, join_s=2)
     run_dir = write_plan(msgspec.structs.replace(plan, timeouts=timeouts), tmp_path / "run")
+    run_dir.slurm.mkdir()
+    error = "slurmstepd: error: execve(): /no/python: No such file or directory"
+    for index, text in enumerate(["", "FATAL:   image format not recognized", error]):
+        (run_dir.slurm / f"77_{index}_log.out").write_text(f"{text}\n")
     with Job(run_dir, 3, absent=[2]) as job:
         assert job.wait(20)[0] == 3
     failure = job.record.failure
     assert failure is not None and (failure.code, failure.node) == ("node_lost", "n2")
-    assert "did not join within 2 s" in failure.message
+    known = diagnosis.known_failures()["program_missing"]
+    assert failure.first_line == f"node n2 did not join within 2 s: {known.cause}"
+    assert f"| {error}\nhint: {known.remedy}" in failure.message
     assert any("waiting for node n2" in line.step for line in job.lines())
     assert job.processes() == []
 

@@ -171,7 +171,7 @@ def _ended(plan: Plan, run_dir: RunDir, here: Allocation, code: int | None) -> R
     if number is not None:
         how = f"killed by {number.name}"
     failed = f"the run left no record on {node} ({how})"
-    logs = run_dir.job_logs()
+    logs = run_dir.job_logs(here.node)
     if not logs:
         return RunError(failed, hint="read the output of its job", code=NO_RECORD, node=node)
     shown = diagnosis.of(*logs)

@@ -15,6 +15,7 @@ from sut.machine import network
 from sut.plan.benchmark import EngineKind
 from sut.plan.hostlist import compact
 from sut.plan.plan import Part, Plan, Replica
+from sut.results import diagnosis
 from sut.results.progress import Progress
 from sut.results.record import Failure
 from sut.rundir import RunDir
@@ -162,12 +163,7 @@ class Nodes:
                 if failed := self._failed_to_start():
                     raise failed
                 if time.monotonic() > deadline:
-                    raise RunError(
-                        f"node {compact(missing)} did not join within {join_s:g} s",
-                        hint=f"see the job's log in {self.run_dir.slurm}",
-                        code=NODE_LOST,
-                        node=missing[0],
-                    )
+                    raise self._absent(missing, join_s)
                 self.check()
                 if arrived := arrivals.next(POLL_S):
                     connected, hello = arrived
@@ -179,6 +175,14 @@ class Nodes:
                         )
                     remote = RemoteNode(self.names[hello.node], hello.host, connected)
                     self._remotes[hello.node] = remote
+
+    def _absent(self, missing: list[str], join_s: float) -> RunError:
+        failed, node = f"node {compact(missing)} did not join within {join_s:g} s", missing[0]
+        hint = f"read the job's output on {node} in {self.run_dir.slurm}"
+        logs = self.run_dir.job_logs(self.names.index(node))
+        if not logs:
+            return RunError(failed, hint=hint, code=NODE_LOST, node=node)
+        return diagnosis.of(*logs).error(failed, hint=hint, code=NODE_LOST, node=node)
 
     def _failed_to_start(self) -> RunError | None:
         """The failure that a node's host left because the node cannot join."""
