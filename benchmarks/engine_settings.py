@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.engine_settings [--repeats N] [--only NAME]...
 
-Every setting runs beside the embedded benchmark's own, one after the other, so that both have the
-same machine; the ratio is of two runs in one pair. A pair takes about a minute.
+Every setting runs beside the embedded benchmark's own in float32, one after the other, so that both
+have the same machine; the ratio is of two runs in one pair. A pair takes about a minute.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def offline(folder: Path, setting: Setting) -> float:
     """Output tokens/s of the embedded benchmark. Ends the program where the run fails."""
     command = [sys.executable, "-m", "sut.submit", "--scenario", "offline", "--json", "--wait"]
     command += ["--root", str(folder)]
-    command += [word for change in setting.sets for word in ("--set", change)]
+    sets = ("engine.dtype=float32", *setting.sets)
+    command += [word for change in sets for word in ("--set", change)]
     env = {**os.environ, **setting.env}
     done = subprocess.run(command, env=env, capture_output=True)
     if done.returncode not in (0, 1):

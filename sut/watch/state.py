@@ -87,7 +87,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     unheard_s: float
     stage: str  # the record's step that is going on, e.g. load; empty between two and in a phase
     stage_s: float | None  # since it began
-    step_s: float | None  # since ``step``, a part of it, began
+    step_s: float | None = None  # since ``step``, a part of it, began
     usual_s: float | None  # how long it took in earlier runs that were alike; None: unknown
     left_s: float | None
     phases: tuple[PhaseState, ...]
