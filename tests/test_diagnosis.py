@@ -278,6 +278,7 @@ STATE = RunState(
     unheard_s=0.0,
     stage="",
     stage_s=None,
+    step_s=None,
     usual_s=None,
     left_s=None,
     phases=(),
