@@ -24,7 +24,7 @@ export CCACHE_DIR := $(CACHE)/ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help demo test test-long chaos fuzz bench build env login lock lint format cpp-test cluster cluster-down cluster-packages \
+.PHONY: help demo test test-long chaos fuzz bench soak build env login lock lint format cpp-test cluster cluster-down cluster-packages \
 	cluster-parts clean clean-cache packages FORCE
 
 help: ## Show the targets
@@ -44,7 +44,8 @@ test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, li
 	@$(PY) -m pytest -m long
 
 chaos: build cluster-parts ## Try every fault at every stage of a run, and write docs/reliability.md (20 minutes)
-	@SUT_RELIABILITY=1 $(PY) -m pytest -m "chaos or not chaos" tests/test_chaos.py tests/test_chaos_cluster.py
+	@SUT_RELIABILITY=1 $(PY) -m pytest -m "chaos or not chaos" tests/test_chaos.py \
+	  tests/test_auxiliary.py tests/test_chaos_cluster.py
 
 fuzz: build ## Fuzz what reads wires and files, and the dispatcher; SECONDS=60 for each target (20 minutes)
 	@tools/debian_packages.sh fuzz
@@ -63,6 +64,9 @@ bench: build ## Run the benchmarks of docs/performance.md and docs/simulation.md
 	@$(PY) -m benchmarks.peers --packages build/peers
 	@$(PY) -m benchmarks.forecast
 	@$(PY) -m benchmarks.simulation
+
+soak: build ## Watch memory, latencies and descriptors of a long run (MINUTES=10, QPS=5000)
+	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) --qps $(or $(QPS),5000)
 
 build: build/stamp ## Build the C++ core in place, and convert the demo's model
 

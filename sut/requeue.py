@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from sut.cluster import slurm
 from sut.cluster.allocation import Allocation
 from sut.command import command_of_run, run_dir_of
-from sut.errors import EXIT_VALID, NODE_LOST
+from sut.errors import EXIT_VALID, NODE_LOST, SutError
 from sut.launch import node
 from sut.plan.plan import load_plan
 from sut.results import record
@@ -33,13 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def end(run_dir: RunDir, here: Allocation) -> None:
     """Requeue the job after a lost node, or run the command of --notify unless Slurm requeues the
-    job itself. Raises SutError."""
+    job itself. A failure to notify is reported on standard error. Raises SutError."""
     requeued = False
     try:
         requeued = after_a_lost_node(run_dir, here)
     finally:
-        if not requeued and _is_last(run_dir, here):
+        if not requeued:
+            _notify(run_dir, here)
+
+
+def _notify(run_dir: RunDir, here: Allocation) -> None:
+    try:
+        if _is_last(run_dir, here):
             notify.send(run_dir)
+    except SutError as error:
+        print(f"warning: nobody was notified: {error}", file=sys.stderr)
 
 
 def _is_last(run_dir: RunDir, here: Allocation) -> bool:

@@ -8,7 +8,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 SAMPLES = "samples.csv"
 TRIAL = "trial-"  # begins the name of a trial's folder
@@ -186,6 +188,60 @@ class RunDir:
 
     def __str__(self) -> str:
         return str(self.root)
+
+
+class Outage(NamedTuple):
+    """From the first failure to the last success after it, by :func:`time.monotonic`. ``end`` is
+    None while nothing has worked since."""
+
+    cause: str
+    begin: float
+    end: float | None = None
+
+
+class Outages:
+    """The time in which something failed, as one outage with the first cause."""
+
+    def __init__(self) -> None:
+        self.found: Outage | None = None
+
+    def fails(self, cause: str) -> None:
+        begun = self.found or Outage(cause, time.monotonic())
+        self.found = begun._replace(end=None)
+
+    def works(self) -> None:
+        if self.found is not None and self.found.end is None:
+            self.found = self.found._replace(end=time.monotonic())
+
+
+class LineFile:
+    """A file to append lines to, whose failure is not an error: a line that cannot be written is
+    lost, and each later one is tried. The file is opened with its first line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+        self._cut = False  # the file ends inside a line
+        self._outages = Outages()
+
+    @property
+    def outage(self) -> Outage | None:
+        """When lines were lost."""
+        return self._outages.found
+
+    def append(self, line: bytes) -> None:
+        left = memoryview(b"\n" * self._cut + line + b"\n")
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab", buffering=0)
+            while left:
+                left = left[self._file.write(left) :]
+                self._cut = bool(left)
+        except OSError as error:
+            self._outages.fails(error.strerror or str(error))
+        else:
+            self._outages.works()
 
 
 def tail(log: Path, num_lines: int) -> str:

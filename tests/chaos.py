@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 from cli import ROOT, environment, processes_of, set_arguments, until
 
 from sut.errors import EXIT_FAILED, InputError
@@ -56,18 +58,31 @@ class Outcome(msgspec.Struct, frozen=True):
 class Running:
     """A run on this machine, followed by the command that started it."""
 
-    def __init__(self, cwd: Path, stage: str, sets: Sequence[str], root: Path | None) -> None:
+    def __init__(
+        self,
+        cwd: Path,
+        stage: str,
+        sets: Sequence[str],
+        root: Path | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        config: str = "replay",
+        options: Sequence[str] = (),
+        within: Sequence[str] = (),
+    ) -> None:
+        """``options`` are further ones of sut.submit, ``within`` is what comes before the
+        command."""
         self.stage = stage
         mode = "all" if stage == "accuracy" else "performance"
-        command = [sys.executable, "-m", "sut.submit", "--config", "replay", "--mode", mode]
+        command = [sys.executable, "-m", "sut.submit", "--config", config, "--mode", mode]
         changes = [*SLOW, *sets]
         if root is not None:
             changes.append(f"site.run_root={root}")
         self._shared_memory = set(SHARED_MEMORY.iterdir())
         self.process = subprocess.Popen(
-            [*command, "--scenario", "server", *set_arguments(changes)],
+            [*within, *command, "--scenario", "server", *options, *set_arguments(changes)],
             cwd=cwd,
-            env=environment(),
+            env=environment(**(env or {})),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -97,8 +112,12 @@ class Running:
 
     @property
     def engine(self) -> int:
-        named = [each for each in processes_of(self.run_dir.root) if "replay_engine" in each]
-        return int(named[0].partition(":")[0])
+        return self.named("replay_engine")
+
+    def named(self, part: str) -> int:
+        """The process of the run whose command line contains ``part``."""
+        found = [each for each in processes_of(self.run_dir.root) if part in each]
+        return int(found[0].partition(":")[0])
 
     def ended(self, fault: str, within_s: float) -> Outcome:
         """Wait for the command to end, and check what every run promises."""
@@ -122,8 +141,10 @@ class Running:
         phases = ", ".join(phase.name for phase in found.phases)
         kept = [f"verdict of {phases}"] if phases else []
         logs = sorted(path.name for path in (self.run_dir.root / "logs").glob("*"))
-        assert logs
-        kept += ["logs"]
+        assert logs or self.stage == "preflight"  # no engine has started
+        kept += ["logs"] if logs else []
+        failed = dict.fromkeys(each.part for each in found.auxiliary_failures)
+        kept += [f"warning of {', '.join(failed)}"] if failed else []
         return Outcome(
             fault, self.stage, exit_code, found.status, code, round(took_s, 1), ", ".join(kept)
         )
@@ -138,20 +159,25 @@ class Running:
 
 @contextmanager
 def running(
-    cwd: Path, stage: str, sets: Sequence[str] = (), root: Path | None = None
+    cwd: Path,
+    stage: str,
+    sets: Sequence[str] = (),
+    root: Path | None = None,
+    within_s: float = 60,
+    **more: Any,
 ) -> Iterator[Running]:
-    """A run that stays at a stage."""
-    with started(cwd, stage, (*STAGES[stage], *sets), root) as run:
-        until(run.is_there, 60)
+    """A run that stays at a stage, reached ``within_s``. ``more`` is for :class:`Running`."""
+    with started(cwd, stage, (*STAGES[stage], *sets), root, **more) as run:
+        until(run.is_there, within_s)
         yield run
 
 
 @contextmanager
 def started(
-    cwd: Path, stage: str, sets: Sequence[str] = (), root: Path | None = None
+    cwd: Path, stage: str, sets: Sequence[str] = (), root: Path | None = None, **more: Any
 ) -> Iterator[Running]:
     """A run that a fault in ``sets`` ends at a stage."""
-    run = Running(cwd, stage, sets, root)
+    run = Running(cwd, stage, sets, root, **more)
     try:
         yield run
     finally:
@@ -163,6 +189,25 @@ def kill(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+@contextmanager
+def small_disk(folder: Path, size: str = "300m") -> Iterator[Path]:
+    """A file system of its own."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave no space. Returns the file that took it."""
+    filler = folder / "filler"
+    dd = ["dd", "if=/dev/zero", f"of={filler}", "bs=64k"]
+    assert b"No space left" in subprocess.run(dd, capture_output=True).stderr
+    return filler
 
 
 PAGE = ROOT / "docs" / "reliability.md"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster.cluster import COMPUTE, Cluster
@@ -47,3 +50,14 @@ def idle(cluster: Cluster) -> Iterator[Cluster]:
         cluster.power_on(node)
         cluster.restore_link(node)
     cluster.wait_until_idle()
+
+
+@pytest.fixture(scope="session")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with libnvidia-ml.so.1 and libcuda.so.1."""
+    folder = tmp_path_factory.mktemp("driver")
+    source = Path(__file__).with_name("fake_driver.c")
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    shutil.copy(library, folder / "libcuda.so.1")
+    return folder

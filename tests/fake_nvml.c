@@ -9,6 +9,8 @@
 //   FAKE_NAMES      the names of the GPUs, separated by commas; NVIDIA A30 where it is unset
 //   FAKE_MIG        plain: the GPUs are in MIG mode, each with one instance, and report their own
 //                   memory and processes to nobody. admin: they do, and another's process computes
+//   FAKE_NVML_LOST  after so many readings of GPU 0's power every GPU is lost
+//   FAKE_NVML_HANG  after so many the driver does not answer
 //
 // GPU 0 supports every query and draws 100 W. Every other GPU has no energy counter and no
 // utilization, like an old one.
@@ -17,12 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MIB (1ull << 20)
 #define UNKNOWN (~0ull)
 
 typedef struct gpu { unsigned index; } *device;
-typedef int result;  // 0 success, 3 not supported
+typedef int result;  // 0 success, 3 not supported, 15 GPU is lost
 
 static struct gpu gpus[8] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
 static struct gpu instances[2] = {{100}, {101}};  // their UUIDs: MIG-2222..., MIG-3333...
@@ -52,6 +55,14 @@ static int number(const char *name, int default_value) {
   return text && *text ? atoi(text) : default_value;
 }
 
+static int readings;
+
+// Whether the GPUs are lost. Does not return from a driver that hangs.
+static int lost(void) {
+  while (readings >= number("FAKE_NVML_HANG", 1 << 30)) pause();
+  return readings >= number("FAKE_NVML_LOST", 1 << 30);
+}
+
 // The number of GPUs. Sets the free memory of GPU `wanted`.
 static unsigned num_gpus(unsigned wanted, unsigned long long *free_mib) {
   const char *next = getenv("FAKE_GPUS");
@@ -68,7 +79,10 @@ static unsigned num_gpus(unsigned wanted, unsigned long long *free_mib) {
 result nvmlInitWithFlags(unsigned flags) { (void)flags; return number("FAKE_NVML_INIT", 0); }
 result nvmlShutdown(void) { return 0; }
 const char *nvmlErrorString(result code) {
-  return code == 4 ? "Insufficient Permissions" : code ? "Not Supported" : "Success";
+  return code == 15  ? "GPU is lost"
+         : code == 4 ? "Insufficient Permissions"
+         : code      ? "Not Supported"
+                     : "Success";
 }
 result nvmlSystemGetDriverVersion(char *version, unsigned length) {
   snprintf(version, length, "580.65.06");
@@ -132,6 +146,7 @@ result nvmlDeviceGetName(device gpu, char *name, unsigned length) {
   return 0;
 }
 result nvmlDeviceGetTotalEnergyConsumption(device gpu, unsigned long long *mj) {
+  if (lost()) return 15;
   if (gpu->index) return 3;
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
@@ -140,21 +155,26 @@ result nvmlDeviceGetTotalEnergyConsumption(device gpu, unsigned long long *mj) {
   return 0;
 }
 result nvmlDeviceGetPowerUsage(device gpu, unsigned *mw) {
+  if (lost()) return 15;
+  readings += gpu->index == 0;
   *mw = gpu->index ? 50500 : 100000;
   return 0;
 }
 result nvmlDeviceGetClockInfo(device gpu, int type, unsigned *mhz) {
   (void)gpu;
+  if (lost()) return 15;
   *mhz = type == 1 ? 1440 : type == 2 ? 1215 : 7;
   return 0;
 }
 result nvmlDeviceGetTemperature(device gpu, int sensor, unsigned *c) {
   (void)gpu;
+  if (lost()) return 15;
   *c = sensor == 0 ? 61 : 999;
   return 0;
 }
 struct utilization { unsigned gpu, memory; };
 result nvmlDeviceGetUtilizationRates(device gpu, struct utilization *out) {
+  if (lost()) return 15;
   if (gpu->index) return 3;
   *out = (struct utilization){97, 40};
   return 0;
@@ -163,6 +183,7 @@ struct memory { unsigned long long total, free, used; };
 result nvmlDeviceGetMemoryInfo(device gpu, struct memory *out) {
   const unsigned long long total_mib = is_instance(gpu) ? 11968 : 24576;
   unsigned long long free_mib = is_instance(gpu) ? 11950 : 0;
+  if (lost()) return 15;
   if (refused("MemoryInfo")) return refused("MemoryInfo");
   if (of_whole(gpu)) return of_whole(gpu);
   if (!is_instance(gpu)) num_gpus(gpu->index, &free_mib);
@@ -188,6 +209,7 @@ result nvmlDeviceGetComputeRunningProcesses_v3(device gpu, unsigned *count, stru
   return 0;
 }
 result nvmlDeviceGetCurrentClocksThrottleReasons(device gpu, unsigned long long *reasons) {
+  if (lost()) return 15;
   *reasons = gpu->index ? 0x40 : 0x4 | 0x1;  // heat; the power cap, and idle
   return 0;
 }

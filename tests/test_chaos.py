@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,14 +15,15 @@ from pathlib import Path
 
 import chaos
 import pytest
-from chaos import STAGES, Outcome, Running, kill, running, started
+from chaos import STAGES, Outcome, Running, fill, kill, running, small_disk, started
 from cli import environment, fast, processes_of, until
 
-from sut.results import attempts
+from sut.results import attempts, record
 from sut.rundir import RunDir
 
 MEASURING = ("performance", "accuracy")
 SHORT = ("scenarios.server.min_duration_ms=5000",)
+FASTER = "scenarios.server.target_qps=100"
 
 
 table = pytest.fixture(chaos.table_of("one machine"), scope="module")
@@ -134,18 +135,8 @@ def test_ctrl_c_twice(tmp_path: Path, table: list[Outcome], stage: str) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a file system needs root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> None:
-    dd = ["dd", "if=/dev/zero", f"of={folder / 'filler'}", "bs=64k"]
-    assert b"No space left" in subprocess.run(dd, capture_output=True).stderr
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.mark.chaos
@@ -173,20 +164,140 @@ def test_disk_read_only(tmp_path: Path, disk: Path, table: list[Outcome], stage:
     table.append(found)
 
 
+# A small /dev/shm that only the command and its children have.
+OWN_SHM = 'mount -t tmpfs -o size=128m tmpfs /dev/shm && {then} && exec "$@"'
+
+
+def own_shared_memory(then: str = "true") -> list[str]:
+    """Before a command: its own /dev/shm of 128 MB, after the shell command ``then``."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    return ["unshare", "--mount", "sh", "-c", OWN_SHM.format(then=then), "sh"]
+
+
 @pytest.mark.chaos
 def test_shared_memory_full(tmp_path: Path, table: list[Outcome]) -> None:
-    filler = chaos.SHARED_MEMORY / "filler"
-    room = shutil.disk_usage(chaos.SHARED_MEMORY).free
-    if room > 2 << 30:
-        pytest.skip("/dev/shm is too large to fill")
-    with running(tmp_path, "performance", SHORT) as run:
-        try:
-            fill(chaos.SHARED_MEMORY)
-            found = run.ended("/dev/shm full", 100)
-        finally:
-            filler.unlink()
+    with running(tmp_path, "performance", SHORT, within=own_shared_memory()) as run:
+        fill(Path(f"/proc/{run.head}/root/dev/shm"))
+        found = run.ended("/dev/shm full", 100)
     assert found.status == "completed"
     table.append(found)
+
+
+def test_shared_memory_full_before_the_start(tmp_path: Path, table: list[Outcome]) -> None:
+    full = own_shared_memory("head -c 100m /dev/zero >/dev/shm/filler")
+    with started(tmp_path, "preflight", within=full) as run:
+        found = run.ended("/dev/shm full", 60)
+    assert (found.exit_code, found.code) == (3, "preflight")
+    table.append(found)
+
+
+def make_unwritable(run: Running, log: str) -> None:
+    """A folder in place of one of LoadGen's logs, before its test begins."""
+    (run.run_dir.loadgen("performance") / log).mkdir(parents=True)
+
+
+UNWRITABLE = {
+    "mlperf_log_summary.txt": "loadgen_error",
+    "mlperf_log_detail.txt": "os_error",
+}
+
+
+@pytest.mark.parametrize("log", UNWRITABLE)
+def test_loadgens_log_is_not_writable(tmp_path: Path, table: list[Outcome], log: str) -> None:
+    with started(tmp_path, "performance") as run:
+        make_unwritable(run, log)
+        found = run.ended(f"folder in place of `{log}`", 60)
+    assert (found.exit_code, found.code) == (3, UNWRITABLE[log])
+    table.append(found)
+
+
+@pytest.mark.parametrize("phase", MEASURING)
+def test_loadgens_folder_is_full(tmp_path: Path, table: list[Outcome], phase: str) -> None:
+    sets = (FASTER, *(STAGES["accuracy"] if phase == "accuracy" else SHORT))
+    with started(tmp_path, phase, sets) as run, small_disk(run.run_dir.loadgen(phase), "16k"):
+        found = run.ended("disk of LoadGen's logs full", 120)
+    assert (found.exit_code, found.code) == (3, "os_error")
+    table.append(found)
+
+
+def test_loadgen_logs_an_error(tmp_path: Path, table: list[Outcome]) -> None:
+    """An answer of one token has no time per output token."""
+    one = ("generation.min_tokens=1", "generation.max_tokens=1")
+    with started(tmp_path, "performance", (FASTER, *SHORT, *one)) as run:
+        found = run.ended("LoadGen logs an error", 120)
+        (phase,) = record.read(run.run_dir.record).phases
+    assert (found.exit_code, found.status) == (1, "completed")
+    assert "loadgen_errors" in [check.code for check in phase.verdict.reasons]
+    table.append(found)
+
+
+@pytest.fixture(scope="session")
+def fake_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library for LD_PRELOAD."""
+    library = tmp_path_factory.mktemp("clock") / "fake_clock.so"
+    source = Path(__file__).with_name("fake_clock.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return library
+
+
+@pytest.mark.parametrize(
+    ("stage", "hours"),
+    [
+        pytest.param("warm-up", 1, marks=pytest.mark.chaos),
+        ("performance", 1),
+        ("performance", -1),
+        pytest.param("accuracy", -1, marks=pytest.mark.chaos),
+    ],
+)
+def test_clock_is_set(
+    tmp_path: Path, fake_clock: Path, table: list[Outcome], stage: str, hours: int
+) -> None:
+    file = tmp_path / "ahead"
+    file.write_bytes(struct.pack("q", 0))
+    env = {"LD_PRELOAD": str(fake_clock), "FAKE_CLOCK": str(file)}
+    with running(tmp_path, stage, env=env) as run:
+        with file.open("r+b") as ahead:
+            ahead.write(struct.pack("q", 3600 * hours))
+        found = run.ended(f"clock set {abs(hours)} h {'ahead' if hours > 0 else 'back'}", 40)
+    # In the warm-up nothing measures with it; this one ends by its deadline.
+    code = "warm_up" if stage == "warm-up" else "clock_set"
+    assert (found.exit_code, found.code) == (3, code)
+    table.append(found)
+
+
+@pytest.mark.chaos
+def test_record_of_a_killed_run_cut_in_half(tmp_path: Path, table: list[Outcome]) -> None:
+    """No attempt continues from it, and none overwrites it."""
+    with running(tmp_path, "accuracy") as run:
+        kill(run.process.pid, signal.SIGKILL)
+        kill(run.head, signal.SIGKILL)
+        until(lambda: processes_of(run.run_dir.root) == [], 20)
+        whole = run.run_dir.record.read_bytes()
+        run.run_dir.record.write_bytes(whole[: len(whole) // 2])
+        begin = time.monotonic()
+        again = subprocess.run(
+            [sys.executable, "-m", "sut.job", str(run.run_dir)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        took_s = round(time.monotonic() - begin, 1)
+        assert again.returncode == 2 and "not a complete record" in again.stderr, again.stderr
+        assert "Traceback" not in again.stderr
+        assert run.run_dir.record.read_bytes() == whole[: len(whole) // 2]
+    table.append(
+        Outcome(
+            "record of a killed run cut in half, then started again (refused)",
+            "accuracy",
+            again.returncode,
+            "no record",
+            "",
+            took_s,
+            "logs",
+        )
+    )
 
 
 DIED = "engine_died"
@@ -214,6 +325,31 @@ def test_engines_fault(tmp_path: Path, table: list[Outcome], stage: str, fault: 
         found = run.ended(f"engine: `{fault}`", 60)
     code = "warm_up" if (fault, stage) == ("stall", "warm-up") else FRAMES[fault]
     assert found.exit_code == 3 and found.code in (code, DIED if fault == "dead" else code)
+    table.append(found)
+
+
+# An engine of the embedded model on the CPU, whose start takes some ten seconds.
+VLLM = (
+    "scenarios.server.target_qps=2",
+    "site.timeouts.ready_s=200",
+    "site.timeouts.warmup_s=100",
+    "site.timeouts.stall_s=10",
+)
+
+
+@pytest.mark.chaos
+@pytest.mark.vllm
+@pytest.mark.own_cache
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, DIED), (signal.SIGSTOP, "stall")], ids=["KILL", "STOP"]
+)
+def test_vllm(tmp_path: Path, table: list[Outcome], number: signal.Signals, code: str) -> None:
+    vllm = {"config": "smollm2-135m-news", "within_s": 250}
+    with running(tmp_path, "performance", VLLM, **vllm) as run:
+        kill(run.named("sut.serving.vllm_core"), number)
+        how = "killed" if number is signal.SIGKILL else "stopped"
+        found = run.ended(f"vLLM engine {how}", 60)
+    assert (found.exit_code, found.code) == (3, code)
     table.append(found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -16,7 +15,6 @@ from cli import environment, fast, until
 from jobs import LONG, plan_for, write_plan
 
 from sut.results import record
-from sut.results.progress import Progress, Reader
 from sut.rundir import RunDir, tail
 
 DIES = ["--set", "engine.replay.faults=[die@20]"]
@@ -132,25 +130,6 @@ def test_a_signal_before_the_run_has_handlers_is_kept(
     failure = record.read(run_dir.record).failure
     assert failure is not None
     assert failure.code == {"SIGTERM": "cancelled", "SIGUSR2": "truncated"}[number.name]
-
-
-@pytest.mark.parametrize("room", [0, 10])
-def test_a_lost_progress_line_ends_no_run_and_costs_no_other(room: int, tmp_path: Path) -> None:
-    path = tmp_path / "progress.jsonl"
-    progress = Progress(path)
-    whole = progress._file
-
-    class Full:
-        def write(self, text: bytes) -> int:
-            if room == 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return whole.write(text[:room])
-
-    progress._file = Full()
-    progress.step("lost")
-    progress._file = whole
-    progress.step("kept")
-    assert [line.step for line in Reader(path).read()] == ["starting", "kept"]
 
 
 def test_the_end_of_a_log_is_read_from_its_end(tmp_path: Path) -> None:

@@ -56,13 +56,14 @@ def test_a_full_disk_keeps_the_first_record(
 ) -> None:
     run_dir = RunDir(tmp_path)
 
-    def draw_and_fill_the_disk(final: record.Record, _: RunDir) -> None:
+    def draw_and_fill_the_disk(final: record.Record, _: RunDir) -> tuple[()]:
         assert bare(record.read(tmp_path)) == final  # before the report
 
         def refuse(*_: object, **__: object) -> Path:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(record, "write", refuse)
+        return ()
 
     monkeypatch.setattr(recorder, "publish", draw_and_fill_the_disk)
     ours = recorder.Recorder(PLAN, run_dir, Allocation())

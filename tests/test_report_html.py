@@ -194,7 +194,7 @@ def test_killed_while_drawing_leaves_its_record(tmp_path: Path) -> None:
     ("broken", "reported"),
     [
         ("raise RuntimeError('no fonts')", "RuntimeError.*no fonts"),
-        ("import os; os.abort()", r"report\.html not written .*exit code -6"),
+        ("import os; os.abort()", r"no plots .*exited with code -6"),
         (  # a signal for the step of the run
             "import os, signal; os.kill(os.getpid(), signal.SIGTERM); raise OSError('after it')",
             "OSError.*after it",
@@ -211,7 +211,8 @@ def test_plotting_bug_costs_neither_record_nor_report(
     env["PYTHONPATH"] = f"{package.parent}:{env['PYTHONPATH']}"
     run = submit(tmp_path, *fast(), env=env)
     assert run.returncode == 0 and "\nVALID" in run.stdout
-    assert latest(tmp_path).verdict == "VALID"
+    (failure,) = latest(tmp_path).auxiliary_failures
+    assert latest(tmp_path).verdict == "VALID" and re.search(reported, failure.cause)
     report = (tmp_path / "runs/latest/report.md").read_text()
     assert report.startswith("# VALID") and re.search(reported, report)
     assert "python -m sut.report" in report
@@ -269,7 +270,7 @@ def test_publishes_report_md_once(run_dir: RunDir, monkeypatch: pytest.MonkeyPat
         write_atomic(path, text)
 
     monkeypatch.setattr(publish, "write_atomic", write)
-    assert publish.publish(record.read(run_dir.root), run_dir) is None
+    assert publish.publish(record.read(run_dir.root), run_dir) == ()
     assert written == [run_dir.report] and run_dir.report.read_text() == before
 
 

@@ -126,7 +126,7 @@ def _checksum(database: sqlite3.Connection) -> int:
 def _save(database: sqlite3.Connection, path: Path) -> None:
     """Replace the file. If it is not writable, the index lasts as long as this process."""
     database.execute(f"PRAGMA application_id = {_checksum(database)}")
-    with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
+    with contextlib.suppress(OSError, sqlite3.Error), tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / FILE_NAME
         with contextlib.closing(sqlite3.connect(copy)) as file:
             database.backup(file)

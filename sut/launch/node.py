@@ -31,6 +31,7 @@ from sut.results.record import Attempt, Failure, Record
 from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE
 
+NOTIFY_S = 60.0  # sut.notify limits the command itself to less
 _CODES = {signal.SIGTERM: CANCELLED, signal.SIGINT: CANCELLED, signal.SIGUSR2: TRUNCATED}
 
 
@@ -51,9 +52,12 @@ def launch(run_dir: str) -> None:
 def _notify(run_dir: RunDir) -> None:
     """On this machine; a Slurm job does it at the end of its script. In a process of its own,
     which cannot change the run's exit code."""
-    with contextlib.suppress(InputError):
+    try:
         if run_dir.notices.is_file() and load_plan(run_dir.plan).slurm is None:
-            subprocess.call([sys.executable, "-m", "sut.notify", str(run_dir)])
+            command = [sys.executable, "-m", "sut.notify", str(run_dir)]
+            subprocess.call(command, timeout=NOTIFY_S)
+    except (InputError, OSError, subprocess.TimeoutExpired) as error:
+        print(f"warning: nobody was notified: {error}", file=sys.stderr)
 
 
 def run(run_dir: RunDir) -> int:

@@ -3,7 +3,7 @@
 A :class:`Sampler` appends one JSON object a line to ``RUN_DIR/telemetry/<node>.jsonl``. GPUs are
 read through NVML, the CPU's energy from RAPL under ``/sys/class/powercap`` and its clock from
 cpufreq. A meter that the node lacks is left out, and a node without meters has no file. Nothing
-here makes a run fail or wait.
+here makes a run fail or wait; :attr:`Sampler.outage` is when and why readings are missing.
 
 This is not MLPerf Power, which measures at the wall with an approved instrument.
 ``python -m sut.machine.meters`` prints one reading.
@@ -16,16 +16,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from sut.machine import nvml
 from sut.machine.nvml import Nvml, Visible
+from sut.rundir import LineFile, Outage, Outages
 
 INTERVAL_S = 1.0
-STOP_S = 5.0  # a thread whose driver hangs is abandoned
+STOP_S = 5.0  # a driver that takes longer for a reading hangs; its thread is abandoned
 
 # NVML's reasons for a clock below the highest, grouped by their remedy.
 _POWER = 0x4 | 0x80  # the power cap, the power brake
@@ -99,6 +100,20 @@ def clock_files(sysfs: Path, cpus: Sequence[int]) -> list[Path]:
     return [file for folder in folders if (file := folder / "scaling_cur_freq").is_file()]
 
 
+# By the field that each fills.
+_QUERIES = {
+    "energy_j": "TotalEnergyConsumption",
+    "power_w": "PowerUsage",
+    "utilization": "UtilizationRates",
+    "memory_used_mib": "MemoryInfo",
+    "slowed_by_power": "CurrentClocksThrottleReasons",
+    "slowed_by_heat": "CurrentClocksThrottleReasons",
+    "sm_clock_mhz": "ClockInfo",
+    "memory_clock_mhz": "ClockInfo",
+    "temperature_c": "Temperature",
+}
+
+
 def _read(gpu: nvml.Gpu) -> Gpu:
     energy_mj = gpu.query("TotalEnergyConsumption")
     power_mw = gpu.query("PowerUsage")
@@ -148,6 +163,27 @@ class Node:
             gpus_missing=self._missing,
         )
 
+    def why_gone(self, gone: Mapping[str, int | None]) -> str:
+        """``gone`` are meters that had a value before, with the GPU of each."""
+        name, index = next(iter(gone.items()))
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        query = _QUERIES.get(name.rpartition(" ")[2], "")
+        why = next((gpu.refused.get(query, "") for gpu in self._gpus if gpu.index == index), "")
+        return f"no value of {name}{more}" + (f": {why}" if why else "")
+
+
+def readable(reading: Reading) -> dict[str, int | None]:
+    """The meters with a value, e.g. ``cpu_energy_j`` or ``GPU 0 power_w``, and the GPU of each."""
+    fields = [name for name in Reading.__struct_fields__ if name.startswith(("cpu_", "dram_"))]
+    found: dict[str, int | None] = {
+        name: None for name in fields if getattr(reading, name) is not None
+    }
+    for gpu in reading.gpus:
+        for name in Gpu.__struct_fields__:
+            if name != "index" and getattr(gpu, name) is not None:
+                found[f"GPU {gpu.index} {name}"] = gpu.index
+    return found
+
 
 class Sampler:
     """A context inside which a thread reads this node's meters once a second."""
@@ -156,33 +192,65 @@ class Sampler:
         self, path: Path, sysfs: Path = Path("/sys"), places: Collection[int] | None = None
     ) -> None:
         """``places``: as in :class:`Node`."""
-        self._path = path
+        self._file = LineFile(path)
         self._places = places
         self._sysfs = sysfs
+        self._outages = Outages()  # of the meters
+        self._busy_since: float | None = None  # the thread asks the driver, or starts to
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def __enter__(self) -> Sampler:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the limit on threads
+            self._outages.fails(str(error))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(STOP_S)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S)
+
+    @property
+    def outage(self) -> Outage | None:
+        """When readings were lost: by the meters, by a driver that hangs, or by the disk."""
+        found = [each for each in (self._outages.found, self._file.outage) if each is not None]
+        since = self._busy_since
+        if since is not None and time.monotonic() - since >= STOP_S:
+            found.append(Outage("the driver does not answer", since))
+        return min(found, key=lambda each: each.begin, default=None)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError), nvml.opened() as found:
-            node = Node(found, self._sysfs, self._places)
-            if not node.offers_something:
+        try:
+            self._busy_since = time.monotonic()
+            with nvml.opened() as found:
+                node = Node(found, self._sysfs, self._places)
+                if node.offers_something:
+                    self._sample(node)
+        except Exception as error:  # of a binding or a driver: the run goes on without
+            self._outages.fails(f"{type(error).__name__}: {error}")
+        finally:
+            self._busy_since = None
+
+    def _sample(self, node: Node) -> None:
+        had: dict[str, int | None] = {}  # what has been readable
+        last = False
+        while True:
+            self._busy_since = time.monotonic()
+            reading = node.read()
+            self._busy_since = None
+            now = readable(reading)
+            had.update(now)
+            if gone := {name: gpu for name, gpu in had.items() if name not in now}:
+                self._outages.fails(node.why_gone(gone))
+            else:
+                self._outages.works()
+            self._file.append(msgspec.json.encode(reading))
+            if last:
                 return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab", buffering=0) as file:
-                while True:
-                    file.write(msgspec.json.encode(node.read()) + b"\n")
-                    if self._ended.wait(INTERVAL_S):
-                        # Energy is the difference of two readings, so take one at the end.
-                        file.write(msgspec.json.encode(node.read()) + b"\n")
-                        return
+            # Energy is the difference of two readings, so take one at the end.
+            last = self._ended.wait(INTERVAL_S)
 
 
 def _sum(readers: Iterator[Callable[[], float]]) -> float | None:

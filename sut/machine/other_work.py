@@ -33,9 +33,9 @@ class OtherWork:
         try:
             fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
             busy = sum(int(fields[place]) for place in _BUSY)
+            own = sum(self._tree().values())
         except (OSError, ValueError, IndexError):
             return None
-        own = sum(self._tree().values())
         return (busy - own) / os.sysconf("SC_CLK_TCK")
 
     def _tree(self) -> dict[int, int]:

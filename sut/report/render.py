@@ -105,6 +105,9 @@ def _heading(record: Record, evidence: Mapping[str, Evidence], note: str) -> Sec
         parts.append(f"**Not official** because:\n\n{bullets(because)}")
     parts.append(inline(messaging.unverified(plan, official=not because)))
     parts += [f"Not read: {inline(e.problem)}" for e in evidence.values() if e.problem]
+    # Of the report itself, which may have been written again, see the note.
+    while_running = [each for each in record.auxiliary_failures if each.at_s is not None]
+    parts += [f"**Warning**: {inline(each.text)}" for each in while_running]
     parts += [f"**Incomplete report**: {inline(note)}"] if note else []
     return Section(title=f"{record.headline}: {title(plan)}", text="\n\n".join(parts))
 

@@ -10,6 +10,7 @@ from sut.plan.site import Device
 from sut.report import repeats, sweep
 from sut.report.latencies import latencies
 from sut.results import messaging
+from sut.results.auxiliary import PLOTS
 from sut.results.diagnosis import MARK
 from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
@@ -125,8 +126,9 @@ def summary(record: Record, run_dir: RunDir, log_lines: Sequence[str] = ()) -> s
         if because := record.not_official_because:
             lines += _labelled("note", [f"not official: {'; '.join(because)}"])
         lines += [f"            {messaging.unverified(plan, official=not because)}"]
+    lines += _labelled("warning", [each.text for each in record.auxiliary_failures])
     lines += _labelled("took", _times(record.timings))
-    lines += [f"  report    {run_dir.report}{_plots(run_dir)}"]
+    lines += [f"  report    {run_dir.report}{_plots(record, run_dir)}"]
     if record.failure and record.failure.replica is not None:
         lines += [f"  next      less {run_dir.replica_log(record.failure.replica)}"]
     return "\n".join(lines)
@@ -180,8 +182,9 @@ def total_s(steps: Sequence[Step]) -> float:
     return max((step.start_s + step.duration_s for step in steps), default=0.0)
 
 
-def _plots(run_dir: RunDir) -> str:
+def _plots(record: Record, run_dir: RunDir) -> str:
     drawn = run_dir.report_html.is_file() and any(run_dir.loadgen_root.glob(f"*/{SAMPLES}"))
+    drawn = drawn and all(each.part != PLOTS for each in record.auxiliary_failures)
     return " (report.html has the plots)" if drawn else ""
 
 

@@ -22,7 +22,10 @@ from sut.rundir import TRIAL, RunDir, write_atomic
 from sut.values import UNDECODABLE, Struct
 
 # What a record of a lost attempt has from the attempts before it.
-_KEPT = ("environment", "hashes", "load", "overhead", "tuning", "phases", "preflight", "nodes")
+_KEPT = (
+    *("environment", "hashes", "load", "overhead", "tuning", "phases", "preflight", "nodes"),
+    "auxiliary_failures",
+)
 INTERRUPTIONS = frozenset({CANCELLED, NO_RECORD, NODE_LOST, record.INTERIM})
 # In all phases of one record, on each of its machines: files, code, and what computes.
 SAME = (

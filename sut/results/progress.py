@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sut.results.budget import Hopeless
+from sut.rundir import LineFile, Outage
 from sut.values import UNDECODABLE
 
 if TYPE_CHECKING:
@@ -64,16 +65,20 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 class Progress:
     """Appends lines: at most one an interval, and one for each new step. A line that cannot be
-    written, as on a full disk, is lost."""
+    written, as on a full disk, is lost: no run depends on it."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+        self._file = LineFile(path)
         self._start = time.monotonic()
         self._last = ("", 0.0)
-        self._damage = b""
         self.stage = ""  # of the lines to come
         first = Line(t_s=self._now(), step="starting", pid=os.getpid(), host=socket.gethostname())
         self._write(first)
+
+    @property
+    def outage(self) -> Outage | None:
+        """When lines were lost."""
+        return self._file.outage
 
     def step(self, text: str, *, target_qps: float | None = None) -> None:
         self._write(Line(t_s=self._now(), step=text, target_qps=target_qps))
@@ -137,12 +142,7 @@ class Progress:
         if always or self.due(line.phase or line.step):
             self._last = (line.phase or line.step, line.t_s)
             line.stage = self.stage
-            text = self._damage + msgspec.json.encode(line) + b"\n"
-            try:
-                written = self._file.write(text)
-            except OSError:
-                written = 0
-            self._damage = b"" if written == len(text) else b"\n"  # ends what a full disk cut off
+            self._file.append(msgspec.json.encode(line))
 
 
 class Reader:
@@ -153,13 +153,13 @@ class Reader:
         self._offset = 0
 
     def read(self) -> list[Line]:
-        """The lines since the last call. A line still being written is left for the next call;
-        one that is not valid is skipped."""
+        """The lines since the last call; none of a file that is missing or unreadable. A line still
+        being written is left for the next call; one that is not valid is skipped."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 whole, newline, _ = file.read().rpartition(b"\n")
-        except FileNotFoundError:
+        except OSError:  # not there yet, or unreadable: a run goes on without it
             return []
         self._offset += len(whole) + len(newline)
         lines = []

@@ -14,6 +14,7 @@ from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
 from sut.results import engine_rules, integrity
+from sut.results.auxiliary import AuxiliaryFailure
 from sut.results.integrity import File
 from sut.results.judge import Validity
 from sut.results.offered import OfferedLoad
@@ -153,6 +154,7 @@ class Record(Struct, frozen=True, kw_only=True):
     nodes: tuple[Environment, ...] = ()  # all nodes but the first, which is environment
     command: Command | None = None  # None: unknown
     engines: Engines | None = None  # None: not started
+    auxiliary_failures: tuple[AuxiliaryFailure, ...] = ()  # of no effect on the result
     files: dict[str, File] = {}  # by path, when this was written; without those of the phases
     digest: str = ""  # of this record; see sut.results.integrity
 

@@ -65,18 +65,22 @@ class NodeTelemetry(Struct, frozen=True, kw_only=True):
 
 
 def read(path: Path) -> list[Reading]:
-    """A node's readings by time; empty without a file. Skips damaged lines."""
+    """A node's readings by time; empty without a file. Skips damaged lines, and what is before a
+    moment at which the clock was set back."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
         return []
-    readings = []
+    readings: list[Reading] = []
     for line in lines:
         try:
-            readings.append(msgspec.json.decode(line, type=Reading))
+            reading = msgspec.json.decode(line, type=Reading)
         except UNDECODABLE:
             continue
-    return sorted(readings, key=lambda reading: reading.unix_s)
+        if readings and reading.unix_s < readings[-1].unix_s:
+            readings.clear()
+        readings.append(reading)
+    return readings
 
 
 def summarize(

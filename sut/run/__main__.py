@@ -7,6 +7,7 @@ other nodes run engines for the head and exit with 0 when it ends the run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     output.protect(is_the_result=False)
     run_dir = run_dir_of(argv, "sut.run", "Run a plan on this node of its job.")
     signals = Signals()
-    keep_code_in_memory()
+    with contextlib.suppress(OSError, ValueError):  # a precaution
+        keep_code_in_memory()
     _raise_descriptor_limit()
     allocation = of_process()
     try:
@@ -56,7 +58,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         traceback.print_exc()
         _leave(EXIT_FAILED, f"error: internal error: {error!r}")
-    _leave(result.exit_code, summary(result, run_dir))
+    _leave(result.exit_code, _text(result, run_dir))
+
+
+def _text(result: record.Record, run_dir: RunDir) -> str:
+    """The result for people. A bug in it must not change the exit code."""
+    try:
+        return summary(result, run_dir)
+    except Exception:
+        traceback.print_exc()
+        return f"{result.headline}  {run_dir.record}"
 
 
 def _raise_descriptor_limit() -> None:

@@ -12,6 +12,7 @@ from sut.inputs.dataset import Samples
 from sut.machine.meters import Sampler
 from sut.plan.placement import gpus_of, on_nodes
 from sut.plan.plan import Mode, Test, uses_model
+from sut.results.auxiliary import TELEMETRY
 from sut.results.measured import Measured, interrupted, record_phase
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Hashes
@@ -30,9 +31,12 @@ def measure(recorder: Recorder, allocation: Allocation, signals: Signals) -> Non
     plan, run_dir = on_nodes(recorder.plan, allocation.nodes), recorder.run_dir
     path = run_dir.telemetry(allocation.nodes[allocation.node])
     meters = Sampler(path, places=gpus_of(plan, allocation.node))
+    recorder.auxiliary.add(TELEMETRY, lambda: meters.outage)
     with meters, Nodes(plan, run_dir, allocation) as nodes, signals.raised():
         with recorder.step("join"):
             nodes.join(recorder.progress)
+            for remote in nodes.remotes:
+                recorder.auxiliary.add(TELEMETRY, remote.meters_outage, remote.name)
         model_path, notes = _check_nodes(recorder, nodes, allocation)
         if plan.mode is Mode.PREFLIGHT:
             return

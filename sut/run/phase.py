@@ -8,7 +8,9 @@ import sys
 import time
 
 from sut import _core
+from sut.errors import RunError
 from sut.machine.other_work import OtherWork
+from sut.machine.wall_clock import WallClock
 from sut.plan import mlperf_conf
 from sut.plan.plan import Mode, Test
 from sut.results import sample_log
@@ -62,12 +64,13 @@ def run_phase(
     budget = BudgetWatch(running, replicas.dispatcher, log_dir, stop=stop_when_hopeless)
     kept = replicas.nodes.kept
     others = OtherWork([os.getpid(), *([kept.pid] if kept else [])])
-    start_unix_s, start = time.time(), time.monotonic()
+    start_unix_s, start, wall_clock = time.time(), time.monotonic(), WallClock()
     try:
         running.start()
         num_lost = 0
         while not running.wait(POLL_S):
             replicas.check()
+            _require_steady(wall_clock, test)
             num_lost = _report_losses(replicas, num_lost)
             budget.look(time.monotonic() - start)
             if progress.due(test.name):
@@ -75,6 +78,7 @@ def run_phase(
                 progress.phase(test.name, stats, budget.num_over, budget.hopeless)
         if not (running.finished or running.ended):
             replicas.check()
+        _require_steady(wall_clock, test)
     except BaseException as error:
         replicas.dispatcher.fail("interrupted", str(error))  # has no effect after another failure
         running.wait(FLUSH_S)  # LoadGen writes what it has logged so far
@@ -92,6 +96,20 @@ def run_phase(
         losses=replicas.losses(),
         other_cpus=others.cpus(),
     )
+
+
+def _require_steady(wall_clock: WallClock, test: Test) -> None:
+    """Raise RunError if the system's clock was set. LoadGen's times are then wrong, and after a
+    step back it would wait for as long before its next query."""
+    step_s = wall_clock.step_s()
+    if step_s is not None:
+        raise RunError(
+            f"the clock of this machine was set by {step_s:+,.1f} s during {test.name}: LoadGen "
+            "measures with it, so the test has no result",
+            hint="keep the time service from stepping the clock during a run (chrony: makestep), "
+            "and run again",
+            code="clock_set",
+        )
 
 
 def _report_losses(replicas: Replicas, num_known: int) -> int:

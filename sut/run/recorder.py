@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import msgspec
 
@@ -17,7 +17,8 @@ from sut.machine import environment, processes
 from sut.machine.environment import Environment
 from sut.plan.plan import Plan, Test
 from sut.report.publish import publish
-from sut.results import attempts, record
+from sut.results import attempts, auxiliary, record
+from sut.results.auxiliary import AuxiliaryFailure
 from sut.results.judge import Validity, overall
 from sut.results.offered import OfferedLoad
 from sut.results.overhead import Overhead
@@ -42,6 +43,7 @@ class Recorder:
         self._steps: list[record.Step] = []
         self._open: list[str] = []  # steps that have begun and not ended
         self._progress: Progress | None = None
+        self.auxiliary = auxiliary.Watch(self._start)
         self._command = record.command_of(run_dir)
         attempts.earlier(plan, run_dir)  # a complete run stays as it is
         self._claim = claims.take(
@@ -112,8 +114,9 @@ class Recorder:
         return self._progress
 
     def report_progress(self) -> None:
-        """Begin the progress file. Raises OSError."""
+        """Begin the progress file."""
         self._progress = Progress(self.run_dir.progress)
+        self.auxiliary.add(auxiliary.PROGRESS, lambda: self.progress.outage)
 
     def keep_preflight(self, found: Preflight) -> None:
         self._preflight, self._here = found.nodes, (self._here[0], *found.environments)
@@ -170,8 +173,7 @@ class Recorder:
     def _announce(self, stage: str, text: str) -> None:
         if self._progress is not None:
             self._set_stage(stage)
-            with suppress(OSError):  # a full disk must not cost the run its record
-                self._progress.step(text)
+            self._progress.step(text)
 
     def _set_stage(self, name: str) -> None:
         if self._progress is not None:
@@ -200,15 +202,22 @@ class Recorder:
                 code="os_error",
             ) from None
         with self.step(record.REPORT):
-            problem = publish(final, self.run_dir)
-        if problem is not None:
-            print(problem, file=sys.stderr)
-        return self._rewrite_with_all_steps(final)
+            failed = publish(final, self.run_dir)
+        for each in failed:
+            print(each.cause, file=sys.stderr)
+        return self._rewrite_with_all_steps(final, failed)
 
-    def _rewrite_with_all_steps(self, final: record.Record) -> record.Record:
+    def _rewrite_with_all_steps(
+        self, final: record.Record, failed: Sequence[AuxiliaryFailure]
+    ) -> record.Record:
         """Replace the record on disk, which was written before the report, by one that has the
-        report's time and hashes. If this fails, the first one remains: it lacks nothing else."""
-        whole = msgspec.structs.replace(final, timings=tuple(self._steps))
+        report's time, hashes and failures. If this fails, the first one remains: it lacks nothing
+        else."""
+        whole = msgspec.structs.replace(
+            final,
+            timings=tuple(self._steps),
+            auxiliary_failures=(*self._auxiliary_failures(), *failed),
+        )
         try:
             self._claim.renew()
             record.write(whole, self.run_dir, with_reports=True)
@@ -241,6 +250,11 @@ class Recorder:
     def _write_attempts(self, last: record.Attempt) -> None:
         attempts.write(self.run_dir, (*self._earlier.attempts, last))
 
+    def _auxiliary_failures(self) -> tuple[AuxiliaryFailure, ...]:
+        before = self._earlier.record
+        earlier = before.auxiliary_failures if before and before.phases else ()
+        return (*earlier, *self.auxiliary.failures())
+
     def _record(self, failure: SutError | None) -> record.Record:
         judged = failure is None and self.plan.tests
         verdict = overall(phase.verdict for phase in self._phases) if judged else None
@@ -272,6 +286,7 @@ class Recorder:
             nodes=self._machines[1:],
             command=self._command,
             engines=self._engines,
+            auxiliary_failures=self._auxiliary_failures(),
         )
 
 

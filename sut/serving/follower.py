@@ -31,6 +31,7 @@ from sut.serving.messages import (
     GetState,
     Hello,
     Listening,
+    NoReadings,
     Port,
     Problem,
     Request,
@@ -66,8 +67,9 @@ def serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
     grace_s = GRACE_S
     try:
         channel.send(Hello(node=allocation.node, host=node.host))
-        with Sampler(run_dir.telemetry(name), places=gpus_of(plan, allocation.node)):
-            grace_s = _serve(channel, node, signalled)
+        places = gpus_of(plan, allocation.node)
+        with Sampler(run_dir.telemetry(name), places=places) as meters:
+            grace_s = _serve(channel, node, signalled, meters)
     except LostError as error:
         _print(name, f"stopping: lost head {head}: {error}")
         return EXIT_FAILED
@@ -78,7 +80,7 @@ def serve(plan: Plan, run_dir: RunDir, allocation: Allocation) -> int:
     return 0
 
 
-def _serve(channel: Channel, node: LocalNode, signalled: _Signalled) -> float:
+def _serve(channel: Channel, node: LocalNode, signalled: _Signalled, meters: Sampler) -> float:
     """Answer requests until the one to end, and return how long engines may take to stop."""
     last = time.monotonic()
     while True:
@@ -86,7 +88,7 @@ def _serve(channel: Channel, node: LocalNode, signalled: _Signalled) -> float:
             request = channel.receive(REQUEST)
             if isinstance(request, End):
                 return request.grace_s
-            channel.send(_answer(request, node, signalled))
+            channel.send(_answer(request, node, signalled, meters))
             last = time.monotonic()
         elif time.monotonic() - last > HEAD_SILENCE_S:
             raise LostError(f"no request for {HEAD_SILENCE_S:g} s")
@@ -101,7 +103,7 @@ def _host(plan: Plan, channel: Channel) -> str:
         return channel.local_host
 
 
-def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
+def _answer(request: Request, node: LocalNode, signalled: _Signalled, meters: Sampler) -> Answer:
     try:
         match request:
             case Start():
@@ -122,10 +124,19 @@ def _answer(request: Request, node: LocalNode, signalled: _Signalled) -> Answer:
                     time_ns=time.time_ns(),
                     exits=tuple(Exit(part=part, status=status) for part, status in exits),
                     signalled=signalled.name,
+                    no_readings=_no_readings(meters),
                 )
     except RunError as error:
         return Problem(code=error.code, message=str(error), replica=error.replica)
     return Done()
+
+
+def _no_readings(meters: Sampler) -> NoReadings | None:
+    outage, now = meters.outage, time.monotonic()
+    if outage is None:
+        return None
+    works_s = None if outage.end is None else now - outage.end
+    return NoReadings(cause=outage.cause, ago_s=now - outage.begin, works_s=works_s)
 
 
 class _Signalled:

@@ -84,10 +84,20 @@ class Exit(Struct, frozen=True, kw_only=True):
     status: int
 
 
+class NoReadings(Struct, frozen=True, kw_only=True):
+    """A node's meters failed ``ago_s`` before this message; ``works_s`` ago they worked again,
+    None if they do not."""
+
+    cause: str
+    ago_s: float
+    works_s: float | None = None
+
+
 class State(Struct, frozen=True, kw_only=True, tag="state"):
     time_ns: int  # the node's clock, since the epoch
     exits: tuple[Exit, ...] = ()
     signalled: str | None = None  # the first signal that asked the node to stop
+    no_readings: NoReadings | None = None
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.results.record import PreflightCheck
+from sut.rundir import Outage
 from sut.serving.channel import Channel, LostError
 from sut.serving.messages import (
     A,
@@ -62,7 +63,7 @@ class RemoteNode:
         self.name = name
         self.host = host
         self._channel = channel
-        self._state = State(time_ns=0)
+        self._state, self._state_at = State(time_ns=0), 0.0  # and when, by time.monotonic()
         self._link: Link | None = None
         self._lost: str | None = None
         # Calls on the channel and where their results go; None ends the thread.
@@ -127,6 +128,14 @@ class RemoteNode:
         """Its engines that exited, with their status, at most a second old."""
         return {each.part: each.status for each in self._state.exits}
 
+    def meters_outage(self) -> Outage | None:
+        """When its meters failed, by this node's :func:`time.monotonic`."""
+        found, at = self._state.no_readings, self._state_at
+        if found is None:
+            return None
+        end = None if found.works_s is None else at - found.works_s
+        return Outage(found.cause, at - found.ago_s, end)
+
     def refresh(self) -> None:
         self._call(self._update_state)
 
@@ -180,7 +189,7 @@ class RemoteNode:
         state = exchange(channel, GetState())
         took_ns = time.monotonic_ns() - begin_ns
         assert isinstance(state, State)
-        self._state = state
+        self._state, self._state_at = state, time.monotonic()
         # The node reads its clock half a round trip after the request leaves.
         ahead_ns = state.time_ns - (sent_ns + took_ns // 2)
         link = Link(round_trip_ms=took_ns / 1e6, clock_ahead_ms=ahead_ns / 1e6)

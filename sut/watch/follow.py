@@ -16,6 +16,7 @@ from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
 from sut.interrupts import Interrupt
 from sut.launch import ending
 from sut.launch.members import Job
+from sut.machine import processes
 from sut.report.summary import summary
 from sut.results import attempts, diagnosis, record
 from sut.rundir import tail
@@ -55,10 +56,18 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
             if interrupt.asked and job.plan.slurm is not None:
                 detached(job)
                 return False
-            if interrupt.asked and observer.pid is not None and not answered:
+            if interrupt.asked and not answered and (pid := _process(observer)) is not None:
                 answered = True
-                _cancel(state, observer.pid)
+                _cancel(state, pid)
             screen.wait(POLL_S)
+
+
+def _process(observer: Observer) -> int | None:
+    """The run's process once it handles SIGTERM, also if it could not write its progress."""
+    if observer.pid is not None:
+        return observer.pid
+    pid = processes.running("sut.run", str(observer.run))
+    return pid if pid is not None and processes.handles(pid, signal.SIGTERM) else None
 
 
 def detached(job: Job) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from sut.cluster import liveness
 from sut.cluster.liveness import Liveness
+from sut.errors import InputError
 from sut.launch import notices
 from sut.plan.benchmark import AUTO
 from sut.plan.hostlist import HostlistError, expand
@@ -66,7 +68,7 @@ class Observer:
         for line in new:
             self._take(line)
         self._ask()
-        result = record.read(self.run.record) if self.run.record.is_file() else None
+        result = self._record()
         state = self._state(result)
         over = state in ("over", "lost")
         phases = tuple(self._phase(test.name, result, over) for test in self.plan.tests)
@@ -101,6 +103,16 @@ class Observer:
             exit_code=result.exit_code if result and state == "over" else None,
             failure=result.failure.message if result and result.failure and over else None,
         )
+
+    def _record(self) -> record.Record | None:
+        """None without one, and for a damaged one that a live run will replace. Raises
+        InputError."""
+        try:
+            return record.read(self.run.record) if self.run.record.is_file() else None
+        except InputError:
+            if self._liveness.state == "active":
+                return None
+            raise
 
     def _target_qps(self) -> float | None:
         if self.plan.scenario.loadgen != "Server":
@@ -188,7 +200,9 @@ class Observer:
             return ""
         if not attempts.has_page(self.run):
             return REPORTING
-        return NOTIFYING if notices.read(self.run).command else ""
+        with contextlib.suppress(InputError):
+            return NOTIFYING if notices.read(self.run).command else ""
+        return ""
 
     def _why(self, state: str) -> str:
         """Why there is no record of a run that is lost or unknown."""
