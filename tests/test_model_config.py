@@ -139,6 +139,17 @@ def test_files_that_no_index_names_are_not_weights(tmp_path: Path, other: str) -
     assert size is not None and size.weights_gib == pytest.approx(13.5, abs=0.01)
 
 
+def test_mistrals_own_index_names_its_files(tmp_path: Path) -> None:
+    path = folder(tmp_path / "m", LLAMA, 4.6, 4.6, 4.3)
+    for name, gib in (("consolidated-1", 7), ("consolidated-2", 6.5), ("consolidated-old", 13)):
+        sparse(path / f"{name}.safetensors", gib)
+    names = {"a": "consolidated-1.safetensors", "b": "consolidated-2.safetensors"}
+    (path / model.CONSOLIDATED_INDEX).write_text(json.dumps({"weight_map": names}))
+    size = model_config.size(path)
+    assert size is not None and size.weights_gib == pytest.approx(13.5, abs=0.01)
+    assert path / "consolidated-old.safetensors" not in model.files(path)
+
+
 def test_without_an_index_every_file_is_weights(tmp_path: Path) -> None:
     path = folder(tmp_path / "m", LLAMA, 2, 3)
     (path / model.INDEX).unlink()

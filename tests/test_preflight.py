@@ -393,13 +393,14 @@ def test_an_old_driver_reports_nothing_of_a_mig_instance(tmp_path: Path) -> None
     assert "in MIG mode" in check.text
 
 
-def test_unified_memory_is_the_hosts(driver: Path) -> None:
-    refused = {"FAKE_REFUSE": "MemoryInfo=3", "FAKE_UNIFIED": "1", "FAKE_GPUS": "1"}
-    (gpu,) = probed(driver, **refused, CUDA_VISIBLE_DEVICES="").gpus
-    available_mib = psutil.virtual_memory().available / 2**20
-    assert gpu.memory_mib == 120 * 1024
-    assert gpu.free_mib == pytest.approx(available_mib, rel=0.2)
-    assert gpu.missing == ("MemoryInfo: Not Supported",)
+@pytest.mark.parametrize("refused", ["MemoryInfo=3", ""])
+def test_unified_memory_is_the_hosts(driver: Path, refused: str) -> None:
+    faked = {"FAKE_UNIFIED": "1", "FAKE_GPUS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    (gpu,) = probed(driver, FAKE_REFUSE=refused, **faked).gpus
+    assert gpu.memory_mib == (120 * 1024 if refused else 24576)
+    assert gpu.free_mib is not None  # NVML's is 1 MiB
+    assert 1 < gpu.free_mib <= psutil.virtual_memory().total / 2**20
+    assert gpu.missing == (("MemoryInfo: Not Supported",) if refused else ())
 
 
 def test_a_refused_query_is_named(driver: Path) -> None:

@@ -108,8 +108,8 @@ def weights(path: Path) -> list[Path]:
     and Mistral's consolidated ones. What is named need not exist."""
     found = set(path.glob("*.safetensors"))
     own = {file for file in found if file.name.startswith(CONSOLIDATED)}
-    own |= _named(path / CONSOLIDATED_INDEX)
     others = _named(path / INDEX) or found - own
+    own = _named(path / CONSOLIDATED_INDEX) or own
     return sorted(own | others or {path / SINGLE})
 
 
