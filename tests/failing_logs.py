@@ -219,6 +219,28 @@ LOGS = [
         ),
     ),
     (
+        "fabric_manager",
+        _engine(
+            "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda "
+            "functions before calling NumCudaDevices() that might have already set an error? "
+            "Error 802: system not yet initialized"
+        ),
+    ),
+    (
+        "illegal_access",
+        _engine(
+            "torch.AcceleratorError: CUDA error: an illegal memory access was encountered\n"
+            "Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda for more."
+        ),
+    ),
+    ("open_files", _engine("zmq.error.ZMQError: Too many open files")),
+    (
+        "no_compiler",
+        _engine("RuntimeError: Failed to find C compiler. Please specify via CC environment."),
+    ),
+    ("no_compiler", _engine("RuntimeError: Could not find nvcc")),
+    ("no_compiler", _engine("/bin/sh: 1: /usr/local/cuda/bin/nvcc: not found")),
+    (
         "driver_too_old",
         "torch/cuda/__init__.py:182: UserWarning: CUDA initialization: The NVIDIA driver on your "
         "system is too old (found version 12080). Please update your GPU driver\n"
