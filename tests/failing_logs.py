@@ -160,10 +160,39 @@ LOGS = [
         ),
     ),
     (
+        "squashfuse",  # Apptainer 1.4.5 without /dev/fuse
+        _job(
+            "FATAL:   container creation failed: image driver mount failure: image driver "
+            "squashfuse_ll instance exited with error: squashfuse_ll exited: fuse: mount failed: "
+            "Invalid argument"
+        ),
+    ),
+    (
         "image_missing",
         _job(
             "FATAL:   could not open image /scratch/me/cuda.sif: failed to retrieve path for "
             "/scratch/me/cuda.sif: lstat /scratch/me/cuda.sif: no such file or directory"
+        ),
+    ),
+    (
+        "image_missing",  # Apptainer 1.4.5
+        _job(
+            "FATAL:   While checking container encryption: could not open image /none.sif: failed "
+            "to retrieve path for /none.sif: lstat /none.sif: no such file or directory"
+        ),
+    ),
+    (
+        "image_damaged",  # Apptainer 1.4.5
+        _job(
+            "FATAL:   While checking container encryption: could not open image /tmp/bad.sif: "
+            "image format not recognized"
+        ),
+    ),
+    (
+        "user_namespace",  # Apptainer 1.4.5
+        _job(
+            "\x1b[91mERROR  : Failed to create user namespace: not allowed to create user "
+            "namespace\n\x1b[0m"
         ),
     ),
     (
@@ -192,8 +221,11 @@ LOGS = [
         ),
     ),
     (
-        "bind_missing",
-        _job("FATAL:   container creation failed: mount source /data/news doesn't exist"),
+        "bind_missing",  # Apptainer 1.4.5
+        _job(
+            "FATAL:   container creation failed: mount hook function failure: mount /nope->/nope "
+            "error: while mounting /nope: mount source /nope doesn't exist"
+        ),
     ),
     (
         "glibc",
