@@ -86,8 +86,11 @@ def test_a_runs_own_steps_forecast_it(tmp_path: Path, capsys: pytest.CaptureFixt
     assert found.load is not None and found.load.service is not None, run.stdout
     at = ("--from", str(tmp_path / "runs/latest"))
     (same,) = simulated(capsys, *at, "--target-qps", str(found.load.target_qps))
-    seen = measure(found.phases[0].loadgen)
-    assert same["tokens_per_s"] == pytest.approx(seen.tokens_per_s, rel=0.5)  # a busy machine
+    seen, stats = measure(found.phases[0].loadgen), found.phases[0].dispatcher
+    assert stats is not None
+    # Below its peak an engine completes what is offered, however fast the machine is.
+    offered = found.load.target_qps * stats.output_tokens / stats.completed
+    assert same["tokens_per_s"] == pytest.approx(offered, rel=0.25)
     assert same["num_queries"] == seen.num_queries and same["verdict"] == "VALID"
     one, four = simulated(capsys, *at, "--replicas", "1,4")
     assert 3 < four["peak_qps"] / one["peak_qps"] < 6
