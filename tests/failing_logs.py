@@ -410,6 +410,13 @@ LOGS = [
         ),
     ),
     (
+        "model_missing",
+        _engine(
+            "ValueError: Unrecognized model in /data/empty. Should have a `model_type` key in its "
+            "config.json."
+        ),
+    ),
+    (
         "model_unsupported",
         _engine("ValueError: Model architectures ['NewForCausalLM'] are not supported for now."),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -106,6 +107,48 @@ def test_an_earlier_attempt_is_not_the_cause(tmp_path: Path) -> None:
     shown = of_text(tmp_path, f"{preempted}{start}ImportError: no module\n")
     assert shown.known is None and shown.lines == ("ImportError: no module",)
     assert of_text(tmp_path, preempted).known == known_failures()["preempted"]
+
+
+# Mistakes that the installed libraries report, without a GPU, an engine or a network.
+MISTAKES = {
+    "port_in_use": "TCPStore('127.0.0.1', TAKEN.getsockname()[1], 1, True, timeout=SECOND)",
+    "rendezvous_timeout": "TCPStore('127.0.0.1', 0, 2, True, timeout=SECOND)",
+    "host_memory": "torch.empty(10**15)",
+    "model_incomplete": "safe_open(FOLDER / 'model.safetensors', 'pt')",
+    "model_missing": "AutoConfig.from_pretrained(FOLDER / 'empty')",
+    "model_unsupported": "AutoConfig.from_pretrained(FOLDER / 'odd')",
+}
+PROGRAM = """
+import datetime, json, pathlib, socket, sys, traceback
+import torch
+from safetensors import safe_open
+from torch.distributed import TCPStore
+from transformers import AutoConfig
+FOLDER, SECOND = pathlib.Path(sys.argv[1]), datetime.timedelta(seconds=1)
+TAKEN = socket.socket()
+TAKEN.bind(("127.0.0.1", 0))
+TAKEN.listen()
+for name, mistake in json.loads(sys.argv[2]).items():
+    try:
+        eval(mistake)
+    except Exception:
+        (FOLDER / f"{name}.log").write_text(traceback.format_exc())
+"""
+
+
+def test_knows_the_errors_of_the_installed_libraries(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    for name, config in {"empty": "{}", "odd": '{"model_type": "odd"}'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(MISTAKES)]
+    done = subprocess.run(
+        command, env=environment(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    for name in MISTAKES:
+        shown = diagnosis.of(tmp_path / f"{name}.log")
+        assert shown.known == known_failures()[name], (name, shown.lines)
 
 
 # Error lines.
