@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from sut.cluster import allocation, slurm
 from sut.cluster.sbatch import Submission
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, EXIT_VALID
@@ -89,6 +90,8 @@ def _first_hour(options: argparse.Namespace) -> int:
         print(textwrap.indent(found.text, " " * 8), flush=True)
     print(f"{_WORDS[None]:6}  {first_hour.BY_HAND}")
     print(" " * 8 + "by hand: it starts an engine (docs/gpu.md)")
+    if failed and slurm.is_here() and not allocation.of_process().job_id:
+        print("hint: on a GPU node: srun --gres=gpu:1 python -m sut.doctor --gpu", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_VALID
 
 

@@ -125,6 +125,15 @@ def test_a_machine_without_gpus_fails_the_first_hour(tmp_path: Path) -> None:
     assert found["nvidia-smi -L"] == "NOT OK\nnvidia-smi: No such file or directory"
     assert "NVIDIA driver not found" in found["python -m sut.machine.cuda"]
     assert found["python -m sut.machine.meters"] == "-\nno GPU"
+    assert run.stderr == ""
+
+
+def test_a_login_node_is_not_a_gpu_node(tmp_path: Path) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    folders = f"{tmp_path}:{Path(sys.executable).parent}"
+    run = doctor(tmp_path, "--gpu", PATH=folders, SLURM_JOB_ID="")
+    assert run.returncode == 3 and "hint: on a GPU node: srun --gres=gpu:1" in run.stderr
 
 
 def test_the_docs_have_every_command_of_the_first_hour() -> None:

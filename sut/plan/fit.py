@@ -120,14 +120,13 @@ def describe(
         return Fit(not_checked=("this machine cannot read the model's config.json",))
     need = _need(size, engine)
     unknown = list(need.unknown)
-    text = _parts(need, engine)
+    parts = _parts(need, engine)
+    text = f"{need.gib:.1f} GiB per GPU ({parts})" if parts else ""
     known = [node for node in nodes if node.gpu_memory_gib]
     if known and text:
         smallest = min(known, key=lambda node: node.gpu_memory_gib)
-        text = (
-            f"{need.gib:.1f} GiB per GPU ({text}); vLLM uses {_usable_gib(engine, smallest):.1f} "
-            f"of {smallest.gpu_memory_gib:g} GiB"
-        )
+        usable = _usable_gib(engine, smallest)
+        text += f"; vLLM uses {usable:.1f} of {smallest.gpu_memory_gib:g} GiB"
     if not nodes or len(known) < len(nodes):
         where = next((node.name for node in nodes if not node.gpu_memory_gib), "any")
         why = f"site {site.name} has no gpu_memory_gib for node {where}"
