@@ -389,7 +389,7 @@ def test_an_old_driver_reports_nothing_of_a_mig_instance(tmp_path: Path) -> None
     assert (gpu.memory_mib, gpu.free_mib, gpu.pids) == (11 * 1024, None, None)
     check = gpu_check.free_gpu(gpu, 0.92, [])
     assert check.ok and check.measured is None
-    assert "not checked whether it is free; not checked whether others use it" in check.text
+    assert "11,264 MiB; free memory not checked; other processes not checked" in check.text
     assert "in MIG mode" in check.text
 
 
@@ -430,6 +430,9 @@ def test_a_warm_engine_is_no_stranger_on_its_gpu() -> None:
         both = gpu_check.free_gpu(gpu, 0.9, [engine.pid])
         engine.kill()
     assert warm.ok and not stranger.ok and not both.ok
+    unknown = msgspec.structs.replace(gpu, pids=None)
+    assert gpu_check.free_gpu(unknown, 0.9, [engine.pid]).ok
+    assert not gpu_check.free_gpu(unknown, 0.9, []).ok
     assert str(os.getpid()) in both.text and str(engine.pid) not in both.text
 
 

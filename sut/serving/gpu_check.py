@@ -85,10 +85,11 @@ def free_gpu(gpu: cuda.Gpu, share: float, warm: Collection[int]) -> PreflightChe
     """What NVML refuses to report of a GPU is named, and does not fail the check."""
     size = "of unknown size" if gpu.memory_mib is None else f"{gpu.memory_mib:,} MiB"
     text = f"{gpu.uuid}: {gpu.free_mib:,} of {size} free" if gpu.free_mib is not None else ""
-    text = text or f"{gpu.uuid}: memory {size}, not checked whether it is free"
+    text = text or f"{gpu.uuid}: memory {size}; free memory not checked"
     strangers = [pid for pid in gpu.pids or () if _session(pid) not in warm]
     needed_mib = share * (gpu.memory_mib or 0)
-    enough = gpu.free_mib is None or gpu.free_mib >= needed_mib
+    may_be_ours = gpu.pids is None and bool(warm)
+    enough = gpu.free_mib is None or gpu.free_mib >= needed_mib or may_be_ours
     if strangers:
         text += f"; other processes compute on it: {', '.join(map(str, strangers))}"
     elif gpu.pids:
@@ -98,7 +99,7 @@ def free_gpu(gpu: cuda.Gpu, share: float, warm: Collection[int]) -> PreflightChe
             f"; vLLM takes {needed_mib:,.0f}. Find what else uses it: run nvidia-smi on the host"
         )
     if gpu.pids is None:
-        text += "; not checked whether others use it"
+        text += "; other processes not checked"
     if gpu.missing:
         text += f" ({'; '.join(gpu.missing)})"
     ok = not strangers and (enough or bool(gpu.pids))
