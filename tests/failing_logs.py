@@ -510,7 +510,7 @@ LOGS = [
 # A vLLM engine that has no failure, with the warnings that it prints.
 HEALTHY = """\
 INFO 11-24 05:40:51 [importing.py:68] Triton not installed or not compatible; certain GPU-related functions will not be available.
-WARNING 11-24 05:40:52 [interface.py:222] Failed to import from vllm._C: ImportError('libcudart.so.12: cannot open shared object file')
+WARNING 11-24 05:40:52 [interface.py:222] Failed to import from vllm._C: ImportError('libcuda.so.1: cannot open shared object file')
 (EngineCore pid=104) INFO 11-24 05:40:58 [core.py:101] Initializing a V1 LLM engine (v0.32.0)
 (EngineCore pid=104) INFO 11-24 05:40:59 [parallel_state.py:1208] world_size=1 rank=0 local_rank=0
 (EngineCore pid=104) INFO 11-24 05:41:02 [default_loader.py:314] Loading weights took 0.41 seconds

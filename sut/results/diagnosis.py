@@ -102,8 +102,9 @@ def of(*logs: Path) -> Diagnosis:
     """What one of the logs shows: a known failure, or the last error lines of the first log that
     has any. A log that cannot be read is empty."""
     texts = {log: _read(log) for log in logs}
+    serious = {log: [line for line in texts[log] if _is_serious(line)] for log in logs}
     for each in known_failures().values():
-        for log, lines in texts.items():
+        for log, lines in serious.items():
             if found := each.find(lines):
                 return Diagnosis(log, "from", _clipped(_once(found)[:NUM_MATCHES]), each)
     for log, lines in texts.items():
@@ -129,6 +130,11 @@ def _read(log: Path) -> list[str]:
     before, _, _ = text.rpartition(_ATTEMPT)
     lines = _CONTROL.sub("", text[before.rfind("\n") + 1 :] if before else text).splitlines()
     return [line.rstrip() for line in lines if line.strip()]
+
+
+def _is_serious(line: str) -> bool:
+    """Whether a line can show a failure: vLLM also warns of what it does without."""
+    return _split(line)[0] in ("", *_LEVELS)
 
 
 def _once(lines: Iterable[str]) -> list[str]:
