@@ -24,6 +24,7 @@ from sut.inputs.cache import cache_dir
 from sut.plan import plan as plans
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Mode, Plan
+from sut.results import diagnosis
 from sut.results.measured import record_phase
 from sut.results.progress import Progress
 from sut.run.phase import run_phase
@@ -197,6 +198,14 @@ def test_a_server_run_with_a_model_is_valid(tmp_path: Path) -> None:
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
     log = (tmp_path / "runs/latest/logs/replica-0.log").read_text()
     assert "received signal=SIGTERM" in log and "exiting busy loop" in log
+
+
+def test_an_error_of_vllm_is_known(tmp_path: Path) -> None:
+    more = ("--set", "site.cpu.kv_cache_gib=100000")
+    run = submit(tmp_path, "--scenario", "server", "--preset", "quick", *more, timeout_s=300)
+    known = diagnosis.known_failures()["cpu_memory"]
+    assert run.returncode == 3 and f"replica 0 exited with code 1: {known.cause}\n" in run.stdout
+    assert "(100000.0 GiB)" in run.stdout and f"hint      {known.remedy}\n" in run.stdout
 
 
 def test_a_killed_engine_core_ends_the_run(tmp_path: Path) -> None:
