@@ -37,6 +37,9 @@ GROUPS = {
         "assets": Command(
             "download the model and data for a machine without a network", "sut assets FOLDER"
         ),
+        "convert": Command(
+            "convert a pre-tokenized data set of MLCommons", "sut convert FILE.pkl FILE.jsonl"
+        ),
     },
     "run": {
         "submit": Command(

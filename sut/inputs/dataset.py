@@ -7,17 +7,18 @@ and imports no tokenizer.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import struct
 from array import array
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from sut.errors import InputError
-from sut.inputs import cache, model_config, wheels
+from sut.inputs import articles, cache, model_config, tokenized, wheels
+from sut.inputs.articles import Item
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind, ReplayAnswers
 from sut.plan.plan import Plan
 from sut.units import quantity
@@ -25,7 +26,7 @@ from sut.units import quantity
 CACHE_VERSION = 2  # increment when the same inputs must give other samples
 SYNTHETIC_VOCABULARY = 32_000
 SYNTHETIC_SEED = 2026
-_CNN_HINT = "use MLCommons' cnn_eval.json"
+_T = TypeVar("_T")
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -56,11 +57,6 @@ class _Tokenized(msgspec.Struct, frozen=True):
     references: list[str]
 
 
-class Item(msgspec.Struct, frozen=True):
-    text: str
-    reference: str
-
-
 def load(plan: Plan, model_path: Path | None, *, use_cache: bool = True) -> Samples:
     """The first ``num_samples`` samples of the plan's data set, tokenized for the model in
     ``model_path``, which synthetic data does not need.
@@ -71,8 +67,10 @@ def load(plan: Plan, model_path: Path | None, *, use_cache: bool = True) -> Samp
     dataset = plan.dataset
     if dataset.kind is DatasetKind.SYNTHETIC:
         samples = synthetic(dataset)
+    elif dataset.kind is DatasetKind.TOKENIZED:
+        samples = _as_given(dataset)
     else:
-        assert model_path is not None, "only synthetic data needs no tokenizer"
+        assert model_path is not None, "articles need a tokenizer"
         path = file_of(dataset)
         samples = _tokenized(dataset, path, _read(path), model_path, use_cache)
     _check_fit(plan, samples)
@@ -119,52 +117,6 @@ def synthetic(dataset: Dataset) -> Samples:
     return Samples(prompts, [], digest.hexdigest())
 
 
-def read_news(path: Path, data: bytes) -> list[Item]:
-    """One article per line. Its first sentence, by nltk's punkt, is the reference."""
-    from nltk.tokenize.punkt import PunktTokenizer
-
-    wheels.use_nltk_data()
-    punkt = PunktTokenizer("english")
-    try:
-        lines = data.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8: {error}", hint="delete the file; the next run fetches it again"
-        ) from None
-    items = []
-    for line in lines:
-        article = line.strip()
-        end = next((end for _, end in punkt.span_tokenize(article)), 0)
-        items.append(Item(text=article[end:].strip(), reference=article[:end]))
-    return items
-
-
-def read_cnn_eval(path: Path, data: bytes) -> list[Item]:
-    """MLCommons' JSON: a list of objects, of which ``input`` and ``output`` are read."""
-    try:
-        entries = json.loads(data)
-    except ValueError as error:
-        raise InputError(
-            f"{path}: invalid or truncated JSON: {error}",
-            hint="download it again with MLCommons' script for this benchmark",
-        ) from None
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: expected a list of samples", hint=_CNN_HINT)
-    return [_cnn_item(path, index, entry) for index, entry in enumerate(entries)]
-
-
-def _cnn_item(path: Path, index: int, entry: object) -> Item:
-    match entry:
-        case {"input": str(text), "output": str(reference)}:
-            return Item(text, reference)
-        case dict():
-            wrong = next(k for k in ("input", "output") if not isinstance(entry.get(k), str))
-            problem = "not a string" if wrong in entry else "missing"
-            raise InputError(f"{path}: item {index}: {wrong} is {problem}", hint=_CNN_HINT)
-        case _:
-            raise InputError(f"{path}: item {index}: expected an object", hint=_CNN_HINT)
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -175,15 +127,38 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _tokenized(
-    dataset: Dataset, path: Path, data: bytes, model_path: Path, use_cache: bool
-) -> Samples:
+def _checked_sha256(dataset: Dataset, path: Path, data: bytes) -> str:
+    """Raises InputError for another file than the data set's."""
     sha256 = hashlib.sha256(data).hexdigest()
     if dataset.sha256 and sha256 != dataset.sha256:
         raise InputError(
             f"{path} is not data set {dataset.name}: its sha256 is {sha256}, not {dataset.sha256}",
             hint="""download it again, or run it unofficially: --set 'dataset.sha256=""'""",
         )
+    return sha256
+
+
+def _as_given(dataset: Dataset) -> Samples:
+    """The samples of a file of token ids."""
+    path = Path(dataset.path)
+    data = _read(path)
+    sha256 = _checked_sha256(dataset, path, data)
+    header, found = tokenized.read(path, data)
+    if dataset.source_md5 and header.source_md5 != dataset.source_md5:
+        raise InputError(
+            f"{path} is not data set {dataset.name}: it was converted from {header.source} with "
+            f"MD5 {header.source_md5}, not {dataset.source_md5}",
+            hint="""convert MLCommons' file: python -m sut.convert FILE OUTPUT; or run it """
+            """unofficially: --set 'dataset.source_md5=""'""",
+        )
+    samples = _first(dataset, path, found)
+    return Samples([each.tokens for each in samples], [each.reference for each in samples], sha256)
+
+
+def _tokenized(
+    dataset: Dataset, path: Path, data: bytes, model_path: Path, use_cache: bool
+) -> Samples:
+    sha256 = _checked_sha256(dataset, path, data)
     tokenizer_file = model_path / "tokenizer.json"
     bos = _bos(model_path) if dataset.bos else None
     key = cache.key_of(
@@ -210,15 +185,9 @@ def _tokenized(
 
 def _items(dataset: Dataset, path: Path, data: bytes) -> list[Item]:
     """The first ``num_samples`` items of a file, none of them empty."""
-    items = read_news(path, data) if dataset.kind is DatasetKind.NEWS else read_cnn_eval(path, data)
-    if len(items) < dataset.num_samples:
-        raise InputError(
-            f"{path}: contains {quantity(len(items), 'samples')}; data set {dataset.name} has "
-            f"{dataset.num_samples}",
-            hint="download it again, or run it unofficially: "
-            f"--set dataset.num_samples={len(items)}",
-        )
-    items = items[: dataset.num_samples]
+    news = dataset.kind is DatasetKind.NEWS
+    items = articles.read_news(path, data) if news else articles.read_cnn_eval(path, data)
+    items = _first(dataset, path, items)
     for what in ("text", "reference"):
         empty = [i for i, item in enumerate(items) if not getattr(item, what).strip()]
         if empty:
@@ -228,6 +197,18 @@ def _items(dataset: Dataset, path: Path, data: bytes) -> list[Item]:
                 hint="download the file again",
             )
     return items
+
+
+def _first(dataset: Dataset, path: Path, items: list[_T]) -> list[_T]:
+    """The first ``num_samples`` of a file's."""
+    if len(items) < dataset.num_samples:
+        raise InputError(
+            f"{path}: contains {quantity(len(items), 'samples')}; data set {dataset.name} has "
+            f"{dataset.num_samples}",
+            hint="download it again, or run it unofficially: "
+            f"--set dataset.num_samples={len(items)}",
+        )
+    return items[: dataset.num_samples]
 
 
 def _bos(model_path: Path) -> int:

@@ -45,7 +45,13 @@ class EngineKind(enum.StrEnum):
 class DatasetKind(enum.StrEnum):
     CNN_EVAL = "cnn_eval"  # MLCommons' CNN/DailyMail JSON: a list of {instruction, input, output}
     NEWS = "news"  # the 300 articles of the gensim wheel
+    TOKENIZED = "tokenized"  # token ids and texts, as python -m sut.convert writes them
     SYNTHETIC = "synthetic"  # token ids from a seed; needs no tokenizer
+
+    @property
+    def is_users(self) -> bool:
+        """Whether a site gives the path of its file."""
+        return self in (DatasetKind.CNN_EVAL, DatasetKind.TOKENIZED)
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -74,11 +80,12 @@ class Dataset(Struct, frozen=True, kw_only=True):
     name: str  # looked up in the site's datasets
     kind: DatasetKind  # its format
     num_samples: PositiveInt  # in the data set
-    prompt: str = ""  # template with {input}; unused by synthetic
-    bos: bool = True  # prepend the tokenizer's BOS id
+    prompt: str = ""  # template with {input}, for data that is text
+    bos: bool = True  # prepend the tokenizer's BOS id, to data that is text
     max_prompt_tokens: NonNegativeInt = 0  # 0: never truncate
     min_prompt_tokens: NonNegativeInt = 0  # synthetic only: shortest prompt
     sha256: str = ""  # of the official file; empty: not checked
+    source_md5: str = ""  # tokenized only: of the official file that was converted
     path: str = ""
 
 
@@ -134,7 +141,7 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 class Accuracy(Struct, frozen=True, kw_only=True):
     """Reference scores and gates; metric names are rouge1, rouge2, rougeL, rougeLsum,
-    gen_len (characters) or exact_match (synthetic data only)."""
+    gen_len (characters), tokens_per_sample (a mean) or exact_match (synthetic data only)."""
 
     reference: dict[str, float]
     gates: dict[str, Gate]
@@ -212,3 +219,4 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     presets: Presets = Presets()
     accuracy: Accuracy | None = None
     compliance: Compliance | None = None
+    required: tuple[tuple[Scenario, ...], ...] = ()  # of a closed submission: one of each group

@@ -208,6 +208,11 @@ def shipped(kind: str, name: str) -> Path:
     return next(path for path in found if path.is_file())
 
 
+def all_shipped(kind: str) -> list[Path]:
+    """Every file of a kind that comes with this project."""
+    return sorted(path for folder in _own_folders(kind) for path in folder.glob("*.yaml"))
+
+
 def _is_path(name: str) -> bool:
     return name.endswith((".yaml", ".yml")) or "/" in name
 

@@ -13,7 +13,7 @@ def why_not(benchmark: Benchmark, preset: Preset, sets: Sequence[str]) -> tuple[
     because = []
     if not benchmark.official:
         because.append(f"{benchmark.name} is not an MLPerf benchmark as shipped here")
-    elif not benchmark.dataset.sha256:
+    elif not (benchmark.dataset.sha256 or benchmark.dataset.source_md5):
         because.append("the data set's official hash is not known here")
     if benchmark.engine.kind is EngineKind.REPLAY:
         because.append("the replay engine answers, not a model")

@@ -188,6 +188,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         for name in ("tune", "sweep"):
             if not plan[name]:
                 del plan[name]
+        if not self.dataset.source_md5:
+            del plan["dataset"]["source_md5"]
         if self.slurm is not None and not self.slurm.setup:
             del plan["slurm"]["setup"]
         if self.container is not None and self.container.command == APPTAINER:

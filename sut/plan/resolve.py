@@ -11,7 +11,6 @@ from sut.plan import contradictions, duration, engine_args, fit, official, slurm
 from sut.plan.benchmark import (
     AUTO,
     Benchmark,
-    DatasetKind,
     EngineKind,
     Preset,
     Scenario,
@@ -53,7 +52,7 @@ def resolve(
     model_path = dataset_path = ""
     if not benchmark.model.embedded and uses_model(benchmark.engine, benchmark.dataset):
         model_path = _path("model", benchmark, site.models, "models", site, errors)
-    if benchmark.dataset.kind is DatasetKind.CNN_EVAL:
+    if benchmark.dataset.kind.is_users:
         dataset_path = _path("data set", benchmark, site.datasets, "datasets", site, errors)
     checked = model_size if benchmark.engine.kind is EngineKind.VLLM else None
 
@@ -68,7 +67,8 @@ def resolve(
     if benchmark.engine.kind is EngineKind.VLLM:
         engine_args.check(benchmark.engine.extra_args, errors)
     if checked is not None:
-        fit.check_model(checked, benchmark.engine, site, placed.site_nodes, errors)
+        on = placed.site_nodes or site.nodes  # all, where no placement was found
+        fit.check_model(checked, benchmark.engine, site, on, errors)
     num_samples = benchmark.dataset.num_samples
     run_s = duration.of_tests(
         scenario,
@@ -179,7 +179,7 @@ def _path(
 ) -> str:
     name = benchmark.model.name if key == "models" else benchmark.dataset.name
     if name not in paths:
-        download = f"; to download it: {GET_INPUTS}" if benchmark.dataset.sha256 else ""
+        download = f"; to download it: {GET_INPUTS}" if benchmark.official else ""
         errors.add(
             f"site {site.name} has no path for the {what} '{name}'{nearest(name, paths)}",
             hint=f"""--set 'site.{key}."{name}"=/path', or add it to {key}: in the site's file"""

@@ -3,7 +3,8 @@
 As MLCommons' reference scores Llama-3.1-8B: the first answer of each sample, decoded without
 special tokens; rouge_score with its stemmer on texts split into one sentence a line by nltk's
 punkt; the mean F-measure times 100, rounded to 4 digits; gen_len is the number of characters of
-all split answers.
+all split answers. tokens_per_sample, for a benchmark with a gate on it, is the mean number of
+token ids of an answer, rounded to one digit as in MLCommons' reference of llama2-70b.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sut.plan.benchmark import DatasetKind, Generation
 from sut.plan.plan import Plan
 from sut.results import answers as logged
 
+TOKENS_PER_SAMPLE = "tokens_per_sample"
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
@@ -44,7 +46,11 @@ def score_phase(
     wheels.use_nltk_data()
     order = sorted(answers)
     texts = decode([answers[index] for index in order], model_path)
-    return score(texts, [references[index] for index in order])
+    scores = score(texts, [references[index] for index in order])
+    if plan.accuracy is not None and TOKENS_PER_SAMPLE in plan.accuracy.gates:
+        mean = sum(map(len, answers.values())) / len(answers)
+        scores[TOKENS_PER_SAMPLE] = round(mean, 1)
+    return scores
 
 
 def read_answers(log_dir: Path, num_samples: int) -> dict[int, list[int]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from sut.plan import config
-from sut.plan.benchmark import Benchmark, Scenario
+from sut.plan.benchmark import Benchmark
 from sut.plan.document import read
 from sut.plan.plan import Mode, Plan
 from sut.results.record import Hashes, Record
@@ -18,12 +19,6 @@ from sut.submission.runs import SCENARIOS, Result, Run
 
 Division = Literal["closed", "open"]
 
-# By LoadGen's names of their models.
-BENCHMARKS = {"llama3_1-8b": "llama3.1-8b", "llama3_1-8b-edge": "llama3.1-8b-edge"}
-REQUIRED: dict[str, tuple[tuple[Scenario, ...], ...]] = {  # one of each group, in closed
-    "llama3.1-8b": ((Scenario.OFFLINE,), (Scenario.SERVER, Scenario.INTERACTIVE)),
-    "llama3.1-8b-edge": ((Scenario.OFFLINE,), (Scenario.SINGLE_STREAM,)),
-}
 # One code path: a scenario's tests share these facts, and all scenarios the system and the model.
 OF_SCENARIO = (
     "plan.benchmark",
@@ -76,7 +71,15 @@ OF_SUBMISSION = (
 
 def benchmark_name(plan: Plan) -> str:
     """MLCommons' name of the plan's benchmark; the plan's own if it is not one of theirs."""
-    return BENCHMARKS.get(plan.model.loadgen_name, plan.benchmark)
+    official = _official().get(plan.model.loadgen_name)
+    return official.name if official else plan.benchmark
+
+
+@functools.cache
+def _official() -> dict[str, Benchmark]:
+    """MLCommons' benchmarks, as shipped, by LoadGen's names of their models."""
+    found = [msgspec.convert(read(path), Benchmark) for path in config.all_shipped("benchmarks")]
+    return {each.model.loadgen_name: each for each in found if each.official}
 
 
 def why_not(runs: Sequence[Run], results: Sequence[Result], division: Division) -> list[str]:
@@ -127,20 +130,16 @@ def _of_nodes(run: Run) -> Iterator[str]:
 
 def _of_data(run: Run) -> Iterator[str]:
     plan, sha256 = run.record.plan, run.record.hashes.data
-    name = BENCHMARKS.get(plan.model.loadgen_name)
-    if name is None:
+    shipped = _official().get(plan.model.loadgen_name)
+    if shipped is None:
         yield f"model.loadgen_name is {plan.model.loadgen_name}, which is not an MLPerf model"
         return
-    official = _shipped(name).dataset
+    official = shipped.dataset
     if official.sha256 and sha256 != official.sha256:
         yield (
             f"the data's sha256 is {sha256}, but that of MLCommons' {official.name} is "
             f"{official.sha256}"
         )
-
-
-def _shipped(name: str) -> Benchmark:
-    return msgspec.convert(read(config.shipped("benchmarks", name)), Benchmark)
 
 
 def _of_source(run: Run) -> Iterator[str]:
@@ -190,8 +189,10 @@ def _of_completeness(
     if division == "open" or not runs:
         return
     done = {result.scenario for result in results}
-    name = benchmark_name(runs[0].record.plan)
-    for group in REQUIRED.get(name, ()):
+    official = _official().get(runs[0].record.plan.model.loadgen_name)
+    if official is None:
+        return
+    for group in official.required:
         if not done.intersection(group):
             names = " or ".join(SCENARIOS[scenario] for scenario in group)
-            yield f"closed {name} needs {names}; there is no such run"
+            yield f"closed {official.name} needs {names}; there is no such run"
