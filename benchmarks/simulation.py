@@ -31,7 +31,7 @@ Columns = Mapping[str, memoryview]
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """Engines of one kind. Times in microseconds."""
+    """Engines of one kind. Times in microseconds; ``step_factors`` as in ``_core.simulate``."""
 
     name: str
     num_replicas: int
@@ -43,6 +43,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     per_context_token: float = 0
     noise: float = 0
     pad_to: int = 1
+    step_factors: tuple[float, ...] = ()
 
     def service(self) -> _core.ServiceModel:
         return _core.ServiceModel(
@@ -54,21 +55,34 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             pad_to=self.pad_to,
         )
 
-    def engine_options(self) -> list[str]:
+    def engine_options(self, replica: int) -> list[str]:
+        factor = self.step_factors[replica] if self.step_factors else 1
         options = {
             "max-num-seqs": self.max_num_seqs,
             "max-model-len": MAX_MODEL_LEN,
             "max-num-batched-tokens": self.max_num_batched_tokens,
-            "prefill-tokens-per-s": 1e6 / self.per_prefill_token,
-            "step-base-us": self.base,
-            "step-per-sequence-us": self.per_sequence,
-            "step-per-context-token-us": self.per_context_token,
+            "prefill-tokens-per-s": 1e6 / (factor * self.per_prefill_token),
+            "step-base-us": factor * self.base,
+            "step-per-sequence-us": factor * self.per_sequence,
+            "step-per-context-token-us": factor * self.per_context_token,
             "step-noise": self.noise,
             "pad-decodes-to": self.pad_to,
         }
         return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
+FAST = System(
+    name="four fast engines",
+    num_replicas=4,
+    max_num_seqs=64,
+    max_num_batched_tokens=1024,
+    base=5_500,
+    per_sequence=30,
+    per_prefill_token=15,
+    per_context_token=0.02,
+    noise=0.03,
+    pad_to=8,
+)
 SYSTEMS = (
     System(
         name="one slow engine",
@@ -81,18 +95,7 @@ SYSTEMS = (
         per_context_token=0.1,
         noise=0.03,
     ),
-    System(
-        name="four fast engines",
-        num_replicas=4,
-        max_num_seqs=64,
-        max_num_batched_tokens=1024,
-        base=5_500,
-        per_sequence=30,
-        per_prefill_token=15,
-        per_context_token=0.02,
-        noise=0.03,
-        pad_to=8,
-    ),
+    FAST,
 )
 LOADS = (0.5, 0.8, 0.95)  # of the simulated Offline throughput
 
@@ -157,6 +160,7 @@ def simulate(system: System, prompts: Sequence[int], scenario: str, user_conf: s
         max_num_seqs=system.max_num_seqs,
         max_num_batched_tokens=system.max_num_batched_tokens,
         max_model_len=MAX_MODEL_LEN,
+        step_factors=system.step_factors,
     )
     return simulated.samples()
 
@@ -220,7 +224,7 @@ def served(system: System, prompts: Sequence[int]) -> Iterator[_core.Dispatcher]
         for index, key_file in enumerate(key_files):
             host, port = links.handshake_address(index)
             argv = [str(REPLAY_ENGINE), "--handshake", f"tcp://{host}:{port}"]
-            argv += ["--seed", str(index), *system.engine_options()]
+            argv += ["--seed", str(index), *system.engine_options(index)]
             environment = {**os.environ, keys.VARIABLE: key_file.path}
             engines.append(subprocess.Popen(argv, stderr=subprocess.DEVNULL, env=environment))
         assert dispatcher.wait_ready(60.0), dispatcher.failure

@@ -371,10 +371,12 @@ void register_simulation(py::module_& m) {
          const std::vector<std::uint32_t>& output_tokens, const replay::ServiceModel& service,
          int num_replicas, std::uint32_t max_num_seqs, std::uint32_t max_num_batched_tokens,
          std::uint32_t max_model_len, std::optional<std::uint32_t> credit, Limit ttft_limit_ns,
-         Limit tpot_limit_ns, Limit stop_over, Limit stop_after_ns, bool log_steps) {
+         Limit tpot_limit_ns, Limit stop_over, Limit stop_after_ns, bool log_steps,
+         std::vector<double> step_factors) {
         const sut::SimulatedSystem system{
             service, {max_num_seqs, max_model_len, max_num_batched_tokens}, num_replicas,
-            credit.value_or(max_num_seqs + std::max(1u, max_num_seqs / 4))};
+            credit.value_or(max_num_seqs + std::max(1u, max_num_seqs / 4)),
+            std::move(step_factors)};
         return sut::simulate(schedule, system,
                              {prompt_tokens, output_tokens, ttft_limit_ns, tpot_limit_ns,
                               stop_over, stop_after_ns, log_steps});
@@ -383,7 +385,7 @@ void register_simulation(py::module_& m) {
       "num_replicas"_a, "max_num_seqs"_a, "max_num_batched_tokens"_a, "max_model_len"_a,
       "credit"_a = py::none(), "ttft_limit_ns"_a = py::none(), "tpot_limit_ns"_a = py::none(),
       "stop_over"_a = py::none(), "stop_after_ns"_a = py::none(), "log_steps"_a = false,
-      ReleaseGil());
+      "step_factors"_a = std::vector<double>{}, ReleaseGil());
 }
 
 }  // namespace

@@ -318,9 +318,12 @@ def simulate(
     stop_over: int | None = None,
     stop_after_ns: int | None = None,
     log_steps: bool = False,
+    step_factors: Sequence[float] = (),
 ) -> Simulated:
     """Run a performance test in virtual time: the dispatcher's choice of replica and the replay
-    engine's batching on ``num_replicas`` equal engines. Nothing else takes time.
+    engine's batching on ``num_replicas`` engines. Nothing else takes time.
+
+    The engines are equal, or replica ``i`` takes ``step_factors[i]`` times as long for a step.
 
     ``prompt_tokens`` and ``output_tokens`` are by sample index. ``credit`` is the most samples in
     flight on a replica, by default that of a run (:func:`sut.run.replicas.credit`). Ends early

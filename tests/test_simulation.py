@@ -109,6 +109,13 @@ def test_replicas_have_a_runs_credit() -> None:
     assert admitted() == admitted(credit=credit(9)) != admitted(credit=credit(9) + 1)
 
 
+def test_unlike_replicas_get_samples_by_their_speed() -> None:
+    burst = _core.Schedule(arrival_ns=[0] * 2000, sample_index=[0] * 2000)
+    samples = simulate(schedule=burst, num_replicas=2, step_factors=[1, 4]).samples()
+    completed = [list(samples["replica"]).count(replica) for replica in (0, 1)]
+    assert 3.8 < completed[0] / completed[1] < 4.2
+
+
 def test_columns_are_of_equal_length() -> None:
     simulated = simulate(log_steps=True)
     assert {len(column) for column in simulated.samples().values()} == {len(schedule())}
@@ -129,6 +136,8 @@ def test_columns_are_of_equal_length() -> None:
         ({"schedule": _core.Schedule(arrival_ns=[0], sample_index=[99])}, "without a number"),
         ({"schedule": _core.Schedule(arrival_ns=[1, 0], sample_index=[0, 0])}, "ascend"),
         ({"schedule": _core.Schedule(arrival_ns=[0], sample_index=[])}, "same length"),
+        ({"step_factors": [1.0, 2.0]}, "one factor for each replica"),
+        ({"step_factors": [-1.0]}, "finite and above 0"),
     ],
 )
 def test_refuses_invalid_arguments(change: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 #include "simulation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -31,6 +32,16 @@ struct Replica {
   std::size_t num_in_flight = 0;
 };
 
+replay::ServiceModel service_of(const SimulatedSystem& system, std::size_t replica) {
+  const double factor = system.step_factors.empty() ? 1 : system.step_factors[replica];
+  replay::ServiceModel model = system.service;
+  for (double* time_us : {&model.base_us, &model.per_sequence_us, &model.per_prefill_token_us,
+                          &model.per_context_token_us, &model.hiccup_us})
+    *time_us *= factor;
+  model.seed += replica;
+  return model;
+}
+
 struct Progress {
   std::int64_t admitted_ns = 0;
   std::int64_t first_token_ns = kNone;
@@ -46,10 +57,9 @@ class Simulation {
         test_(test),
         progress_(schedule.size()),
         choice_(static_cast<std::size_t>(system.num_replicas)) {
-    replay::ServiceModel model = system.service;
-    for (int i = 0; i < system.num_replicas; ++i, ++model.seed) {
-      replicas_.push_back(std::make_unique<Replica>(system.limits, model));
-      set_in_flight(static_cast<std::size_t>(i), 0);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(system.num_replicas); ++i) {
+      replicas_.push_back(std::make_unique<Replica>(system.limits, service_of(system, i)));
+      set_in_flight(i, 0);
     }
   }
 
@@ -230,6 +240,11 @@ void check(const Schedule& schedule, const SimulatedSystem& system, const Simula
   };
   require(system.num_replicas >= 1, "num_replicas must be at least 1");
   require(system.credit >= 1, "credit must be at least 1");
+  require(system.step_factors.empty() ||
+              system.step_factors.size() == static_cast<std::size_t>(system.num_replicas),
+          "step_factors must have one factor for each replica");
+  for (const double factor : system.step_factors)
+    require(factor > 0 && std::isfinite(factor), "step_factors must be finite and above 0");
   system.service.check();
   const replay::Limits& limits = system.limits;
   require(limits.max_num_seqs >= 1, "max_num_seqs must be at least 1");

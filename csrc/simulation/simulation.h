@@ -11,12 +11,15 @@
 
 namespace sut {
 
-// The system that a simulated test runs on: equal engines behind the dispatcher.
+// The system that a simulated test runs on: engines behind the dispatcher, which differ only in
+// their speed.
 struct SimulatedSystem {
   replay::ServiceModel service;  // the seed of replica i is service.seed + i
   replay::Limits limits;         // of each engine
   int num_replicas = 1;
   std::uint32_t credit = 0;  // the most samples in flight on a replica
+  // Replica i's step takes step_factors[i] times as long as the service model's; empty for 1 each.
+  std::vector<double> step_factors = {};
 };
 
 // What a simulated test measures, and when it ends early.

@@ -2,6 +2,7 @@
 #include "../simulation/simulation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 #include <stdexcept>
@@ -250,6 +251,37 @@ void a_light_load_reaches_every_replica() {
   CHECK((simulated.samples.replica == std::vector<std::int64_t>{0, 1, 2, 0}));
 }
 
+void a_slow_replica_takes_longer_for_a_step() {
+  const Tokens prompts{5};
+  const Tokens answers{3};
+  SimulatedSystem system = system_of(2);
+  system.step_factors = {1, 2.5};
+  const auto simulated = simulate(arriving({0, 0}, 1), system, test_of(prompts, answers));
+  CHECK((simulated.samples.replica == std::vector<std::int64_t>{0, 1}));
+  CHECK((simulated.samples.first_token_ns == std::vector<std::int64_t>{105'000, 262'500}));
+  CHECK((simulated.samples.completed_ns == std::vector<std::int64_t>{325'000, 812'500}));
+  system.service.hiccup_probability = 1;
+  system.service.hiccup_us = 1000;
+  CHECK(simulate(arriving({0, 0}, 1), system, test_of(prompts, answers)).samples.first_token_ns[1] ==
+        262'500 + 2'500'000);
+}
+
+// Unlike replicas get samples by what they complete: the completions per second of both together
+// are those of each alone, and neither starves.
+void unlike_replicas_share_by_their_speed() {
+  const Tokens prompts{10};
+  const Tokens answers{20};
+  const Schedule burst = arriving(std::vector<std::int64_t>(4000, 0), 1);
+  const auto rate = [&](const std::vector<double>& factors) {
+    SimulatedSystem system = system_of(static_cast<int>(factors.size()));
+    system.step_factors = factors;
+    return 4000.0 / static_cast<double>(
+                        simulate(burst, system, test_of(prompts, answers)).end_ns);
+  };
+  CHECK(rate({1, 4}) > 0.98 * (rate({1}) + rate({4})));
+  CHECK(rate({1, 1, 2}) > 0.98 * (2 * rate({1}) + rate({2})));
+}
+
 void invalid_arguments_are_refused() {
   const Tokens prompts{5, 200};
   const Tokens answers{2, 2};
@@ -277,7 +309,10 @@ void invalid_arguments_are_refused() {
            [](SimulatedSystem& s) { s.limits.max_num_batched_tokens = 3; },
            [](SimulatedSystem& s) { s.service.base_us = -1; },
            [](SimulatedSystem& s) { s.service.hiccup_probability = 1.5; },
-           [](SimulatedSystem& s) { s.service.pad_to = 0; }}) {
+           [](SimulatedSystem& s) { s.service.pad_to = 0; },
+           [](SimulatedSystem& s) { s.step_factors = {1, 1}; },
+           [](SimulatedSystem& s) { s.step_factors = {0}; },
+           [](SimulatedSystem& s) { s.step_factors = {INFINITY}; }}) {
     SimulatedSystem changed = system;
     change(changed);
     CHECK(refuses(arriving({0}, 1), changed, answers));
@@ -296,6 +331,8 @@ int main() {
   a_hopeless_test_stops_at_its_budget();
   a_test_stops_at_its_time();
   a_light_load_reaches_every_replica();
+  a_slow_replica_takes_longer_for_a_step();
+  unlike_replicas_share_by_their_speed();
   invalid_arguments_are_refused();
   std::puts("simulation_test: passed");
 }
