@@ -23,6 +23,11 @@ def cluster(num_nodes: int, gpus: int, **changes: object) -> Site:
     return msgspec.structs.replace(site, **changes)
 
 
+def unlike(*gpus: int, **changes: object) -> Site:
+    nodes = tuple(SiteNode(name=f"n{i}", gpus=count) for i, count in enumerate(gpus))
+    return cluster(0, 0, nodes=nodes, **changes)
+
+
 def placed(site: Site, nodes: str = "", *, tp: int = 1, pp: int = 1) -> Placement:
     engine = msgspec.structs.replace(ENGINE, tensor_parallel_size=tp, pipeline_parallel_size=pp)
     errors = Errors()
@@ -68,6 +73,28 @@ def test_a_replica_fits_a_node_or_takes_several() -> None:
     assert gpus(two_of_two) == [[(0, (0,)), (1, (0,))], [(2, (0,)), (3, (0,))]]
     across = placed(cluster(2, 2), "2", tp=2, pp=2)
     assert gpus(across) == [[(0, (0, 1)), (1, (0, 1))]]
+
+
+def test_nodes_of_unlike_gpus_get_a_replica_on_each_gpu() -> None:
+    both = placed(unlike(1, 3), "all")
+    assert [node.gpus for node in both.nodes] == [1, 3]
+    assert gpus(both) == [[(0, (0,))], [(1, (0,))], [(1, (1,))], [(1, (2,))]]
+    assert gpus(placed(unlike(4, 2), "all", tp=2)) == [
+        [(0, (0, 1))],
+        [(0, (2, 3))],
+        [(1, (0, 1))],
+    ]
+    assert gpus(placed(unlike(2, 4, num_replicas=3), "all")) == [
+        [(0, (0,))],
+        [(0, (1,))],
+        [(1, (0,))],
+    ]
+
+
+def test_a_number_of_nodes_prefers_equal_ones() -> None:
+    assert [node.name for node in placed(unlike(4, 2, 2), "2").nodes] == ["n1", "n2"]
+    assert [node.name for node in placed(unlike(4, 2, 1), "2").nodes] == ["n0", "n1"]
+    assert [node.name for node in placed(unlike(4, 2, 2, 2), "2").candidates] == ["n1", "n2", "n3"]
 
 
 def test_cpu_nodes_run_an_engine_each() -> None:
@@ -166,7 +193,12 @@ def test_replicas_get_the_cores_of_the_chosen_nodes() -> None:
         (cluster(1, 3), "1", 2, "leave 1 of 3 GPUs idle"),
         (cluster(3, 1), "3", 2, "leave 1 of 3 GPUs idle"),
         (cluster(2, 1, num_replicas=3), "2", 1, "2 GPUs are enough for 2 replicas"),
-        (cluster(2, 0), "1", 1, "need the same number of GPUs"),
+        (cluster(2, 0), "1", 1, "need at least one GPU each (n0: 0)"),
+        (unlike(4, 0), "all", 1, "need at least one GPU each (n0: 4, n1: 0)"),
+        (unlike(4, 2), "all", 4, "does not fit on each node (n0: 4, n1: 2)"),
+        (unlike(6, 4), "all", 3, "do not divide the 6, 4 GPUs of a node evenly\nhint: use a div"),
+        (unlike(6, 4), "all", 4, "do not divide the 6, 4 GPUs of a node evenly\nhint: use a div"),
+        (unlike(4, 2, num_replicas=7), "all", 1, "6 GPUs are enough for 6 replicas of 1"),
         (cluster(0, 0), "1", 1, "list the cluster's nodes"),
         (Site(name="here"), "jw2", 1, "is a single machine"),
     ],

@@ -23,9 +23,10 @@ from sut.cluster import container, limits, sbatch
 from sut.cluster.partitions import Machine
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, Errors, InputError
 from sut.launch import newrun, path_checks
-from sut.plan import config
+from sut.plan import config, slurm_options
 from sut.plan.benchmark import Preset
 from sut.plan.plan import Plan
+from sut.plan.site import SiteSlurm
 from sut.results import record
 from sut.rundir import RunDir
 
@@ -170,6 +171,24 @@ def test_one_option_asks_for_the_gpus(change: str, expected: dict[str, str]) -> 
     options = options_of(*changes)
     asking = ("gres", "gpus", "gpus-per-node", "gpus-per-task")
     assert {name: options[name] for name in asking if name in options} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("gres=gpu", "6"),
+        ("gres=gpu:a100", "a100:6"),
+        ("gpus_per_node=a100", "a100:6"),
+        ("gpus=a100", "a100:6"),
+    ],
+)
+def test_unlike_nodes_ask_for_the_sum_of_their_gpus(change: str, expected: str) -> None:
+    key, value = change.split("=")
+    site = msgspec.convert({key: value}, SiteSlurm)
+    errors = Errors()
+    options = slurm_options.of_site(site, gpus=[4, 2], time_min=9, errors=errors)
+    assert not errors and not options.gres
+    assert options.sbatch == {"gpus": expected, "gres": ""}
 
 
 def test_refuses_two_options_for_the_gpus() -> None:

@@ -1,8 +1,9 @@
 """Placement: which nodes a run uses, and which cores and GPUs of them each replica gets. Pure.
 
-Every node has the same number of *places*. A place is what one rank of an engine runs on: a GPU,
-or on the CPU a share of the node's cores. A replica needs tensor parallel size x pipeline parallel
-size places. It is on one node if it fits there; otherwise it takes several whole nodes.
+A *place* of a node is what one rank of an engine runs on: a GPU, or on the CPU a share of the
+node's cores. A replica needs tensor parallel size x pipeline parallel size places. It is on one
+node if it fits there; otherwise it takes several whole nodes. Nodes may differ in their number of
+GPUs if every replica is on one node.
 
 Where Slurm chooses the nodes, the plan lists those it may choose from, and :func:`on_nodes` gives
 the replicas their cores in the job.
@@ -10,8 +11,10 @@ the replicas their cores in the job.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 
 import msgspec
 
@@ -53,11 +56,11 @@ def place(
     if len(errors) > before:
         return Placement()
     size = engine.tensor_parallel_size * engine.pipeline_parallel_size
-    num_places = _places_per_node(site, pool[:number], size, errors)
-    num_replicas = _num_replicas(site, pool[:number], size, num_places, errors)
+    places = _places(site, pool[:number], size, errors)
+    num_replicas = _num_replicas(site, places, size, errors)
 
     def cores(node: SiteNode, problems: Errors) -> tuple[int, ...]:
-        return _cpus(engine, site, node, num_places, usable_cpus, problems)
+        return _cpus(engine, site, node, places[0], usable_cpus, problems)
 
     able = [node for node in pool if fits(node) and _no_problem(cores, node)]
     pool = able if len(able) >= number else pool[:number]
@@ -66,14 +69,14 @@ def place(
         return Placement()
     cuda = site.device is Device.CUDA
     known = tuple(
-        Node(name=node.name, cpus=cpus[i], gpus=node.gpus or (num_places if cuda else 0))
+        Node(name=node.name, cpus=cpus[i], gpus=node.gpus or (places[0] if cuda else 0))
         for i, node in enumerate(pool)
     )
-    free = len(pool) > number
+    free = len(pool) > number  # among nodes with the same number of GPUs
     return Placement(
         nodes=(Node(gpus=known[0].gpus),) * number if free else known,
         candidates=known if free else (),
-        replicas=_replicas(num_replicas, size, num_places, [()] * number if free else cpus, cuda),
+        replicas=_replicas(num_replicas, size, places, [()] * number if free else cpus, cuda),
         site_nodes=tuple(pool),
     )
 
@@ -94,7 +97,8 @@ def on_nodes(plan: Plan, names: Sequence[str]) -> Plan:
     ]
     cpus = [node.cpus for node in nodes]
     cuda = plan.device is Device.CUDA
-    replicas = _replicas(len(plan.replicas), size, sum(ranks), cpus, cuda)
+    places = (sum(ranks),) * len(nodes)
+    replicas = _replicas(len(plan.replicas), size, places, cpus, cuda)
     return msgspec.structs.replace(plan, nodes=nodes, candidates=(), replicas=replicas)
 
 
@@ -110,47 +114,60 @@ def _no_problem(cores: Callable[[SiteNode, Errors], object], node: SiteNode) -> 
     return not problems
 
 
-def _places_per_node(site: Site, chosen: Sequence[SiteNode], size: int, errors: Errors) -> int:
+def _places(site: Site, chosen: Sequence[SiteNode], size: int, errors: Errors) -> tuple[int, ...]:
+    """The number of places of each node; on the CPU, of all nodes the same."""
     if site.device is Device.CPU:
         num_replicas = site.num_replicas or max(1, len(chosen) // size)
-        return math.ceil(num_replicas * size / len(chosen))
+        return (math.ceil(num_replicas * size / len(chosen)),) * len(chosen)
     if site.slurm is None:
-        return (site.num_replicas or 1) * size
-    counts = {node.gpus for node in chosen}
-    if len(counts) > 1 or 0 in counts:
-        each = ", ".join(f"{node.name or 'any'}: {node.gpus}" for node in chosen)
+        return ((site.num_replicas or 1) * size,)
+    places = tuple(node.gpus for node in chosen)
+    each = ", ".join(f"{node.name or 'any'}: {node.gpus}" for node in chosen)
+    if 0 in places:
         errors.add(
-            f"site {site.name}: the nodes of a run need the same number of GPUs, at least one "
-            f"({each})",
+            f"site {site.name}: the nodes of a run need at least one GPU each ({each})",
+            hint="choose nodes with GPUs: --nodes NAME,NAME",
+        )
+    elif len(set(places)) > 1 and min(places) < size:
+        errors.add(
+            f"site {site.name}: a replica of {size} ranks ({_RANKS}) does not fit on each node "
+            f"({each}), and one on several nodes needs nodes with the same number of GPUs",
             hint="choose nodes with equal GPUs: --nodes NAME,NAME",
         )
-    return max(counts)
+    return places
 
 
-def _num_replicas(
-    site: Site, chosen: Sequence[SiteNode], size: int, num_places: int, errors: Errors
-) -> int:
+def _num_replicas(site: Site, places: Sequence[int], size: int, errors: Errors) -> int:
     """The site's number of replicas, or as many as fit."""
     what = "GPUs" if site.device is Device.CUDA else "places"
-    total = len(chosen) * num_places
+    total = sum(places)
     fits = total // size
+    common = math.gcd(*places)  # that of each node, where they are equal
+    is_unlike = len(set(places)) > 1
+    uneven = (
+        f"replicas of {size} ranks do not divide the {_list(dict.fromkeys(places))} {what} of a "
+        "node evenly",
+        f"use a divisor of {common}: --set engine.tensor_parallel_size=N",
+    )
     problem, hint = "", ""
-    if num_places > 0 and size > num_places and size % num_places != 0:
+    if is_unlike and common % size != 0:
+        problem, hint = uneven if min(places) >= size else ("", "")  # else there is an error
+    elif common > 0 and size > common and size % common != 0:
         problem = (
             f"a replica of {size} ranks ({_RANKS}) does not divide evenly over nodes of "
-            f"{num_places} {what}"
+            f"{common} {what}"
         )
-        hint = f"use a multiple of {num_places} ranks: --set engine.tensor_parallel_size=N"
+        hint = f"use a multiple of {common} ranks: --set engine.tensor_parallel_size=N"
     elif fits == 0:
         problem = (
             f"a replica needs {size} {what} ({_RANKS}), but the run has {total} on "
-            f"{quantity(len(chosen), 'nodes')}"
+            f"{quantity(len(places), 'nodes')}"
         )
-        num_nodes = math.ceil(size / max(1, num_places))
+        num_nodes = math.ceil(size / max(1, common))
         hint = f"use more nodes: --nodes {num_nodes}"
         if num_nodes > len(site.nodes):
             hint = (
-                f"use at most the {num_places * len(site.nodes)} {what} of site {site.name}: "
+                f"use at most the {common * len(site.nodes)} {what} of site {site.name}: "
                 "--set engine.tensor_parallel_size=N"
             )
     elif site.num_replicas is not None and site.num_replicas > fits:
@@ -162,9 +179,8 @@ def _num_replicas(
     elif site.num_replicas is None and total % size != 0:
         problem = f"replicas of {size} ranks ({_RANKS}) leave {total % size} of {total} {what} idle"
         hint = f"to accept that: --set site.num_replicas={fits}"
-    elif size < num_places and num_places % size != 0:
-        problem = f"replicas of {size} ranks do not divide the {num_places} {what} of a node evenly"
-        hint = f"use a divisor of {num_places}: --set engine.tensor_parallel_size=N"
+    elif size < common and common % size != 0:
+        problem, hint = uneven
     if problem:
         errors.add(problem, hint=hint)
     return site.num_replicas or fits
@@ -207,34 +223,40 @@ def _cpus(
 
 
 def _replicas(
-    number: int, size: int, num_places: int, cpus: Sequence[tuple[int, ...]], cuda: bool
+    number: int,
+    size: int,
+    places: Sequence[int],
+    cpus: Sequence[tuple[int, ...]],
+    cuda: bool,
 ) -> tuple[Replica, ...]:
+    """``places`` and ``cpus`` are by node."""
+    slots = [(node, place) for node, count in enumerate(places) for place in range(count)]
     return tuple(
-        Replica(index=i, parts=_parts(i * size, size, num_places, cpus, cuda))
+        Replica(index=i, parts=_parts(slots[i * size : (i + 1) * size], places, cpus, cuda))
         for i in range(number)
     )
 
 
 def _parts(
-    first: int, size: int, num_places: int, cpus: Sequence[tuple[int, ...]], cuda: bool
+    slots: Sequence[tuple[int, int]],
+    places: Sequence[int],
+    cpus: Sequence[tuple[int, ...]],
+    cuda: bool,
 ) -> tuple[Part, ...]:
-    """The parts of a replica on the places from ``first`` to ``first + size``, which are counted
-    over all nodes."""
+    """The parts of a replica on these places, each with its node."""
     parts = []
-    while size > 0:
-        node, place = divmod(first, num_places)
-        count = min(size, num_places - place)
-        share = len(cpus[node]) // num_places
+    for node, of_node in itertools.groupby(slots, key=itemgetter(0)):
+        taken = [place for _, place in of_node]
+        share = len(cpus[node]) // places[node]
         parts.append(
             Part(
                 node=node,
-                cpus=cpus[node][place * share : (place + count) * share],
-                gpus=tuple(range(place, place + count)) if cuda else (),
+                cpus=cpus[node][taken[0] * share : (taken[-1] + 1) * share],
+                gpus=tuple(taken) if cuda else (),
             )
         )
-        first, size = first + count, size - count
     return tuple(parts)
 
 
-def _list(values: Sequence[int]) -> str:
+def _list(values: Iterable[int]) -> str:
     return ", ".join(map(str, values))

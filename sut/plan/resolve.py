@@ -197,8 +197,7 @@ def _slurm(
         return None
     return slurm_options.of_site(
         asked,
-        num_nodes=len(placed.nodes),
-        num_gpus=placed.nodes[0].gpus,
+        gpus=[node.gpus for node in placed.nodes],
         time_min=duration.time_min(site, run_s, errors, measures_load=settings.target_qps == AUTO),
         errors=errors,
     )

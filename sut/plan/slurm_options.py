@@ -57,10 +57,8 @@ class Slurm(Struct, frozen=True, kw_only=True):
         return str(self.sbatch.get("clusters", ""))
 
 
-def of_site(
-    asked: SiteSlurm, *, num_nodes: int, num_gpus: int, time_min: int, errors: Errors
-) -> Slurm:
-    """The options of a run on ``num_nodes`` nodes with ``num_gpus`` GPUs each."""
+def of_site(asked: SiteSlurm, *, gpus: Sequence[int], time_min: int, errors: Errors) -> Slurm:
+    """The options of a run on nodes with these numbers of GPUs."""
     options: dict[str, str | bool] = {
         "partition": asked.partition or "",
         "account": asked.account or "",
@@ -73,7 +71,7 @@ def of_site(
     }
     given = _given(asked.sbatch, errors)
     if not any(given.get(name) for name in _GPU_OPTIONS):
-        options |= _gpus(asked, num_nodes, num_gpus, errors)
+        options |= _gpus(asked, gpus, errors)
     options = {**{name: value for name, value in options.items() if value}, **given}
     if asked.memory_gib is None or any(given.get(name) for name in _MEMORY_OPTIONS):
         options.setdefault("mem", "")
@@ -86,7 +84,7 @@ def of_site(
             hint="write a site for each cluster, with one name: --set site.slurm.clusters=NAME",
         )
     gres = "" if "gres" in given else _text(options, "gres")
-    if not asked.gres or asked.gpus_per_node or asked.gpus:
+    if not asked.gres or asked.gpus_per_node or asked.gpus or len(set(gpus)) > 1:
         options.setdefault("gres", "")
     exclusive = options.get("exclusive") is True
     if exclusive:
@@ -139,8 +137,12 @@ def _given(sbatch: Mapping[str, str | int | bool | None], errors: Errors) -> dic
     return found
 
 
-def _gpus(asked: SiteSlurm, num_nodes: int, num_gpus: int, errors: Errors) -> dict[str, str]:
-    """The option that asks for the GPUs, with their number; empty without GPUs or an option."""
+def _gpus(asked: SiteSlurm, gpus: Sequence[int], errors: Errors) -> dict[str, str]:
+    """The option that asks for the GPUs, with their number; empty without GPUs or an option.
+
+    An option for a node has one number for all nodes. Where they differ, the run asks for the sum:
+    its nodes are named, so these are all of their GPUs.
+    """
     per_node, in_all = str(asked.gpus_per_node or "").strip(), str(asked.gpus or "").strip()
     gres = (asked.gres or "").strip()
     values = {"gpus_per_node": per_node, "gpus": in_all}
@@ -153,11 +155,13 @@ def _gpus(asked: SiteSlurm, num_nodes: int, num_gpus: int, errors: Errors) -> di
             hint="use one of them; without a value an option is left out: "
             f"--set site.slurm.{next(reversed(chosen))}=null",
         )
-    if not num_gpus or len(chosen) != 1:
+    if not any(gpus) or len(chosen) != 1:
         return {}
     ((key, text),) = chosen.items()
-    number = num_gpus * num_nodes if key == "gpus" else num_gpus
+    number = sum(gpus) if key == "gpus" else max(gpus)
     kind = _kind(key, text, number, errors)
+    if len(set(gpus)) > 1:
+        key, number = "gpus", sum(gpus)
     if key == "gres":
         return {key: f"{ANY_GPU}:{kind}:{number}" if kind else f"{ANY_GPU}:{number}"}
     return {key.replace("_", "-"): f"{kind}:{number}" if kind else str(number)}
