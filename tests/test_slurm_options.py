@@ -378,6 +378,26 @@ def test_names_the_gpus_that_a_node_lacks(change: str) -> None:
     assert lacking("sbatch={gres: 'gpu:a30:1,tmpdisk:50'}", machine) == ""
 
 
+@pytest.mark.parametrize(("gres", "listed"), [("gpu:a30:2(S:0)", ""), ("gpu:a30:3", "2")])
+def test_unlike_nodes_must_give_all_their_gpus(gres: str, listed: str) -> None:
+    unlike = plan_of(
+        "replay",
+        site="devcluster",
+        nodes="all",
+        sets=["site.nodes=[{name: jw2, gpus: 1}, {name: jw3, gpus: 2}]", "site.device=cuda"],
+    )
+    machines = [
+        Machine(name=name, cpus=8, memory_mib=64_000, gres=has)
+        for name, has in {"jw2": "gpu:a30:1", "jw3": gres}.items()
+    ]
+    errors = Errors()
+    limits.check_machines(unlike, machines, errors)
+    text = "; ".join(map(str, errors))
+    assert bool(text) is bool(listed)
+    assert not listed or "node jw3 has gres gpu:a30:3; on nodes with" in text
+    assert not listed or f"the site lists {listed}" in text
+
+
 # Another cluster.
 
 

@@ -15,7 +15,7 @@ from sut.errors import Errors, nearest
 from sut.home import user_name
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
-from sut.plan.slurm_options import Slurm
+from sut.plan.slurm_options import ANY_GPU, Slurm
 from sut.units import quantity
 
 MIB_PER_GIB = 1024
@@ -92,6 +92,25 @@ def check_machines(plan: Plan, known: Sequence[Machine], errors: Errors) -> None
     if len(known) - len(lacking) < needed:
         for problem in itertools.chain.from_iterable(lacking):
             errors.add(problem, hint=f"correct slurm: in the file of site {plan.site}")
+    _check_sum_of_gpus(plan, known, errors)
+
+
+def _check_sum_of_gpus(plan: Plan, known: Sequence[Machine], errors: Errors) -> None:
+    """A job that asks for the GPUs of unlike nodes by their sum must get all of each node: Slurm
+    may divide fewer in any way."""
+    assert plan.slurm is not None
+    number_of = {node.name: node.gpus for node in plan.nodes}
+    if "gpus" not in plan.slurm.sbatch or len(set(number_of.values())) == 1:
+        return
+    kind = [ANY_GPU, *str(plan.slurm.sbatch["gpus"]).split(":")[:-1]]
+    for machine in known:
+        number, has = number_of.get(machine.name), _num_gres(machine.gres, kind)
+        if number is not None and number != has:
+            errors.add(
+                f"node {machine.name} has gres {machine.gres or 'none'}; on nodes with different "
+                f"numbers of GPUs a run uses all of them, and the site lists {number}",
+                hint=f"correct gpus: of the nodes in the file of site {plan.site}",
+            )
 
 
 def _lacks(asked: Slurm, features: Sequence[str], machine: Machine) -> list[str]:
