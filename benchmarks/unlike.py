@@ -1,13 +1,14 @@
 """Replicas of unlike speed in one run. Usage: python -m benchmarks.unlike [--seconds N]
 
-Each system is compared with its replicas alone: with the sum of their Offline tokens/s, and with
-each of them in Server at its share of the load. Loads are parts of that sum, and a replica's share
-is its part of it. The first two tables are in virtual time, the last two in real time.
+Each system is compared with its replicas alone: with the sum of their Offline tokens/s, and in
+Server, by p99 in ms, with the slowest at its share of the load. Loads are parts of that sum, and a
+replica's share is its part of it. The first four tables are in virtual time, the last two measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,13 +25,13 @@ from sut.run.simulator import service_model
 SYSTEMS = ((1, 1), (1, 2), (1, 4), (1, 1, 2))  # how long a step of each replica takes
 MEASURED_SYSTEMS = ((1, 2), (1, 4))
 LOADS = (0.5, 0.8, 0.95)
-MEASURED_LOADS = (0.8, 0.95)
+MEASURED_LOADS = (0.8,)
 NUM_SAMPLES = 13_368
 NUM_TOKENS = 128
 MAX_MODEL_LEN = 2668
 PROMPTS = stand_in_prompts(NUM_SAMPLES, MAX_MODEL_LEN - NUM_TOKENS)
 SERVICE = service_model(msgspec.structs.replace(A30.times, noise=0.05))
-SIMULATED_S = 3600.0
+A30_S, FAST_S = 3600.0, 600.0
 
 Factors = tuple[int, ...]
 Run = Callable[[Factors, str, str], Columns]  # of the scenario's samples with these settings
@@ -69,38 +70,30 @@ class Test(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.unlike", description=__doc__)
     parser.add_argument(
-        "--seconds",
-        type=float,
-        default=15,
-        help="length of a Server test in real time, a quarter of an Offline one's (default: 15)",
+        "--seconds", type=float, default=60, help="length of each measured test (default: 60)"
     )
     seconds = parser.parse_args().seconds
-    report(SYSTEMS, LOADS, Test(simulate_a30, NUM_TOKENS, SIMULATED_S, lambda _: NUM_SAMPLES))
-    (peak, _) = Test(simulate_fast, simulation.NUM_TOKENS, 0, lambda _: 2000).offline((1,))
+    report(SYSTEMS, LOADS, Test(simulate_a30, NUM_TOKENS, A30_S, lambda _: NUM_SAMPLES))
+
+    num_tokens = simulation.NUM_TOKENS
+    (peak, _) = Test(simulate_fast, num_tokens, 0, lambda _: 2000).offline((1,))
 
     def num_offline(system: Factors) -> int:
-        speeds = sum(1 / factor for factor in system)
-        return int(4 * seconds * speeds * peak / simulation.NUM_TOKENS)
+        return int(seconds * sum(1 / factor for factor in system) * peak / num_tokens)
 
-    report(
-        MEASURED_SYSTEMS,
-        MEASURED_LOADS,
-        Test(measure_fast, simulation.NUM_TOKENS, seconds, num_offline),
-    )
+    report(MEASURED_SYSTEMS, LOADS, Test(simulate_fast, num_tokens, FAST_S, num_offline))
+    report(MEASURED_SYSTEMS, MEASURED_LOADS, Test(measure_fast, num_tokens, seconds, num_offline))
 
 
 def report(systems: Sequence[Factors], loads: Sequence[float], test: Test) -> None:
     alone = {factor: test.offline((factor,))[0] for system in systems for factor in system}
     rows = [row for system in systems for row in offline_rows(test, system, alone)]
     print(table(["step times", "samples", "tokens/s", "of the sum", "tail, s"], rows), end="\n\n")
-    rows = [
-        row
-        for system in systems
-        for load in loads
-        for row in server_rows(test, system, load, alone)
-    ]
-    head = ["step times", "load", "replicas", "samples", "TTFT p99", "TPOT p99"]
-    print(table([*head, "alone: TTFT", "TPOT"], rows), end="\n\n", flush=True)
+    rows = [server_row(test, system, load, alone) for system in systems for load in loads]
+    of_both = [f"{name} {of}" for name in ("TTFT", "TPOT") for of in ("all", "slow", "slow alone")]
+    print(
+        table(["step times", "load", "samples", "to slow", *of_both], rows), end="\n\n", flush=True
+    )
 
 
 def offline_rows(test: Test, system: Factors, alone: Mapping[int, float]) -> list[list[str]]:
@@ -117,20 +110,19 @@ def offline_rows(test: Test, system: Factors, alone: Mapping[int, float]) -> lis
     ]
 
 
-def server_rows(
-    test: Test, system: Factors, load: float, alone: Mapping[int, float]
-) -> list[list[str]]:
+def server_row(test: Test, system: Factors, load: float, alone: Mapping[int, float]) -> list[str]:
+    slow = max(system)
     samples = test.server(system, load * sum(alone[factor] for factor in system))
-    replicas = list(samples["replica"])
-    everything = test.p99(samples, range(len(system)))
-    rows = [[named(system), f"{load:.0%}", "all", f"{len(replicas):,}", *everything, "", ""]]
-    for factor in dict.fromkeys(system):
-        own = [i for i, each in enumerate(system) if each == factor]
-        share = sum(map(replicas.count, own)) / len(replicas)
-        by_itself = test.p99(test.server((factor,), load * alone[factor]), [0])
-        rows.append(["", "", f"those of {factor}", f"{share:.1%}"])
-        rows[-1] += [*test.p99(samples, own), *by_itself]
-    return rows
+    own = [i for i, each in enumerate(system) if each == slow]
+    share = sum(map(list(samples["replica"]).count, own)) / len(samples["replica"])
+    p99s = zip(
+        test.p99(samples, range(len(system))),
+        test.p99(samples, own),
+        test.p99(test.server((slow,), load * alone[slow]), [0]),
+        strict=True,
+    )
+    number = f"{len(samples['replica']):,}"
+    return [named(system), f"{load:.0%}", number, f"{share:.1%}", *itertools.chain(*p99s)]
 
 
 def named(system: Factors) -> str:
