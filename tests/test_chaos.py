@@ -292,10 +292,10 @@ def test_record_of_a_killed_run_cut_in_half(tmp_path: Path, table: list[Outcome]
             "record of a killed run cut in half, then started again (refused)",
             "accuracy",
             again.returncode,
-            "no record",
+            "refused",
             "",
             took_s,
-            "logs",
+            "record as it was, logs",
         )
     )
 
