@@ -205,18 +205,21 @@ def between(values: Sequence[int]) -> str:
 
 
 def growth(found: Soaked) -> str:
-    """What the process gained in the second half of the test: by then all has been used once."""
+    """What the process gained in the second half of the test: by then all has been used once. The
+    last samples are left out, because LoadGen frees its queries when it has issued the last."""
+    completed = found.samples.completed_ms
+    end = found.start_unix_s + completed[int(0.98 * len(completed))] / 1e3
     middle = found.start_unix_s + found.duration_s / 2
-    half = [each for each in found.readings if each.unix_s >= middle]
+    half = [each for each in found.readings if middle <= each.unix_s <= end]
     if len(half) < 2:
         return "too short to compare its halves"
     first, last = half[0], half[-1]
     begin_ms, end_ms = ((each.unix_s - found.start_unix_s) * 1e3 for each in (first, last))
-    count = sum(begin_ms <= completed < end_ms for completed in found.samples.completed_ms)
+    count = sum(begin_ms <= each < end_ms for each in completed)
     gained = last.resident_bytes - first.resident_bytes
-    each = f", {gained / count:,.0f} bytes a sample" if count else ""
+    of_each = f", {gained / count:,.0f} bytes a sample" if count else ""
     return (
-        f"verdict {found.verdict}; in the second half: memory {gained / MIB:+,.1f} MiB{each}; "
+        f"verdict {found.verdict}; in the second half: memory {gained / MIB:+,.1f} MiB{of_each}; "
         f"descriptors {last.descriptors - first.descriptors:+}, "
         f"threads {last.threads - first.threads:+}"
     )
