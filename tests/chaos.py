@@ -112,12 +112,15 @@ class Running:
 
     @property
     def engine(self) -> int:
-        return self.named("replay_engine")
-
-    def named(self, part: str) -> int:
-        """The process of the run whose command line contains ``part``."""
-        found = [each for each in processes_of(self.run_dir.root) if part in each]
-        return int(found[0].partition(":")[0])
+        """The first engine: the process whose output is its log. vLLM changes its name."""
+        log = str(self.run_dir.replica_log(0))
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(entry / "fd" / "1") == log:
+                    return int(entry.name)
+            except OSError:
+                continue
+        raise AssertionError(f"no process writes {log}")
 
     def ended(self, fault: str, within_s: float) -> Outcome:
         """Wait for the command to end, and check what every run promises."""

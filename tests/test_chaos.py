@@ -346,7 +346,7 @@ VLLM = (
 def test_vllm(tmp_path: Path, table: list[Outcome], number: signal.Signals, code: str) -> None:
     vllm = {"config": "smollm2-135m-news", "within_s": 250}
     with running(tmp_path, "performance", VLLM, **vllm) as run:
-        kill(run.named("sut.serving.vllm_core"), number)
+        kill(run.engine, number)
         how = "killed" if number is signal.SIGKILL else "stopped"
         found = run.ended(f"vLLM engine {how}", 60)
     assert (found.exit_code, found.code) == (3, code)
