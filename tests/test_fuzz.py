@@ -27,9 +27,10 @@ def test_every_target_has_inputs() -> None:
     assert all(path.stat().st_size < 16_384 for path in INPUTS)
 
 
-def fuzz(kind: str) -> None:
+def fuzz(kind: str, *targets: str) -> None:
+    python = os.path.relpath(sys.executable, ROOT)
     found = subprocess.run(
-        [ROOT / "tools" / "fuzz.sh", os.path.relpath(sys.executable, ROOT), SECONDS, kind],
+        [ROOT / "tools" / "fuzz.sh", python, SECONDS, kind, *targets],
         capture_output=True,
         text=True,
         check=False,
@@ -47,6 +48,7 @@ def has_libfuzzer() -> bool:
 @pytest.mark.skipif(
     not has_libfuzzer(), reason="needs clang and libFuzzer: make fuzz installs them"
 )
+@pytest.mark.timeout(1800)  # it compiles LoadGen and the dispatcher
 def test_libfuzzer_finds_nothing_in_seconds() -> None:
     fuzz("cpp")
 
@@ -54,5 +56,6 @@ def test_libfuzzer_finds_nothing_in_seconds() -> None:
 @pytest.mark.skipif(
     not (ROOT / "build" / "atheris").is_dir(), reason="needs atheris: make fuzz installs it"
 )
-def test_atheris_finds_nothing_in_seconds() -> None:
-    fuzz("python")
+@pytest.mark.parametrize("target", TARGETS)
+def test_atheris_finds_nothing_in_seconds(target: str) -> None:
+    fuzz("python", target)
