@@ -93,6 +93,7 @@ class OutputsVisitor : public msgpack::null_visitor {
   bool start_array(std::uint32_t) {
     if (depth_ + 1 >= kMaxDepth) return fail("nested too deeply");
     if (depth_ == 0) saw_outputs_struct_ = true;
+    if (at_tokens()) return fail("token id is not an integer");
     if (in_output(layout_.finish_reason)) return fail("finish_reason is not an integer");
     index_[++depth_] = kNothingYet;
     if (at_output()) {
@@ -118,6 +119,7 @@ class OutputsVisitor : public msgpack::null_visitor {
 
   bool start_map(std::uint32_t) {
     if (depth_ + 1 >= kMaxDepth) return fail("nested too deeply");
+    if (at_tokens()) return fail("token id is not an integer");
     if (in_output(layout_.finish_reason)) return fail("finish_reason is not an integer");
     index_[++depth_] = kNothingYet;
     if (depth_ == 2 && in_outputs()) return fail("outputs is not an array");

@@ -135,7 +135,7 @@ class Schedule {
 
   void run() {
     std::thread faults([this, seed = random_()] { inject(Random(static_cast<unsigned>(seed))); });
-    for (int round = between(random_, 2, 4); round > 0; --round) {
+    for (int round = between(random_, 3, 5); round > 0; --round) {
       dispatcher_->reset_stats();
       switch (between(random_, 0, 3)) {
         case 0:
@@ -167,7 +167,7 @@ class Schedule {
                                           std::to_string(between(random_, 4, 64))};
       const Fault fault = kFaults[static_cast<std::size_t>(
           between(random_, 0, static_cast<int>(kFaults.size()) - 1))];
-      moments_.push_back(between(random_, 0, num_samples_ / num_replicas_));
+      moments_.push_back(between(random_, 0, num_samples_ / 2 / num_replicas_));
       faults_.push_back(i == survivor_ ? Fault::kNone : fault);
       if (const char* word = engine_fault(faults_.back()))
         options.insert(options.end(),
@@ -206,9 +206,11 @@ class Schedule {
             break;
         }
       }
+      // What a lost replica still sends does not matter.
+      for (const sut::ReplicaLoss& loss : dispatcher_->losses())
+        engines_[static_cast<std::size_t>(loss.why.replica)]->send(SIGCONT);
       sleep_ms(1);
     }
-    // What a lost replica still sends must not matter.
     for (const auto& engine : engines_) engine->send(SIGCONT);
   }
 

@@ -1,6 +1,7 @@
 // Frames in vLLM's format are read; anything else is refused with a reason, without a crash.
 #include "../wire.h"
 
+#include <map>
 #include <msgpack.hpp>
 #include <random>
 
@@ -139,6 +140,10 @@ void refuses_invalid_outputs() {
   CHECK(!fields(text_of({1, 1}), 2.5).empty());
   CHECK(!fields(text_of({1, 1}), 1ull << 40).empty());
   CHECK(!fields(text_of({1, 1}), "token").empty());
+  CHECK(!fields(text_of({1, 1}), std::vector<int>{5}).empty());
+  CHECK(!fields(text_of({1, 1}), std::map<int, int>{{5, 5}}).empty());
+  CHECK(!error_of([](Packer& p) { p.pack_array(2).pack(0).pack_nil(); }).empty());
+  CHECK(!error_of([](Packer& p) { p.pack_array(2).pack(0).pack_map(0); }).empty());
 
   const auto ended = [&](auto&& pack_tokens, auto&& pack_reason) {
     return output([&](Packer& p) {
