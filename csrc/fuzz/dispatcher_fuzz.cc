@@ -6,6 +6,7 @@
 #include <chrono>
 #include <msgpack.hpp>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -16,6 +17,8 @@
 #include "fuzz.h"
 
 namespace {
+
+using namespace std::string_view_literals;
 
 constexpr std::size_t kNumSamples = 6;
 constexpr std::size_t kMaxTokens = 6;
@@ -251,6 +254,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const auto store = make_store();
   sut::Dispatcher dispatcher(links, store, {}, {kMaxTokens, 3600, 3600});
   CHECK(dispatcher.wait_ready(60));
+  // From its first frame on, the loss of an engine's connection is noticed; before, only by the
+  // stall deadline. A run's first frames are those of its warm-up.
+  for (int i = 0; i < kNumReplicas; ++i) {
+    engines[static_cast<std::size_t>(i)].send_output("\x93\x00\x90\x80"sv, false);
+    while (dispatcher.stats().replicas[static_cast<std::size_t>(i)].shortcuts.num_stats == 0)
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
 
   const unsigned setting = script.next();
   dispatcher.continue_after_loss(setting % 2 == 0);
