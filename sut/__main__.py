@@ -66,6 +66,10 @@ GROUPS = {
     "look at results": {
         "history": Command("list all runs", "sut history --scenario server --since 7d"),
         "verdict": Command("explain a verdict; takes any LoadGen log folder", "sut verdict latest"),
+        "score": Command(
+            "score an accuracy test with MLCommons' own program",
+            "sut score latest --inference DIR --references FILE",
+        ),
         "verify": Command(
             "check a run against its record; sign it", "sut verify latest --sign ~/.ssh/id_ed25519"
         ),

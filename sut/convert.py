@@ -25,6 +25,7 @@ _TOKENS = ("tok_input", "input_tokens")
 _REFERENCES = ("output",)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m sut.convert",
@@ -138,4 +139,4 @@ def _of_parquet(path: Path, data: bytes) -> dict[str, Column]:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main)())
+    sys.exit(main())

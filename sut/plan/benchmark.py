@@ -61,8 +61,9 @@ class Generation(Struct, frozen=True, kw_only=True):
     min_tokens: PositiveInt = 1  # of an answer
     temperature: NonNegativeFloat = 0.0  # 0: greedy
     top_p: PositiveFloat = 1.0  # sample from the tokens with this total probability
-    top_k: int = 1  # sample from this many tokens
-    seed: int = 42  # of the sampling
+    top_k: int = 1  # sample from this many tokens; -1: from all
+    seed: int | None = 42  # of the sampling of each answer; null: the engine's own, so that equal
+    # prompts get different answers
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -141,10 +142,20 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 class Accuracy(Struct, frozen=True, kw_only=True):
     """Reference scores and gates; metric names are rouge1, rouge2, rougeL, rougeLsum,
-    gen_len (characters), tokens_per_sample (a mean) or exact_match (synthetic data only)."""
+    gen_len (characters), tokens_per_sample (a mean) or exact_match (synthetic data, ``program``).
+    """
 
     reference: dict[str, float]
     gates: dict[str, Gate]
+    program: str = ""  # MLCommons' own scorer, in a checkout of mlcommons/inference: it gives
+    # exact_match; python -m sut.score runs it after the accuracy test
+
+
+class AccuracyTest(Struct, frozen=True, kw_only=True):
+    """What the accuracy test has instead, in a run of its own."""
+
+    dataset: Dataset
+    generation: Generation
 
 
 class Compliance(Struct, frozen=True, kw_only=True):
@@ -218,5 +229,7 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     scenarios: PerScenario
     presets: Presets = Presets()
     accuracy: Accuracy | None = None
+    accuracy_test: AccuracyTest | None = None  # null: the same data and generation settings
     compliance: Compliance | None = None
+    not_run: tuple[str, ...] = ()  # MLPerf's compliance tests that this harness does not run
     required: tuple[tuple[Scenario, ...], ...] = ()  # of a closed submission: one of each group

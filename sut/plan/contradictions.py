@@ -42,6 +42,12 @@ def check(
             hint="leave it out; target_latency_ms sizes a SingleStream run: "
             f"--set scenarios.{scenario}.target_qps=null",
         )
+    if mode is Mode.ALL and benchmark.accuracy_test is not None:
+        errors.add(
+            f"--mode {mode}: the accuracy test of benchmark {benchmark.name} has its own data and "
+            "generation settings, so it is a run of its own",
+            hint="run --mode performance, and then --mode accuracy",
+        )
     if mode is Mode.COMPLIANCE and benchmark.compliance is None:
         errors.add(
             f"--mode {mode}: benchmark {benchmark.name} has no compliance test",

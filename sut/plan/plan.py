@@ -190,6 +190,8 @@ class Plan(Struct, frozen=True, kw_only=True):
                 del plan[name]
         if not self.dataset.source_md5:
             del plan["dataset"]["source_md5"]
+        if self.accuracy is not None and not self.accuracy.program:
+            del plan["accuracy"]["program"]
         if self.slurm is not None and not self.slurm.setup:
             del plan["slurm"]["setup"]
         if self.container is not None and self.container.command == APPTAINER:

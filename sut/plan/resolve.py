@@ -47,6 +47,12 @@ def resolve(
     lists every error.
     """
     errors = Errors()
+    if benchmark.accuracy_test is not None and mode is Mode.ACCURACY:
+        benchmark = msgspec.structs.replace(
+            benchmark,
+            dataset=benchmark.accuracy_test.dataset,
+            generation=benchmark.accuracy_test.generation,
+        )
     settings = _settings(benchmark, scenario, preset, errors)
     loadgen_name = settings.loadgen_name or benchmark.model.loadgen_name
     model_path = dataset_path = ""

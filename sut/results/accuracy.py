@@ -10,6 +10,7 @@ token ids of an answer, rounded to one digit as in MLCommons' reference of llama
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sut.plan.benchmark import DatasetKind, Generation
 from sut.plan.plan import Plan
 from sut.results import answers as logged
 
+PROGRAM_OUTPUT = "scorer.txt"
+_EXACT_MATCH = re.compile(r"'exact_match':\s*([0-9]+(?:\.[0-9]+)?)\s*$", re.MULTILINE)
 TOKENS_PER_SAMPLE = "tokens_per_sample"
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -37,6 +40,8 @@ def score_phase(
     Raises InputError for a damaged log, RunError for samples missing or answered twice.
     """
     answers = read_answers(log_dir, num_samples)
+    if plan.accuracy is not None and plan.accuracy.program:
+        return of_program(log_dir) | _tokens_per_sample(answers, plan)
     if plan.dataset.kind is DatasetKind.SYNTHETIC:
         return {"exact_match": exact_match(answers, prompts, plan.generation)}
     if model_path is None:
@@ -47,10 +52,32 @@ def score_phase(
     order = sorted(answers)
     texts = decode([answers[index] for index in order], model_path)
     scores = score(texts, [references[index] for index in order])
-    if plan.accuracy is not None and TOKENS_PER_SAMPLE in plan.accuracy.gates:
-        mean = sum(map(len, answers.values())) / len(answers)
-        scores[TOKENS_PER_SAMPLE] = round(mean, 1)
-    return scores
+    return scores | _tokens_per_sample(answers, plan)
+
+
+def _tokens_per_sample(answers: Mapping[int, Sequence[int]], plan: Plan) -> dict[str, float]:
+    """Of a benchmark with a gate on it."""
+    if plan.accuracy is None or TOKENS_PER_SAMPLE not in plan.accuracy.gates:
+        return {}
+    return {TOKENS_PER_SAMPLE: round(sum(map(len, answers.values())) / len(answers), 1)}
+
+
+def of_program(log_dir: Path) -> dict[str, float]:
+    """``exact_match``, in percent, of the output of MLCommons' scorer in an accuracy log's folder;
+    empty before it has run. Raises InputError for another output."""
+    path = log_dir / PROGRAM_OUTPUT
+    try:
+        found = _EXACT_MATCH.findall(path.read_text(errors="replace"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    if not found:
+        raise InputError(
+            f"{path}: MLCommons' scorer printed no 'exact_match'",
+            hint="see its output there, and run python -m sut.score again",
+        )
+    return {"exact_match": float(found[-1])}
 
 
 def read_answers(log_dir: Path, num_samples: int) -> dict[int, list[int]]:

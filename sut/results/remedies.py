@@ -140,6 +140,8 @@ def _remedy(check: Check, facts: Facts) -> str | None:
             return "Read the idle replica's log; offer more load, or use fewer replicas."
         case "whole_data_set":
             return "Remove accuracy_sample_count, so that the whole data set is scored."
+        case "accuracy_exact_match" if check.measured is None:
+            return "Run MLCommons' own scorer: python -m sut.score RUN --inference DIR."
         case code if code.startswith("accuracy_"):
             return (
                 "Compare the prompt, the generation settings, the data type and the model's files "

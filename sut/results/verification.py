@@ -192,7 +192,7 @@ def _of_phase(
             phase,
             found.plan,
             run_dir,
-            _nodes_of(found, phase),
+            nodes_of(found, phase),
             found.plan.chosen_qps(phase.test, found.chosen_qps),
             score,
         )
@@ -263,7 +263,7 @@ def _counted(
     )
 
 
-def _nodes_of(found: Record, phase: PhaseRecord) -> tuple[str, ...]:
+def nodes_of(found: Record, phase: PhaseRecord) -> tuple[str, ...]:
     """The nodes of the attempt that ran the phase."""
 
     def began(utc: str) -> float:

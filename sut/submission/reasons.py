@@ -37,6 +37,7 @@ OF_SCENARIO = (
     "plan.compliance",
     "plan.env",
 )
+OF_DATA = (*("plan.dataset", "plan.generation", "data_sha256", "tokens_sha256"),)
 OF_MACHINE = (
     "cpu_model",
     "num_sockets",
@@ -156,8 +157,21 @@ def _of_inputs(runs: Sequence[Run]) -> Iterator[str]:
     """What all runs of a submission must share, and those of a scenario."""
     for scenario in SCENARIOS:
         same = [run for run in runs if run.record.plan.scenario is scenario]
-        yield from _differences(same, OF_SCENARIO)
-    yield from _differences(runs, OF_SUBMISSION)
+        yield from _of_every_test(same, OF_SCENARIO)
+    yield from _of_every_test(runs, OF_SUBMISSION)
+
+
+def _of_every_test(runs: Sequence[Run], keys: Sequence[str]) -> Iterator[str]:
+    """Where runs differ. Where the accuracy test has its own data, that is compared among the runs
+    with the same tests."""
+    official = _official().get(runs[0].record.plan.model.loadgen_name) if runs else None
+    if official is None or official.accuracy_test is None:
+        yield from _differences(runs, keys)
+        return
+    yield from _differences(runs, [key for key in keys if key not in OF_DATA])
+    for accuracy in (False, True):
+        some = [run for run in runs if (run.record.plan.mode is Mode.ACCURACY) == accuracy]
+        yield from _differences(some, [key for key in keys if key in OF_DATA])
 
 
 def _differences(runs: Sequence[Run], keys: Sequence[str]) -> Iterator[str]:
@@ -192,6 +206,8 @@ def _of_completeness(
     official = _official().get(runs[0].record.plan.model.loadgen_name)
     if official is None:
         return
+    if official.not_run:
+        yield f"closed {official.name} needs {', '.join(official.not_run)}, not run by this harness"
     for group in official.required:
         if not done.intersection(group):
             names = " or ".join(SCENARIOS[scenario] for scenario in group)
