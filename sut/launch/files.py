@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from pathlib import Path
 
@@ -62,16 +63,17 @@ def _resolved(kind: str, path: Path) -> str:
 
 def _benchmark(benchmark: Benchmark) -> str:
     """Every scenario and preset becomes a plan, on a machine that has all it needs."""
-    replay = benchmark.engine.kind is EngineKind.REPLAY
+    replay, apart = benchmark.engine.kind is EngineKind.REPLAY, benchmark.accuracy_test
     machine = Site(
         name="any",
         device=Device.CPU if replay else Device.CUDA,
         models={benchmark.model.name: "/model"},
-        datasets={benchmark.dataset.name: "/data"},
+        datasets={each.dataset.name: "/data" for each in (benchmark, apart) if each},
     )
+    modes = (Mode.PERFORMANCE, Mode.ACCURACY) if apart else (Mode.ALL,)
     found: dict[str, InputError] = {}  # by message: most errors are the same in each
     for scenario in benchmark.scenarios.known():
-        for preset in Preset:
+        for preset, mode in itertools.product(Preset, modes):
             if benchmark.presets.of(preset).of(scenario) is None:
                 continue
             try:
@@ -79,7 +81,7 @@ def _benchmark(benchmark: Benchmark) -> str:
                     benchmark,
                     machine,
                     scenario=scenario,
-                    mode=Mode.ALL,
+                    mode=mode,
                     preset=preset,
                     usable_cpus=ANY_CPUS,
                 )

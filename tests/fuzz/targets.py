@@ -22,6 +22,7 @@ from plans import plan_of
 from sut.cluster import limits, partitions, slurm
 from sut.errors import Errors, InputError, RunError, SutError
 from sut.history import row
+from sut.inputs import pickles, tokenized
 from sut.plan import config, document, hostlist
 from sut.plan.benchmark import Benchmark
 from sut.plan.config import Campaign
@@ -74,6 +75,23 @@ def samples_target(data: bytes) -> None:
         for row in range(len(found)):
             found.ttft_ms(row), found.tpot_ms(row)
         found.span_s()
+
+
+def pickle_target(data: bytes) -> None:
+    """Nothing that a pickle names is imported."""
+    with mock.patch("builtins.__import__", side_effect=AssertionError("imported")):
+        table = _refused(InputError, lambda: pickles.read_table(data, "data.pkl"))
+    if table is not None:
+        assert all(isinstance(name, str) for name in table)
+        msgspec.json.encode(table)
+
+
+def tokens_target(data: bytes) -> None:
+    found = _refused(InputError, lambda: tokenized.read(Path("data.jsonl"), data))
+    if found is not None:
+        header, samples = found
+        content = tokenized.encode(header.source, header.source_md5, samples)
+        assert tokenized.read(Path("data.jsonl"), content) == found
 
 
 def record_target(data: bytes) -> None:
@@ -202,6 +220,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "mllog": mllog_target,
     "accuracy": accuracy_target,
     "samples": samples_target,
+    "pickle": pickle_target,
+    "tokens": tokens_target,
     "record": record_target,
     "lines": lines_target,
     "config": config_target,
