@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import pickle
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,16 @@ def test_refuses_a_damaged_table(file: Path) -> None:
 )
 def test_refuses_what_is_no_table(table: object, problem: str) -> None:
     assert problem in refusal(pickle.dumps(table))
+
+
+def test_a_damaged_length_allocates_nothing() -> None:
+    """Memory for a place in the memo, or for bytes, that a file of some bytes cannot need."""
+    huge = (2**40).to_bytes(8, "little")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for data in (
+        b"\x80\x05]r\x00\x00\x00\x08.",  # LONG_BINPUT 2**27
+        b"\x80\x05\x96" + huge + b".",  # BYTEARRAY8
+        b"\x80\x05\x8e" + huge + b".",  # BINBYTES8
+    ):
+        refusal(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB

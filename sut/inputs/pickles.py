@@ -188,9 +188,9 @@ class _Unpickler(pickle._Unpickler):
     a damaged file asks for; 24,576 samples take seconds."""
 
     dispatch = {
-        code: load
-        for code, load in pickle._Unpickler.dispatch.items()
-        if bytes([code]) not in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER)
+        **pickle._Unpickler.dispatch,
+        # Read first, then allocated.
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
     }
 
     def find_class(self, module: str, name: str) -> Any:
