@@ -49,6 +49,7 @@ class ConnectionMonitor {
       }
       if (number == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
         --num_refused_;
+        ++num_greeted_;
         candidates_ = open_;
       }
       if (number == ZMQ_EVENT_DISCONNECTED) {
@@ -63,6 +64,9 @@ class ConnectionMonitor {
   // Of a bound socket, as of the last take(): the connections so far whose peer has not proved its
   // key. A peer that is about to counts too.
   std::int64_t num_refused() const { return num_refused_; }
+
+  // Of a bound socket, as of the last take(): the connections so far whose peer has proved its key.
+  int num_greeted() const { return num_greeted_; }
 
   // Of a bound socket too: the connection whose peer has proved its key. None while it can be one of
   // several, because the event of a greeting does not name its connection.
@@ -108,6 +112,7 @@ class ConnectionMonitor {
   std::vector<int> open_;
   std::vector<int> candidates_;  // those of open_ that the last greeting can be of
   std::int64_t num_refused_ = 0;
+  int num_greeted_ = 0;
   bool has_peer_ = false;
 };
 

@@ -1,5 +1,6 @@
 #include "replica_link.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <utility>
@@ -111,11 +112,19 @@ std::optional<std::string> ReplicaLink::receive_adopted() {
 
 bool ReplicaLink::receive_output(Frame& frame) {
   if (!output_.receive(frame)) return false;
-  if (output_source_ == kUnknown) {
-    output_lost_.take(kUnknown);  // as for the input
-    output_source_ = frame.source();
-  }
+  if (output_source_ == kUnknown)
+    output_source_ = has_reconnected_output() ? kLost : frame.source();
   return true;
+}
+
+bool ReplicaLink::take_output_lost() {
+  if (output_source_ == kUnknown) return has_reconnected_output();
+  return output_lost_.take(output_source_);
+}
+
+bool ReplicaLink::has_reconnected_output() {
+  output_lost_.take(kUnknown);
+  return max_greeted_ > 0 && output_lost_.num_greeted() > max_greeted_;
 }
 
 void ReplicaLink::discard() {
@@ -128,6 +137,10 @@ void ReplicaLink::discard() {
 }
 
 bool ReplicaLink::send(const SampleStore::Request& request, RequestId id) {
+  if (max_greeted_ == 0) {
+    output_lost_.take(kUnknown);
+    max_greeted_ = std::max(1, output_lost_.num_greeted());
+  }
   Frame identity(identity_);
   Frame type({&kAddRequest, 1});
   Frame payload(request.bytes);

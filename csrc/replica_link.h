@@ -107,9 +107,9 @@ class ReplicaLink {
   }
 
   // Whether the connection that carried the ready response (or the outputs) was lost since the
-  // last call.
+  // last call; before the first outputs, whether the engine has connected again for them.
   bool take_input_lost() { return input_lost_.take(input_source_); }
-  bool take_output_lost() { return output_lost_.take(output_source_); }
+  bool take_output_lost();
   void take_handshake_lost() { handshake_lost_.take(kUnknown); }
 
   // The connections of others so far, as of the calls above.
@@ -119,8 +119,12 @@ class ReplicaLink {
 
  private:
   static constexpr int kUnknown = -1;
+  static constexpr int kLost = -2;  // equals no Frame's source()
 
   std::optional<std::string> receive_adopted();
+  // Whether the engine has connected its outputs again between the first request and the first frame
+  // of outputs: frames may have been lost.
+  bool has_reconnected_output();
 
   Socket handshake_;
   Socket input_;
@@ -131,6 +135,7 @@ class ReplicaLink {
   bool said_hello_ = false;
   int input_source_ = kUnknown;
   int output_source_ = kUnknown;
+  int max_greeted_ = 0;  // connections for outputs, from the first request on; 0: none was sent
   LinkEndpoints endpoints_;
   std::string identity_;  // the engine's, as reported by ROUTER
   std::optional<std::string> adopted_;  // its ready response, until it has reconnected

@@ -18,8 +18,6 @@
 
 namespace {
 
-using namespace std::string_view_literals;
-
 constexpr std::size_t kNumSamples = 6;
 constexpr std::size_t kMaxTokens = 6;
 constexpr int kNumReplicas = 2;
@@ -254,13 +252,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const auto store = make_store();
   sut::Dispatcher dispatcher(links, store, {}, {kMaxTokens, 3600, 3600});
   CHECK(dispatcher.wait_ready(60));
-  // From its first frame on, the loss of an engine's connection is noticed; before, only by the
-  // stall deadline. A run's first frames are those of its warm-up.
-  for (int i = 0; i < kNumReplicas; ++i) {
-    engines[static_cast<std::size_t>(i)].send_output("\x93\x00\x90\x80"sv, false);
-    while (dispatcher.stats().replicas[static_cast<std::size_t>(i)].shortcuts.num_stats == 0)
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-  }
 
   const unsigned setting = script.next();
   dispatcher.continue_after_loss(setting % 2 == 0);
