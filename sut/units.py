@@ -58,6 +58,7 @@ _SINGULAR = {
     "tokens": "token",
     "answers": "answer",
     "runs": "run",
+    "rows": "row",
     "minutes": "minute",
     "seconds": "second",
 }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sut.cluster import runs
+from sut.cluster import liveness, runs
 from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.home import expanded
@@ -130,9 +130,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _folder(options: argparse.Namespace) -> Path:
     """The run's folder, or the path of LoadGen's logs."""
     path = expanded(options.run)
-    if path.exists() and not runs.at(path):
+    if path.exists() and not runs.at(path) and not (path / runs.CAMPAIGN).is_file():
         return path
-    return find_run(options.run, options).root
+    run_dir = find_run(options.run, options)
+    if not run_dir.record.is_file():
+        state = liveness.of_run(run_dir, load_plan(run_dir.plan)).state
+        if state in ("submitting", "pending", "active"):
+            record.read(run_dir.record)  # says what to do
+    return run_dir.root
 
 
 def _find(path: Path) -> _Test:

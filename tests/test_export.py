@@ -168,10 +168,13 @@ def test_a_port_serves_the_same() -> None:
         exporter.close()
 
 
-@pytest.mark.parametrize("target", ["99999", "no.such.host.invalid:80", "/proc/no/such.prom"])
+@pytest.mark.parametrize(
+    "target", ["99999", "no.such.host.invalid:80", "/no/such.prom", "foo", "run.txt"]
+)
 def test_names_what_cannot_be_published(target: str) -> None:
     with pytest.raises(InputError, match="--prometheus"):
         Exporter(target)
+    assert not Path(target).exists() and not Path("/no").exists()
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -422,6 +423,20 @@ def test_refuses_another_vllm_version(tmp_path: Path) -> None:
     assert run.returncode == 3 and failure is not None and failure.code == "preflight"
     assert "0.31.0" in failure.message and "make env" in failure.message
     assert list((tmp_path / "runs/latest/logs").iterdir()) == []
+
+
+def test_a_folder_that_is_removed_is_named(tmp_path: Path) -> None:
+    sets = set_arguments(["scenarios.server.min_duration_ms=60000"])
+    run, run_dir = _started(tmp_path, *sets)
+    until(lambda: any('"phase"' in line for line in _lines(run_dir)))
+    shutil.rmtree(run_dir)
+    for line in processes_of(run_dir):  # with its files gone it may go on
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(line.partition(":")[0]), signal.SIGKILL)
+    printed, error = run.communicate(timeout=60)
+    assert run.returncode == 3, printed + error
+    assert f"the run's folder was removed while it ran ({run_dir})" in error, error
+    assert "Traceback" not in error and not run_dir.exists()
 
 
 def _started(

@@ -87,7 +87,9 @@ def test_each_load_has_its_test_and_the_run_its_curve(tmp_path: Path) -> None:
         conf = run_dir.user_conf_of(phase.name).read_text()
         assert conf.startswith(f"{found.plan.loadgen_name}.Server.target_qps = {qps}\n")
     assert "target_qps = 1, 50: one after the other" in run_dir.user_conf.read_text()
-    assert re.search(r"^ +50 +INVALID +\S+ +\S+ +\S+ +\S+ +#{20}\+ TTFT \d+%$", run.stdout, re.M)
+    assert re.search(
+        r"^ +50 +INVALID +\S+ +\S+ +\S+ +\S+ +#{20}\+ TTFT \d+%  ttft_p99", run.stdout, re.M
+    )
     verified = subprocess.run(
         [sys.executable, "-m", "sut.verify", "latest"],
         cwd=tmp_path,

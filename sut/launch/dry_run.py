@@ -31,7 +31,8 @@ def show(
         _print_plans(planned)
     else:
         print("\n\n".join(map(page.render, pages)))
-        print(f"\n{page.commands(_command(), planned[0].run_root)}")
+        if not checks.problems(checked):
+            print(f"\n{page.commands(_command(), planned[0].run_root)}")
     checks.problems(checked).raise_all()
     return EXIT_VALID
 

@@ -30,6 +30,11 @@ def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Rec
     """Write the record of an attempt that ended with ``error``, and the report. None if the record
     cannot be written or the run directory is another attempt's, which is reported on standard
     error."""
+    if not run_dir.plan.is_file():
+        print(
+            f"error: record not written ({run_dir.record}): the folder was removed", file=sys.stderr
+        )
+        return None
     try:
         claim = claims.take(run_dir, attempt.job_id, attempt.restart)
         closed = attempts.close(plan, run_dir, attempt, error, environment.collect())

@@ -113,7 +113,7 @@ def _request(
         request,
         benchmark=campaign.benchmark,
         site=request.site or campaign.site,
-        nodes=run.nodes,
+        nodes=str(run.nodes),
         scenario=scenario,
         mode=campaign.mode,
         preset=campaign.preset,

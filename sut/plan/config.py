@@ -23,7 +23,7 @@ from sut.plan.document import Document, apply, check, convert, read
 from sut.plan.hostlist import HostlistError
 from sut.plan.plan import Mode
 from sut.plan.site import Site, SiteNode
-from sut.values import Struct
+from sut.values import PositiveInt, Struct
 
 _T = TypeVar("_T", bound=Struct)
 
@@ -32,7 +32,7 @@ class CampaignRun(Struct, frozen=True, kw_only=True):
     """The nodes of one run of a campaign, under one LoadGen."""
 
     name: str
-    nodes: str  # as --nodes takes it: a number, a hostlist or all
+    nodes: str | PositiveInt  # as --nodes takes it: a number, a hostlist or all
     sets: tuple[str, ...] = ()  # as --set takes them
 
 

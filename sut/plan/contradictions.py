@@ -53,6 +53,12 @@ def check(
             f"--mode {mode}: benchmark {benchmark.name} has no compliance test",
             hint="choose --mode performance, accuracy or all",
         )
+    if benchmark.model.embedded and benchmark.model.name in site.models:
+        errors.add(
+            f"site.models has a folder for {benchmark.model.name}, but model.embedded is true: the "
+            "model is built from a package",
+            hint="to use the folder: --set model.embedded=false",
+        )
     if site.host in EVERYWHERE:
         errors.add(
             f"host of site {site.name} is '{site.host}', which is no address of one network",

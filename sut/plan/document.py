@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,7 +181,9 @@ def check(
 
     ``root`` is the first key of those ``changes`` that apply to this document.
     """
-    validator = jsonschema.Draft202012Validator(msgspec.json.schema(kind))
+    schema = msgspec.json.schema(kind)
+    validator = jsonschema.Draft202012Validator(schema)
+    known = {key for each in schema["$defs"].values() for key in each.get("properties", {})}
     tree = yaml.compose(file.read_text(), yaml.SafeLoader) if file.is_file() else None
     errors = set()
     for error in validator.iter_errors(document):
@@ -190,15 +192,16 @@ def check(
             line, found = _line(tree, path)
             changed = _change_of(full, changes, in_file=found)
             where = changed or f"{file}:{line}" + _key(path)
-            errors.add((line, f"{where}: {problem}", _hint(full, problem) if changed else ""))
+            hint = _hint(path, problem, known) if changed else ""
+            errors.add((line, f"{where}: {problem}", hint))
     return Errors(InputError(text, hint=hint) for _, text, hint in sorted(errors))
 
 
-def _hint(path: Sequence[str | int], problem: str) -> str:
-    """How to see the keys, or what the one at ``path`` may be."""
-    names = [each for each in path if isinstance(each, str)]
-    known = names[-1:] if not problem.startswith(schema_errors.UNKNOWN) else names[-2:-1]
-    return " ".join(["python -m sut.list keys", *known])
+def _hint(path: Sequence[str | int], problem: str, known: Set[str]) -> str:
+    """How to see the keys, or what the nearest one to ``path`` may be that is ``known``."""
+    parts = path[:-1] if problem.startswith(schema_errors.UNKNOWN) else path
+    names = [each for each in parts if each in known]
+    return " ".join(["python -m sut.list keys", *map(str, names[-1:])])
 
 
 def _change_of(path: Sequence[str | int], changes: Sequence[str], *, in_file: bool) -> str:

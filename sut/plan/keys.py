@@ -76,7 +76,7 @@ def full(change: str, scenario: Scenario) -> str:
         )
     raise InputError(
         f"--set {change}: unknown key{_nearest(keys, scenario)}",
-        hint=f"list the keys: python -m sut.list keys {keys[-1]}",
+        hint="list the keys: python -m sut.list keys",
     )
 
 

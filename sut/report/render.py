@@ -118,8 +118,8 @@ def _in_short(record: Record) -> Section | None:
     shown = [phase for phase in record.phases if phase.test.place == 1]
     cards: tuple[Card, ...] = ()
     if found:
-        qps = number(best.target_qps) if best else "none"
-        cards = (Card(label="highest VALID load of the sweep", value=qps, unit="queries/s"),)
+        qps, unit = (number(best.target_qps), "queries/s") if best else ("none", "")
+        cards = (Card(label="highest VALID load of the sweep", value=qps, unit=unit),)
         shown = best.phases[:1] if best else []
     cards += tuple(card for phase in shown for card in _cards(phase))
     return Section(title="In short", cards=cards, measured=MEASURED) if cards else None

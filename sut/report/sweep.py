@@ -68,7 +68,7 @@ def lines(record: Record) -> list[str]:
     found = loads(record)
     if not found:
         return []
-    head = ("queries/s", "", "tokens/s", "goodput", "TTFT p99", "TPOT p99", "of its limit")
+    head = ("queries/s", "", "tokens/s", "goodput", "TTFT p99, ms", "TPOT p99, ms", "of its limit")
     rows = [(*_row(each), _bar(each)) for each in found]
     widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head) - 1)]
     shown = [
@@ -105,7 +105,9 @@ def _bar(each: AtLoad) -> str:
         return ""
     name, share = found
     bar = "#" * max(1, round(min(share, 1.0) * BAR)) + (MORE if share > 1 else "")
-    return f"{bar:<{BAR + 1}} {name} {share:.0%}"
+    codes = dict.fromkeys(check.code for phase in each.phases for check in phase.verdict.reasons)
+    why = f"  {', '.join(codes)}" if codes else ""
+    return f"{bar:<{BAR + 1}} {name} {share:.0%}{why}"
 
 
 def _in_words(found: Sequence[AtLoad]) -> str:

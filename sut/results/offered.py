@@ -95,8 +95,8 @@ def _chosen(peak: Peak, slowed: Peak, slowdown: float, small: Batch) -> tuple[fl
     if not peak.target_qps:
         lowest = peak.tried[0]
         return (
-            min(lowest.target_qps, FRACTION * small.samples_per_s / small.in_flight),
-            f"less than what one sample at a time allows; no load is VALID in simulation, and "
+            FRACTION * small.samples_per_s / small.in_flight,
+            f"{FRACTION:.0%} of what one sample at a time allows; no load is VALID in simulation: "
             f"{lowest.limit} is over its limit at every load",
         )
     of_peak = f"of the simulated peak of {quantity(peak.target_qps, 'queries/s')}"

@@ -7,7 +7,7 @@ its early stopping allows (:mod:`sut.results.early_stopping`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from sut.results import early_stopping
@@ -16,8 +16,9 @@ from sut.values import Struct
 
 PERCENTILE = 0.99  # of LoadGen's limits on tokens
 TOLERANCE = 0.004  # of the peak
-UP, DOWN = 1.25, 0.8  # strides from the guess
-MAX_STRIDES = 24
+STRIDE = 1.25  # from the guess; each is longer than the one before by this factor, up to LONGEST
+LONGEST = 4.0
+MAX_STRIDES = 14  # to some 7 million times the guess, or that part of it
 
 
 class Tried(Struct, frozen=True, kw_only=True):
@@ -102,16 +103,21 @@ class _Search(NamedTuple):
         """A VALID load and a higher one that is not; equal where no change was found."""
         low = high = guess
         if self.is_valid(guess):
-            for _ in range(MAX_STRIDES):
-                low, high = high, UP * high
+            for stride in _strides():
+                low, high = high, stride * high
                 if not self.is_valid(high):
                     return low, high
             return high, high
-        for _ in range(MAX_STRIDES):
-            high, low = low, DOWN * low
+        for stride in _strides():
+            high, low = low, low / stride
             if self.is_valid(low):
                 return low, high
         return low, low
+
+
+def _strides() -> Iterator[float]:
+    """Short near a good guess, long where it is far away."""
+    return (min(LONGEST, STRIDE**n) for n in range(1, MAX_STRIDES + 1))
 
 
 def margins(peak: Peak, limits: Limits) -> str:

@@ -107,6 +107,13 @@ def close_if_unrecorded(job: Job) -> bool:
     the job may still run."""
     if attempts.has_record(job.run_dir):
         return True
+    if not job.run_dir.plan.is_file():
+        print(
+            f"error: the run's folder was removed while it ran ({job.run_dir})\n"
+            "hint: keep the folder until the run has ended, and submit the run again",
+            file=sys.stderr,
+        )
+        return False
     found = liveness.of_run(job.run_dir, job.plan)
     if found.state == "unknown":
         print(_given_up(job, found.why), file=sys.stderr)

@@ -33,7 +33,8 @@ def line(state: RunState) -> str:
     phase = next((phase for phase in state.phases if phase.state == "running"), None)
     if phase is None or state.state != "running":
         return begin + _situation(state)
-    parts = [f"{phase.name}: {_done(phase)} done", f"{number(phase.in_flight)} in flight"]
+    load = f" at {number(state.target_qps)} queries/s" if state.target_qps is not None else ""
+    parts = [f"{phase.name}{load}: {_done(phase)} done", f"{number(phase.in_flight)} in flight"]
     parts += [f"{number(phase.queued)} queued", quantity(phase.output_tokens_per_s, "tokens/s")]
     parts += [f"{name} p99 {quantity(p99, 'ms')}" for name, p99, _ in _latencies(phase)]
     if phase.projection is not None and phase.projection.words:

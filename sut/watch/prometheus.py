@@ -13,6 +13,7 @@ from sut.rundir import write_atomic
 from sut.watch.state import PhaseState, RunState
 
 HOST = "127.0.0.1"
+SUFFIX = ".prom"  # of the files that node_exporter reads
 STATES = ("pending", "starting", "running", "over", "lost", "unknown")
 MS_PER_S = 1000.0
 # Of a test: the metric after sut_, its help, the field, and what the field is divided by.
@@ -64,9 +65,19 @@ class Exporter:
         host, colon, port = target.rpartition(":")
         if port.isdecimal() and "/" not in target:
             self._serve(host if colon else HOST, int(port))
-        else:
+        elif target.endswith(SUFFIX):
             self._file = Path(target)
+            if not self._file.parent.is_dir():
+                raise InputError(
+                    f"cannot write {self._file}: {self._file.parent} is not a folder",
+                    hint=f"--prometheus FILE{SUFFIX} in a folder that exists, or a port",
+                )
             self._write()
+        else:
+            raise InputError(
+                f"--prometheus {target}: neither a port nor a file that ends with {SUFFIX}",
+                hint=f"--prometheus 9105, --prometheus HOST:9105 or --prometheus FILE{SUFFIX}",
+            )
 
     def _serve(self, host: str, port: int) -> None:
         try:

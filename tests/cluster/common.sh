@@ -51,9 +51,13 @@ make_once() { # TARGET TITLE COMMAND...: COMMAND FOLDER makes FOLDER/made, which
 
 tell_progress() { # LOG: print its last line now and then
   local -r log=$1
+  local line last=""
   SECONDS=0
   while sleep 20 2>/dev/null; do
-    echo "    $SECONDS s: $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-90)" >&2
+    line=$(tail -n 1 "$log" | tr -d '\r' | cut -c 1-90)
+    [ "$line" != "$last" ] || line="still at it"
+    echo "    $SECONDS s: $line" >&2
+    last=$line
   done
 }
 
