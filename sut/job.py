@@ -12,7 +12,10 @@ from sut.launch import node
 @command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     description = "Start a run on this node of its job and wait until it has finished."
-    return node.run(run_dir_of(argv, "sut.job", description))
+    run_dir = run_dir_of(argv, "sut.job", description)
+    if sys.stderr.isatty():  # typed, not in a job
+        print(f"to follow it: python -m sut.watch {run_dir}", file=sys.stderr, flush=True)
+    return node.run(run_dir)
 
 
 if __name__ == "__main__":

@@ -17,17 +17,13 @@ from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.home import expanded
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
-from sut.report import published as in_print
+from sut.report import verdict_text
 from sut.report.summary import Message
-from sut.report.table import table, to_text
 from sut.results import (
     audit,
-    engine_rules,
-    messaging,
     mllog,
     published,
     record,
-    remedies,
     rounds,
     sample_log,
 )
@@ -37,7 +33,6 @@ from sut.results.mllog import DetailLog
 from sut.results.phase_record import PhaseRecord
 from sut.results.published import Standing, Subject
 from sut.results.record import Failure
-from sut.results.rules import Check
 from sut.rundir import SAMPLES, RunDir
 
 NOT_IN_A_LOG = (
@@ -71,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = {"published": standing} if options.published else {}
         print_json({**msgspec.structs.asdict(whole), "doubts": whole.doubts, **extra})
     else:
-        print("\n".join(_text(test, verdict, whole, standing)))
+        engines = test.counted.engines if test.counted else ()
+        found = (test.log, test.plan, verdict, whole, test.others, engines, standing)
+        print("\n".join(verdict_text.lines(*found)))
     return EXIT_VALID if whole.verdict == "VALID" else EXIT_INVALID
 
 
@@ -137,6 +134,10 @@ def _folder(options: argparse.Namespace) -> Path:
         state = liveness.of_run(run_dir, load_plan(run_dir.plan)).state
         if state in ("submitting", "pending", "active"):
             record.read(run_dir.record)  # says what to do
+        if state == "ended" and not run_dir.loadgen(Mode.PERFORMANCE).is_dir():
+            raise InputError(
+                f"{run_dir}: the run ended without a record", hint=f"python -m sut.watch {run_dir}"
+            )
     return run_dir.root
 
 
@@ -248,58 +249,6 @@ def _together(verdict: Verdict, others: Iterable[PhaseRecord]) -> Verdict:
         reasons=tuple(reason for each in verdicts for reason in each.reasons),
         checks=tuple(check for each in verdicts for check in each.checks),
     )
-
-
-def _text(test: _Test, verdict: Verdict, whole: Verdict, standing: Standing | None) -> list[str]:
-    log, plan = test.log, test.plan
-    lines = [
-        f"{_word(whole)}  ({log.scenario}; {messaging.loadgen(log)}: {verdict.loadgen_validity})",
-        "",
-        *_table(verdict),
-    ]
-    for phase in test.others:
-        lines += ["", f"{phase.name}: {phase.verdict.verdict}", *_table(phase.verdict)]
-    fixes = remedies.by_remedy((*whole.reasons, *whole.doubts))
-    lines += _section("How to fix it:", (f"{', '.join(fixes[fix])}: {fix}" for fix in fixes))
-    estimate = verdict.qps_estimate
-    if estimate and estimate.qps is not None and not any(estimate.text in fix for fix in fixes):
-        lines += _section("Highest load:", [estimate.text])
-    lines += _section("Not judged:", verdict.notes)
-    engines = test.counted.engines if test.counted else ()
-    because = engine_rules.not_official_because(engines)
-    because = (*plan.not_official_because, *because) if plan else ()
-    lines += _section("Not official because:", because)
-    if standing is not None:
-        lines += ["", *in_print.to_lines(standing, because)]
-    if plan is None:
-        return [*lines, "", messaging.unverified_log(log)]
-    return [*lines, "", messaging.unverified(plan, official=not because)]
-
-
-def _word(verdict: Verdict) -> str:
-    match len(verdict.doubts):
-        case 0:
-            return verdict.verdict
-        case 1:
-            return f"{verdict.verdict}, with 1 doubt"
-        case num:
-            return f"{verdict.verdict}, with {num} doubts"
-
-
-def _table(verdict: Verdict) -> list[str]:
-    rows = [(_state(check, verdict), check.code, check.text) for check in verdict.checks]
-    return [f"  {line}" for line in to_text(table((), rows)).splitlines()]
-
-
-def _state(check: Check, verdict: Verdict) -> str:
-    if check.met:
-        return "met    "
-    return "doubt  " if check in verdict.doubts else "NOT met"
-
-
-def _section(title: str, lines: Iterable[str]) -> list[str]:
-    items = [f"  - {line}" for line in lines]
-    return ["", title, *items] if items else []
 
 
 if __name__ == "__main__":

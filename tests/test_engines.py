@@ -38,6 +38,8 @@ from sut.serving.nodes import Nodes
 from sut.serving.process import Command
 from sut.serving.wire import PINNED_LAYOUT, VLLM_VERSION
 
+# Limits that a busy machine meets.
+ROOM = ("scenarios.server.ttft_latency_ms=20000", "scenarios.server.tpot_latency_ms=2000")
 KEEP = ["--keep-engine", "5"]
 LONG = set_arguments(["scenarios.server.min_duration_ms=60000"])
 START_S = 60.0
@@ -77,7 +79,7 @@ def gone(processes: Sequence[psutil.Process]) -> bool:
 
 def run(cwd: Path, *arguments: str) -> Record:
     """A fast run that must be VALID."""
-    done = submit(cwd, *fast(), *arguments)
+    done = submit(cwd, *fast(), *set_arguments(ROOM), *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return latest(cwd)
 
@@ -625,3 +627,12 @@ def test_an_engine_that_becomes_ready_at_the_deadline_is_ready(tmp_path: Path) -
     replicas.dispatcher = Late()  # type: ignore[assignment]
     replicas.wait_ready(Progress(run_dir.progress), started=0.0, within_s=0.0)
     assert limited == [80]
+
+
+def test_the_log_says_why_engines_ended(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    assert sut_engines("stop", "--all").returncode == 0
+    log = RunDir(tmp_path / "runs" / "latest").keeper_log
+    until(
+        lambda: "the engines end: a later run or sut engines stop asked for it" in log.read_text()
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cli import fast, set_arguments, submit, until
 from loadgen_logs import SMALLEST_VALID, make, smallest_valid, ten_queries, with_value
 from records import PLAN_OF_SMALLEST_VALID, accuracy, completed, performance
 
@@ -442,3 +443,14 @@ def test_a_failed_run_has_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert out == "" and "engine_died: replica 0 died." in err
     assert f"python -m sut.verdict {run_dir.loadgen('performance')}" in err
     assert print_verdict([str(run_dir.loadgen("performance"))]) == 0
+
+
+def test_a_run_that_goes_on_has_no_verdict_yet(tmp_path: Path) -> None:
+    sets = set_arguments(["scenarios.server.min_duration_ms=60000"])
+    submit(tmp_path, *fast(), *sets, "--no-wait")
+    log = tmp_path / "runs/latest/loadgen/performance/mlperf_log_detail.txt"
+    until(log.is_file)
+    asked = submit(tmp_path, "latest", command="verdict")
+    assert asked.returncode == 2 and "pending, running, or was killed" in asked.stderr
+    assert "python -m sut.watch" in asked.stderr
+    assert submit(tmp_path, "latest", command="cancel").returncode == 0

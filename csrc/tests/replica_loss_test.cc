@@ -122,6 +122,9 @@ void the_last_replica_is_a_failure() {
   system.dispatcher->issue(samples(100'000), sink);
   system.dispatcher->lose({"engine_died", "gone", 1});
   system.dispatcher->lose({"engine_died", "gone again", 1});
+  // A loss that a send notices may otherwise come first.
+  while (system.dispatcher->losses().empty())
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   system.engines[0]->kill();
   CHECK(!system.dispatcher->wait([&] { return sink.done(); }, 60));
   const auto failure = system.dispatcher->failure();

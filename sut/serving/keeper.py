@@ -47,17 +47,21 @@ from sut.serving.process import PartId
 GRACE_S = 5.0
 POLL_S = 0.02
 MAX_WAIT_S = 3600.0  # epoll refuses 25 days
+JOB_ENDED = "the job that started them ended"
 
 
 class EndError(Exception):
-    """The keeper ends. ``asked_by`` waits for the engines' end, and then gets ``answer``."""
+    """The keeper ends, and why. ``asked_by`` waits for the engines' end, and then gets
+    ``answer``."""
 
     def __init__(
         self,
+        why: str,
         grace_s: float = GRACE_S,
         asked_by: Channel | None = None,
         answer: Answer | None = None,
     ) -> None:
+        self.why = why
         self.grace_s = grace_s
         self.asked_by = asked_by
         self.answer = answer or Done()
@@ -70,8 +74,8 @@ def main() -> None:
 
 
 def _take_signals() -> None:
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise EndError
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise EndError(f"it received {signal.Signals(number).name}")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
@@ -95,7 +99,7 @@ class Keeper:
 
     def run(self) -> None:
         """Serve until the end. Every engine has ended then."""
-        ending = EndError()
+        ending = EndError("of an error")
         try:
             self._watch_all()
             while True:
@@ -117,7 +121,7 @@ class Keeper:
             try:
                 job = os.pidfd_open(self._setup.until_pid)
             except ProcessLookupError:
-                raise EndError from None
+                raise EndError(JOB_ENDED) from None
             self._watch(job, self._raise_ending)
 
     def _serve_once(self) -> None:
@@ -125,7 +129,7 @@ class Keeper:
         for key, _ in self._selector.select(None if self._holder else left_s):
             key.data()
         if self._holder is None and time.monotonic() >= self._deadline:
-            raise EndError
+            raise EndError(f"no run used the engines for {self._keep_s / 60:g} minutes")
 
     def _watch(self, fd: int, callback: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, callback)
@@ -134,7 +138,7 @@ class Keeper:
         self._watch(channel.fileno(), lambda: self._serve(channel))
 
     def _raise_ending(self) -> None:
-        raise EndError
+        raise EndError(JOB_ENDED)
 
     def _accept(self) -> None:
         connected, _ = self._listener.accept()
@@ -149,7 +153,7 @@ class Keeper:
             self._selector.unregister(channel.fileno())
             channel.close()
             if channel is self._holder:
-                raise EndError from None
+                raise EndError(f"run {self._run_dir} ended without releasing them") from None
 
     def _answer(self, request: Request, channel: Channel) -> Answer:
         match request:
@@ -192,7 +196,7 @@ class Keeper:
         self._selector.unregister(engine.ended)
         self._exits[engine.part] = status
         if self._holder is None:
-            raise EndError
+            raise EndError("an engine exited")
 
     def _acquire(self, request: Acquire, channel: Channel) -> Answer:
         if self._holder is not None:
@@ -215,7 +219,8 @@ class Keeper:
         self._holder, self._served = None, request.served
         if self._leaving or self._exits:
             ended = Problem(code="ended", message="the engines have ended")
-            raise EndError(asked_by=channel, answer=ended)
+            why = "an engine exited" if self._exits else "it was asked to stop after the run"
+            raise EndError(why, asked_by=channel, answer=ended)
         self._deadline = time.monotonic() + self._keep_s
         return Done()
 
@@ -236,7 +241,7 @@ class Keeper:
 
     def _stop(self, request: Stop, channel: Channel) -> Answer:
         if self._holder in (None, channel):
-            raise EndError(request.grace_s, channel)
+            raise EndError("a later run or sut engines stop asked for it", request.grace_s, channel)
         self._leaving = True
         return self._in_use()
 
@@ -245,6 +250,8 @@ class Keeper:
 
     def _end(self, ending: EndError) -> None:
         """End every engine, then leave the registry: who finds no keeper finds no engine."""
+        with contextlib.suppress(OSError):  # to keeper.log
+            print(f"{attempts.utc_now()} the engines end: {ending.why}", flush=True)
         for engine in self._engines:
             engine.process.terminate()
         deadline = time.monotonic() + ending.grace_s
