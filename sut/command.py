@@ -72,8 +72,14 @@ class Parser(argparse.ArgumentParser):
             return _nearest(word.partition("=")[0], options)
         if "=" in word and "--set" in options:
             return f" (did you mean --set {shlex.quote(word)}?)"
-        chosen = (name for name, each in options.items() if word in (each.choices or ()))
+        chosen = (name for name, each in options.items() if word in _values_of(each, word))
         return next((f" (did you mean {name} {word}?)" for name in chosen), "")
+
+
+def _values_of(option: argparse.Action, prefix: str) -> Iterable[str]:
+    """What an option can be, as far as it is known: its choices, or the names of files."""
+    named = getattr(option, "completer", None) if option.dest in ("config", "site") else None
+    return named(prefix) if named else map(str, option.choices or ())
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -170,7 +170,7 @@ def _other_phases(run_dir: RunDir) -> tuple[PhaseRecord, ...]:
         raise _without_verdict(run_dir, run.status, run.failure)
     if not logs.is_dir():
         raise InputError(
-            f"{run_dir}: the run has no performance test; its verdict is {run.verdict}",
+            f"{run_dir}: the run has no performance test; it is {run.word}",
             hint=f"read {run_dir.report}",
         )
     return tuple(phase for phase in run.phases if phase.name != Mode.PERFORMANCE)

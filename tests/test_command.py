@@ -292,3 +292,11 @@ def test_ctrl_c_while_a_command_is_imported_is_silent(delay_s: float, tmp_path: 
     files = set(re.findall(rf'"{ROOT}/sut/(.*)"', error))
     assert files <= {"__init__.py"} and "internal error" not in error, error
     assert run.returncode in (0, -signal.SIGINT, 1, 130)
+
+
+@pytest.mark.parametrize(
+    ("word", "option"), [("replay", "--config"), ("local", "--site"), ("offline", "--scenario")]
+)
+def test_a_word_that_an_option_takes_is_named_with_it(word: str, option: str) -> None:
+    run = sut("submit", word)
+    assert run.returncode == 2 and f"(did you mean {option} {word}?)" in run.stderr

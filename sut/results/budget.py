@@ -36,7 +36,8 @@ class Hopeless(Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         return (
             f"Since {quantity(self.since_s, 's')} it can no longer be VALID: "
-            f"{quantity(self.num_over, 'queries')} were over the {self.limit} limit, and LoadGen "
+            f"{quantity(self.num_over, 'queries')} {'was' if self.num_over == 1 else 'were'} over "
+            f"the {self.limit} limit, and LoadGen "
             f"allows {number(self.num_allowed)} of {number(self.num_queries)}."
         )
 
