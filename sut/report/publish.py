@@ -114,10 +114,16 @@ def _drawing(record: Record, run_dir: RunDir) -> str:
 
 def _html(record: Record, run_dir: RunDir) -> str | None:
     """Write the page in a process with a deadline, and without plots where that fails. Returns what
-    failed."""
+    failed.
+
+    A run in a container leaves the page without plots to its host, which draws in the image again:
+    a signal to a whole step takes the image away from the run in it.
+    """
     cause = _drawn_in_child(run_dir)
     if cause is None or cause.startswith(NO_PLOTS):
         return cause
+    if record.plan.container is not None:
+        return f"report.html not written ({run_dir.report_html}): {cause}"
     problem = f"{NO_PLOTS} ({run_dir.report_html}): {cause}"
     found = evidence.read(record, run_dir)
     try:
