@@ -59,6 +59,7 @@ _SINGULAR = {
     "answers": "answer",
     "runs": "run",
     "rows": "row",
+    "entries": "entry",
     "minutes": "minute",
     "seconds": "second",
 }

@@ -15,11 +15,14 @@ import msgspec
 from sut.machine.environment import Environment
 from sut.plan.plan import WITHOUT_EFFECT
 from sut.results.record import Hashes, Record
+from sut.units import quantity
 
 DERIVED_FIELDS = frozenset({"plan.not_official_because"})  # they follow from other fields
 NO_DIFFERENCE = frozenset(f"plan.{name}" for name in WITHOUT_EFFECT)
 
 Facts = Mapping[str, Any]
+
+WIDTH = 60  # of a list or a mapping in text
 
 
 class Mismatch(NamedTuple):
@@ -92,4 +95,11 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _text(value: Any) -> str:
     text = "none" if value is None else str(value)
+    if isinstance(value, list | tuple | dict):
+        whole = msgspec.json.encode(value).decode()
+        text = (
+            whole
+            if len(whole) <= WIDTH
+            else f"{quantity(len(value), 'entries')}, {whole[:WIDTH]}..."
+        )
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", text)
