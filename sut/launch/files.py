@@ -67,7 +67,7 @@ def _benchmark(benchmark: Benchmark) -> str:
     machine = Site(
         name="any",
         device=Device.CPU if replay else Device.CUDA,
-        models={benchmark.model.name: "/model"},
+        models={} if benchmark.model.embedded else {benchmark.model.name: "/model"},
         datasets={each.dataset.name: "/data" for each in (benchmark, apart) if each},
     )
     modes = (Mode.PERFORMANCE, Mode.ACCURACY) if apart else (Mode.ALL,)

@@ -20,7 +20,8 @@ from sut.plan.document import keys_of
 from sut.plan.site import Site
 from sut.values import Struct
 
-FROM_SITE = ("model.path", "dataset.path")  # a benchmark must not have them
+# A benchmark must not have them.
+FROM_SITE = ("model.path", "dataset.path", "accuracy_test.dataset.path")
 SIMILAR = 0.7  # of 1; by difflib's default, path resembles sbatch
 _SITE = "site"
 _STAND_INS = {
