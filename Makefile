@@ -54,7 +54,7 @@ fuzz: build ## Fuzz what reads wires and files, and the dispatcher; SECONDS=60 f
 	@tools/fuzz.sh $(PY) $(or $(SECONDS),60) schedules
 	@SUT_EXACTLY_ONCE=100 $(PY) -m pytest -q tests/test_exactly_once.py
 
-bench: build ## Run the benchmarks of docs/performance.md and docs/simulation.md (35 minutes)
+bench: build ## Run the benchmarks of docs/performance.md and docs/simulation.md (45 minutes)
 	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log
 	@cmake --build build/release --target benchmarks >>build/bench.log
 	@$(PY) -m benchmarks
@@ -65,6 +65,7 @@ bench: build ## Run the benchmarks of docs/performance.md and docs/simulation.md
 	@$(PY) -m benchmarks.forecast
 	@$(PY) -m benchmarks.simulation
 	@$(PY) -m benchmarks.unlike
+	@$(PY) -m benchmarks.engine_settings
 
 soak: build ## Watch memory, latencies and descriptors of a long run (MINUTES=10, QPS=5000)
 	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) --qps $(or $(QPS),5000)

@@ -200,7 +200,7 @@ def test_the_reports_show_the_highest_valid_load(tmp_path: Path) -> None:
     found = swept((2, "VALID"), (4, "VALID"), (8, "INVALID"))
     text = render(found)
     assert "highest VALID load of the sweep" in text
-    assert "`--set target_qps=4`" in text and "Offer less load" not in text
+    assert "`--set scenarios.server.target_qps=4`" in text and "Offer less load" not in text
     printed = summary(found, RunDir(tmp_path))
     assert "sweep     2 of 3 loads VALID; all up to 4 queries/s are" in printed
     assert "  test " not in printed
@@ -222,6 +222,9 @@ def test_lists_and_comparisons_take_the_highest_valid_load(tmp_path: Path) -> No
     assert read_row(tmp_path, "x", path.stat()).target_qps == 4
     shown = figures.performance(found)
     assert shown is not None and shown.name == "performance-2"
+    gap = swept((2, "VALID"), (4, "INVALID"), (8, "VALID"))
+    path = record.write(gap, RunDir(tmp_path / "z"))
+    assert read_row(tmp_path, "z", path.stat()).target_qps == 2
     none = swept((2, "INVALID"), (8, "INVALID"))
     path = record.write(none, RunDir(tmp_path / "y"))
     assert read_row(tmp_path, "y", path.stat()).target_qps == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -170,13 +171,15 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
 
 
 def _shown(record: _Record) -> _Phase | None:
-    """The performance test whose figures stand for the run: of a sweep the VALID one at the highest
-    load, else the first."""
+    """The performance test whose figures stand for the run: of a sweep the one at the highest load
+    below the first that is not VALID, else the first."""
     tests = [p for p in record.phases if p.name.partition("-")[0] == Mode.PERFORMANCE]
-    valid = [p for p in tests if not p.verdict.reasons] if record.plan.sweep else []
-    return max(valid, key=lambda p: measure(p.loadgen).target_qps or 0.0, default=None) or next(
-        iter(tests), None
-    )
+    if not record.plan.sweep:
+        return next(iter(tests), None)
+    load_of = {id(p): measure(p.loadgen).target_qps or 0.0 for p in tests}
+    first_bad = min((load_of[id(p)] for p in tests if p.verdict.reasons), default=math.inf)
+    valid = [p for p in tests if load_of[id(p)] < first_bad]
+    return max(valid, key=lambda p: load_of[id(p)], default=None) or next(iter(tests), None)
 
 
 def _asked_qps(record: _Record) -> float | None:

@@ -12,6 +12,7 @@ from sut.report.latencies import latencies
 from sut.report.markdown import table
 from sut.report.nodes import energy_per_token
 from sut.report.page import Figure, Section
+from sut.results import load
 from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
@@ -125,11 +126,12 @@ def advice(record: Record) -> list[str]:
     best = highest_valid(found)
     if not found:
         return []
-    key, scenario = "--set target_qps", f"--scenario {record.plan.scenario}"
+    scenario = record.plan.scenario
     if best is None:
         return [f"No load of the sweep is VALID: try lower ones, below {number(found[0][0])}."]
-    tune = f"`python -m sut.tune {scenario}` searches between the loads."
-    one = f"For a result at the highest VALID load, run it alone: `{key}={number(best[0])}`."
+    tune = f"`python -m sut.tune --scenario {scenario}` searches between the loads."
+    at = load.set_to(best.target_qps, scenario)
+    one = f"For a result at the highest VALID load, run it alone: `{at}`."
     return [one, tune]
 
 

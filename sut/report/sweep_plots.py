@@ -46,7 +46,7 @@ def _rates(found: list[AtLoad]) -> Figure | None:
     if len(tokens) < 2:
         return None
     plot = svg.axes(LOAD, "tokens/s within the limits, and in all")
-    per_sample = {qps: _tokens_a_sample(each) for each in found for qps in [each.target_qps]}
+    per_sample = {each.target_qps: _tokens_a_sample(each) for each in found}
     within = [(qps, rate * per_sample[qps]) for qps, rate in goodput if per_sample[qps]]
     svg.line(plot, tokens, SERIES[0], "all tokens")
     if within:
