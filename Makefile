@@ -54,14 +54,14 @@ fuzz: build ## Fuzz what reads wires and files, and the dispatcher; SECONDS=60 f
 	@tools/fuzz.sh $(PY) $(or $(SECONDS),60) schedules
 	@SUT_EXACTLY_ONCE=100 $(PY) -m pytest -q tests/test_exactly_once.py
 
-bench: build ## Run the benchmarks of docs/performance.md and docs/simulation.md (45 minutes)
+bench: build ## Run the benchmarks of docs/performance.md, docs/simulation.md and docs/tuning.md (an hour)
 	@cmake -S . -B build/release -DSUT_BENCHMARKS=ON >build/bench.log
 	@cmake --build build/release --target benchmarks >>build/bench.log
 	@$(PY) -m benchmarks
 	@$(PY) -m benchmarks.scale
 	@$(PY) -m benchmarks.growth
 	@[ -d build/peers ] || $(PY) -m pip install --quiet --target build/peers -r benchmarks/vllm_serve.txt
-	@$(PY) -m benchmarks.peers --packages build/peers
+	@$(PY) -m benchmarks.peers --packages build/peers $(if $(ENDPOINTS),--endpoints $(ENDPOINTS))
 	@$(PY) -m benchmarks.forecast
 	@$(PY) -m benchmarks.simulation
 	@$(PY) -m benchmarks.unlike
