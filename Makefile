@@ -66,6 +66,7 @@ bench: build ## Run the benchmarks of docs/performance.md, docs/simulation.md an
 	@$(PY) -m benchmarks.simulation
 	@$(PY) -m benchmarks.unlike
 	@$(PY) -m benchmarks.engine_settings
+	@$(PY) -m benchmarks.tuning
 
 soak: build ## Watch memory, latencies and descriptors of a long run (MINUTES=10, QPS=5000)
 	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) --qps $(or $(QPS),5000)
