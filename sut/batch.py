@@ -52,7 +52,7 @@ def options(
     return parsed
 
 
-def run(options: argparse.Namespace, script: str = "slurm/single.sh") -> tuple[RunDir, int]:
+def run(options: argparse.Namespace, script: str = "single.sh") -> tuple[RunDir, int]:
     """The run directory, and the exit code of its run when it has finished. ``script`` is the one
     to submit outside of a job. Raises SutError."""
     job = _job(os.environ, script)
@@ -91,7 +91,7 @@ def _job(environment: Mapping[str, str], script: str) -> Allocation:
     if not environment.get("SLURM_JOB_ID"):
         raise InputError(
             "this process is not in a Slurm job",
-            hint=f"submit a job: sbatch {script}",
+            hint=f"submit a job: sbatch {sbatch.scripts() or 'slurm'}/{script}",
         )
     return allocation.of_process({**environment, **slurm.forwarded_env(environment)})
 
@@ -119,7 +119,7 @@ def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
         raise InputError(
             f"{', '.join(given)} cannot be used inside a job",
             hint="give --begin, --dependency and --nodes to sbatch (sbatch --nodes=2 "
-            "slurm/multi.sh), the others to python -m sut.submit",
+            f"{sbatch.scripts() or 'slurm'}/multi.sh), the others to python -m sut.submit",
         )
     if options.keep_engine:
         raise InputError(

@@ -22,7 +22,7 @@ EXAMPLES = ("--scenario server",)
 @command_of_run
 def main(argv: Sequence[str] | None = None) -> int:
     options = batch.options("nightly", ABOUT, EXAMPLES, argv)
-    run_dir, code = batch.run(options, "slurm/nightly.sh")
+    run_dir, code = batch.run(options, "nightly.sh")
     if code != EXIT_VALID:
         return code
     return compare.main([str(run_dir), "--fail-on-regression"])

@@ -7,10 +7,12 @@ node is lost, ``srun`` may end the step at any moment after the run wrote its re
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from sut.cluster import slurm
+from sut.cluster import sbatch, slurm
 from sut.cluster.allocation import Allocation
 from sut.command import command_of_run, run_dir_of
 from sut.errors import EXIT_VALID, NODE_LOST, SutError
@@ -26,9 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     description = "Requeue this Slurm job if its run lost a node; else notify of the run's end."
     run_dir, here = run_dir_of(argv, "sut.requeue", description), node.here()
     if not slurm.has_steps(here.job_id):  # a signal may end the script before its step
-        node.close_unrecorded(run_dir, here)
+        node.close_unrecorded(run_dir, here, _code_of_signal())
     end(run_dir, here)
     return EXIT_VALID
+
+
+def _code_of_signal() -> int | None:
+    """The code of a script that was signalled; None for one that was not."""
+    name = os.environ.get(sbatch.SIGNALLED)
+    return 128 + signal.Signals[name] if name else None
 
 
 def end(run_dir: RunDir, here: Allocation) -> None:

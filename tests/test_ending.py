@@ -16,6 +16,7 @@ from cli import ROOT, environment, fast, latest, set_arguments, submit, until
 from jobs import LONG, Job, plan_for, write_plan
 from plans import plan_of
 
+from sut.cluster import sbatch
 from sut.cluster.sbatch import Submission
 from sut.errors import SutError
 from sut.launch import members, newrun
@@ -89,6 +90,63 @@ def test_a_container_that_does_not_start_leaves_a_record(
     assert text in found.failure.message and found.failure.node == "jw2"
     assert [attempt.job_id for attempt in found.attempts] == ["7"]
     assert text in in_image.report.read_text() and in_image.report_html.is_file()
+
+
+@pytest.mark.parametrize(
+    ("squeue", "preempted", "sacct", "signalled", "code", "text"),
+    [
+        ("COMPLETING|None", "", "CANCELLED by 1500", "", "cancelled", "job 7 was cancelled before"),
+        ("COMPLETING|None", "", "", "SIGTERM", "cancelled", "ended by SIGTERM on jw2 before"),
+        ("COMPLETING|TimeLimit", "", "", "SIGTERM", "truncated", "job 7 reached its wall limit"),
+        ("COMPLETING|None", "2026-11-28", "RUNNING", "SIGTERM", "cancelled", "job 7 was preempted"),
+        ("COMPLETING|NodeDown", "", "", "", "node_lost", "job 7 lost a node"),
+        ("CANCELLED|None", "", "", "", "cancelled", "job 7 was cancelled before"),
+        ("RUNNING|None", "", "CANCELLED", "", "no_record", "left no record on jw2 (its step ended)"),
+        ("", "", "", "", "no_record", "left no record on jw2 (its step ended)"),
+    ],
+)
+def test_the_end_of_a_job_is_the_cause(
+    in_image: RunDir,
+    tmp_path: Path,
+    squeue: str,
+    preempted: str,
+    sacct: str,
+    signalled: str,
+    code: str,
+    text: str,
+) -> None:
+    """The last command of a batch script, whose step left no record."""
+    answers = f"*--steps*) ;; *) echo '{squeue}'"
+    program(tmp_path, "squeue", f'case "$*" in {answers};; esac')
+    program(tmp_path, "sacct", f"echo '{sacct}'")
+    program(
+        tmp_path,
+        "scontrol",
+        f'case "$2" in hostnames) echo "$3";; job) echo PreemptTime={preempted or None};; '
+        f"*) echo requeued >{tmp_path / 'requeued'};; esac",
+    )
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "jw2", sbatch.SIGNALLED: signalled}
+    done = subprocess.run(
+        [sys.executable, "-m", "sut.requeue", str(in_image)],
+        env=on_path(tmp_path, **job),
+        capture_output=True,
+        text=True,
+    )
+    found = record.read(in_image.record)
+    assert done.returncode == 0 and found.failure is not None, done.stderr
+    assert (found.failure.code, text in found.failure.message) == (code, True), found.failure
+    assert found.status == ("truncated" if code == "truncated" else "failed")
+    assert (tmp_path / "requeued").exists() == (code == "node_lost")
+
+
+def test_a_batch_script_notes_the_signal_that_ended_it(tmp_path: Path) -> None:
+    plan = plan_of("replay", site="devcluster", nodes="jw2")
+    run_dir = write_plan(plan, tmp_path / "run")
+    assert plan.slurm is not None
+    trap, *_ = (line for line in sbatch._setup(plan.slurm, run_dir) if line.endswith(" TERM"))
+    script = f"trap 'printenv {sbatch.SIGNALLED}' EXIT\n{trap}\nkill -TERM $$"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "SIGTERM\n")
 
 
 def test_apptainers_error_in_the_jobs_output_is_the_cause(in_image: RunDir, tmp_path: Path) -> None:

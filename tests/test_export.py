@@ -7,13 +7,14 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from cli import environment, fast, latest, submit, until
+from cli import ROOT, environment, fast, latest, submit, until
 from test_watch import phase_state, run_state
 
 from sut import export
+from sut.cluster.liveness import Word
 from sut.errors import InputError
 from sut.rundir import RunDir
 from sut.watch import prometheus
@@ -139,7 +140,7 @@ def test_a_file_has_the_state_in_base_units(tmp_path: Path) -> None:
     text = (tmp_path / "run.prom").read_text()
     assert value(text, "sut_run_info", benchmark="replay", scenario="server") == 1
     assert value(text, "sut_run_state", state="running") == 1
-    assert value(text, "sut_run_state", state="over") == 0
+    assert value(text, "sut_run_state", state="finished") == 0
     assert value(text, "sut_run_target_qps") == 4.5
     assert value(text, "sut_run_left_seconds") == 30
     assert value(text, "sut_samples_completed", test="performance") == 10
@@ -148,10 +149,20 @@ def test_a_file_has_the_state_in_base_units(tmp_path: Path) -> None:
     assert value(text, "sut_replica_kv_cache_usage_ratio", replica="0", node="jw2") == 0.25
     assert value(text, "sut_replica_output_tokens_per_second", replica="0") == 88.5
     assert "sut_tpot_p99_seconds{" not in text and "sut_run_valid" not in text
-    exporter.show(run_state(state="over", verdict="INVALID", exit_code=1))
+    exporter.show(run_state(state="finished", verdict="INVALID", exit_code=1))
     text = (tmp_path / "run.prom").read_text()
     assert value(text, "sut_run_valid") == 0 and value(text, "sut_run_exit_code") == 1
     exporter.close()
+
+
+def test_the_states_are_those_of_the_docs() -> None:
+    section = (ROOT / "docs" / "run.md").read_text().partition("## States of a run")[2]
+    table = section.partition("\n\n|")[2].partition("\n\n")[0]
+    words = [line.partition("|")[0].strip(" `|") for line in table.replace("\n| ", "\n").splitlines()]
+    families = prometheus.families(running(), prometheus_client.core.GaugeMetricFamily)
+    (state,) = (family for family in families if family.name == "sut_run_state")
+    shown = [sample.labels["state"] for sample in state.samples]
+    assert words[2:] == shown == list(get_args(Word))
 
 
 def test_a_port_serves_the_same() -> None:
@@ -193,6 +204,6 @@ def test_watch_publishes_a_run_to_its_end(tmp_path: Path) -> None:
     assert done.returncode in (0, 1) and "metrics: run.prom" in done.stderr, done.stderr
     until(lambda: (tmp_path / "run.prom").is_file())
     text = (tmp_path / "run.prom").read_text()
-    assert value(text, "sut_run_state", state="over") == 1
+    assert value(text, "sut_run_state", state="finished") == 1
     assert value(text, "sut_run_exit_code") == done.returncode
     assert value(text, "sut_test_valid", test="performance") == 1 - done.returncode

@@ -210,7 +210,7 @@ def test_the_list_counts_what_it_leaves_out(root: Path, tmp_path: Path) -> None:
     assert "1 of 3 runs with a record" in shown and "not verified by MLCommons" in shown
     damaged, ended = (
         "damaged (its plan is not readable)",
-        "killed (the command that created it ended before submitting it)",
+        "killed (lost: the command that created it ended before submitting it)",
     )
     assert f"3 without a record: {damaged}, {ended}, new (starting)" in shown
 

@@ -129,7 +129,7 @@ def test_names_the_script_to_submit_outside_a_job(
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert main([]) == 2
-    assert capsys.readouterr().err.endswith(f"hint: submit a job: sbatch {script}\n")
+    assert capsys.readouterr().err.endswith(f"hint: submit a job: sbatch {ROOT / script}\n")
     assert (ROOT / script).is_file()
 
 

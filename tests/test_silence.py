@@ -289,7 +289,7 @@ def test_a_finished_run_is_waited_for_until_its_job_leaves(
     says(squeue=RUNNING)
     record.write(completed(plan=job.plan), job.run_dir)
     over = looked(job)
-    assert over.state == "over" and over.job is not None and over.ending
+    assert over.state == "finished" and over.job is not None and over.ending
     over = msgspec.structs.replace(over, ending="")
     assert Patience().ends(over)
     assert lasts(Patience(for_job=True), clock, over, 5)
@@ -302,5 +302,5 @@ def test_a_run_that_slurm_can_start_again_is_waited_for(job: Job, says: Says, cl
     lost = record.Failure(message="node jw2 is lost", code=NODE_LOST)
     record.write(msgspec.structs.replace(failed(lost), plan=job.plan), job.run_dir)
     over = msgspec.structs.replace(looked(job), ending="")
-    assert over.state == "over"
+    assert over.state == "finished"
     assert not lasts(Patience(for_job=True), clock, over, 3600)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli import fast
+from cli import ROOT, fast
 from plans import plan_of
 from test_ending import on_path, program, run_job
 
@@ -23,6 +23,7 @@ from sut.cluster import container, limits, sbatch
 from sut.cluster.partitions import Machine
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, Errors, InputError
 from sut.launch import newrun, path_checks
+from sut.machine import checkout
 from sut.plan import config, slurm_options
 from sut.plan.benchmark import Preset
 from sut.plan.plan import Plan
@@ -452,7 +453,7 @@ def test_setup_comes_before_srun_in_each_kind_of_job(cluster: Cluster, tmp_path:
     assert cluster.submit('setup=["export A=set"]') == 0
     lines = (tmp_path / "bin" / "script.sh").read_text().splitlines()
     setup = next(i for i, line in enumerate(lines) if line.startswith("eval 'export A=set'"))
-    assert lines.index("trap : TERM") < setup
+    assert lines.index("trap 'export SUT_SIGNALLED=SIGTERM' TERM") < setup
     assert setup < next(i for i, line in enumerate(lines) if line.startswith("srun "))
     command = batch.after_setup(plan('setup=["export A=set"]'), ["sh", "-c", "echo $A $0", "x y"])
     assert subprocess.run(command, capture_output=True, text=True).stdout == "set x y\n"
@@ -468,9 +469,26 @@ def continuing(*sets: str, nodes: str = "jw2") -> list[str]:
 
 def test_continuing_uses_a_script_where_its_options_are_allowed() -> None:
     words = continuing("memory_gib=0", "gres=gpu", "sbatch={reservation: r, contiguous: true}")
-    last = ["--reservation=r", "--contiguous", "slurm/single.sh", "/runs/a run"]
+    last = ["--reservation=r", "--contiguous", f"{ROOT}/slurm/single.sh", "/runs/a run"]
     assert words == ["sbatch", "--nodelist=jw2", *last]
     assert "--nodes=1" not in continuing() and "--mem=8G" in continuing()
+
+
+def test_a_run_in_an_image_continues_with_the_hosts_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "apptainer", "printenv APPTAINERENV_SUT_SCRIPTS; exit 1")
+    program(tmp_path, "scontrol", 'echo "$3"')
+    (tmp_path / "an.sif").touch()
+    sets = (f"site.container.image={tmp_path / 'an.sif'}", f"site.cache={tmp_path / 'cache'}")
+    run_dir = newrun.create(plan_of("replay", site="devcluster", nodes="jw2", sets=sets), tmp_path)
+    folder = run_job(run_dir, on_path(tmp_path)).stdout.strip()
+    assert folder == f"{ROOT}/slurm"
+    monkeypatch.setattr(checkout, "ROOT", Path("/opt"))  # as in an image
+    monkeypatch.setenv(sbatch.SCRIPTS, folder)
+    assert f"{ROOT}/slurm/single.sh" in continuing()
+    monkeypatch.delenv(sbatch.SCRIPTS)
+    assert continuing()[-1].startswith("--wrap=")
 
 
 @pytest.mark.parametrize(

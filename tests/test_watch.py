@@ -170,9 +170,9 @@ def test_spins_while_it_loads_and_only_then() -> None:
     spinner = Spinner("dots")
     now = plain(drawn(frame(loading, spinner))).splitlines()[-1]
     assert now[0] in spinner.frames and now[1:] == " loading, 7 s, usually 34 s"
-    reporting = run_state(state="over", ending="writing the report", stage_s=7.0, step_s=7.0)
+    reporting = run_state(state="finished", ending="writing the report", stage_s=7.0, step_s=7.0)
     assert is_waiting(loading) and is_waiting(reporting) and not is_waiting(running)
-    assert not is_waiting(run_state(state="over"))
+    assert not is_waiting(run_state(state="finished"))
     piped = io.StringIO()
     with Screen(Console(file=piped)) as screen:
         screen.show(loading)
@@ -297,7 +297,7 @@ def test_shows_the_result_when_the_run_finishes(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "VALID  replay, server" in shown.stdout and "report.md" in shown.stdout
     state = look(tmp_path)
-    assert (state["state"], state["verdict"], state["exit_code"]) == ("over", "VALID", 0)
+    assert (state["state"], state["verdict"], state["exit_code"]) == ("finished", "VALID", 0)
     assert state["phases"][0]["state"] == "done" and state["phases"][0]["verdict"] == "VALID"
 
 
@@ -362,7 +362,7 @@ def test_shows_what_a_run_with_a_record_still_does(tmp_path: Path) -> None:
         record.write(completed(plan=plan), run)
         observer = Observer(run)
         state = observer.look()
-        assert (state.state, state.ending, state.stage) == ("over", REPORTING, "report")
+        assert (state.state, state.ending, state.stage) == ("finished", REPORTING, "report")
         watcher = subprocess.Popen(
             [sys.executable, "-m", "sut.watch"],
             cwd=tmp_path,
@@ -386,7 +386,7 @@ def test_a_job_that_slurm_forgot_is_unknown(queued: RunDir, tmp_path: Path) -> N
     state = look(tmp_path, str(queued), **slurm_prints(tmp_path))
     assert state["state"] == "unknown" and "does not know job 4711" in state["why"]
     shown = watch(tmp_path, str(queued), "--once", **slurm_prints(tmp_path))
-    assert "no record: Slurm does not know job 4711" in shown.stdout
+    assert "unknown: no record yet, and Slurm does not know job 4711" in shown.stdout
 
 
 def test_redraws_the_frame_on_a_terminal(running: Path) -> None:
@@ -512,7 +512,7 @@ def test_scancel_before_the_start_is_shown(queued: RunDir, tmp_path: Path, by: s
         capture_output=True,
         text=True,
     )
-    assert f"{queued.root.name} (job 4711 was cancelled before it started)" in listed.stdout
+    assert f"{queued.root.name} (lost: job 4711 was cancelled before it started)" in listed.stdout
 
 
 def append(run: RunDir, *lines: Line) -> None:

@@ -34,7 +34,7 @@ def test_watches_a_job_from_pending_to_finished(cluster: Cluster) -> None:
     shown = cluster.run(f"python -m sut.watch {job}")
     assert shown.returncode == 0 and "VALID  replay, server" in shown.stdout, shown.stderr
     over = look(cluster, job)
-    assert (over["state"], over["verdict"], over["run"]) == ("over", "VALID", pending["run"])
+    assert (over["state"], over["verdict"], over["run"]) == ("finished", "VALID", pending["run"])
     listed = json.loads(cluster.run("python -m sut.history --node jw3 --json").stdout)
     assert pending["run"].endswith(listed[0]["path"]) and listed[0]["nodes"] == "jw2,jw3"
 

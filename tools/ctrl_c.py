@@ -61,7 +61,7 @@ def press(folder: Path, after_s: float) -> str:
         return NOT_BEGUN if code in (-signal.SIGINT, 130, 1) else f"exit code {code} and no folder"
     (only,) = runs
     state = Observer(RunDir(only)).look().state
-    if state != "over":
+    if state != "finished":
         return f"a ghost: exit code {code}, the run is {state}"
     found = record.read(only)
     if found.failure is None or found.failure.code != "cancelled" or code != found.exit_code:

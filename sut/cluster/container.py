@@ -11,7 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut.cluster import allocation, claims
+from sut.cluster import allocation, claims, sbatch
 from sut.inputs import cache
 from sut.plan.plan import Plan
 from sut.plan.site import Container, Device
@@ -20,6 +20,7 @@ from sut.plan.site import Container, Device
 FORWARDED = (
     *allocation.FORWARDED,
     claims.TOKEN,
+    sbatch.SCRIPTS,
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "NVIDIA_VISIBLE_DEVICES",

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sut.cluster import allocation, claims, container, image, slurm
+from sut.cluster import allocation, claims, container, image, sbatch, slurm
 from sut.errors import InputError
 from sut.inputs import cache
 from sut.plan.plan import Plan, load_plan
@@ -25,7 +25,9 @@ def run_node(run_dir: RunDir, module: str = "sut.run", claim: str = "") -> int:
     its end. ``claim`` is the token of this attempt's claim. Returns its exit code. Raises SutError.
     """
     plan = load_plan(run_dir.plan)
-    environment = {**os.environ, **slurm.forwarded_env(os.environ), claims.TOKEN: claim}
+    of_job = slurm.forwarded_env(os.environ)
+    given = {claims.TOKEN: claim, sbatch.SCRIPTS: sbatch.scripts()}
+    environment = {**os.environ, **of_job, **given}
     here = allocation.of_process(environment)
     allocation.check(plan, here, run_dir)
     if plan.container is not None:

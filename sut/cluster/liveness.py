@@ -18,6 +18,8 @@ from sut.rundir import RunDir
 from sut.values import UNDECODABLE, Struct
 
 State = Literal["submitting", "pending", "active", "ended", "unknown"]
+# The state of a run: the words of docs/run.md in lists, on the screen, in JSON and in metrics.
+Word = Literal["pending", "starting", "running", "finished", "lost", "unknown"]
 
 
 class Process(Struct, frozen=True, kw_only=True):

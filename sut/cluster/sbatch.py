@@ -1,19 +1,24 @@
-"""sbatch's options, for submitit and for a user: the only module that knows them. Pure."""
+"""sbatch's options, for submitit and for a user: the only module that knows them."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from sut.errors import EXIT_BAD_INPUT
+from sut.machine import checkout
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.plan.slurm_options import Slurm
 from sut.rundir import RunDir
 from sut.values import Struct
 
+# The variable with the folder of slurm/*.sh on the host, for a run in an image: empty without one.
+SCRIPTS = "SUT_SCRIPTS"
+SIGNALLED = "SUT_SIGNALLED"  # the variable with the signal that a batch script got
 # What slurm/*.sh request, by sbatch's options.
 _TIME_MIN = 240
 _OF_SCRIPTS = {
@@ -80,7 +85,7 @@ def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
     and 23.02 ignores SLURM_CPUS_PER_TASK)."""
     last = shlex.join([sys.executable, "-m", "sut.requeue", str(run_dir)])
     # Without a handler, bash would end at SIGTERM, before srun has ended the run.
-    lines = [f"trap {shlex.quote(last)} EXIT", "trap : TERM"]
+    lines = [f"trap {shlex.quote(last)} EXIT", f"trap 'export {SIGNALLED}=SIGTERM' TERM"]
     lines.append(f"{only_from_own_folder(run_dir)} || exit {EXIT_BAD_INPUT}")
     lines += setup(asked)
     if asked.cpus_per_task:
@@ -148,9 +153,15 @@ def _memory(asked: Slurm) -> str:
     return f"{asked.memory_gib}G" if asked.memory_gib else "0"
 
 
+def scripts() -> str:
+    """The folder of slurm/*.sh on the host, absolute; empty where it is not installed."""
+    folder = checkout.ROOT / "slurm"
+    return os.environ.get(SCRIPTS, str(folder) if (folder / "single.sh").is_file() else "")
+
+
 def continuing(plan: Plan, run_dir: RunDir) -> str:
-    """The command that continues a run in its folder; finished phases are kept. It uses a script of
-    slurm/ where each option of the script may be given."""
+    """The command that continues a run in its folder, from any folder; finished phases are kept. It
+    uses a script of slurm/ where there is one and each option of it may be given."""
     if plan.slurm is None:
         return shlex.join(["python", "-m", "sut.job", str(run_dir)])
     asked, num_nodes = plan.slurm, len(plan.nodes)
@@ -174,13 +185,14 @@ def continuing(plan: Plan, run_dir: RunDir) -> str:
         "exclusive": asked.exclusive,
         **asked.sbatch,
     }
-    uses_script = all(wanted[name] for name in lines)
+    folder = scripts()
+    uses_script = bool(folder) and all(wanted[name] for name in lines)
     words = [
         _option(name, value)
         for name, value in wanted.items()
         if value and not (uses_script and lines.get(name) == value)
     ]
     if uses_script:
-        return shlex.join(["sbatch", *words, f"slurm/{script}.sh", str(run_dir)])
+        return shlex.join(["sbatch", *words, f"{folder}/{script}.sh", str(run_dir)])
     command = shlex.join(["exec", "python3", "-m", "sut.batch", str(run_dir)])
     return shlex.join(["sbatch", *words, f"--wrap={command}"])

@@ -31,6 +31,9 @@ WAITING = frozenset(
     {"PENDING", "CONFIGURING", "EXPEDITING", "POWER_UP_NODE", "REQUEUED", "REQUEUE_FED"}
     | {"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 )
+# Why a job that is COMPLETING ends, in the words of squeue, as the state that it will have.
+_ENDING = {"TimeLimit": "TIMEOUT", "NodeDown": "NODE_FAIL", "OutOfMemory": "OUT_OF_MEMORY"}
+_ASK_AT_END_S = 5.0  # KillWait, by default 30 s, is all the time that the end of a job has
 # States of a job that has its nodes.
 ACTIVE = frozenset(
     {"RUNNING", COMPLETING, "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
@@ -139,6 +142,25 @@ def job_state(job_id: str, cluster: str = "") -> JobState | None:
     return None
 
 
+def ending(job_id: str) -> str:
+    """The state in which a job ends or has ended, e.g. CANCELLED; PREEMPTED also for one that goes
+    back to the queue. Empty for a job that Slurm does not end, and if Slurm does not answer."""
+    rows = _output(
+        ["squeue", "--noheader", "--states=all", "--format=%T|%r", f"--jobs={job_id}"],
+        _ASK_AT_END_S,
+    ).splitlines()
+    state, _, reason = rows[-1].partition("|") if rows else ("", "", "")
+    if state != COMPLETING:
+        return state if state in ENDED else ""
+    if is_preempted(job_id, _ASK_AT_END_S):
+        return "PREEMPTED"
+    if reason in _ENDING:
+        return _ENDING[reason]
+    sacct = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=State"]
+    rows = _output([*sacct, f"--jobs={job_id}"], _ASK_AT_END_S).split()
+    return rows[0] if rows and rows[0] in ENDED else ""
+
+
 def _job_of(job_id: str, row: Sequence[str], cluster: str, *, in_queue: bool) -> JobState:
     state, *reason, since, start, nodes, comment = map(_known, row)
     return JobState(
@@ -182,9 +204,9 @@ def forwarded_env(environment: Mapping[str, str]) -> dict[str, str]:
     return {allocation.NODES: ",".join(names)}
 
 
-def is_preempted(job_id: str) -> bool:
+def is_preempted(job_id: str, limit_s: float = 30.0) -> bool:
     """Whether another job takes the place of this one, which Slurm then requeues."""
-    time = re.search(r"\bPreemptTime=(\S+)", _output(["scontrol", "show", "job", job_id]))
+    time = re.search(r"\bPreemptTime=(\S+)", _output(["scontrol", "show", "job", job_id], limit_s))
     return time is not None and _known(time[1]) != ""
 
 
@@ -221,11 +243,13 @@ def _known(text: str) -> str:
     return "" if text in ("N/A", "None", "(null)", "Unknown", "None assigned") else text
 
 
-def _output(command: Sequence[str]) -> str:
+def _output(command: Sequence[str], limit_s: float = 30.0) -> str:
     """A command's output; empty if it cannot start, fails or times out. A job's name or comment
     can be bytes that are no text."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=limit_s
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sut.cluster import liveness
+from sut.cluster.liveness import Word
 from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_VALID, InputError
 from sut.history.index import Index
@@ -22,6 +23,7 @@ from sut.launch.options import add, run_root, shared
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import load_plan
 from sut.results.messaging import UNVERIFIED
+from sut.results.progress import Reader
 from sut.results.record import Status
 from sut.rundir import RunDir, write_atomic
 from sut.units import number
@@ -35,11 +37,12 @@ _OF_RECORDS = ("VALID", "INVALID", *map(str.upper, get_args(Status)))
 VERDICTS = (*_OF_RECORDS, "UNFINISHED", "UNREADABLE", "ALTERED")
 SCENARIOS = [*map(str, Scenario), "preflight"]
 _AGO = re.compile(r"(\d+)([hdw])")
-_STATES: dict[liveness.State, str] = {
+_STATES: dict[liveness.State, Word] = {
     "submitting": "starting",
     "pending": "pending",
     "active": "running",
-    "unknown": "not known here",
+    "ended": "lost",
+    "unknown": "unknown",
 }
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
@@ -174,7 +177,10 @@ def _state(run: RunDir) -> str:
         found = liveness.of_run(run, load_plan(run.plan))
     except InputError:
         return "its plan is not readable"
-    return found.why if found.state == "ended" else _STATES[found.state]
+    word = _STATES[found.state]
+    if word == "running" and all(line.phase is None for line in Reader(run.progress).read()):
+        word = "starting"  # no test of it has begun
+    return f"{word}: {found.why}" if found.why else word
 
 
 def nothing_matches(index: Index, options: argparse.Namespace) -> str:

@@ -19,6 +19,7 @@ from sut.errors import (
     EXIT_FAILED,
     EXIT_VALID,
     NO_RECORD,
+    NODE_LOST,
     TRUNCATED,
     InputError,
     RunError,
@@ -32,6 +33,13 @@ from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE
 
 NOTIFY_S = 60.0  # sut.notify limits the command itself to less
+# How Slurm ended a job, and the code of a run that could not write its record before.
+_BY_SLURM = {
+    "CANCELLED": ("was cancelled", CANCELLED),
+    "PREEMPTED": ("was preempted by another job", CANCELLED),
+    "TIMEOUT": ("reached its wall limit", TRUNCATED),
+    "NODE_FAIL": ("lost a node", NODE_LOST),
+}
 _CODES = {signal.SIGTERM: CANCELLED, signal.SIGINT: CANCELLED, signal.SIGUSR2: TRUNCATED}
 
 
@@ -164,9 +172,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _ended(plan: Plan, run_dir: RunDir, here: Allocation, code: int | None) -> RunError:
-    """Why a run has no record, as far as its exit code shows it."""
+    """Why a run has no record, as far as its exit code and Slurm show it."""
     node = here.nodes[here.node]
     number = None if code is None else _signal(code)
+    if here.job_id and number is not signal.SIGUSR2:
+        by_slurm = ended_by_slurm(plan, run_dir, here.job_id, slurm.ending(here.job_id))
+        if by_slurm is not None:
+            return by_slurm
     if number in _CODES:
         message = f"ended by {number.name} on {node} before the run began"
         hint = f"to continue: {sbatch.continuing(plan, run_dir)}"
@@ -180,6 +192,15 @@ def _ended(plan: Plan, run_dir: RunDir, here: Allocation, code: int | None) -> R
         return RunError(failed, hint="read the output of its job", code=NO_RECORD, node=node)
     shown = diagnosis.of(*logs)
     return shown.error(failed, hint=f"less {shown.log}", code=NO_RECORD, node=node)
+
+
+def ended_by_slurm(plan: Plan, run_dir: RunDir, job_id: str, state: str) -> RunError | None:
+    """Why a job in this state left no record; None if Slurm did not end it."""
+    if state not in _BY_SLURM:
+        return None
+    what, code = _BY_SLURM[state]
+    message = f"job {job_id} {what} before the run wrote its record"
+    return RunError(message, hint=f"to continue: {sbatch.continuing(plan, run_dir)}", code=code)
 
 
 def _signal(code: int) -> signal.Signals | None:

@@ -14,7 +14,7 @@ from sut.cluster import liveness, sbatch
 from sut.cluster.liveness import Liveness
 from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
 from sut.interrupts import Interrupt
-from sut.launch import ending
+from sut.launch import ending, node
 from sut.launch.members import Job
 from sut.machine import processes
 from sut.report.summary import summary
@@ -77,7 +77,7 @@ def detached(job: Job) -> int:
 
 
 def _cancel(state: RunState, pid: int) -> None:
-    if state.state == "over":
+    if state.state == "finished":
         what = state.ending or "it ends by itself"
         print(f"\nthe run has its result and is not cancelled; {what}", file=sys.stderr)
         return
@@ -135,9 +135,12 @@ def _given_up(job: Job, why: str) -> str:
 
 def _why_no_record(job: Job, found: Liveness) -> RunError:
     log, run_dir = job.submitted.log, job.run_dir
-    if found.job is not None and found.job.state == "CANCELLED":
+    if found.job is not None and found.job.state == "CANCELLED" and not found.job.nodes:
         hint = f"to start it: {sbatch.continuing(job.plan, run_dir)}"
         return RunError(found.why, hint=hint, code=CANCELLED)
+    state = found.job.state if found.job is not None else ""
+    if error := node.ended_by_slurm(job.plan, run_dir, job.submitted.job_id, state):
+        return error
     failed = f"the run ended without a record: {found.why}"
     if shutil.disk_usage(run_dir.root).free < RECORD_BYTES:
         return RunError(

@@ -96,16 +96,16 @@ def _situation(state: RunState) -> str:
             since = f", since {job.since}" if job.since else ""
             start = f", expected to start at {job.start}" if job.start else ""
             return f"job {job.job_id} is {job.state}{why}{since}{start}"
-        case "over":
+        case "finished":
             word = headline(state.verdict or (state.status or "").upper(), state.mode)
             why = _inside(state, Message.of(state.failure or "").first.rstrip(":"))
             still = f"; {state.ending}{_times(state)}" if state.ending else ""
             return f"finished: {word}" + (f", {why}" if why else "") + still
         case "lost":
             cause = f": {state.shown.cause}" if state.shown and state.shown.cause else ""
-            return f"ended without a record: {state.why}{cause}"
+            return f"lost: it ended without a record: {state.why}{cause}"
         case "unknown":
-            return f"no record: {state.why}"
+            return f"unknown: no record yet, and {state.why}"
         case _:
             step = state.step or "starting"
             return f"{step} ({on}){_times(state)}" if on else f"{step}{_times(state)}"
@@ -125,7 +125,7 @@ def _inside(state: RunState, text: str) -> str:
 
 
 def _can_progress(state: RunState) -> bool:
-    return state.state not in ("pending", "over")
+    return state.state not in ("pending", "finished")
 
 
 def _times(state: RunState) -> str:

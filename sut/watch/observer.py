@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from sut.cluster import liveness
-from sut.cluster.liveness import Liveness
+from sut.cluster.liveness import Liveness, Word
 from sut.errors import InputError
 from sut.launch import notices
 from sut.plan.benchmark import AUTO
@@ -23,7 +23,7 @@ from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
 from sut.units import quantity
 from sut.watch import notify, usual
-from sut.watch.state import PhaseState, RunState, Shown, State, left_s, measured
+from sut.watch.state import PhaseState, RunState, Shown, left_s, measured
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
 SILENT_S = 60.0  # without progress or an answer, after which what was known counts as unknown
@@ -70,9 +70,9 @@ class Observer:
         self._ask()
         result = self._record()
         state = self._state(result)
-        over = state in ("over", "lost")
+        over = state in ("finished", "lost")
         phases = tuple(self._phase(test.name, result, over) for test in self.plan.tests)
-        ending = self._ending() if state == "over" else ""
+        ending = self._ending() if state == "finished" else ""
         silent_s = None if over and not ending else _age_s(self.run.progress)
         stage, stage_s, step_s = self._stage(state, ending, silent_s)
         return RunState(
@@ -98,9 +98,9 @@ class Observer:
             usual_s=self._usual.get(stage) if stage else None,
             left_s=left_s(self.plan, phases, self._chosen_qps) if state == "running" else None,
             phases=phases,
-            verdict=result.verdict if result and state == "over" else None,
-            status=result.status if result and state == "over" else None,
-            exit_code=result.exit_code if result and state == "over" else None,
+            verdict=result.verdict if result and state == "finished" else None,
+            status=result.status if result and state == "finished" else None,
+            exit_code=result.exit_code if result and state == "finished" else None,
             failure=result.failure.message if result and result.failure and over else None,
         )
 
@@ -175,23 +175,23 @@ class Observer:
         ages = [age for path in files if (age := _age_s(path)) is not None]
         return min([*ages, time.monotonic() - self._answered])
 
-    def _state(self, result: record.Record | None) -> State:
+    def _state(self, result: record.Record | None) -> Word:
         if result is not None and result.status == "completed":  # final
-            return "over"
+            return "finished"
         live = self._liveness.state
         if live == "pending":
             return "pending"
         final = result is not None and not result.interim
         if final and _newer(self.run.record, self.run.progress):
-            return "over"
+            return "finished"
         if live == "active" or self._is_here() is True:
             return "running" if self._lines else "starting"
         if live == "ended" or self._is_here() is False:
-            return "over" if final else "lost"
+            return "finished" if final else "lost"
         if live == "unknown":
             age_s = _age_s(self.run.progress)
             if age_s is None or age_s >= SILENT_S:
-                return "over" if final else "unknown"
+                return "finished" if final else "unknown"
         return "running" if self._lines else "starting"
 
     def _ending(self) -> str:

@@ -22,14 +22,14 @@ class Patience:
         self._since = 0.0  # of time.monotonic()
 
     def ends(self, state: RunState) -> bool:
-        situation = "over, in its job" if self._leaves(state) else state.state
+        situation = "finished, in its job" if self._leaves(state) else state.state
         if situation != self._situation:
             self._situation, self._since = situation, time.monotonic()
         lasted_s = time.monotonic() - self._since
         match situation:
-            case "over, in its job":  # if the run is not complete, Slurm may start it again
+            case "finished, in its job":  # if the run is not complete, Slurm may start it again
                 return state.status == "completed" and lasted_s >= LEAVING_S
-            case "over":
+            case "finished":
                 return not state.ending
             case "lost":
                 return lasted_s >= LOST_AFTER_S
@@ -38,5 +38,5 @@ class Patience:
         return False
 
     def _leaves(self, state: RunState) -> bool:
-        is_over = state.state == "over" and not state.ending
-        return self._for_job and is_over and state.job is not None and state.job.alive
+        is_finished = state.state == "finished" and not state.ending
+        return self._for_job and is_finished and state.job is not None and state.job.alive

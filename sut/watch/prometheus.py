@@ -6,15 +6,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from sut.cluster.liveness import Word
 from sut.errors import InputError
 from sut.rundir import write_atomic
 from sut.watch.state import PhaseState, RunState
 
 HOST = "127.0.0.1"
 SUFFIX = ".prom"  # of the files that node_exporter reads
-STATES = ("pending", "starting", "running", "over", "lost", "unknown")
 MS_PER_S = 1000.0
 # Of a test: the metric after sut_, its help, the field, and what the field is divided by.
 _PHASE = (
@@ -131,7 +131,7 @@ def families(state: RunState, gauge: Callable[..., Any]) -> Iterator[Any]:
     info.add_metric([run, *(str(getattr(state, name)) for name in names[1:])], 1)
     yield info
     of_run = gauge("sut_run_state", "1 for the state of the run", labels=["run", "state"])
-    for each in STATES:
+    for each in get_args(Word):
         of_run.add_metric([run, each], float(state.state == each))
     yield of_run
     for name, text, value in (

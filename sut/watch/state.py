@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from sut.cluster import slurm
+from sut.cluster.liveness import Word
 from sut.plan import duration
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, Test
@@ -63,9 +64,6 @@ class Shown(Struct, frozen=True, kw_only=True):
     hint: str = ""
 
 
-State = Literal["pending", "starting", "running", "over", "lost", "unknown"]
-
-
 class RunState(Struct, frozen=True, kw_only=True):
     """One run. ``state`` is lost if the run ended without a record, and unknown if it has none and
     nothing here knows its process or job: ``why`` is then the evidence. ``ending`` is what a run
@@ -79,7 +77,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     mode: str
     preset: str
     site: str
-    state: State
+    state: Word
     job: slurm.JobState | None
     t_s: float | None  # of the last line of progress, from the run's start
     step: str
