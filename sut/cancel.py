@@ -50,13 +50,15 @@ def cancel(run: RunDir) -> str:
             notify.send(run)
             return f"cancelled job {job.job_id}, which had not started ({command}): {run}"
         if _is_finished(run):
-            word = record.read(run.record).word
-            return f"ended job {job.job_id} ({command}); its run had ended, {word}: {run}"
+            end = _end(record.read(run.record))
+            what = "was ending already" if job.state == slurm.COMPLETING else "is ended"
+            return f"job {job.job_id} {what} ({command}); its run {end}: {run}"
         if job.state == slurm.COMPLETING:
             return f"job {job.job_id} was ending already ({command})\n{_follow(run)}"
         return f"cancelled job {job.job_id} on {job.nodes} ({command})\n{_follow(run)}"
     if not _is_finished(run) and (pid := _process(run)) is not None:
-        os.kill(pid, signal.SIGTERM)
+        if not ending.ask(run, pid, signal.SIGTERM):
+            return f"the run was cancelled already and is ending (process {pid})\n{_follow(run)}"
         return f"cancelled the run on this machine (SIGTERM to process {pid})\n{_follow(run)}"
     raise InputError(
         f"the run is not active ({run}): {_state(run)}", hint=f"python -m sut.watch {run}"
@@ -113,7 +115,13 @@ def _is_finished(run: RunDir) -> bool:
 def _state(run: RunDir) -> str:
     if not run.record.is_file():
         return f"no job of it, and no process on {os.uname().nodename}"
-    return f"it has ended, {record.read(run.record).word}"
+    return f"it {_end(record.read(run.record))}"
+
+
+def _end(found: record.Record) -> str:
+    if found.failure is not None and found.failure.code == CANCELLED:
+        return "was cancelled already"
+    return f"has ended, {found.word}"
 
 
 if __name__ == "__main__":

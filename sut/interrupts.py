@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from types import FrameType
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+CTRL_C = signal.SIGUSR1  # to a run that ignores the terminal's: its follower got Ctrl-C
 
 
 class Interrupt:
-    """A context in which Ctrl-C and SIGTERM only set ``asked``. No exception interrupts the work
-    between two looks at it, and none can be lost in code that ignores exceptions."""
+    """A context in which Ctrl-C and SIGTERM only set ``asked`` and, the first time, ``number``.
+    No exception interrupts the work between two looks at it, and none can be lost in code that
+    ignores exceptions."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.number = signal.SIGINT
 
     def __enter__(self) -> Interrupt:
         self._before = {number: signal.signal(number, self._ask) for number in NUMBERS}
@@ -25,7 +28,14 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    @property
+    def for_run(self) -> signal.Signals:
+        """The signal that cancels a run on this machine; it shows which of the two came."""
+        return CTRL_C if self.number == signal.SIGINT else signal.SIGTERM
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if not self.asked:
+            self.number = signal.Signals(number)
         self.asked = True
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from sut.command import Parser, command_of_run
-from sut.errors import EXIT_VALID, InputError
+from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch import notices
 from sut.launch.options import add_runs, find_run, shared
 from sut.watch import notify
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m sut.notify",
         description="Run the --notify command of a run that has ended again.",
-        epilog="exit codes: 0 run, 2 the run has none, or bad input",
+        epilog="exit codes: 0 the command succeeded, 2 the run has none, or bad input, 3 it failed",
         examples=("latest",),
         parents=[shared("site", "root")],
     )
@@ -32,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"run {run_dir.root.name} has no --notify command",
             hint="give one at submission: python -m sut.submit --notify 'COMMAND'",
         )
-    notify.send(run_dir)
-    return EXIT_VALID
+    if notify.send(run_dir):
+        return EXIT_VALID
+    print(f"hint: its output is above; the command is in {run_dir.notices}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 if __name__ == "__main__":

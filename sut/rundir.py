@@ -54,6 +54,12 @@ class RunDir:
         return self.slurm / "submitter.json"
 
     @property
+    def signalled(self) -> Path:
+        """The process of the run on this machine that was asked to end; see
+        :mod:`sut.launch.ending`."""
+        return self.slurm / "signalled.json"
+
+    @property
     def controller_log(self) -> Path:
         """Output of submitit's own process, for a job on this machine."""
         return self.slurm / "controller.log"

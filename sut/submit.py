@@ -29,7 +29,7 @@ from sut.plan.benchmark import Preset
 from sut.plan.config import Campaign
 from sut.plan.plan import OnReplicaLoss, Plan
 from sut.units import quantity
-from sut.watch import outcome
+from sut.watch import notify, outcome
 from sut.watch.follow import EXIT_DETACHED, close_if_unrecorded, detached, follow, until_ended
 from sut.watch.outcome import Outcome
 
@@ -185,7 +185,7 @@ def _run_campaign(
             if not on_slurm:
                 _wait(job, interrupt, quietly=as_json)
             if interrupt.asked:
-                _print_rest(jobs, len(planned))
+                _print_rest(jobs, planned)
                 break
         if on_slurm or interrupt.asked:
             again = f"python -m sut.campaign {folder}"
@@ -211,6 +211,7 @@ def _wait(job: Job, interrupt: Interrupt, *, quietly: bool) -> int:
     if not until_ended(job, interrupt, Console(stderr=True)):
         return EXIT_DETACHED
     close_if_unrecorded(job)
+    notify.warn_of_failure(job.run_dir)
     found = _outcome(job).result
     return EXIT_FAILED if found is None else found.exit_code
 
@@ -219,15 +220,18 @@ def _outcome(job: Job, name: str = "") -> Outcome:
     return outcome.of(job.run_dir, job.submitted.job_id, job.plan, name)
 
 
-def _print_rest(jobs: Sequence[Job], num_planned: int) -> None:
-    """What an interrupted campaign leaves."""
-    text = f"stopped: {len(jobs)} of {quantity(num_planned, 'runs')} started"
+def _print_rest(jobs: Sequence[Job], planned: Sequence[Planned]) -> None:
+    """What an interrupted campaign leaves, and how to go on."""
+    text = f"stopped: {len(jobs)} of {quantity(len(planned), 'runs')} started"
     if jobs[0].plan.slurm is not None:
         names = " ".join(job.submitted.job_id for job in jobs)
         if cluster := jobs[0].plan.slurm.clusters:
             names = f"--clusters={cluster} {names}"
         text += f"; to cancel the submitted jobs: scancel {names}"
-    print(text, file=sys.stderr)
+    left = "; ".join(each.name for each in planned[len(jobs) :])
+    if left:
+        text += f"; not started: {left}"
+    print(f"{text}\nhint: to start the campaign again: {as_typed()}", file=sys.stderr)
 
 
 def _submitted(job: Job) -> str:

@@ -42,7 +42,26 @@ def test_ends_a_run_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixtur
     until(lambda: cancelled(run))
     until(lambda: not processes_of(run.root))
     assert cancel.main([str(run)]) == 2
-    assert f"not active ({run}): it has ended, FAILED" in capsys.readouterr().err
+    assert f"not active ({run}): it was cancelled already" in capsys.readouterr().err
+
+
+def test_a_second_cancel_says_that_the_run_is_ending(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit(tmp_path, *fast(), *LONG, "--no-wait").returncode == 0
+    run = RunDir(tmp_path / "runs" / "latest")
+    until(lambda: run.progress.is_file() and '"phase"' in run.progress.read_text())
+    pid = cancel._process(run)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)  # it takes its time to end
+    try:
+        for text in ("cancelled the run on this machine", "was cancelled already and is ending"):
+            assert cancel.main([str(run)]) == 0
+            assert text in capsys.readouterr().out
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: cancelled(run))
+    until(lambda: not processes_of(run.root))
 
 
 def test_a_run_that_writes_its_report_has_ended(
@@ -67,7 +86,7 @@ def test_the_job_of_a_run_that_has_ended_is_not_a_cancelled_run(
     with_slurm(tmp_path, monkeypatch, f"RUNNING|None|||jw2|{queued}", "exit 0")
     record.write(completed(performance(ten_queries())), queued)
     assert cancel.main([str(queued)]) == 0
-    assert "ended job 4711 (scancel 4711); its run had ended, INVALID" in capsys.readouterr().out
+    assert "job 4711 is ended (scancel 4711); its run has ended, INVALID" in capsys.readouterr().out
     # A requeued job continues this one.
     record.write(failed(record.Failure(code="node_lost", message="jw3 is lost")), queued)
     assert cancel.main([str(queued)]) == 0
@@ -174,4 +193,4 @@ def test_ends_jobs_that_run_and_that_wait(idle: Cluster) -> None:
     until_on_cluster(lambda: leftovers(idle) == [])  # Slurm reports the state first
     until_on_cluster(lambda: idle.run(f"squeue -h -t completing -j {first.job_id}").stdout == "")
     done = idle.run(f"python -m sut.cancel {first.job_id}")
-    assert done.returncode == 2 and "it has ended, FAILED" in done.stderr
+    assert done.returncode == 2 and "it was cancelled already" in done.stderr

@@ -101,7 +101,7 @@ def test_a_container_that_does_not_start_leaves_a_record(
         ("COMPLETING|None", "2026-11-28", "RUNNING", "SIGTERM", "cancelled", "job 7 was preempted"),
         ("COMPLETING|NodeDown", "", "", "", "node_lost", "job 7 lost a node"),
         ("CANCELLED|None", "", "", "", "cancelled", "job 7 was cancelled before"),
-        ("RUNNING|None", "", "CANCELLED", "", "no_record", "left no record on jw2 (its step ended)"),
+        ("RUNNING|None", "", "CANCELLED", "", "no_record", "no record on jw2 (its step ended)"),
         ("", "", "", "", "no_record", "left no record on jw2 (its step ended)"),
     ],
 )

@@ -197,6 +197,19 @@ def test_filters_without_a_match_are_named(root: Path) -> None:
     assert run(root, "--benchmark", "llama3.1-8b").stderr == ""
 
 
+def test_an_empty_run_root_has_a_next_step(tmp_path: Path) -> None:
+    shown = run(tmp_path)
+    assert shown.returncode == 0 and f"no runs ({tmp_path})\nhint: start a run: " in shown.stderr
+    assert json.loads(run(tmp_path, "--json").stdout) == []
+
+
+def test_a_page_that_cannot_be_written_names_another_form(root: Path) -> None:
+    (root / "index.html").mkdir()
+    shown = run(root, "--html")
+    assert shown.returncode == 2 and "cannot write the page" in shown.stderr
+    assert "hint: " in shown.stderr and "sut.history --csv >runs.csv" in shown.stderr
+
+
 def test_the_list_counts_what_it_leaves_out(root: Path, tmp_path: Path) -> None:
     newrun.create(plan_of("replay"), tmp_path / "new").root.rename(root / "new")
     killed = newrun.create(plan_of("replay"), tmp_path / "new")

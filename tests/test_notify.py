@@ -102,7 +102,16 @@ def test_a_failing_command_does_not_change_the_run(tmp_path: Path) -> None:
     assert run.returncode == record.read(run_dir.record).exit_code == 0
     (log,) = run_dir.slurm.glob("*_log.out")
     problem = "--notify command failed: exit code 7"
-    assert run.stderr == f"warning: {problem} (its output: {log})\n"
+    warning = f"warning: {problem} (its output: {log})\n"
+    again = f"python -m sut.notify {run_dir}"
+    assert run.stderr == f"{warning}hint: to run it again: {again}\n"
+    watched = subprocess.run(
+        [sys.executable, "-m", "sut.watch", str(run_dir)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert watched.returncode == 0 and watched.stderr == run.stderr
     lines = log.read_text().splitlines()
     assert {"to the log", "and errors", problem} <= set(lines)
 
@@ -188,8 +197,10 @@ def test_reports_how_the_command_ended(
     command: str, line: str, ended: RunDir, capfd: pytest.CaptureFixture[str]
 ) -> None:
     set_command(ended, command)
-    assert notify.main([str(ended)]) == 0
-    assert capfd.readouterr().err.endswith(f"--notify command {line}\n")
+    failed = line != "finished"
+    assert notify.main([str(ended)]) == (3 if failed else 0)
+    shown, hint, _ = f"{capfd.readouterr().err}hint: ".split("hint: ", 2)
+    assert shown.endswith(f"--notify command {line}\n") and (str(ended.notices) in hint) == failed
 
 
 def test_a_run_without_a_record_has_failed(ended: RunDir) -> None:

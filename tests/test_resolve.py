@@ -11,8 +11,11 @@ from cli import ROOT
 from plans import plan_of
 
 from sut.errors import InputError
+from sut.launch import members
+from sut.launch.request import RunRequest
 from sut.plan import plan as plans
 from sut.plan.benchmark import Preset, Scenario
+from sut.plan.config import Campaign, CampaignRun
 from sut.plan.plan import Part, Plan, Replica
 from sut.plan.site import Device
 from sut.serving import process
@@ -51,6 +54,19 @@ def test_official_preset_of_official_benchmark_is_official(tmp_path: Path) -> No
     assert plan.official and plan.not_official_because == ()
     # Everything but the load is mlperf.conf's.
     assert plan.user_conf() == "llama3_1-8b.Server.target_qps = 2\n"
+
+
+def test_a_campaigns_changes_are_not_the_command_lines() -> None:
+    runs = (CampaignRun(name="a", nodes="", sets=("min_query_count=10",)),)
+    campaign = Campaign(name="c", benchmark="replay", site="local", runs=runs)
+    typed = RunRequest(sets=("scenarios.server.min_duration_ms=7",))
+    ((_, plan, *_),) = members.plan(campaign, typed)
+    assert plan.loadgen_settings.min_query_count == 10
+    *_, on_line, in_file = plan.not_official_because
+    assert on_line == "changed on the command line: scenarios.server.min_duration_ms=7"
+    assert in_file == "changed in the campaign: scenarios.server.min_query_count=10"
+    ((_, plan, *_),) = members.plan(campaign, RunRequest())
+    assert "command line" not in " ".join(plan.not_official_because)
 
 
 @pytest.mark.parametrize("host", ["", "*", "0.0.0.0", "::"])

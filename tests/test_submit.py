@@ -144,7 +144,9 @@ def test_an_interrupted_campaign_starts_no_further_run(tmp_path: Path, two_runs:
     until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
     os.killpg(run.pid, signal.SIGINT)
     stdout, stderr = run.communicate(timeout=20)
-    assert run.returncode == 130 and "stopped: 1 of 2 runs started" in stderr
+    assert run.returncode == 130
+    assert "stopped: 1 of 2 runs started; not started: large, server\n" in stderr
+    assert f"hint: to start the campaign again: {sys.executable} -m sut.submit " in stderr
     failure = latest(tmp_path).failure
     assert failure is not None and failure.code == "cancelled" and "FAILED" in stdout
     assert list((tmp_path / "runs").glob("*-replay-server-quick*")) == [run_dir]
@@ -294,6 +296,8 @@ def test_a_cancelled_run_writes_its_record(tmp_path: Path, number: signal.Signal
     assert "cancelling the run" in stderr
     record = latest(tmp_path)
     assert record.failure is not None and record.failure.code == "cancelled"
+    by = "Ctrl-C" if number is signal.SIGINT else "SIGTERM"
+    assert record.failure.first_line == f"cancelled by {by}" and record.exit_code == 3
     assert "FAILED" in stdout and processes_of(run_dir) == []
     assert "  next " not in stdout
 
@@ -408,6 +412,7 @@ def test_refuses_another_machines_address(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--set", "site.host=203.0.113.1")
     failure = latest(tmp_path).failure
     assert run.returncode == 3 and failure is not None and failure.code == "preflight"
+    assert "docs/preflight.md), then: " in failure.message.rpartition("hint: ")[2]
     assert "ports: no free port on 203.0.113.1" in run.stdout and "site.host" in run.stdout
 
 

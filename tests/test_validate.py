@@ -75,9 +75,14 @@ def test_plans_every_run_of_a_campaign(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "expected a YAML mapping"),
+        ("", "expected a YAML mapping\nhint: begin with name: NAME"),
         ("- x\n", "expected a YAML mapping"),
-        ("name: [\n", "2: invalid YAML"),
+        (
+            "name: [\n",
+            "correct line 2 or the one before it, then: python -m sut.validate",
+        ),
+        ("a:\n\tb: 1\n", "hint: indent with spaces, not tabs; then: python -m sut.validate mine"),
+        ("\0", "hint: python -m sut.validate mine.yaml"),
         ("a: 1\n", "neither a benchmark, a site nor a campaign: its keys are a\nhint: "),
         ("name: x\n", "neither a benchmark, a site nor a campaign: its keys are name\nhint: "),
     ],

@@ -48,10 +48,22 @@ class Liveness(Struct, frozen=True, kw_only=True):
 
 
 def this_process() -> Process:
-    pid = os.getpid()
+    return process(os.getpid())
+
+
+def process(pid: int) -> Process:
+    """A process of this machine."""
     return Process(
         host=socket.gethostname(), pid=pid, started=_started(pid), namespace=_namespace()
     )
+
+
+def read(path: Path) -> Process | None:
+    """A process from a file; None without a readable one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Process)
+    except (OSError, *UNDECODABLE):
+        return None
 
 
 def _namespace() -> int:
@@ -59,7 +71,8 @@ def _namespace() -> int:
 
 
 def of_run(run: RunDir, plan: Plan) -> Liveness:
-    job_id, submitter = runs.job_of(run), _submitter(run)
+    # Runs of earlier versions have no submitter.
+    job_id, submitter = runs.job_of(run), read(run.submitter)
     lives = submitter.lives() if submitter else None
     if job_id is None:
         if lives:
@@ -92,14 +105,6 @@ def _of_job(job_id: str, cluster: str) -> Liveness:
     unstarted = job.state == "CANCELLED" and not job.nodes
     why = f"{on} was cancelled before it started" if unstarted else f"{on} is {job.state}"
     return Liveness(state="ended", why=why, job=job)
-
-
-def _submitter(run: RunDir) -> Process | None:
-    """The process that created the run; None for runs of earlier versions."""
-    try:
-        return msgspec.json.decode(run.submitter.read_bytes(), type=Process)
-    except (OSError, *UNDECODABLE):
-        return None
 
 
 def _host_of(submitter: Process | None) -> str | None:

@@ -184,10 +184,12 @@ def _state(run: RunDir) -> str:
 
 
 def nothing_matches(index: Index, options: argparse.Namespace) -> str:
-    """Which filters left no run, and which values the runs have."""
+    """Why the list is empty: no run is there, or which filters left none, and which values the runs
+    have."""
     filters = [f"--{name} {value}" for name in FILTERS if (value := getattr(options, name))]
     if not filters:
-        return ""
+        hint = "hint: start a run: python -m sut.submit; runs elsewhere: --root DIR or SUT_RUN_ROOT"
+        return "" if index.without_record else f"no runs ({index.root})\n{hint}"
     lines = [f"no run matches {' '.join(filters)}"]
     for name in IN_ALL_RUNS:
         if getattr(options, name):
@@ -202,7 +204,11 @@ def _write_page(root: Path, rows: Sequence[Row]) -> Path:
     try:
         write_atomic(root / PAGE, page.render(root, rows, datetime.now(UTC)))
     except OSError as error:
-        raise InputError(f"cannot write the page ({root / PAGE}): {error.strerror}") from None
+        raise InputError(
+            f"cannot write the page ({root / PAGE}): {error.strerror}",
+            hint="make the run root writable, or redirect another form: python -m sut.history "
+            "--csv >runs.csv",
+        ) from None
     return root / PAGE
 
 

@@ -6,16 +6,21 @@ neither the image nor torch nor the C++ core.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 
-from sut.cluster import claims
+import msgspec
+
+from sut.cluster import claims, liveness
 from sut.errors import SutError
 from sut.machine import environment
 from sut.plan.plan import Plan
 from sut.results import attempts
 from sut.results.record import Attempt, Record
-from sut.rundir import RunDir
+from sut.rundir import RunDir, write_atomic
 
 REPORT_S = 60.0
 
@@ -44,6 +49,18 @@ def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Rec
         return None
     _draw(run_dir)
     return closed
+
+
+def ask(run_dir: RunDir, pid: int, number: signal.Signals) -> bool:
+    """Signal the process of a run on this machine to end. False if it was signalled before: it is
+    ending. Raises ProcessLookupError."""
+    process = liveness.process(pid)
+    if liveness.read(run_dir.signalled) == process:
+        return False
+    os.kill(pid, number)
+    with contextlib.suppress(OSError):  # a full disk
+        write_atomic(run_dir.signalled, msgspec.json.encode(process))
+    return True
 
 
 def report_is_missing(run_dir: RunDir) -> bool:

@@ -117,5 +117,5 @@ def _request(
         scenario=scenario,
         mode=campaign.mode,
         preset=campaign.preset,
-        sets=(*campaign.sets, *run.sets, *request.sets),
+        campaign_sets=(*campaign.sets, *run.sets),
     )

@@ -33,6 +33,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     mode: Mode = Mode.PERFORMANCE
     preset: Preset = Preset.SMOKE
     sets: tuple[str, ...] = ()
+    campaign_sets: tuple[str, ...] = ()  # applied before ``sets``
     root: str = ""
     keep_engine_min: NonNegativeInt = 0
     stop_when_hopeless: bool = False
@@ -46,7 +47,8 @@ class RunRequest(Struct, frozen=True, kw_only=True):
 def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     """The plan, the folder for its run directory, and who is notified. Raises InputError."""
     where = request.site or default_site.default()
-    sets = [keys.full(change, request.scenario) for change in request.sets]
+    of_campaign = [keys.full(change, request.scenario) for change in request.campaign_sets]
+    sets = of_campaign + [keys.full(change, request.scenario) for change in request.sets]
     _check_repeated(request)
     if request.sweep:
         _check_swept(request, sets)
@@ -65,6 +67,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         nodes=request.nodes,
         model_size=_model_size(benchmark, site),
         sets=sets,
+        of_campaign=of_campaign,
         repeat=request.repeat,
         sweep=request.sweep,
     )

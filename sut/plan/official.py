@@ -8,8 +8,11 @@ from sut.plan import engine_args
 from sut.plan.benchmark import Benchmark, EngineKind, Preset
 
 
-def why_not(benchmark: Benchmark, preset: Preset, sets: Sequence[str]) -> tuple[str, ...]:
-    """Why a run is not official; empty if it is. ``sets`` are its changes by ``--set``."""
+def why_not(
+    benchmark: Benchmark, preset: Preset, sets: Sequence[str], of_campaign: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Why a run is not official; empty if it is. ``sets`` are all of its changes, in the form of
+    ``--set``; ``of_campaign`` are those that a campaign's file made."""
     because = []
     if not benchmark.official:
         because.append(f"{benchmark.name} is not an MLPerf benchmark as shipped here")
@@ -21,8 +24,11 @@ def why_not(benchmark: Benchmark, preset: Preset, sets: Sequence[str]) -> tuple[
         because.append(f"MLPerf's rules forbid {', '.join(given)}")
     if preset is not Preset.OFFICIAL:
         because.append(f"preset {preset} lowers what mlperf.conf asks for")
-    if changed := [s for s in sets if not _free_to_choose(s)]:
-        because.append(f"changed on the command line: {', '.join(changed)}")
+    changed = [s for s in sets if not _free_to_choose(s)]
+    if typed := [s for s in changed if s not in of_campaign]:
+        because.append(f"changed on the command line: {', '.join(typed)}")
+    if in_file := [s for s in changed if s in of_campaign]:
+        because.append(f"changed in the campaign: {', '.join(in_file)}")
     return tuple(because)
 
 

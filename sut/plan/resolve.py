@@ -35,6 +35,7 @@ def resolve(
     nodes: str = "",
     model_size: fit.ModelSize | None = None,
     sets: Sequence[str] = (),
+    of_campaign: Sequence[str] = (),
     repeat: int = 1,
     sweep: tuple[float, ...] = (),
 ) -> Plan:
@@ -43,8 +44,8 @@ def resolve(
 
     ``nodes`` selects nodes of the site: a number, a hostlist, ``all``; empty for one.
     ``model_size`` is None if the model cannot be read on this machine; its size is then not
-    checked. ``sets`` are the changes already applied to the two inputs. Raises InputError that
-    lists every error.
+    checked. ``sets`` are the changes already applied to the two inputs; those in ``of_campaign``
+    are from a campaign's file. Raises InputError that lists every error.
     """
     errors = Errors()
     if benchmark.accuracy_test is not None and mode is Mode.ACCURACY:
@@ -85,7 +86,7 @@ def resolve(
     )
     slurm = _slurm(site, placed, run_s, settings, errors)
     errors.raise_all()
-    because = official.why_not(benchmark, preset, sets)
+    because = official.why_not(benchmark, preset, sets, of_campaign)
     is_vllm = benchmark.engine.kind is EngineKind.VLLM
     return Plan(
         benchmark=benchmark.name,

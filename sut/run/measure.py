@@ -72,7 +72,7 @@ def _check_nodes(
         nodes.kept, notes = keeping.choose(nodes, allocation, model_path, progress)
         found = preflight.check(nodes, model_path, progress)
         recorder.keep_preflight(found)
-        preflight.require(found.nodes)
+        preflight.require(found.nodes, recorder.run_dir)
     return model_path, notes
 
 

@@ -129,7 +129,7 @@ class Recorder:
             msgspec.structs.replace(node, checks=(*node.checks, check))
             for node, check in zip(self._preflight, checks, strict=True)
         )
-        require(self._preflight)
+        require(self._preflight, self.run_dir)
 
     def keep_hashes(self, hashes: record.Hashes) -> None:
         """Raises RunError where finished phases had other files, code or hardware."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from sut.errors import CANCELLED, TRUNCATED, RunError
+from sut.interrupts import CTRL_C
 
 MADV_POPULATE_READ = 22  # linux/mman.h
 
@@ -24,6 +25,7 @@ class Signals:
         self.continuing = ""
         self._first: RunError | None = None
         self._raising = False
+        signal.signal(CTRL_C, self._take)  # before SIGTERM, whose handler shows that it may come
         # sut.job ignores SIGTERM and SIGUSR2, and children inherit that. They are meant for a run.
         signal.signal(signal.SIGTERM, self._take)
         signal.signal(signal.SIGUSR2, self._take)
@@ -68,7 +70,8 @@ def _error(number: signal.Signals, continuing: str) -> RunError:
     if number is signal.SIGUSR2:
         message = "stopped because the wall limit is near (SIGUSR2); finished phases are kept"
         return RunError(message, hint=hint, code=TRUNCATED)
-    return RunError(f"cancelled by {number.name}", hint=hint, code=CANCELLED)
+    name = "Ctrl-C" if number in (CTRL_C, signal.SIGINT) else number.name
+    return RunError(f"cancelled by {name}", hint=hint, code=CANCELLED)
 
 
 def keep_code_in_memory() -> None:

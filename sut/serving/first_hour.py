@@ -18,7 +18,7 @@ from sut.values import Struct
 
 COMMAND_S = 120  # importing torch from a cold file system takes most of a minute
 _TORCH = "import torch; print(torch.version.cuda, torch.cuda.device_count())"
-_VLLM = "from importlib.metadata import version; print(version('vllm'))"
+_VLLM = "from sut.machine.environment import VLLM, versions; print(*versions(VLLM).values())"
 _METERS = (
     *("energy_j", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c"),
     *("utilization", "memory_used_mib", "slowed_by_power", "slowed_by_heat"),
@@ -121,6 +121,8 @@ def _torch(output: str) -> Judged:
 
 
 def _vllm(output: str) -> Judged:
+    if not output:
+        return False, "vLLM is not installed for this Python"
     ok = output.partition("+")[0] == wire.VLLM_VERSION
     return ok, f"{output}; this program works with {wire.VLLM_VERSION}"
 

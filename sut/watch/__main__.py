@@ -19,6 +19,7 @@ from sut.launch import ending
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.report.summary import summary
 from sut.results import record
+from sut.watch import notify
 from sut.watch.frame import frame
 from sut.watch.observer import Observer
 from sut.watch.patience import Patience
@@ -84,6 +85,7 @@ def watch(observer: Observer, prometheus: str | None = None) -> int:
         ending.draw_if_missing(observer.run)
     result = record.read(observer.run.record)
     print(summary(result, observer.run))
+    notify.warn_of_failure(observer.run)
     return result.exit_code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import sys
@@ -19,7 +18,6 @@ from sut.launch.members import Job
 from sut.machine import processes
 from sut.report.summary import summary
 from sut.results import attempts, diagnosis, record
-from sut.rundir import tail
 from sut.watch import notify
 from sut.watch.observer import Observer
 from sut.watch.patience import GIVE_UP_S, Patience
@@ -27,7 +25,6 @@ from sut.watch.screen import Screen
 from sut.watch.state import RunState
 
 POLL_S = 0.2
-LOG_LINES = 15
 RECORD_BYTES = 64 * 1024  # enough for a record
 ASK_SLURM_S = 2.0
 EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
@@ -58,13 +55,13 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
                 return False
             if interrupt.asked and not answered and (pid := _process(observer)) is not None:
                 answered = True
-                _cancel(state, pid)
+                _cancel(job, state, pid, interrupt)
             screen.wait(POLL_S)
 
 
 def _process(observer: Observer) -> int | None:
     """The run's process once it handles SIGTERM, also if it could not write its progress."""
-    if observer.pid is not None:
+    if observer.pid is not None and observer.plan.container is None:  # it has its own numbers
         return observer.pid
     pid = processes.running("sut.run", str(observer.run))
     return pid if pid is not None and processes.handles(pid, signal.SIGTERM) else None
@@ -76,14 +73,16 @@ def detached(job: Job) -> int:
     return EXIT_DETACHED
 
 
-def _cancel(state: RunState, pid: int) -> None:
+def _cancel(job: Job, state: RunState, pid: int, interrupt: Interrupt) -> None:
     if state.state == "finished":
         what = state.ending or "it ends by itself"
         print(f"\nthe run has its result and is not cancelled; {what}", file=sys.stderr)
         return
     print("\ncancelling the run", file=sys.stderr)
+    # Apptainer is known to forward SIGTERM to the run in it.
+    number = interrupt.for_run if job.plan.container is None else signal.SIGTERM
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+        ending.ask(job.run_dir, pid, number)
 
 
 def _show_result(job: Job) -> int:
@@ -95,10 +94,7 @@ def _show_result(job: Job) -> int:
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
     print(summary(result, run_dir, diagnosis.of(log).lines if internal else ()))
-    last = tail(log, LOG_LINES)
-    if notify.FAILED in last:
-        problem = last[last.rindex(notify.FAILED) :].partition("\n")[0]
-        print(f"warning: {problem} (its output: {log})", file=sys.stderr)
+    notify.warn_of_failure(run_dir)
     return result.exit_code
 
 

@@ -12,21 +12,23 @@ from sut.launch import notices
 from sut.plan.plan import load_plan
 from sut.report.summary import title
 from sut.results.record import headline
-from sut.rundir import RunDir
+from sut.rundir import RunDir, tail
 from sut.units import quantity
 from sut.watch import outcome
 from sut.watch.outcome import Outcome
 
+LOG_LINES = 15
 LIMIT_S = 30.0  # of the command; the job waits for it
 FAILED = "--notify command failed: "
 
 
-def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
+def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> bool:
     """Run the command of a run that has ended, if it has one. Its output goes to this process's,
-    and so does a line on how it ended. Raises InputError if the run's files cannot be read."""
+    and so does a line on how it ended. Returns whether it did not fail. Raises InputError if the
+    run's files cannot be read."""
     command = notices.read(run_dir).command
     if not command:
-        return
+        return True
     # A job ignores SIGTERM, and a program started so keeps ignoring it; a handler is not inherited.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -35,6 +37,21 @@ def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> None:
         signal.signal(signal.SIGTERM, before)
     result = FAILED + problem if problem else "--notify command finished"
     print(result, file=sys.stderr, flush=True)
+    return not problem
+
+
+def warn_of_failure(run_dir: RunDir) -> None:
+    """Print how the command of a run failed and where its output is, if the job's log shows it."""
+    for log in run_dir.job_logs(0):
+        last = tail(log, LOG_LINES)
+        if FAILED in last:
+            problem = last[last.rindex(FAILED) :].partition("\n")[0]
+            print(
+                f"warning: {problem} (its output: {log})\n"
+                f"hint: to run it again: python -m sut.notify {run_dir}",
+                file=sys.stderr,
+            )
+            return
 
 
 def facts(run_dir: RunDir) -> dict[str, str]:
