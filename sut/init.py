@@ -8,9 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
 from sut.launch import files, site_file, survey
+from sut.plan import config
 from sut.plan.site import Device
 from sut.rundir import write_atomic
 
@@ -22,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     if options.name and not re.fullmatch(r"[\w.-]+", options.name):
         raise InputError(f"{options.name!r} is not a name of a site", hint="for example: mine")
+    _refuse_a_shipped_name(options)
     found = survey.ask(options.name, options.partition, options.device, options.local)
+    if not options.name and found.name in _shipped():  # this cluster's or this host's
+        found = msgspec.structs.replace(found, name=f"my-{found.name}")
     path = options.output or _path(found.name)
     site = found.name if path.parent == FOLDER else str(path)
     text = site_file.text(found, site)
@@ -35,6 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = f"check the lines marked {site_file.CHECK}, then: " * (site_file.CHECK in text)
     print(f"next: {check}python -m sut.doctor --site {site}")
     return EXIT_VALID
+
+
+def _shipped() -> set[str]:
+    return {path.stem for path in config.all_shipped("sites")}
+
+
+def _refuse_a_shipped_name(options: argparse.Namespace) -> None:
+    """In some folders ``--site NAME`` would be the other site of this name."""
+    if options.name in _shipped() and not options.force:
+        raise InputError(
+            f"{options.name} is the name of a site that comes with this project",
+            hint=f"choose another name: python -m sut.init my-{options.name}; or use that site: "
+            f"--site {options.name}",
+        )
 
 
 def _path(name: str) -> Path:

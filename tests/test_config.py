@@ -177,7 +177,12 @@ def test_a_campaigns_nodes_may_be_a_number(tmp_path: Path) -> None:
         (["--site", "locall"], "did you mean 'local'"),
         (["--set", "site.num_replicas=999"], "999 replicas need at least one core each"),
         (["--set", "site.cpu.cpus=[9999]"], "9999"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file\nhint: list the benchmarks"),
+        (["--config", "/dev/null"], "/dev/null: not a regular file\nhint: give a .yaml file"),
+        (["--site", "/tmp"], "/tmp: not a regular file\nhint: give a .yaml file, or a name: "),
+        (
+            ["--config", "nowhere.yaml"],
+            "nowhere.yaml: no such file\nhint: give a .yaml file",
+        ),
         (["--config", "replay.yaml"], "hint: the benchmark of this name: --config replay\n"),
         (["--config", "jw-validation.yml"], "of this name: --config jw-validation\n"),
         (["--site", "x/jw.yaml"], "hint: the site of this name: --site jw\n"),

@@ -85,6 +85,18 @@ def test_takes_another_partition_and_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("on_a_cluster")
+def test_a_shipped_sites_name_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init.main(["local", "--local"]) == 2
+    assert "hint: choose another name: python -m sut.init my-local; or" in capsys.readouterr().err
+    assert init.main(["local", "--local", "--force"]) == 0
+    monkeypatch.setattr(slurm, "cluster_name", lambda: "devcluster")
+    assert init.main([]) == 0
+    assert config.load_site(str(tmp_path / "my-devcluster.yaml")).name == "my-devcluster"
+
+
+@pytest.mark.usefixtures("on_a_cluster")
 def test_refuses_an_unknown_partition(capsys: pytest.CaptureFixture[str]) -> None:
     assert init.main(["--partition", "gpu"]) == 2
     assert (

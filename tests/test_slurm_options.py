@@ -23,7 +23,6 @@ from sut.cluster import container, limits, sbatch
 from sut.cluster.partitions import Machine
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, Errors, InputError
 from sut.launch import newrun, path_checks
-from sut.machine import checkout
 from sut.plan import config, slurm_options
 from sut.plan.benchmark import Preset
 from sut.plan.plan import Plan
@@ -484,7 +483,7 @@ def test_a_run_in_an_image_continues_with_the_hosts_script(
     run_dir = newrun.create(plan_of("replay", site="devcluster", nodes="jw2", sets=sets), tmp_path)
     folder = run_job(run_dir, on_path(tmp_path)).stdout.strip()
     assert folder == f"{ROOT}/slurm"
-    monkeypatch.setattr(checkout, "ROOT", Path("/opt"))  # as in an image
+    monkeypatch.setattr(sbatch, "_FOLDER", Path("/opt/slurm"))  # as in an image
     monkeypatch.setenv(sbatch.SCRIPTS, folder)
     assert f"{ROOT}/slurm/single.sh" in continuing()
     monkeypatch.delenv(sbatch.SCRIPTS)

@@ -6,10 +6,10 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sut.errors import EXIT_BAD_INPUT
-from sut.machine import checkout
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
 from sut.plan.slurm_options import Slurm
@@ -18,6 +18,7 @@ from sut.values import Struct
 
 # The variable with the folder of slurm/*.sh on the host, for a run in an image: empty without one.
 SCRIPTS = "SUT_SCRIPTS"
+_FOLDER = Path(__file__).resolve().parents[2] / "slurm"  # of a checkout
 SIGNALLED = "SUT_SIGNALLED"  # the variable with the signal that a batch script got
 # What slurm/*.sh request, by sbatch's options.
 _TIME_MIN = 240
@@ -155,8 +156,7 @@ def _memory(asked: Slurm) -> str:
 
 def scripts() -> str:
     """The folder of slurm/*.sh on the host, absolute; empty where it is not installed."""
-    folder = checkout.ROOT / "slurm"
-    return os.environ.get(SCRIPTS, str(folder) if (folder / "single.sh").is_file() else "")
+    return os.environ.get(SCRIPTS, str(_FOLDER) if _FOLDER.is_dir() else "")
 
 
 def continuing(plan: Plan, run_dir: RunDir) -> str:

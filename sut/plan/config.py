@@ -178,7 +178,8 @@ def find(kind: str, name: str) -> Path:
     """The file of a benchmark, a site or a campaign, by path or by its name under ``configs/``."""
     if _is_path(name):
         if not Path(name).is_file():
-            raise InputError(f"{name}: no such file", hint=_instead_of(name, kind))
+            found = "not a regular file" if Path(name).exists() else "no such file"
+            raise InputError(f"{name}: {found}", hint=_instead_of(name, kind))
         return Path(name)
     known = files(kind)
     if name not in known:
@@ -199,7 +200,7 @@ def _instead_of(file: str, kind: str) -> str:
         one = each.removesuffix("s")
         if stem in files(each):
             return f"the {one} of this name: {_OPTIONS[one]} {stem}"
-    return f"list the {kinds[0]}: python -m sut.list {kinds[0]}"
+    return f"give a .yaml file, or a name: python -m sut.list {kinds[0]}"
 
 
 def shipped(kind: str, name: str) -> Path:
