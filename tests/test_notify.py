@@ -199,7 +199,7 @@ def test_reports_how_the_command_ended(
     set_command(ended, command)
     failed = line != "finished"
     assert notify.main([str(ended)]) == (3 if failed else 0)
-    shown, hint, _ = f"{capfd.readouterr().err}hint: ".split("hint: ", 2)
+    shown, _, hint = capfd.readouterr().err.partition("hint: ")
     assert shown.endswith(f"--notify command {line}\n") and (str(ended.notices) in hint) == failed
 
 
