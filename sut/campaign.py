@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from sut import layout
 from sut.cluster.runs import CAMPAIGN
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, InputError, SutError
@@ -22,7 +23,6 @@ from sut.history.comparison import Run
 from sut.home import expanded
 from sut.launch.members import Member, Started
 from sut.launch.options import run_root, shared
-from sut.report.table import table, to_text
 from sut.results import record
 from sut.rundir import RunDir, write_atomic
 from sut.values import UNDECODABLE
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _write(folder, f"Campaign {started.name}", runs)
     rows = [(run.headline, run.name) for run in runs]
     rows.append(("compared", f"{folder / COMPARISON} (and .html)"))
-    print(to_text(table((), rows)))
+    print("\n".join(layout.columns((), rows, (), layout.terminal_width())))
     return max((r.record.exit_code if r.record else EXIT_FAILED for r in runs), default=0)
 
 

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from sut import layout
 from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.history.comparison import Comparison, Difference, Run, compare, compare_with_history
 from sut.history.index import Index
 from sut.launch.options import add_runs, find_runs, run_root, shared
-from sut.report.table import table, to_text
 from sut.results import record
 from sut.results.messaging import UNVERIFIED
 from sut.results.record import Record
@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print_json(comparisons)
     else:
-        print("\n\n".join([*map(text, comparisons), *[UNVERIFIED] * bool(comparisons)]))
+        width = layout.terminal_width()
+        texts = [text(each, width) for each in comparisons]
+        unverified = ["\n".join(layout.wrap(UNVERIFIED, width))] * bool(comparisons)
+        print("\n\n".join([*texts, *unverified]))
     judged = [each.word != "noise not known" for one in comparisons for each in one.differences]
     if not comparisons or not all(judged):
         again = f"python -m sut.submit --again {folders[0]}"
@@ -116,7 +119,7 @@ def _of_plan(
     return found
 
 
-def text(comparison: Comparison) -> str:
+def text(comparison: Comparison, width: int | None = None) -> str:
     before = comparison.before[-1]
     if len(comparison.before) > 1:
         before = f"{len(comparison.before)} runs, the last {before}"
@@ -128,11 +131,14 @@ def text(comparison: Comparison) -> str:
     if comparison.differences:
         head = ("", "before", "after", "change", "99% interval", "")
         rows = [_cells(each) for each in comparison.differences]
-        lines += ["", to_text(table(head, rows, right=range(1, 5)))]
-        lines += ["", f"noise: {comparison.noise}"]
+        table = layout.columns(head, rows, range(1, 5), width)
+        noise = f"noise: {comparison.noise}"
     else:
-        lines += ["", "the runs have no figure in common"]
-    lines += [f"REGRESSION: {regression}" for regression in comparison.regressions]
+        table, noise = [], "the runs have no figure in common"
+    lines = layout.fold(lines, width, layout.INDENT * 2)
+    lines += [""] * bool(table) + table + ["", *layout.wrap(noise, width)]
+    for regression in comparison.regressions:
+        lines += layout.wrap(f"REGRESSION: {regression}", width, rest=layout.INDENT)
     return "\n".join(lines)
 
 

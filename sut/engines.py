@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sut import layout
 from sut.command import Parser, command, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch.options import add
-from sut.report.table import table, to_text
 from sut.serving import keepers, registry
 from sut.serving.keeper_messages import Status
 from sut.units import number, quantity
@@ -94,7 +94,8 @@ def _print(living: Living) -> None:
         print("no kept engines on this machine")
         return
     head = ("id", "serves", "replicas", "started", "runs", "samples", "state")
-    print(to_text(table(head, [_row(*each) for each in living.items()], right=(2, 4, 5))))
+    rows = [_row(*each) for each in living.items()]
+    print("\n".join(layout.columns(head, rows, (2, 4, 5), layout.terminal_width())))
 
 
 def _row(keeper: str, status: Status | None) -> tuple[str, ...]:

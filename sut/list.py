@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from sut import layout
 from sut.command import Parser, command, print_json
 from sut.errors import EXIT_VALID, InputError
 from sut.launch import default_site
 from sut.launch.options import DEFAULT_BENCHMARK, add
 from sut.plan import catalog
-from sut.report.table import table, to_text
 
-MAX_CELL = 120  # characters; --json has all of them
-_INDENT = " " * 4
+MAX_CELL = 120  # characters, but in the last column; --json has all of them
 HEADS = {
-    "benchmarks": ("benchmark", "model", "scenarios", "", "description"),
+    "benchmarks": ("benchmark", "model", "scenarios", "official", "description"),
     "campaigns": ("campaign", "runs", "description"),
     "sites": ("site", "device", "nodes", "runs are in", "description"),
     "scenarios": ("scenario", "LoadGen's", "target_qps", "TTFT limit", "TPOT limit", "presets"),
@@ -42,30 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint=f"list all: python -m sut.list {options.what}",
         )
     head = HEADS[options.what]
-    cells = [[_short(cell) for cell in _cells(row)[: len(head)]] for row in rows]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(to_list(head, cells, _right(options.what), width))
+    cells = [_shown(_cells(row)[: len(head)]) for row in rows]
+    width = layout.terminal_width()
+    print("\n".join(layout.columns(head, cells, _right(options.what), width)))
     return EXIT_VALID
-
-
-def to_list(
-    head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], width: int | None
-) -> str:
-    """A table. Where it is wider than a terminal of ``width`` columns, a paragraph for each row:
-    its name, which is never broken, and what belongs to it. None: however wide."""
-    made = to_text(table(head, rows, right=right))
-    if width is None or max(map(len, made.splitlines())) <= width:
-        return made
-    return "\n".join(line for row in rows for line in _paragraph(head, row, width))
-
-
-def _paragraph(head: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
-    name, *between, last = row
-    named = zip(head[1:-1], between, strict=True)
-    yield name
-    facts = "; ".join(f"{title} {cell}".strip() for title, cell in named if cell)
-    for text in filter(None, (facts, last)):
-        yield from textwrap.wrap(text, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
 
 
 def _rows(options: argparse.Namespace) -> Iterable[msgspec.Struct]:
@@ -101,8 +78,10 @@ def _cells(row: msgspec.Struct) -> list[str]:
     return [", ".join(value) if isinstance(value, tuple) else str(value) for value in values]
 
 
-def _short(cell: str) -> str:
-    return cell if len(cell) <= MAX_CELL else f"{cell[: MAX_CELL - 3]}..."
+def _shown(cells: Sequence[str]) -> list[str]:
+    *between, last = cells
+    short = (c if len(c) <= MAX_CELL else f"{c[: MAX_CELL - 3]}..." for c in between)
+    return [*short, last]
 
 
 def _right(what: str) -> tuple[int, ...]:

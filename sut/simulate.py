@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from sut import layout
 from sut.command import Parser, command, print_json
 from sut.errors import EXIT_VALID, InputError, nearest
 from sut.launch.options import add, add_runs, find_run
@@ -23,7 +23,6 @@ from sut.plan.keys import full
 from sut.plan.plan import Mode, Plan
 from sut.plan.resolve import resolve
 from sut.plan.site import Device, Site
-from sut.report.table import table, to_text
 from sut.results import cost, gpus, record
 from sut.results.gpus import Hardware
 from sut.run import forecast
@@ -32,7 +31,6 @@ from sut.units import number, quantity
 
 DEFAULT = "llama3.1-8b"  # what the GPUs' step times are of
 MOST_REPLICAS = 1024
-WIDTH = 100  # of a line of text
 SWEPT = ("engine.max_num_seqs", "engine.max_num_batched_tokens")
 MOST_LIMIT = 1_000_000
 SIMULATED = "simulated"  # a path that is not read
@@ -51,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print_json({"source": basis.source, "forecasts": found})
     else:
-        print(_text(basis, found))
+        print(_text(basis, found, layout.terminal_width()))
     return EXIT_VALID
 
 
@@ -206,24 +204,23 @@ def _plan(options: argparse.Namespace, gpu: Hardware) -> Plan:
     )
 
 
-def _text(basis: Basis, found: Sequence[Forecast]) -> str:
+def _text(basis: Basis, found: Sequence[Forecast], width: int | None) -> str:
+    """For a terminal of ``width`` columns; None: for a pipe."""
     plan = basis.plan
+    page = width or layout.PAGE
     tests = ", ".join(test.name for test in plan.tests)
+    title = f"{plan.benchmark}, {plan.scenario}, {plan.preset} preset: simulated, nothing was run"
+    limits = f"{_limits(found)}; all sequences have room in the KV cache"
     lines = [
-        f"{plan.benchmark}, {plan.scenario}, {plan.preset} preset: simulated, nothing was run",
-        _row("step times", basis.source),
-        _row("engine", f"{_limits(found)}; all sequences have room in the KV cache"),
+        *layout.wrap(title, page),
+        *layout.wrap(basis.source, page, "  step times  ", " " * 14),
+        *layout.wrap(limits, page, "  engine      ", " " * 14),
         "",
-        _table(plan, found),
+        *_table(plan, found, width),
         "",
-        *_notes(found, tests),
+        *layout.fold(_notes(found, tests), page, ""),
     ]
     return "\n".join(lines)
-
-
-def _row(name: str, text: str) -> str:
-    first = f"  {name:<10}  "
-    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
 
 
 def _limits(found: Sequence[Forecast]) -> str:
@@ -237,7 +234,7 @@ def _differ(found: Sequence[Forecast]) -> bool:
     return len({(each.max_num_seqs, each.max_num_batched_tokens) for each in found}) > 1
 
 
-def _table(plan: Plan, found: Sequence[Forecast]) -> str:
+def _table(plan: Plan, found: Sequence[Forecast], width: int | None) -> list[str]:
     searched = any(each.peak_qps for each in found)
     limited = plan.scenario is not Scenario.OFFLINE
     priced = cost.per_node_hour(plan) is not None
@@ -264,7 +261,7 @@ def _table(plan: Plan, found: Sequence[Forecast]) -> str:
         ]
         for each in found
     ]
-    return to_text(table(head, rows, right=range(len(head))))
+    return layout.columns(head, rows, range(len(head)), width)
 
 
 def _time(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sut import layout
 from sut.cluster import liveness, runs
 from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         engines = test.counted.engines if test.counted else ()
         found = (test.log, test.plan, verdict, whole, test.others, engines, standing)
-        print("\n".join(verdict_text.lines(*found)))
+        print("\n".join(verdict_text.lines(*found, layout.terminal_width())))
     return EXIT_VALID if whole.verdict == "VALID" else EXIT_INVALID
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sut import layout
 from sut import list as list_command
 from sut.errors import InputError
 from sut.launch.request import RunRequest, make_plan
@@ -77,14 +78,25 @@ def test_searches_names_and_meanings(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_narrow_list_keeps_names_whole() -> None:
     head = ("key", "type", "default", "meaning")
     rows = [("model.loadgen_name", "string", "required", "LoadGen's key"), ("a.b", "", "", "")]
-    assert list_command.to_list(head, rows, (), None).count("\n") == 2
-    assert list_command.to_list(head, rows, (), 32).splitlines() == [
+    assert len(layout.columns(head, rows, (), None)) == 3
+    assert layout.columns(head, rows, (), 32) == [
         "model.loadgen_name",
-        "    type string; default",
-        "    required",
-        "    LoadGen's key",
+        "    type string,",
+        "    default required",
+        "    meaning: LoadGen's key",
         "a.b",
     ]
+
+
+def test_every_column_has_a_name_and_no_description_is_cut(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert all(all(names) for names in list_command.HEADS.values())
+    for what in ("benchmarks", "campaigns", "sites"):
+        rows = listed(capsys, what)
+        assert list_command.main([what]) == 0
+        shown = capsys.readouterr().out
+        assert all(row["description"] in shown for row in rows)
 
 
 def test_every_field_is_a_key() -> None:

@@ -229,6 +229,44 @@ def test_the_command_prints_the_rank_as_json(
     )
 
 
+SHORT = {"effective_min_duration_ms": 500, "result_query_count": 10}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ()),
+        ({"effective_min_duration_ms": 599_999}, ()),  # it ran 800 s all the same
+        (SHORT | {"effective_min_duration_ms": 600_000}, ()),  # LoadGen found it long enough
+        (SHORT, ("the test ran 0.36 s, MLPerf's run at least 600 s",)),
+    ],
+)
+def test_a_test_shorter_than_mlperfs_is_not_comparable(
+    changes: dict[str, Value], why: tuple[str, ...]
+) -> None:
+    assert published.standing(values(40_000.0, changes), h100s(8)).not_comparable == why
+
+
+@pytest.mark.parametrize(("num", "comparable"), [(13_367, False), (13_368, True)])
+def test_an_offline_test_of_a_part_of_the_data_set_is_not_comparable(
+    num: int, comparable: bool
+) -> None:
+    found = published.standing(
+        offline(2_000.0) | {"generated_samples_per_query": num, "result_query_count": 1}, h100s(1)
+    )
+    why = "the test issued 13,367 samples, MLPerf's of Offline issue at least 13,368"
+    assert found.not_comparable == (() if comparable else (why,))
+
+
+def test_the_command_warns_before_it_ranks_a_short_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert print_verdict([str(smallest_valid()), *OPTIONS]) == 0
+    out = capsys.readouterr().out
+    warning = "Not comparable with published results: the test ran "
+    assert 0 < out.index(warning) < out.index("would be rank ")
+
+
 def test_an_invalid_result_has_no_rank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, broken({"result_validity": "INVALID"}))
     assert print_verdict([str(tmp_path), *OPTIONS]) == 1

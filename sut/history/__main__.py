@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
+from sut import layout
 from sut.cluster import liveness
 from sut.cluster.liveness import Word
 from sut.command import Parser, at_least, command, print_json
@@ -167,7 +167,8 @@ def listing(
         newest = [f"{name} ({_state(RunDir(root / name))})" for name in without_record[-3:]]
         some = ", ".join(newest) + ", ..." * (len(without_record) > 3)
         notes.append(f"{number(len(without_record))} without a record: {some}")
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = layout.terminal_width()
+    notes = [line for note in notes for line in layout.wrap(note, width)]
     return "\n".join([*([to_table(rows, width)] if rows else []), *notes])
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import textwrap
 from collections.abc import Sequence
 
 import msgspec
 
+from sut import layout
 from sut.history.row import Row
 from sut.plan.hostlist import compact
-from sut.report.table import table, to_text
 from sut.units import number
 
 LATENCIES = ("TTFT p99, ms", "TPOT p99, ms")
@@ -22,7 +21,6 @@ HEAD = (
 )
 NARROW = ("verdict", "nodes", "target_qps", "tokens/s", *LATENCIES)
 COST = "cost/M tokens"
-_INDENT = " " * 4
 _FILES = frozenset({"mtime_ns", "size"})  # of the index, not of a run
 
 
@@ -33,13 +31,12 @@ def to_table(rows: Sequence[Row], width: int | None) -> str:
     costs = (COST,) if has_cost(rows) else ()
     heads = (*HEAD[:9], *costs, *HEAD[9:])
     last = 9 + len(costs)
-    wide = to_text(table(heads, [_cells(row, costs) for row in rows], right=range(5, last)))
-    if width is None or max(map(len, wide.splitlines())) <= width:
-        return wide
+    wide = layout.columns(heads, [_cells(row, costs) for row in rows], range(5, last), None)
+    if width is None or max(map(len, wide)) <= width:
+        return "\n".join(wide)
     short = [_figures(row, costs) for row in rows]
-    narrow = to_text(table((*NARROW, *costs), short, right=range(2, 6 + len(costs))))
-    head, *lines = narrow.splitlines()
-    if max(map(len, narrow.splitlines())) > width:
+    head, *lines = layout.columns((*NARROW, *costs), short, range(2, 6 + len(costs)), None)
+    if max(map(len, (head, *lines))) > width:
         head, lines = "", [_named((*NARROW, *costs), figures, width) for figures in short]
     listed = ([line, *_below(row, width)] for line, row in zip(lines, rows, strict=True))
     return "\n".join([head, *itertools.chain(*listed)] if head else itertools.chain(*listed))
@@ -49,10 +46,8 @@ def _named(names: Sequence[str], figures: Sequence[str], width: int) -> str:
     """The verdict, and below it the other figures, as many on a line as fit."""
     verdict, *others = figures
     pairs = zip(names[1:], others, strict=True)
-    # A name and its figure stay on one line: no-break spaces in between while it is wrapped.
-    text = ", ".join(f"{name} {figure}".replace(" ", "\xa0") for name, figure in pairs)
-    below = textwrap.wrap(text, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
-    return "\n".join([verdict, *(line.replace("\xa0", " ") for line in below)])
+    text = ", ".join(layout.together(f"{name} {figure}") for name, figure in pairs)
+    return "\n".join([verdict, *layout.wrap(text, width, layout.INDENT, layout.INDENT)])
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -84,16 +79,9 @@ def _figures(row: Row, costs: Sequence[str]) -> tuple[str, ...]:
 
 def _below(row: Row, width: int) -> list[str]:
     """Words are never broken: a rule's name and a folder can be copied."""
-    lines = [f"{_INDENT}{row.path}"]
+    lines = [f"{layout.INDENT}{row.path}"]
     if why := _why(row):
-        lines += textwrap.wrap(
-            f"why: {why}",
-            width,
-            initial_indent=_INDENT,
-            subsequent_indent=_INDENT + " " * 5,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        lines += layout.wrap(f"why: {why}", width, layout.INDENT, layout.INDENT + " " * 5)
     return lines
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from sut import layout
 from sut.command import as_typed, print_json
 from sut.errors import EXIT_VALID
 from sut.launch import checks, page
@@ -30,7 +31,8 @@ def show(
     elif arguments.full:
         _print_plans(planned)
     else:
-        print("\n\n".join(map(page.render, pages)))
+        width = layout.terminal_width() or layout.PAGE
+        print("\n\n".join(page.render(each, width) for each in pages))
         if not checks.problems(checked):
             print(f"\n{page.commands(_command(), planned[0].run_root)}")
     checks.problems(checked).raise_all()

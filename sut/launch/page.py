@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sut import layout
 from sut.cluster import runs, sbatch
 from sut.launch import plan_words
 from sut.launch.finding import Finding
@@ -15,7 +15,6 @@ from sut.plan.plan import Plan
 from sut.rundir import RunDir
 from sut.values import Struct
 
-WIDTH = 100  # of a line
 _TITLE = 10  # width of the first column
 
 
@@ -91,13 +90,14 @@ def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
     )
 
 
-def render(page: Page) -> str:
+def render(page: Page, width: int = layout.PAGE) -> str:
     """The page as text, without a last newline."""
     title = page.name or f"{page.benchmark}, {page.scenario}"
-    lines = [f"{title}: dry run, nothing was started", ""]
+    lines = [*layout.wrap(f"{title}: dry run, nothing was started", width), ""]
     for name, values in _rows(page):
         for index, value in enumerate(values):
-            lines += _wrapped(name if index == 0 else "", value)
+            first = f"{name if index == 0 else '':{_TITLE}}  "
+            lines += layout.wrap(value, width, first, " " * (len(first) + 2))
     return "\n".join(lines)
 
 
@@ -139,17 +139,3 @@ def _rows(page: Page) -> Iterator[tuple[str, list[str]]]:
 def _check(check: Checked, width: int) -> str:
     words = {True: "ok", False: "NOT OK", None: "-"}
     return f"{words[check.ok]:6}  {check.name:{width}}  {check.text}".rstrip()
-
-
-def _wrapped(name: str, value: str) -> list[str]:
-    first = f"{name:{_TITLE}}  "
-    return textwrap.wrap(
-        value,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=" " * (len(first) + 2),
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-        replace_whitespace=False,
-    ) or [first.rstrip()]

@@ -3,14 +3,14 @@ guidelines (mlcommons/policies) ask for."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
+from sut import layout
 from sut.errors import InputError
 from sut.plan.plan import Mode
-from sut.report.markdown import bullets, table
+from sut.report.markdown import bullets, inline, table
 from sut.report.page import Section
-from sut.report.table import table as plain_table
-from sut.report.table import to_text
 from sut.results import messaging, published
 from sut.results.published import Place, Standing
 from sut.results.record import Record
@@ -35,6 +35,7 @@ def section(record: Record) -> Section | None:
             title="Among published results", text=bullets([str(error).partition("\n")[0]])
         )
     parts = [
+        *(f"**{inline(text)}**" for text in warning(found)),
         f"{heading(found)}:",
         table(_head(found), _rows(found), right=RIGHT),
         bullets(notes(found, record.not_official_because)),
@@ -42,24 +43,34 @@ def section(record: Record) -> Section | None:
     return Section(title="Among published results", text="\n\n".join(parts))
 
 
-def to_lines(found: Standing, because: tuple[str, ...]) -> list[str]:
+def to_lines(found: Standing, because: tuple[str, ...], width: int | None) -> list[str]:
     """The same for a terminal. ``because``: why the result is not official; empty if it may be."""
-    rows = to_text(plain_table(_head(found), _rows(found), right=RIGHT)).splitlines()
+    rows = layout.columns(_head(found), _rows(found), RIGHT, layout.less(width, 2))
+    listed = (layout.wrap(note, width, "  - ", layout.INDENT) for note in notes(found, because))
     return [
-        f"{heading(found)}:",
-        *(f"  {row}" for row in rows),
-        *(f"  - {note}" for note in notes(found, because)),
+        *(line for text in warning(found) for line in layout.wrap(text, width)),
+        *layout.wrap(f"{heading(found)}:", width),
+        *layout.indented(rows, 2),
+        *itertools.chain(*listed),
     ]
 
 
 def heading(found: Standing) -> str:
     mine = next(place for place in found.places if place.published is None)
     rounds = " and ".join(found.rounds) if len(found.rounds) < 3 else ", ".join(found.rounds)
+    rank = f"{'would be ' * bool(found.not_comparable)}rank {mine.rank}"
     return (
-        f"{found.unit}: {number(mine.per_unit)} (unverified), rank {mine.rank} of "
+        f"{found.unit}: {number(mine.per_unit)} (unverified), {rank} of "
         f"{number(found.num + 1)}, beside {quantity(found.num, 'results')} of {found.benchmark}, "
         f"{found.scenario}, published in the closed division of MLPerf Inference {rounds}"
     )
+
+
+def warning(found: Standing) -> list[str]:
+    """Why a rank has no meaning; empty where it has one."""
+    if not found.not_comparable:
+        return []
+    return [f"Not comparable with published results: {'; '.join(found.not_comparable)}."]
 
 
 def notes(found: Standing, because: tuple[str, ...]) -> Iterator[str]:

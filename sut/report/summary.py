@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from sut import layout
 from sut.plan.plan import Mode, Plan
 from sut.plan.site import Device
 from sut.report import repeats, sweep
@@ -19,6 +20,7 @@ from sut.rundir import SAMPLES, RunDir
 from sut.units import number, quantity
 
 NUM_STEPS = 3  # named with their times
+_HANG = " " * 12  # below the first line of a row
 MANY_CPUS = 0.25  # from which other programs on the engines' machine matter
 
 
@@ -95,8 +97,11 @@ class Message(NamedTuple):
         return cls(lines[0] if lines else "", lines[1:], "; ".join(dict.fromkeys(hints)))
 
 
-def summary(record: Record, run_dir: RunDir, log_lines: Sequence[str] = ()) -> str:
-    """About ten lines. ``log_lines`` are those of a log that show why a run failed."""
+def summary(
+    record: Record, run_dir: RunDir, log_lines: Sequence[str] = (), width: int | None = None
+) -> str:
+    """About ten lines, for a terminal of ``width`` columns. ``log_lines`` are those of a log that
+    show why a run failed."""
     plan = record.plan
     lines = [f"{record.headline}  {title(plan)}"]
     if record.failure:
@@ -121,7 +126,7 @@ def summary(record: Record, run_dir: RunDir, log_lines: Sequence[str] = ()) -> s
         if phase.survivors:
             lines += [f"  degraded  {phase.survivors.text}"]
     lines += _labelled("repeats", repeats.lines(record))
-    lines += _labelled("sweep", sweep.lines(record))
+    lines += _labelled("sweep", sweep.lines(record, layout.less(width, len(_HANG))))
     if plan.mode is not Mode.PREFLIGHT:  # it has no result
         if because := record.not_official_because:
             lines += _labelled("note", [f"not official: {'; '.join(because)}"])
@@ -131,7 +136,7 @@ def summary(record: Record, run_dir: RunDir, log_lines: Sequence[str] = ()) -> s
     lines += [f"  report    {run_dir.report}{_plots(record, run_dir)}"]
     if record.failure and record.failure.replica is not None:
         lines += [f"  next      less {run_dir.replica_log(record.failure.replica)}"]
-    return "\n".join(lines)
+    return "\n".join(layout.fold(lines, width, _HANG))
 
 
 def _figures(phase: PhaseRecord) -> list[str]:
@@ -148,13 +153,12 @@ def _figures(phase: PhaseRecord) -> list[str]:
         p50, p90, p99 = row.quantiles
         if row.name == "latency" and phase.loadgen.get("effective_scenario") == "SingleStream":
             # MLPerf's metric for SingleStream.
-            lines.append(f"  latency   p50 {quantity(p50, 'ms')}   p90 {quantity(p90, 'ms')}")
+            lines.append(f"  latency   {_quantile('p50', p50)}   {_quantile('p90', p90)}")
         elif row.name != "latency":
-            limit = "" if row.limit is None else f"   limit {quantity(row.limit, 'ms')}"
+            limit = "" if row.limit is None else f"   {_quantile('limit', row.limit)}"
             name, _, clock = row.name.partition(" ")
-            lines.append(
-                f"  {name:<9} p50 {quantity(p50, 'ms')}   p99 {quantity(p99, 'ms')}{limit} {clock}"
-            )
+            found = f"{_quantile('p50', p50)}   {_quantile('p99', p99)}"
+            lines.append(f"  {name:<9} {found}{limit} {clock}")
     if phase.hopeless is not None and phase.hopeless.ended:
         return [line.rstrip() for line in lines]  # LoadGen gave no rates
     qps = measures.target_qps
@@ -166,6 +170,10 @@ def _figures(phase: PhaseRecord) -> list[str]:
     if phase.cost_per_million_tokens is not None:
         lines.append(f"  cost      {number(phase.cost_per_million_tokens)} {PER_MILLION}")
     return [line.rstrip() for line in lines]
+
+
+def _quantile(name: str, value: float | None) -> str:
+    return layout.together(f"{name} {quantity(value, 'ms')}")
 
 
 def _times(steps: Sequence[Step]) -> list[str]:

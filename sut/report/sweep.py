@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from sut import layout
 from sut.plan.plan import Mode
 from sut.report import repeats
 from sut.report.latencies import latencies
@@ -64,21 +65,14 @@ def highest_valid(found: Sequence[AtLoad]) -> AtLoad | None:
     return best
 
 
-def lines(record: Record) -> list[str]:
+def lines(record: Record, width: int | None = None) -> list[str]:
     """For a terminal: a row a load, with a bar of the latency that is nearest to its limit."""
     found = loads(record)
     if not found:
         return []
     head = ("queries/s", "", "tokens/s", "goodput", "TTFT p99, ms", "TPOT p99, ms", "of its limit")
     rows = [(*_row(each), _bar(each)) for each in found]
-    widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head) - 1)]
-    shown = [
-        "  ".join(
-            [*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    return [_in_words(found), *shown]
+    return [_in_words(found), *layout.columns(head, rows, range(len(head) - 1), width)]
 
 
 def _row(each: AtLoad) -> tuple[str, ...]:

@@ -22,15 +22,23 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from sut.errors import InputError, nearest
+from sut.plan import mlperf_conf
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Plan
 from sut.plan.site import Device
-from sut.results.measures import measure
+from sut.results.measures import Measures, measure
 from sut.results.mllog import Scalar
-from sut.units import number
+from sut.results.rounds import MIN_DURATION_MS
+from sut.units import against, number, quantity
 from sut.values import Struct
 
-BENCHMARKS = ("gpt-oss-120b", "llama2-70b-99.9", "llama3.1-8b", "llama3.1-8b-edge")  # of the file
+_LOADGEN_NAMES = {
+    "gpt-oss-120b": "gpt-oss-120b",
+    "llama2-70b-99.9": "llama2-70b",
+    "llama3.1-8b": "llama3_1-8b",
+    "llama3.1-8b-edge": "llama3_1-8b-edge",
+}
+BENCHMARKS = tuple(_LOADGEN_NAMES)  # of the file
 CLOSED = "closed"
 NEIGHBOURS = 2  # shown on each side
 SAME_CHIP = 3  # shown at most
@@ -75,7 +83,7 @@ class Place(Struct, frozen=True, kw_only=True):
 class Standing(Struct, frozen=True, kw_only=True):
     """Where a result stands among the closed division's. ``unit`` is what it is compared by, e.g.
     ``tokens/s per accelerator``; ``places`` are the best, the worst, the nearest and those of the
-    same chip, by rank."""
+    same chip, by rank. ``not_comparable`` is what makes the test smaller than each of theirs."""
 
     benchmark: str
     scenario: str
@@ -86,6 +94,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     accelerator: str
     accelerators: int
     places: tuple[Place, ...]
+    not_comparable: tuple[str, ...] = ()
 
 
 class Subject(Struct, frozen=True, kw_only=True):
@@ -144,13 +153,32 @@ def standing(
     ]
     if not others:
         raise InputError(f"no published results of {subject.benchmark}, {name}, closed division")
-    return _standing(name, value, subject, others)
+    smaller = tuple(_smaller(values, seen, _LOADGEN_NAMES[subject.benchmark]))
+    return msgspec.structs.replace(_standing(name, value, subject, others), not_comparable=smaller)
 
 
 def chip(accelerator: str) -> str:
     """The chip in an accelerator's name, as MLCommons or a driver writes it; empty if unknown."""
     found = _CHIP.search(accelerator.upper())
     return found[0] if found else ""
+
+
+def _smaller(values: Mapping[str, Scalar], seen: Measures, loadgen_name: str) -> Iterable[str]:
+    """Where a test is smaller than MLPerf asks for. A test with the official settings that is VALID
+    is not."""
+    shortest_ms = values.get("effective_min_duration_ms")
+    ran_s, least_s = seen.duration_s or 0.0, MIN_DURATION_MS / 1e3
+    short = isinstance(shortest_ms, int) and shortest_ms < MIN_DURATION_MS
+    if short and ran_s < least_s:
+        yield f"the test ran {against(ran_s, least_s, 's')}, MLPerf's run at least {least_s:g} s"
+    scenario = str(values.get("effective_scenario"))
+    least = mlperf_conf.find(mlperf_conf.values(), loadgen_name, scenario, "min_query_count")
+    num = seen.num_samples
+    if least is not None and num is not None and num < int(least):
+        yield (
+            f"the test issued {quantity(num, 'samples')}, MLPerf's of {scenario} issue at least "
+            f"{number(int(least))}"
+        )
 
 
 def _standing(name: str, value: float, subject: Subject, others: Sequence[Result]) -> Standing:

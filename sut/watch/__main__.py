@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from sut import layout
 from sut.cluster.runs import LATEST
 from sut.command import Parser, command, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID
@@ -84,7 +85,7 @@ def watch(observer: Observer, prometheus: str | None = None) -> int:
     if observer.has_ended:
         ending.draw_if_missing(observer.run)
     result = record.read(observer.run.record)
-    print(summary(result, observer.run))
+    print(summary(result, observer.run, width=layout.terminal_width()))
     notify.warn_of_failure(observer.run)
     return result.exit_code
 

@@ -9,6 +9,7 @@ import sys
 
 from rich.console import Console
 
+from sut import layout
 from sut.cluster import liveness, sbatch
 from sut.cluster.liveness import Liveness
 from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
@@ -93,7 +94,8 @@ def _show_result(job: Job) -> int:
     ending.draw_if_missing(run_dir)
     result = record.read(run_dir.record)
     internal = result.failure is not None and result.failure.code == "internal_error"
-    print(summary(result, run_dir, diagnosis.of(log).lines if internal else ()))
+    shown = diagnosis.of(log).lines if internal else ()
+    print(summary(result, run_dir, shown, layout.terminal_width()))
     notify.warn_of_failure(run_dir)
     return result.exit_code
 

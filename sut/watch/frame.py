@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from sut import layout
 from sut.report.summary import Message
-from sut.report.table import table
 from sut.results.record import headline
 from sut.units import number, quantity
 from sut.watch.state import PhaseState, ReplicaState, RunState, Shown
@@ -21,6 +21,7 @@ SILENT_S = 15.0  # without progress, after which a warning is shown
 SHORT_S = 1.0  # no shorter times are shown
 _STYLES = {"VALID": "green", "INVALID": "red"}
 _BAR_WIDTH = 30
+_NARROW = 80  # columns, below which the bar is a third of it
 _NAME_WIDTH = 12
 _REPLICA_COLUMNS = (
     *("replica", "node", "samples", "in flight", "running", "waiting"),
@@ -44,16 +45,29 @@ def line(state: RunState) -> str:
     return begin + ", ".join(parts)
 
 
+class _Frame:
+    def __init__(self, state: RunState, spinner: Spinner | None) -> None:
+        self._state = state
+        self._spinner = spinner
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        yield _drawn(self._state, self._spinner, options.max_width)
+
+
 def frame(state: RunState, spinner: Spinner | None = None) -> RenderableType:
-    """A state for a terminal, 80 columns or more. ``spinner`` is drawn beside the step."""
+    """A state for a terminal of any width. ``spinner`` is drawn beside the step."""
+    return _Frame(state, spinner)
+
+
+def _drawn(state: RunState, spinner: Spinner | None, width: int) -> RenderableType:
     parts: list[RenderableType] = [_title(state), _now(state, spinner)]
     if state.shown is not None:
         parts += _shown(state, state.shown)
     for phase in state.phases:
-        parts += _phase(phase)
+        parts += _phase(phase, width)
     replicas = next((p.replicas for p in state.phases if p.state == "running"), ())
     if replicas and state.state == "running":
-        parts += ["", _replicas(replicas)]
+        parts += [Text(), _replicas(replicas, width)]
     if state.state == "running" and any(_is_lost(phase) for phase in state.phases):
         parts += [Text(f"to end the run: python -m sut.cancel {state.run}", "dim")]
     return Group(*parts)
@@ -145,25 +159,34 @@ def _times(state: RunState) -> str:
     return "".join(f", {part}" for part in parts if part)
 
 
-def _phase(phase: PhaseState) -> list[RenderableType]:
+def _phase(phase: PhaseState, width: int) -> list[RenderableType]:
     name = Text(f"{phase.name:<{_NAME_WIDTH}}", "bold")
     if not phase.elapsed_s:
         word = phase.verdict or phase.state
         return [name.append(word, _STYLES.get(word, "dim")), *_reasons(phase.reasons)]
-    head = Table.grid(padding=(0, 1))
-    head.add_row(name, _bar(phase), _done(phase), _word(phase))
+    rows = _head(name, phase, width)
     numbers = [f"queued {number(phase.queued)}", f"in flight {number(phase.in_flight)}"]
     if phase.state == "running":
         rates = (phase.prompt_tokens_per_s, phase.output_tokens_per_s)
         numbers.append("tokens/s: {} prompt, {} generated".format(*map(number, rates)))
     latencies = [_latency(*latency) for latency in _latencies(phase)]
-    rows: list[RenderableType] = [head]
     if phase.state == "running":
         rows.append(_indented(Text(", ".join(numbers))))
     if latencies:
         rows.append(_indented(Text(", ").join(latencies)))
     reasons = phase.reasons or (phase.projection.reasons if phase.projection else ())
     return [*rows, *_reasons(reasons)]
+
+
+def _head(name: Text, phase: PhaseState, width: int) -> list[RenderableType]:
+    """The name, the bar, the count, and the word, which is below them where it does not fit."""
+    bar_width = _BAR_WIDTH if width >= _NARROW else _BAR_WIDTH // 3
+    done, word = _done(phase), _word(phase)
+    cells = [name, _bar(phase, bar_width), done]
+    fits = len(name) + bar_width + len(done) + len(word) + 2 * len(cells) <= width
+    head = Table.grid(padding=(0, 1))
+    head.add_row(*cells, *[word] * fits)
+    return [head] if fits else [head, _indented(word)]
 
 
 def _reasons(reasons: tuple[str, ...]) -> list[RenderableType]:
@@ -174,13 +197,13 @@ def _indented(text: Text) -> Padding:
     return Padding(text, (0, 0, 0, _NAME_WIDTH + 1))
 
 
-def _bar(phase: PhaseState) -> ProgressBar:
+def _bar(phase: PhaseState, width: int) -> ProgressBar:
     total = phase.projection.num_samples if phase.projection else max(phase.completed, 1)
     style = _STYLES.get(_verdict(phase), "blue")
     return ProgressBar(
         total=max(total, 1),
         completed=phase.completed,
-        width=_BAR_WIDTH,
+        width=width,
         complete_style=style,
         finished_style=style,
     )
@@ -222,7 +245,7 @@ def _latency(name: str, p99: float, limit: float | None) -> Text:
     return text.append(f" (limit {quantity(limit, 'ms')})" if limit is not None else "", "dim")
 
 
-def _replicas(replicas: tuple[ReplicaState, ...]) -> Table:
+def _replicas(replicas: tuple[ReplicaState, ...], width: int) -> Text:
     rows = [
         (
             str(replica.index),
@@ -237,7 +260,8 @@ def _replicas(replicas: tuple[ReplicaState, ...]) -> Table:
         )
         for replica in replicas
     ]
-    return table(_REPLICA_COLUMNS, rows, right=range(2, 9), gap=1, no_wrap=True)
+    right = (0, *range(2, len(_REPLICA_COLUMNS)))
+    return Text("\n".join(layout.columns(_REPLICA_COLUMNS, rows, right, width, gap=" ")))
 
 
 def duration(seconds: float) -> str:
