@@ -15,7 +15,8 @@ from pathlib import Path
 from sut import layout
 from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
-from sut.history.comparison import Comparison, Difference, Run, compare, compare_with_history
+from sut.history.comparison import Comparison, Difference, Run, Word, compare, compare_with_history
+from sut.history.figures import LEAST_SAMPLES, LEAST_SAMPLES_P99
 from sut.history.index import Index
 from sut.launch.options import add_runs, find_runs, run_root, shared
 from sut.results import record
@@ -26,6 +27,11 @@ from sut.units import number, quantity
 
 MAX_EARLIER = 20  # earlier runs that a run is compared with
 TOLERANCE = 0.02
+NO_INTERVAL: dict[Word, str] = {
+    "too few samples": f"p99 needs {LEAST_SAMPLES_P99} samples in each test, other figures "
+    f"{LEAST_SAMPLES}",
+    "too noisy": "runs of one plan differ so much that a figure can double unnoticed",
+}
 
 
 @command
@@ -47,10 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         texts = [text(each, width) for each in comparisons]
         unverified = ["\n".join(layout.wrap(UNVERIFIED, width))] * bool(comparisons)
         print("\n\n".join([*texts, *unverified]))
-    judged = [each.word != "noise not known" for one in comparisons for each in one.differences]
-    if not comparisons or not all(judged):
-        again = f"python -m sut.submit --again {folders[0]}"
+    words = {each.word for one in comparisons for each in one.differences}
+    again = f"python -m sut.submit --again {folders[0]}"
+    if not comparisons or words & {"noise not known", "too noisy"}:
         print(f"hint: repeat the runs to measure noise: {again}", file=sys.stderr)
+    elif "too few samples" in words:
+        print("hint: compare longer runs: python -m sut.submit --preset smoke", file=sys.stderr)
     regressed = any(comparison.regressions for comparison in comparisons)
     return EXIT_INVALID if regressed and options.fail_on_regression else EXIT_VALID
 
@@ -137,6 +145,9 @@ def text(comparison: Comparison, width: int | None = None) -> str:
         table, noise = [], "the runs have no figure in common"
     lines = layout.fold(lines, width, layout.INDENT * 2)
     lines += [""] * bool(table) + table + ["", *layout.wrap(noise, width)]
+    words = {each.word for each in comparison.differences}
+    notes = (f"{word}: {note}" for word, note in NO_INTERVAL.items() if word in words)
+    lines += [line for note in notes for line in layout.wrap(note, width, rest=layout.INDENT)]
     for regression in comparison.regressions:
         lines += layout.wrap(f"REGRESSION: {regression}", width, rest=layout.INDENT)
     return "\n".join(lines)

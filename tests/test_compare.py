@@ -15,6 +15,7 @@ from cli import environment, fast, set_arguments, submit
 from loadgen_logs import smallest_valid, ten_queries
 from records import PLAN, accuracy, completed, failed, performance
 
+from sut.compare import text
 from sut.errors import InputError
 from sut.history.comparison import Comparison, Difference, Run, compare, compare_with_history
 from sut.plan.benchmark import Scenario
@@ -126,6 +127,52 @@ def test_too_few_repeats_give_no_intervals() -> None:
     comparison = compare(*runs(50, 60), [measured(51), measured(49)], 0.02)
     assert of(comparison, "TTFT p99").word == "noise not known"
     assert comparison.noise == "unknown: too few runs of the same plans (2)"
+
+
+def test_noise_that_hides_a_doubling_gives_no_interval() -> None:
+    before, after = Run(name="a", record=measured(20)), Run(name="b", record=other_plan(900)[0])
+    repeats = [measured(30), measured(300), *other_plan(50, 2000)]
+    ttft = of(compare(before, after, repeats, 0.02), "TTFT p99")
+    assert (ttft.word, ttft.low, ttft.high) == ("too noisy", None, None)
+    shown = text(compare(before, after, repeats, 0.02))
+    assert "too noisy: runs of one plan differ" in shown and "323,615,252%" not in shown
+
+
+def test_a_change_beyond_wide_noise_has_its_interval() -> None:
+    repeats = [measured(value) for value in (50, 70, 100, 70)]
+    comparison = compare(*runs(70, 7000), repeats, 0.02)
+    ttft = of(comparison, "TTFT p99")
+    assert ttft.word == "worse" and ttft.low is not None and ttft.low > 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "p99", "p50"),
+    [
+        (9, "too few samples", "too few samples"),
+        (10, "too few samples", "within noise"),
+        (99, "too few samples", "within noise"),
+        (100, "worse", "within noise"),
+    ],
+)
+def test_few_samples_give_no_interval(samples: int, p99: str, p50: str) -> None:
+    """Whichever of the runs has them."""
+    new, earlier = Run(name="new", record=measured(90)), runs(50, 51, 49, 50)
+    few = Run(name="few", record=with_samples(measured(50), samples))
+    of_it = compare_with_history(
+        Run(name="new", record=with_samples(new.known, samples)), earlier, 0.02
+    )
+    of_history = compare_with_history(new, [few, *earlier], 0.02)
+    for comparison in (of_it, of_history):
+        assert of(comparison, "TTFT p99").word == p99
+        assert of(comparison, "TTFT p50").word == p50
+        assert (of(comparison, "TTFT p99").low is None) == (p99 == "too few samples")
+    assert ("p99 needs 100 samples" in text(of_it)) == (p99 == "too few samples")
+
+
+def with_samples(of: Record, num: int) -> Record:
+    (phase,) = of.phases
+    values = {**phase.loadgen, "result_query_count": num}
+    return msgspec.structs.replace(of, phases=(msgspec.structs.replace(phase, loadgen=values),))
 
 
 def test_refuses_runs_of_different_scenarios() -> None:

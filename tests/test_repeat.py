@@ -117,6 +117,15 @@ def test_the_interval_is_students() -> None:
     assert rate.half_width == pytest.approx(4.3027 * 10 / 3**0.5, rel=1e-4)
 
 
+def test_an_interval_that_contains_0_is_left_out() -> None:
+    phases = with_rates(100.0, 900.0)
+    rate = next(each for each in repeats.figures(phases) if each.name == "throughput")
+    assert rate.mean == 500 and rate.half_width is None
+    text = "\n".join(repeats.lines(completed(*phases)))
+    assert "throughput 500 tokens/s, no interval: the tests differ too much" in text
+    assert "no interval" in render(completed(*phases)) and "-4,6" not in text
+
+
 def test_the_summary_names_an_invalid_repeat(tmp_path: Path) -> None:
     one, other = with_rates(100.0, 110.0)
     verdict = msgspec.structs.replace(other.verdict, verdict="INVALID")

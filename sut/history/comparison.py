@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from sut.errors import InputError
-from sut.history.figures import Figure, each_test, figures, performance
+from sut.history.figures import Figure, each_test, figures, num_samples, performance
 from sut.report.summary import reasons
 from sut.results import noise, sameness
 from sut.results.phase_record import PhaseRecord
@@ -20,7 +20,8 @@ from sut.values import Struct
 
 MIN_FREEDOM = 3  # degrees, from which Student's t is narrow enough to be of use
 MIN_HISTORY = 3  # earlier runs for the same reason
-Word = Literal["better", "worse", "within noise", "noise not known"]
+Word = Literal["better", "worse", "within noise", "noise not known", "too noisy", "too few samples"]
+WIDEST = math.log(2)  # noise that hides a figure's doubling is too wide to be of use
 Widths = Mapping[str, float]  # by figure: how far noise moves the logarithm of a ratio
 
 
@@ -62,7 +63,8 @@ class Run(Struct, frozen=True, kw_only=True):
 
 class Difference(Struct, frozen=True, kw_only=True):
     """One figure before and after. ``change`` is relative: 0.1 is 10% more. The true change is
-    from ``low`` to ``high`` with 99% confidence; None if the noise is not known."""
+    from ``low`` to ``high`` with 99% confidence; None if the noise is not known or too wide, or if
+    a run has too few samples."""
 
     figure: str
     unit: str
@@ -112,8 +114,9 @@ def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float
         source = f"unknown: too few runs of the same plans ({sum(map(len, groups))})"
     else:
         source = "unknown: one run on each side is too few to measure it"
+    fewest = _fewest(one, other, *(record for group in groups for record in group))
     differences = [
-        _difference(figure, value, now, widths.get(figure.name))
+        _difference(figure, value, now, widths.get(figure.name), fewest)
         for figure, value, now in _pairs(one, other)
     ]
     return _comparison([before], after, differences, source, tolerance)
@@ -124,6 +127,7 @@ def compare_with_history(after: Run, earlier: Sequence[Run], tolerance: float) -
     MIN_HISTORY only a lost VALID is a regression."""
     records = [run.known for run in earlier]
     enough = len(records) >= MIN_HISTORY
+    fewest = _fewest(after.known, *records)
     differences = []
     for figure, before, now in _pairs(records[-1], after.known):
         width = None
@@ -133,7 +137,7 @@ def compare_with_history(after: Run, earlier: Sequence[Run], tolerance: float) -
             assert spread is not None
             width = noise.half_width(spread, len(values))
             before = statistics.geometric_mean(values)
-        differences.append(_difference(figure, before, now, width))
+        differences.append(_difference(figure, before, now, width, fewest))
     if enough:
         source = f"between the {len(records)} earlier runs of this plan; 'before' is their mean"
     else:
@@ -217,11 +221,23 @@ def _values(records: Sequence[Record], figure: Figure) -> list[float]:
     return [value for record in records if (value := _mean(record, figure)) is not None]
 
 
-def _difference(figure: Figure, before: float, after: float, width: float | None) -> Difference:
+def _fewest(*records: Record) -> int:
+    """Samples in the smallest performance test of all runs; 0 if unknown."""
+    tests = (test for record in records for test in each_test(record))
+    return min(num_samples(test) or 0 for test in tests)
+
+
+def _difference(
+    figure: Figure, before: float, after: float, width: float | None, fewest: int
+) -> Difference:
     low = high = None
     word: Word = "noise not known"
-    if width is not None:
-        ratio = noise.log(after) - noise.log(before)
+    ratio = noise.log(after) - noise.log(before)
+    if fewest < figure.least:
+        word = "too few samples"
+    elif width is not None and max(abs(ratio), WIDEST) < width:
+        word = "too noisy"
+    elif width is not None:
         low, high = math.expm1(ratio - width), math.expm1(ratio + width)
         word = "within noise"
         if figure.better and (low > 0 or high < 0):

@@ -17,14 +17,19 @@ from sut.results.measures import Measures, measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
 
+LEAST_SAMPLES = 10
+LEAST_SAMPLES_P99 = 100  # p99 of fewer is the slowest of them, or near it
+
 
 class Figure(NamedTuple):
-    """``better`` is 1 if more is better, -1 if less is, 0 if neither."""
+    """``better`` is 1 if more is better, -1 if less is, 0 if neither. With fewer than ``least``
+    samples it has no interval."""
 
     name: str
     unit: str
     better: int
     read: Callable[[Record], float | None]
+    least: int = LEAST_SAMPLES
 
 
 def performance(record: Record) -> PhaseRecord | None:
@@ -47,7 +52,7 @@ def each_test(record: Record) -> list[Record]:
 
 def figures(record: Record) -> list[Figure]:
     """What a run is judged by in its scenario, and its accuracy scores."""
-    scores = [Figure(name, "", 0, functools.partial(_score, name)) for name in _scores(record)]
+    scores = [Figure(name, "", 0, functools.partial(_score, name), 0) for name in _scores(record)]
     scores += [COST] if COST.read(record) is not None else []
     match record.plan.scenario:
         case Scenario.OFFLINE:
@@ -67,7 +72,13 @@ def _latency(name: str, quantile: str) -> Figure:
         rows = latencies(phase, measure(phase.loadgen)) if phase else ()
         return next((row.quantiles[place] for row in rows if row.name.split()[0] == name), None)
 
-    return Figure(f"{name} {quantile}", "ms", -1, read)
+    least = LEAST_SAMPLES_P99 if quantile == "p99" else LEAST_SAMPLES
+    return Figure(f"{name} {quantile}", "ms", -1, read, least)
+
+
+def num_samples(record: Record) -> int | None:
+    """Of its performance test; None if unknown."""
+    return _measures(record).num_samples
 
 
 def _measures(record: Record) -> Measures:

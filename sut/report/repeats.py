@@ -18,10 +18,11 @@ from sut.results.record import Record
 from sut.units import number, quantity
 
 CONFIDENCE = 0.95
+NO_INTERVAL = "no interval: the tests differ too much"
 
 
 class Repeated(NamedTuple):
-    """A figure of all tests. ``half_width`` is that of the interval of the mean."""
+    """A figure of all tests, above 0."""
 
     name: str
     unit: str
@@ -36,11 +37,19 @@ class Repeated(NamedTuple):
         return statistics.stdev(self.values)
 
     @property
-    def half_width(self) -> float:
-        """Student's t."""
+    def half_width(self) -> float | None:
+        """Of the mean's interval by Student's t. None where that contains 0: the tests are too few
+        for how much they differ."""
         count = len(self.values)
         t = noise.t_quantile((1 + CONFIDENCE) / 2, count - 1)
-        return t * self.deviation / math.sqrt(count)
+        found = t * self.deviation / math.sqrt(count)
+        return found if found < self.mean else None
+
+    @property
+    def interval(self) -> str:
+        if self.half_width is None:
+            return NO_INTERVAL
+        return f"{number(self.mean - self.half_width)} to {number(self.mean + self.half_width)}"
 
 
 def tests(record: Record) -> list[PhaseRecord]:
@@ -83,9 +92,7 @@ def lines(record: Record) -> list[str]:
     valid = verdicts.count("VALID")
     found = [f"{valid} of {quantity(len(phases), 'performance tests')} VALID; mean, 95% interval:"]
     return found + [
-        f"{each.name} {quantity(each.mean, each.unit)}, {number(each.mean - each.half_width)} to "
-        f"{number(each.mean + each.half_width)}"
-        for each in figures(phases)
+        f"{each.name} {quantity(each.mean, each.unit)}, {each.interval}" for each in figures(phases)
     ]
 
 
@@ -101,7 +108,7 @@ def section(record: Record) -> Section | None:
             *map(number, each.values),
             number(each.mean),
             number(each.deviation),
-            f"{number(each.mean - each.half_width)} to {number(each.mean + each.half_width)}",
+            each.interval,
         )
         for each in figures(phases)
     ]

@@ -146,7 +146,8 @@ def section(record: Record, figures: tuple[Figure, ...] = ()) -> Section | None:
         "if all of them are. Goodput counts the samples that are within both limits."
     )
     if repeated:
-        text += f" Means of {quantity(record.plan.repeat, 'tests')}, with 95% intervals."
+        text += f" Means of {quantity(record.plan.repeat, 'tests')}, with 95% intervals; ± ?: the "
+        text += "tests differ too much for one."
     return Section(title="Sweep", text=f"{text}\n\n{table(head, rows)}", figures=figures)
 
 
@@ -159,7 +160,8 @@ def _cells(each: AtLoad, repeated: bool, priced: bool, metered: bool) -> Iterato
         if figure is None:
             yield "-"
         elif repeated and len(each.phases) > 1:
-            yield f"{number(figure.mean)} ± {number(figure.half_width)}"
+            width = figure.half_width
+            yield f"{number(figure.mean)} ± {'?' if width is None else number(width)}"
         else:
             yield number(figure.mean)
     if priced:

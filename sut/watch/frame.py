@@ -182,7 +182,7 @@ def _head(name: Text, phase: PhaseState, width: int) -> list[RenderableType]:
     """The name, the bar, the count, and the word, which is below them where it does not fit."""
     bar_width = _BAR_WIDTH if width >= _NARROW else _BAR_WIDTH // 3
     done, word = _done(phase), _word(phase)
-    cells = [name, _bar(phase, bar_width), done]
+    cells: list[RenderableType] = [name, _bar(phase, bar_width), done]
     fits = len(name) + bar_width + len(done) + len(word) + 2 * len(cells) <= width
     head = Table.grid(padding=(0, 1))
     head.add_row(*cells, *[word] * fits)
