@@ -27,7 +27,7 @@ from sut.results import cost, gpus, record
 from sut.results.gpus import Hardware
 from sut.run import forecast
 from sut.run.forecast import Basis, Forecast
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 DEFAULT = "llama3.1-8b"  # what the GPUs' step times are of
 MOST_REPLICAS = 1024
@@ -248,7 +248,7 @@ def _table(plan: Plan, found: Sequence[Forecast], width: int | None) -> list[str
             *[number(each.max_num_seqs), number(each.max_num_batched_tokens)] * swept,
             number(each.num_replicas),
             *[number(each.peak_qps)] * searched,
-            number(each.target_qps),
+            exact(each.target_qps),
             each.verdict + (f" ({each.limit})" if each.verdict == "INVALID" else ""),
             number(each.tokens_per_s),
             *[

@@ -18,6 +18,11 @@ def number(value: float | None) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def exact(value: float | None) -> str:
+    """A number that somebody chose, e.g. a load, with all its digits: ``12.345``, ``2,000``."""
+    return "-" if value is None else f"{value:,.12g}"
+
+
 def quantity(value: float | None, unit: str) -> str:
     """``50.4 ms``; a unit that is a word is singular for one: ``1 query``."""
     if value is None or not unit:

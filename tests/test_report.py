@@ -16,7 +16,7 @@ from sut.report.summary import Message, summary
 from sut.results.messaging import UNVERIFIED
 from sut.results.record import Command, Failure, Record, Step, headline
 from sut.rundir import RunDir
-from sut.units import against, number, quantity
+from sut.units import against, exact, number, quantity
 
 RUN_DIR = RunDir("/runs/latest")
 DEATH = Failure(code="engine_died", message="replica 1 ended with code 137", replica=1)
@@ -225,6 +225,12 @@ def test_keeps_tables_intact_for_any_message() -> None:
 )
 def test_formats_numbers_with_three_significant_digits(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_chosen_number_keeps_its_digits() -> None:
+    assert [exact(value) for value in (12.345, 2000.0, 1234.75, 0.1, None)] == [
+        *("12.345", "2,000", "1,234.75", "0.1", "-"),
+    ]
 
 
 def test_units_agree_with_their_number() -> None:

@@ -50,6 +50,8 @@ def test_a_given_load_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
     (above,) = simulated(capsys, "--gpu", "a30", "--target-qps", f"{1.02 * load}")
     assert (below["verdict"], above["verdict"]) == ("VALID", "INVALID")
     assert above["limit"] == "TPOT" and above["peak_qps"] is None
+    (odd,) = simulated(capsys, "--gpu", "a30", "--target-qps", "1.23456")
+    assert odd["target_qps"] == 1.23456
     (far,) = simulated(capsys, "--gpu", "a30", "--target-qps", "100")
     assert far["tests_s"] > 13_368 * 2 / far["samples_per_s"] > 0.5 * below["tests_s"]
 

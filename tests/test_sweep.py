@@ -20,6 +20,7 @@ from records import PLAN, completed, performance, render
 
 from sut.history import figures
 from sut.history.row import read_row
+from sut.launch import plan_words
 from sut.plan import plan as plans
 from sut.plan.plan import Mode, Plan
 from sut.report import plots, sweep
@@ -185,6 +186,18 @@ def test_valid_above_an_invalid_load_does_not_count() -> None:
     none = swept((2, "INVALID"), (4, "VALID"))
     assert sweep.highest_valid(sweep.loads(none)) is None
     assert sweep.loads(completed(performance(smallest_valid()))) == []
+
+
+def test_a_load_that_was_asked_for_has_all_its_digits() -> None:
+    found = swept((12.345, "VALID"), (1234.75, "VALID"))
+    (setting,) = (line for line in sweep.advice(found) if "--set" in line)
+    assert "target_qps=1234.75`" in setting
+    assert sweep.lines(found)[0].endswith("all up to 1,234.75 queries/s are")
+    for text in ("\n".join(sweep.lines(found)), render(found), plan_words.load(found.plan)):
+        assert "12.345" in text and "1,234.75" in text
+    settings = msgspec.structs.replace(found.plan.loadgen_settings, target_qps=1234.75)
+    one = msgspec.structs.replace(found.plan, sweep=(), loadgen_settings=settings)
+    assert plan_words.load(one) == "1,234.75 queries/s"
 
 
 def test_a_load_is_valid_if_each_of_its_tests_is() -> None:

@@ -19,7 +19,7 @@ from sut.report.nodes import BY_THE_DISPATCHER, WORK_COLUMNS, energy_per_token, 
 from sut.report.page import Figure, Section, to_html, to_markdown
 from sut.report.settings import target_qps
 from sut.results import messaging
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 # Speeds are comparable if these are the same. The load may differ.
 SAME_SPEED = (
@@ -107,7 +107,7 @@ def _runs(runs: Sequence[Run]) -> str:
         (
             run.name,
             run.headline,
-            number(target_qps(run.known)),
+            exact(target_qps(run.known)),
             *(number(each.read(run.known)) for each in columns),
             (run.phase and energy_per_token(run.phase)) or "-",
         )

@@ -12,7 +12,7 @@ import msgspec
 from sut import layout
 from sut.history.row import Row
 from sut.plan.hostlist import compact
-from sut.units import number
+from sut.units import exact, number
 
 LATENCIES = ("TTFT p99, ms", "TPOT p99, ms")
 HEAD = (
@@ -72,9 +72,10 @@ def _cells(row: Row, costs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _figures(row: Row, costs: Sequence[str]) -> tuple[str, ...]:
-    numbers = [row.target_qps, row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms]
+    numbers = [row.tokens_per_s, row.ttft_p99_ms, row.tpot_p99_ms]
     numbers += [row.cost_per_million_tokens] * len(costs)
-    return (row.headline, compact(row.nodes.split(",")), *map(number, numbers))
+    nodes = compact(row.nodes.split(","))
+    return (row.headline, nodes, exact(row.target_qps), *map(number, numbers))
 
 
 def _below(row: Row, width: int) -> list[str]:

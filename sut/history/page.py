@@ -14,7 +14,7 @@ from sut.plan.hostlist import compact
 from sut.report.markdown import SCROLLING
 from sut.report.page import frame
 from sut.results.messaging import UNVERIFIED
-from sut.units import number
+from sut.units import exact, number
 
 HEAD = (
     *("created (UTC)", "verdict", "benchmark", "scenario", "preset", "nodes"),
@@ -60,14 +60,15 @@ def _line(root: Path, row: Row, heads: Sequence[str]) -> str:
         escape(row.scenario),
         escape(row.preset),
         escape(compact(row.nodes.split(","))),
-        *map(number, numbers[:4]),
+        exact(row.target_qps),
+        *map(number, numbers[1:4]),
         escape(row.why),
         escape(row.path),
         *map(number, numbers[4:]),
     )
-    exact = dict(zip(NUMBERS, numbers, strict=False))
+    sorted_by = dict(zip(NUMBERS, numbers, strict=False))
     columns = zip(heads, cells, strict=True)
-    return f"<tr>{''.join(_cell(name, text, exact.get(name)) for name, text in columns)}</tr>"
+    return f"<tr>{''.join(_cell(name, text, sorted_by.get(name)) for name, text in columns)}</tr>"
 
 
 def _heading(name: str) -> str:

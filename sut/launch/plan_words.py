@@ -6,7 +6,7 @@ from sut.plan import mlperf_conf
 from sut.plan.benchmark import AUTO, EngineKind, Scenario
 from sut.plan.plan import Mode, Plan, uses_model
 from sut.plan.site import Device
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 _FROM_CONF = "as in mlperf.conf"  # a setting that the plan leaves to LoadGen
 
@@ -54,7 +54,7 @@ def load(plan: Plan) -> str:
         each = f", {quantity(expected, 'ms')} expected for each" if expected else ""
         return f"one query at a time{each}"
     if plan.sweep:
-        loads = f"{', '.join(map(number, plan.sweep))} queries/s, one after the other"
+        loads = f"{', '.join(map(exact, plan.sweep))} queries/s, one after the other"
         return f"{loads}; {quantity(plan.repeat, 'tests')} at each" if plan.repeat > 1 else loads
     if plan.tune:
         return "the highest at which the run is VALID; the run searches for it"
@@ -63,7 +63,7 @@ def load(plan: Plan) -> str:
     if settings.target_qps == AUTO:
         return f"{AUTO}: chosen by a simulation of the run with step times from the warm-up"
     qps = float(settings.target_qps) if settings.target_qps else None
-    return quantity(qps, "samples/s" if _is_offline(plan) else "queries/s")
+    return f"{exact(qps)} {'samples/s' if _is_offline(plan) else 'queries/s'}"
 
 
 def limits(plan: Plan) -> str:

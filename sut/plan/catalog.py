@@ -12,7 +12,7 @@ from sut.plan.benchmark import Benchmark, Preset
 from sut.plan.config import Campaign
 from sut.plan.keys import all_keys
 from sut.plan.site import Site
-from sut.units import number, quantity
+from sut.units import exact, quantity
 from sut.values import Struct
 
 _File = TypeVar("_File", bound=Struct)
@@ -118,7 +118,7 @@ def scenarios(benchmark: str) -> Iterator[ScenarioRow]:
         yield ScenarioRow(
             scenario=scenario,
             loadgen=scenario.loadgen,
-            target_qps=qps if isinstance(qps, str) else number(qps) if qps else "",
+            target_qps=qps if isinstance(qps, str) else exact(qps) if qps else "",
             ttft=_limit(settings.ttft_latency_ms),
             tpot=_limit(settings.tpot_latency_ms),
             presets=tuple(p for p in Preset if found.presets.of(p).of(scenario) is not None),

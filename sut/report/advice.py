@@ -79,7 +79,7 @@ def _less_load(plan: Plan, samples: SampleLog, reasons: Sequence[Check] = ()) ->
         and plan.scenario in (Scenario.SERVER, Scenario.INTERACTIVE)
         and not any(overloaded.text in (reason.remedy or "") for reason in reasons)
     ):
-        yield f"{overloaded.text} Try less: `{load.set_to(overloaded.qps, plan.scenario)}`."
+        yield f"{overloaded.text} Try less: `{load.near(overloaded.qps, plan.scenario)}`."
 
 
 def _of_load(plan: Plan, phase: PhaseRecord, evidence: Evidence) -> Iterator[str]:

@@ -29,7 +29,7 @@ from sut.results import messaging
 from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 Figures = Mapping[str, tuple[Figure, ...]]
 MEASURED = "measured (unverified)"
@@ -118,7 +118,7 @@ def _in_short(record: Record) -> Section | None:
     shown = [phase for phase in record.phases if phase.test.place == 1]
     cards: tuple[Card, ...] = ()
     if found:
-        qps, unit = (number(best.target_qps), "queries/s") if best else ("none", "")
+        qps, unit = (exact(best.target_qps), "queries/s") if best else ("none", "")
         cards = (Card(label="highest VALID load of the sweep", value=qps, unit=unit),)
         shown = best.phases[:1] if best else []
     cards += tuple(card for phase in shown for card in _cards(phase))

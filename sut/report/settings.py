@@ -9,7 +9,7 @@ from sut.report.page import Section
 from sut.results.engine_rules import DTYPE
 from sut.results.measures import measure
 from sut.results.record import Command, Record
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 
 def section(record: Record) -> Section | None:
@@ -18,7 +18,7 @@ def section(record: Record) -> Section | None:
         return None
     chosen = ", chosen by the run (auto)" if plan.loadgen_settings.target_qps == AUTO else ""
     rows = [
-        ("`target_qps`", f"{number(target_qps(record))}{chosen}"),
+        ("`target_qps`", f"{exact(target_qps(record))}{chosen}"),
         *_of_engine(plan.engine, _dtype(record)),
     ]
     rows += [

@@ -17,7 +17,7 @@ from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import EngineOrigin, Record, Step
 from sut.rundir import SAMPLES, RunDir
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 NUM_STEPS = 3  # named with their times
 _HANG = " " * 12  # below the first line of a row
@@ -162,7 +162,7 @@ def _figures(phase: PhaseRecord) -> list[str]:
     if phase.hopeless is not None and phase.hopeless.ended:
         return [line.rstrip() for line in lines]  # LoadGen gave no rates
     qps = measures.target_qps
-    at_load = "" if qps is None else f" at target_qps {number(qps)}"
+    at_load = "" if qps is None else f" at target_qps {exact(qps)}"
     lines.append(
         f"  speed     {quantity(measures.tokens_per_s, 'tokens/s')}, "
         f"{quantity(measures.samples_per_s, 'samples/s')}{at_load} (unverified)"

@@ -17,9 +17,10 @@ from sut.results import load
 from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 BAR = 20  # characters, of a latency that is at its limit
+NO_WIDTH = "± ?"
 MORE = "+"  # ends a bar that is longer than the limit's
 
 
@@ -79,7 +80,7 @@ def _row(each: AtLoad) -> tuple[str, ...]:
     figures = each.figures()
     names = ("throughput", "goodput", "TTFT p99", "TPOT p99")
     means = (number(figures[name].mean) if name in figures else "-" for name in names)
-    return (number(each.target_qps), each.verdict, *means)
+    return (exact(each.target_qps), each.verdict, *means)
 
 
 def _share(each: AtLoad) -> tuple[str, float] | None:
@@ -111,7 +112,7 @@ def _in_words(found: Sequence[AtLoad]) -> str:
     text = f"{num_valid} of {quantity(len(found), 'loads')} VALID"
     if best is None:
         return text
-    return f"{text}; all up to {quantity(best.target_qps, 'queries')}/s are"
+    return f"{text}; all up to {exact(best.target_qps)} queries/s are"
 
 
 def advice(record: Record) -> list[str]:
@@ -122,7 +123,7 @@ def advice(record: Record) -> list[str]:
         return []
     scenario = record.plan.scenario
     if best is None:
-        return [f"No load of the sweep is VALID: try lower ones, below {number(found[0][0])}."]
+        return [f"No load of the sweep is VALID: try lower ones, below {exact(found[0][0])}."]
     tune = f"`python -m sut.tune --scenario {scenario}` searches between the loads."
     at = load.set_to(best.target_qps, scenario)
     one = f"For a result at the highest VALID load, run it alone: `{at}`."
@@ -146,14 +147,15 @@ def section(record: Record, figures: tuple[Figure, ...] = ()) -> Section | None:
         "if all of them are. Goodput counts the samples that are within both limits."
     )
     if repeated:
-        text += f" Means of {quantity(record.plan.repeat, 'tests')}, with 95% intervals; ± ?: the "
-        text += "tests differ too much for one."
+        text += f" Means of {quantity(record.plan.repeat, 'tests')}, with 95% intervals."
+        if any(NO_WIDTH in cell for row in rows for cell in row):
+            text += f" {NO_WIDTH}: no interval, the tests differ too much."
     return Section(title="Sweep", text=f"{text}\n\n{table(head, rows)}", figures=figures)
 
 
 def _cells(each: AtLoad, repeated: bool, priced: bool, metered: bool) -> Iterator[str]:
     figures = each.figures()
-    yield number(each.target_qps)
+    yield exact(each.target_qps)
     yield each.verdict
     for name in ("throughput", "goodput", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99"):
         figure = figures.get(name)
@@ -161,7 +163,7 @@ def _cells(each: AtLoad, repeated: bool, priced: bool, metered: bool) -> Iterato
             yield "-"
         elif repeated and len(each.phases) > 1:
             width = figure.half_width
-            yield f"{number(figure.mean)} ± {'?' if width is None else number(width)}"
+            yield f"{number(figure.mean)} {NO_WIDTH if width is None else f'± {number(width)}'}"
         else:
             yield number(figure.mean)
     if priced:

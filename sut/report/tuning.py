@@ -8,7 +8,7 @@ from sut.report.markdown import table
 from sut.report.offered import curve, step_times
 from sut.report.page import Section
 from sut.results.tuning import Tuning
-from sut.units import number
+from sut.units import exact, number
 
 
 def section(tuning: Tuning) -> Section:
@@ -30,7 +30,7 @@ def _paragraphs(tuning: Tuning) -> Iterator[str]:
     yield table(("probe", "in flight", "samples/s", "steps", "s"), rows)
     if tuning.trials:
         tried = [
-            (number(each.target_qps), each.verdict, number(each.duration_s))
+            (exact(each.target_qps), each.verdict, number(each.duration_s))
             for each in tuning.trials
         ]
         yield "Performance phases; the last is the result of this run:"

@@ -56,11 +56,11 @@ def lower(
         offered = math.inf
     setting, evidence = "a lower target_qps", [estimated.text] if estimated else []
     if best and best.qps and best.qps < offered:
-        setting = set_to(best.qps, scenario)
+        setting = near(best.qps, scenario)
     if best and best is overloaded:
         evidence.append(best.text)
     elif not best and done is None and isinstance(asked, int | float):
-        setting = set_to(asked / 2, scenario)
+        setting = near(asked / 2, scenario)
         evidence.append("This is half of the load of this run.")
     elif done is not None and math.isfinite(offered) and done < KEPT_UP * offered:
         evidence.append(
@@ -85,7 +85,7 @@ def higher(
     return (
         f"TTFT p99 was {share_of_limit(ttft):.0%} of its limit, TPOT p99 "
         f"{share_of_limit(tpot):.0%} of its limit. Try a higher load: "
-        f"`{set_to(qps, scenario)}`."
+        f"`{near(qps, scenario)}`."
     )
 
 
@@ -115,8 +115,13 @@ def overload(samples: SampleLog) -> QpsEstimate | None:
 
 def set_to(qps: float, scenario: Scenario | None) -> str:
     """The setting of a load: an option of ``sut.submit``, or without a plan LoadGen's own."""
-    value = f"{float(f'{qps:.3g}'):.12g}"
+    value = f"{qps:.12g}"
     return f"--set scenarios.{scenario}.target_qps={value}" if scenario else f"target_qps {value}"
+
+
+def near(qps: float, scenario: Scenario | None) -> str:
+    """The same of an estimate, which has three digits."""
+    return set_to(float(f"{qps:.3g}"), scenario)
 
 
 def share_of_limit(check: Check) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sut.results.peak import Peak
 from sut.results.service import ServiceTimes
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 from sut.values import Struct
 
 SLOWDOWN = 1.75  # of every step, which the run must survive
@@ -52,7 +52,7 @@ class OfferedLoad(Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        text = f"{number(self.target_qps)} queries/s, {self.reason}"
+        text = f"{exact(self.target_qps)} queries/s, {self.reason}"
         other = f"; measured by run {self.measured_by} on the same engines"
         return text + other if self.measured_by else text
 

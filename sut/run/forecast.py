@@ -121,7 +121,7 @@ def forecast(basis: Basis, num_replicas: int, target_qps: float | None = None) -
     test = Simulator(plan, limits, basis.prompt_tokens, basis.output_tokens)
     found = None
     if plan.scenario is Scenario.OFFLINE:
-        target_qps = target_qps or _offline_rate(test, basis.service)
+        target_qps = target_qps or _rounded(_offline_rate(test, basis.service))
     elif target_qps is None:
         found = peak.find(lambda qps: test.attempt(qps, basis.service), float(num_replicas))
         if not found.target_qps:
@@ -131,8 +131,12 @@ def forecast(basis: Basis, num_replicas: int, target_qps: float | None = None) -
                 "already",
                 hint="it needs a faster engine, or fewer sequences at once (engine.max_num_seqs)",
             )
-        target_qps = tuning.CONFIRM * found.target_qps
+        target_qps = _rounded(tuning.CONFIRM * found.target_qps)
     return _at(basis, plan, test, limits, target_qps, found)
+
+
+def _rounded(qps: float) -> float:
+    return float(f"{qps:.4g}")
 
 
 def _at(
@@ -140,10 +144,9 @@ def _at(
     plan: Plan,
     test: Simulator,
     limits: Limits | None,
-    target_qps: float,
+    qps: float,
     found: peak.Peak | None,
 ) -> Forecast:
-    qps = float(f"{target_qps:.4g}")
     schedule = test.schedule(qps)
     simulated = test.run(schedule, basis.service)
     tried = simulator.tried(qps, schedule, simulated)

@@ -14,7 +14,7 @@ from rich.text import Text
 from sut import layout
 from sut.report.summary import Message
 from sut.results.record import headline
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 from sut.watch.state import PhaseState, ReplicaState, RunState, Shown
 
 SILENT_S = 15.0  # without progress, after which a warning is shown
@@ -34,7 +34,7 @@ def line(state: RunState) -> str:
     phase = next((phase for phase in state.phases if phase.state == "running"), None)
     if phase is None or state.state != "running":
         return begin + _situation(state)
-    load = f" at {number(state.target_qps)} queries/s" if state.target_qps is not None else ""
+    load = f" at {exact(state.target_qps)} queries/s" if state.target_qps is not None else ""
     parts = [f"{phase.name}{load}: {_done(phase)} done", f"{number(phase.in_flight)} in flight"]
     parts += [f"{number(phase.queued)} queued", quantity(phase.output_tokens_per_s, "tokens/s")]
     parts += [f"{name} p99 {quantity(p99, 'ms')}" for name, p99, _ in _latencies(phase)]
@@ -81,7 +81,7 @@ def _is_lost(phase: PhaseState) -> bool:
 def _title(state: RunState) -> Text:
     title = f"{state.benchmark}, {state.scenario}, {state.preset} preset"
     if state.target_qps is not None:
-        title += f", {quantity(state.target_qps, 'queries')}/s"
+        title += f", {exact(state.target_qps)} queries/s"
     return Text.assemble((title, "bold"), f"\n{state.run}")
 
 
