@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
+#include <utility>
 
 namespace sut {
 
@@ -22,13 +23,17 @@ Dispatcher::Dispatcher(std::shared_ptr<ReplicaLinks> links,
 
   links_->take();
   for (std::size_t i = 0; i < links_->size(); ++i) {
-    replicas_.push_back(std::make_unique<Replica>((*links_)[i]));
-    const auto descriptors = (*links_)[i].descriptors();
-    for (std::size_t item = 0; item < descriptors.size(); ++item)
-      poller_.add(descriptors[item], i * ReplicaLink::kNumItems + item);
+    replicas_.push_back(std::make_unique<Replica>(links_, i));
+    watch_link(static_cast<int>(i));
   }
   poller_.add(wake_up_.fd(), kWakeUpKey);
   io_thread_ = std::thread([this] { run(); });
+}
+
+void Dispatcher::watch_link(int index) {
+  const auto descriptors = replicas_[static_cast<std::size_t>(index)]->link->descriptors();
+  for (std::size_t item = 0; item < descriptors.size(); ++item)
+    poller_.add(descriptors[item], static_cast<std::size_t>(index) * ReplicaLink::kNumItems + item);
 }
 
 Dispatcher::~Dispatcher() { close(); }
@@ -110,7 +115,7 @@ void Dispatcher::lose(Failure why) {
     throw std::out_of_range("no replica " + std::to_string(why.replica));
   {
     std::lock_guard lock(state_mutex_);
-    reported_losses_.push_back(std::move(why));
+    reports_.emplace_back(std::move(why));
   }
   wake_up_.ring();
 }
@@ -118,8 +123,38 @@ void Dispatcher::lose(Failure why) {
 std::vector<ReplicaLoss> Dispatcher::losses() const {
   std::lock_guard lock(state_mutex_);
   std::vector<ReplicaLoss> losses = losses_;
-  for (ReplicaLoss& loss : losses) loss.lost_ns -= stats_.since_ns.load(std::memory_order_relaxed);
+  const std::int64_t since_ns = stats_.since_ns.load(std::memory_order_relaxed);
+  for (ReplicaLoss& loss : losses) {
+    loss.lost_ns -= since_ns;
+    if (loss.rejoined_ns) *loss.rejoined_ns -= since_ns;
+  }
   return losses;
+}
+
+void Dispatcher::rejoin(int replica, Dispatcher& warmed) {
+  if (replica < 0 || replica >= static_cast<int>(replicas_.size()))
+    throw std::out_of_range("no replica " + std::to_string(replica));
+  if (&warmed == this || warmed.replicas_.size() != 1)
+    throw std::logic_error("rejoin() needs another dispatcher with one replica");
+  warmed.close();
+  if (const auto failure = warmed.failure()) throw Stopped(*failure);
+  const Snapshot s = warmed.stats();
+  Replica& from = *warmed.replicas_.front();
+  Rejoined rejoined{replica, from.links, nullptr, warmed.ready_response(0)};
+  if (!rejoined.ready_response || s.issued != s.completed)
+    throw std::logic_error("rejoin() of an engine that is not ready and idle");
+  {
+    std::lock_guard lock(state_mutex_);
+    const auto lost = std::ranges::find_if(losses_, [replica](const ReplicaLoss& loss) {
+      return loss.why.replica == replica && !loss.rejoined_ns;
+    });
+    if (lost == losses_.end() || !from.link)
+      throw std::logic_error("rejoin() of a replica that is not lost, or by an engine that has");
+    rejoined.link = std::exchange(from.link, nullptr);
+    lost->rejoined_ns = now_ns();
+    reports_.emplace_back(std::move(rejoined));
+  }
+  wake_up_.ring();
 }
 
 bool Dispatcher::stopped() const {

@@ -9,13 +9,14 @@
 #include <mutex>
 #include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "clock.h"
+#include "failure.h"
 #include "in_flight.h"
 #include "poller.h"
 #include "replica_choice.h"
@@ -28,27 +29,6 @@
 #include "wire.h"
 
 namespace sut {
-
-// Why a dispatcher stopped. `code` is for programs, e.g. "connection_lost".
-struct Failure {
-  std::string code;
-  std::string message;
-  int replica = -1;  // -1: not caused by a single replica
-};
-
-// A replica that was lost, where the dispatcher continued with the others.
-struct ReplicaLoss {
-  Failure why;
-  std::int64_t lost_ns = 0;            // counted from the last reset_stats(); may be negative
-  std::int64_t samples_restarted = 0;  // that it had not completed; other replicas ran them
-  std::int64_t tokens_lost = 0;        // that it had generated for them
-};
-
-class Stopped : public std::runtime_error {
- public:
-  explicit Stopped(const Failure& failure)
-      : std::runtime_error(failure.code + ": " + failure.message) {}
-};
 
 // A native vLLM V1 front-end: takes samples, spreads them over replicas, passes answers to a sink.
 //
@@ -69,6 +49,9 @@ class Stopped : public std::runtime_error {
 // completed starts again on the others, before anything that waits: an answer is always whole and
 // from one replica. A first token that a sink has received is not reported again; the answer's own
 // may differ from it. What a lost replica still sends is dropped.
+//
+// An engine that was started again takes a lost replica's place by rejoin(). It has other sockets
+// and another key, so nothing of the lost one reaches it or is taken for its answer.
 class Dispatcher {
  public:
   struct Options {
@@ -111,6 +94,17 @@ class Dispatcher {
 
   // Continue with the other replicas after the loss of one; initially it is a failure.
   void continue_after_loss(bool on) { continues_.store(on); }
+
+  // After continue_after_loss(): the loss of the last replica is no failure either. Everything waits
+  // until one rejoins. Initially it is.
+  void await_rejoin(bool on) { awaits_rejoin_.store(on); }
+
+  // The engine of `warmed`, a dispatcher with one replica and nothing queued or in flight, takes the
+  // place of a lost replica. Closes `warmed`, so that its samples are none of this dispatcher's
+  // counts. Its `first_use` must be above the use of every sample here: kWarmUpFirstUse. Throws
+  // Stopped where `warmed` has failed, std::out_of_range, std::logic_error.
+  void rejoin(int replica, Dispatcher& warmed);
+  static constexpr std::uint32_t kWarmUpFirstUse = 1u << 31;
 
   // Reports that a replica is lost, for example because its process exited. Has no effect on one
   // that is lost already. Throws std::out_of_range.
@@ -178,8 +172,11 @@ class Dispatcher {
     bool tpot_over;
   };
   struct Replica {
-    explicit Replica(ReplicaLink& link_in) : link(link_in) {}
-    ReplicaLink& link;
+    Replica(std::shared_ptr<ReplicaLinks> links_in, std::size_t place_in)
+        : links(std::move(links_in)), place(place_in), link(&(*links)[place]) {}
+    std::shared_ptr<ReplicaLinks> links;
+    std::size_t place;  // in `links`
+    ReplicaLink* link;  // null: given to another dispatcher by rejoin()
     ReplicaStats stats;
     std::atomic<std::size_t> credit{0};
     std::atomic<std::int64_t> num_sent{0};
@@ -188,12 +185,22 @@ class Dispatcher {
     bool ready = false;                         // this and below: I/O thread only
     std::int64_t last_heard_ns = 0;
     bool lost = false;
+    std::int64_t num_refused_before = 0;  // by earlier links
     std::int64_t input_lost_ns = 0;  // 0: not lost
     std::deque<Queued> queue;        // samples for this replica alone
     unsigned news = 0;               // a bit for each ReplicaLink::Item that may have input
     bool is_touched = false;         // its room or its queue may have changed
     bool was_sent_to = false;        // since its input was read
   };
+
+  // A lost replica's new engine.
+  struct Rejoined {
+    int replica;
+    std::shared_ptr<ReplicaLinks> links;  // with one replica
+    ReplicaLink* link;
+    std::optional<std::string> ready_response;
+  };
+  using Report = std::variant<Failure, Rejoined>;  // of a replica: its loss, or its return
 
   static constexpr std::uint64_t kWakeUpKey = UINT64_MAX;  // the poller's other keys: link items
 
@@ -211,8 +218,11 @@ class Dispatcher {
   void lose_by_dead_engine(int index);
   bool is_silent(const Replica& replica, std::int64_t now) const;
   void lose_by_stall(Replica& replica, int index, std::int64_t now);
-  void take_losses();
+  void take_reports();
   void lose_replica(Failure why);
+  void take_back_replica(Rejoined rejoined);
+  void watch_link(int index);
+  void note_all_news(int index);
   void fail_by_lost(int index);
   bool can_continue_without(int index) const;
   ReplicaLoss restart_samples_of(int index);
@@ -246,11 +256,11 @@ class Dispatcher {
   std::mutex incoming_mutex_;
   std::vector<Queued> incoming_;  // from issue() to the I/O thread
 
-  // Guards failure_, reported_losses_, losses_, stopped_, Replica::ready_response.
+  // Guards failure_, reports_, losses_, stopped_, Replica::ready_response.
   mutable std::mutex state_mutex_;
   std::condition_variable state_changed_;
-  std::vector<Failure> reported_losses_;  // from lose() to the I/O thread
-  std::vector<ReplicaLoss> losses_;       // with times of now_ns()
+  std::vector<Report> reports_;      // from lose() and rejoin() to the I/O thread
+  std::vector<ReplicaLoss> losses_;  // with times of now_ns()
   std::optional<Failure> failure_;
   bool stopped_ = false;
   std::atomic<bool> failed_{false};
@@ -260,6 +270,7 @@ class Dispatcher {
   std::atomic<bool> credits_changed_{false};
   std::atomic<bool> watches_deadlines_{true};
   std::atomic<bool> continues_{false};
+  std::atomic<bool> awaits_rejoin_{false};
 
   Stats stats_;
   StepLog steps_;

@@ -29,12 +29,12 @@ std::string seconds_text(double seconds) {
 void Dispatcher::run() {
   try {
     // What arrived before: the poller reports only what comes after everything is read.
-    for (std::size_t key = 0; key < replicas_.size() * ReplicaLink::kNumItems; ++key)
-      note_news(key);
+    for (std::size_t i = 0; i < replicas_.size(); ++i) note_all_news(static_cast<int>(i));
     while (!closing_.load() && !failed()) {
-      if (is_rung_) {
-        take_incoming();
-        take_losses();
+      if (std::exchange(is_rung_, false)) {
+        wake_up_.silence();
+        take_reports();  // before samples for a replica that has rejoined
+        if (!failed()) take_incoming();
       }
       for (const int index : with_news_) {
         if (failed()) break;
@@ -75,29 +75,35 @@ void Dispatcher::note_news(std::uint64_t key) {
   replica.news |= 1u << key % ReplicaLink::kNumItems;
 }
 
+void Dispatcher::note_all_news(int index) {
+  for (std::size_t item = 0; item < ReplicaLink::kNumItems; ++item)
+    note_news(static_cast<std::size_t>(index) * ReplicaLink::kNumItems + item);
+}
+
 void Dispatcher::serve(Replica& replica, int index) {
   const unsigned news = std::exchange(replica.news, 0);
-  if (replica.lost) return replica.link.discard();
+  if (replica.lost) return replica.link->discard();
   const auto readable = [news](ReplicaLink::Item item) { return (news >> item & 1u) != 0; };
-  if (readable(ReplicaLink::kHandshake)) replica.link.serve_handshake();
-  if (readable(ReplicaLink::kHandshakeLost)) replica.link.take_handshake_lost();
+  if (readable(ReplicaLink::kHandshake)) replica.link->serve_handshake();
+  if (readable(ReplicaLink::kHandshakeLost)) replica.link->take_handshake_lost();
   if (!replica.ready || readable(ReplicaLink::kInput)) receive_ready(replica, index);
   // An engine that reconnects continues as if nothing had happened, and an answer that lost tokens
   // on the way looks like a short one. So a lost connection loses the replica before any frame of
   // the next connection is read.
-  if (readable(ReplicaLink::kInputLost) && replica.link.take_input_lost()) {
+  if (readable(ReplicaLink::kInputLost) && replica.link->take_input_lost()) {
     replica.input_lost_ns = now_ns();
     has_lost_input_ = true;
   }
-  if (readable(ReplicaLink::kOutputLost) && replica.link.take_output_lost())
+  if (readable(ReplicaLink::kOutputLost) && replica.link->take_output_lost())
     lose_by_output(replica, index);
   else if (readable(ReplicaLink::kOutput))
     receive_outputs(replica, index);
-  replica.num_refused.store(replica.link.num_refused(), std::memory_order_relaxed);
+  replica.num_refused.store(replica.num_refused_before + replica.link->num_refused(),
+                            std::memory_order_relaxed);
 }
 
 void Dispatcher::receive_ready(Replica& replica, int index) {
-  auto response = replica.link.receive_ready();
+  auto response = replica.link->receive_ready();
   if (!response) return;
   replica.ready = true;
   touch(index);
@@ -110,11 +116,11 @@ void Dispatcher::receive_ready(Replica& replica, int index) {
 
 void Dispatcher::receive_outputs(Replica& replica, int index) {
   Frame frame;
-  while (!failed() && replica.link.receive_output(frame)) {
+  while (!failed() && replica.link->receive_output(frame)) {
     const std::int64_t now = now_ns();
     if (is_engine_dead(frame)) return lose_by_dead_engine(index);
     // ZeroMQ reports a loss before it delivers frames of the next connection.
-    if (!replica.link.is_by_first_connection(frame) || replica.link.take_output_lost())
+    if (!replica.link->is_by_first_connection(frame) || replica.link->take_output_lost())
       return lose_by_output(replica, index);
     const std::string error = decode_outputs(frame.bytes(), layout_, outputs_);
     if (!error.empty()) {
@@ -126,7 +132,7 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
     replica.stats.add_shortcuts(outputs_.shortcuts);
     if (!handle_outputs(replica, index, now)) return;
     // vLLM may send tensors in further frames, which are not needed here.
-    while (frame.has_more() && replica.link.receive_output(frame)) {
+    while (frame.has_more() && replica.link->receive_output(frame)) {
     }
   }
 }

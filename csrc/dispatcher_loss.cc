@@ -1,6 +1,9 @@
-// A lost replica, on the dispatcher's I/O thread: the end of the run, or its samples start again.
+// A lost replica, on the dispatcher's I/O thread: the end of the run, or its samples start again, and
+// another engine may take its place.
 #include <algorithm>
+#include <ranges>
 #include <utility>
+#include <variant>
 
 #include "dispatcher.h"
 
@@ -14,7 +17,7 @@ bool Dispatcher::is_engine_dead(Frame& frame) {
 
 void Dispatcher::lose_by_output(Replica& replica, int index) {
   Frame frame;
-  while (replica.link.receive_output(frame))
+  while (replica.link->receive_output(frame))
     if (is_engine_dead(frame)) return lose_by_dead_engine(index);
   lose_by_connection(index);
 }
@@ -28,14 +31,41 @@ void Dispatcher::lose_by_dead_engine(int index) {
       {"engine_dead", replica_text(index) + " reported that its engine core died", index});
 }
 
-void Dispatcher::take_losses() {
-  std::vector<Failure> reported;
+void Dispatcher::take_reports() {
+  std::vector<Report> reports;
   {
     std::lock_guard lock(state_mutex_);
-    reported.swap(reported_losses_);
+    reports.swap(reports_);
   }
-  for (Failure& why : reported)
-    if (!failed()) lose_replica(std::move(why));
+  for (Report& report : reports) {
+    if (failed()) return;
+    if (Failure* why = std::get_if<Failure>(&report))
+      lose_replica(std::move(*why));
+    else
+      take_back_replica(std::move(std::get<Rejoined>(report)));
+  }
+}
+
+void Dispatcher::take_back_replica(Rejoined rejoined) {
+  const int index = rejoined.replica;
+  Replica& replica = *replicas_[static_cast<std::size_t>(index)];
+  for (const int descriptor : replica.link->descriptors()) poller_.remove(descriptor);
+  replica.links->close(replica.place);
+  replica.links = std::move(rejoined.links);
+  replica.place = 0;
+  replica.link = rejoined.link;
+  watch_link(index);
+  replica.num_refused_before = replica.num_refused.load(std::memory_order_relaxed);
+  replica.ready = true;
+  replica.lost = false;
+  replica.input_lost_ns = 0;
+  {
+    std::lock_guard lock(state_mutex_);
+    replica.ready_response = std::move(rejoined.ready_response);
+  }
+  note_all_news(index);  // what arrived before
+  touch(index);
+  state_changed_.notify_all();
 }
 
 void Dispatcher::lose_replica(Failure why) {
@@ -46,7 +76,7 @@ void Dispatcher::lose_replica(Failure why) {
   replica.lost = true;
   ReplicaLoss loss = restart_samples_of(index);
   loss.why = std::move(why);
-  replica.link.discard();  // the poller reports only what comes after everything is read
+  replica.link->discard();  // the poller reports only what comes after everything is read
   touch(index);
   {
     std::lock_guard lock(state_mutex_);
@@ -59,7 +89,8 @@ void Dispatcher::fail_by_lost(int index) {
   std::optional<Failure> why;
   {
     std::lock_guard lock(state_mutex_);
-    why = std::ranges::find(losses_, index, [](const auto& loss) { return loss.why.replica; })->why;
+    const auto losses = std::views::reverse(losses_);  // it may have rejoined after earlier ones
+    why = std::ranges::find(losses, index, [](const auto& loss) { return loss.why.replica; })->why;
   }
   fail(std::move(*why));
 }
@@ -69,6 +100,7 @@ bool Dispatcher::can_continue_without(int index) const {
   if (std::ranges::any_of(in_flight_.at_replica(static_cast<std::uint32_t>(index)),
                           [](const InFlightTable::Slot* slot) { return slot->pinned; }))
     return false;
+  if (awaits_rejoin_.load()) return true;
   for (std::size_t i = 0; i < replicas_.size(); ++i) {
     const Replica& other = *replicas_[i];
     if (static_cast<int>(i) != index && other.ready && !other.lost && other.credit.load() > 0)

@@ -13,8 +13,6 @@ void Dispatcher::for_each_queue(Visit visit) {
 }
 
 void Dispatcher::take_incoming() {
-  is_rung_ = false;
-  wake_up_.silence();
   {
     std::lock_guard lock(incoming_mutex_);
     taken_.swap(incoming_);
@@ -115,7 +113,7 @@ void Dispatcher::send(const Queued& next, int index, const Restarted* earlier) {
   replica.num_sent.fetch_add(1, std::memory_order_relaxed);
   touch(index);
   replica.was_sent_to = true;
-  if (!replica.link.send(request, id)) lose_by_connection(index);
+  if (!replica.link->send(request, id)) lose_by_connection(index);
 }
 
 // A send may have taken the news of a socket's input: see Poller.

@@ -35,6 +35,12 @@ class Poller {
       throw std::system_error(errno, std::generic_category(), "epoll_ctl");
   }
 
+  // Before the descriptor is closed.
+  void remove(int fd) {
+    if (epoll_ctl(fd_, EPOLL_CTL_DEL, fd, nullptr) != 0)
+      throw std::system_error(errno, std::generic_category(), "epoll_ctl");
+  }
+
   // Blocks until a descriptor is readable, a signal arrives or the timeout has passed (-1: never),
   // and calls `visit` with the keys of those that are. If many are, the rest follows next time.
   template <typename Visit>

@@ -185,6 +185,7 @@ void ReplicaLinks::make_room(std::size_t num_replicas) {
 void ReplicaLinks::open(const ReplicaLink::Options& options) {
   try {
     links_.push_back(std::make_unique<ReplicaLink>(context_, options));
+    endpoints_.push_back(links_.back()->endpoints());
   } catch (const SocketError& error) {
     if (error.code != EMFILE && error.code != ENFILE) throw;
     throw LimitError(error.code, "cannot open the sockets of replica " +
@@ -195,7 +196,7 @@ void ReplicaLinks::open(const ReplicaLink::Options& options) {
 }
 
 const LinkEndpoints& ReplicaLinks::endpoints(int replica) const {
-  return links_.at(static_cast<std::size_t>(replica))->endpoints();
+  return endpoints_.at(static_cast<std::size_t>(replica));
 }
 
 void ReplicaLinks::adopt(int replica, std::string ready_response) {

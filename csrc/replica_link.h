@@ -171,6 +171,9 @@ class ReplicaLinks {
   // Claims the links for a dispatcher. Throws std::logic_error on the second call.
   void take();
 
+  // Closes the sockets of a replica, by the thread that uses its link.
+  void close(std::size_t i) { links_[i].reset(); }
+
  private:
   void make_room(std::size_t num_replicas);
   void open(const ReplicaLink::Options& options);
@@ -178,6 +181,7 @@ class ReplicaLinks {
   Context context_;
   std::optional<Admission> admission_;  // before the sockets, so that it outlives them
   std::vector<std::unique_ptr<ReplicaLink>> links_;
+  std::vector<LinkEndpoints> endpoints_;
   std::atomic<bool> taken_{false};
 };
 

@@ -61,6 +61,9 @@ class ReplicaLoss:
     def lost_ns(self) -> int:
         """Counted from the last :meth:`Dispatcher.reset_stats`; may be negative."""
     @property
+    def rejoined_ns(self) -> int | None:
+        """When another engine took its place, counted in the same way."""
+    @property
     def samples_restarted(self) -> int:
         """Those that it had not completed; other replicas ran them."""
     @property
@@ -175,6 +178,14 @@ class Dispatcher:
         """Whether the loss of a replica (dead, disconnected or stalled) restarts its samples on the
         others; initially it is a failure. It is one too where no other replica is left, or where
         samples were for the lost one alone."""
+    def await_rejoin(self, on: bool) -> None:
+        """Whether the loss of the last replica is no failure either: everything then waits until
+        one rejoins. Initially it is a failure. For :meth:`continue_after_loss` only."""
+    def rejoin(self, replica: int, warmed: Dispatcher) -> None:
+        """Let the engine of ``warmed``, a dispatcher with one replica and nothing in flight, take
+        the place of a lost replica. It closes ``warmed``, whose ``first_use`` must be
+        WARM_UP_FIRST_USE. Raises RuntimeError."""
+    WARM_UP_FIRST_USE: int
     def lose(self, replica: int, code: str, message: str) -> None:
         """Report that a replica is lost. Has no effect on one that is lost already."""
     def losses(self) -> list[ReplicaLoss]:

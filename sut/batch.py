@@ -60,17 +60,18 @@ def run(options: argparse.Namespace, script: str = "single.sh") -> tuple[RunDir,
     run_dir = _new(options, job) if options.run is None else _given(options, job)
     slurm.set_comment(job.job_id, str(run_dir))
     print(f"job {job.job_id} on {compact(job.nodes)}: {run_dir}", flush=True)
-    command = after_setup(load_plan(run_dir.plan), srun(run_dir, len(job.nodes)))
+    plan = load_plan(run_dir.plan)
+    command = after_setup(plan, srun(plan, run_dir, len(job.nodes)))
     code = wait(command, {**os.environ, **srun_environment(os.environ)})
     node.close_unrecorded(run_dir, job, code)
     requeue.end(run_dir, job)
     return run_dir, code
 
 
-def srun(run_dir: RunDir, num_nodes: int) -> list[str]:
-    """The command that starts the run on every node; a task that fails ends the others."""
+def srun(plan: Plan, run_dir: RunDir, num_nodes: int) -> list[str]:
+    """The command that starts the run on every node."""
     words = ["srun", f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
-    words += ["--unbuffered", "--kill-on-bad-exit=1"]
+    words += ["--unbuffered", *sbatch.step_options(plan)]
     return [*words, sys.executable, "-u", "-m", "sut.job", str(run_dir)]
 
 

@@ -46,7 +46,7 @@ def served(num_samples: int, num_replicas: int = 1, *options: str) -> Iterator[_
 
 @contextmanager
 def serving(
-    num_samples: int, num_replicas: int, *options: str
+    num_samples: int, num_replicas: int, *options: str, first_use: int = 1
 ) -> Iterator[tuple[_core.Dispatcher, Sequence[subprocess.Popen[bytes]]]]:
     """The same with the engines' processes, by replica."""
     store = _core.SampleStore()
@@ -61,6 +61,7 @@ def serving(
         max_output_tokens=MAX_TOKENS,
         sample_deadline_s=60.0,
         stall_deadline_s=30.0,
+        first_use=first_use,
     )
     engines: list[subprocess.Popen[bytes]] = []
     key_files = [KeyFile(engine) for engine in run_keys.engines]

@@ -8,15 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from cli import until
 from plans import plan_of
 
 from sut import batch
 from sut.cluster import container
-from sut.cluster.sbatch import Submission, parameters
+from sut.cluster.sbatch import Submission, continuing, parameters
 from sut.launch.executor import load_submitit
-from sut.plan.plan import Plan
+from sut.plan.plan import OnReplicaLoss, Plan
 from sut.rundir import RunDir
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -169,9 +170,25 @@ def test_the_callers_settings_of_apptainer_are_dropped(prefix: str) -> None:
 
 
 def test_srun_starts_one_task_per_node() -> None:
-    command = batch.srun(RunDir(HARD), 2)
+    command = batch.srun(plan(), RunDir(HARD), 2)
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert command[-4:] == ["-u", "-m", "sut.job", HARD] and sys.executable in command
+
+
+@pytest.mark.parametrize("policy", [OnReplicaLoss.CONTINUE, OnReplicaLoss.RESTART])
+def test_a_job_outlives_nodes_its_run_can_lose(policy: OnReplicaLoss) -> None:
+    run_dir = RunDir(HARD)
+    by_default = parameters(plan(), run_dir, Submission())
+    assert by_default["srun_args"] == ["--kill-on-bad-exit=1"]
+    assert "no-kill" not in by_default["additional_parameters"]
+    continues = msgspec.structs.replace(plan(), on_replica_loss=policy)
+    found = parameters(continues, run_dir, Submission())
+    assert found["srun_args"] == ["--kill-on-bad-exit=0", "--no-kill"]
+    assert found["additional_parameters"]["no-kill"] is True
+    assert {"--kill-on-bad-exit=0", "--no-kill"} <= set(batch.srun(continues, run_dir, 2))
+    assert "--no-kill" in shlex.split(continuing(continues, run_dir))
+    alone = msgspec.structs.replace(continues, nodes=continues.nodes[:1])
+    assert "no-kill" not in parameters(alone, run_dir, Submission())["additional_parameters"]
 
 
 @pytest.mark.parametrize("script", sorted((GOLDEN.parent.parent / "slurm").glob("*.sh")))

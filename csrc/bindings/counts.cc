@@ -21,6 +21,7 @@ void register_failure(py::module_& m) {
   py::class_<sut::ReplicaLoss>(m, "ReplicaLoss")
       .def_readonly("why", &sut::ReplicaLoss::why)
       .def_readonly("lost_ns", &sut::ReplicaLoss::lost_ns)
+      .def_readonly("rejoined_ns", &sut::ReplicaLoss::rejoined_ns)
       .def_readonly("samples_restarted", &sut::ReplicaLoss::samples_restarted)
       .def_readonly("tokens_lost", &sut::ReplicaLoss::tokens_lost);
 }

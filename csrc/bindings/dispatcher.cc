@@ -69,6 +69,10 @@ void add_dispatcher(py::module_& m) {
            },
            "code"_a, "message"_a, "replica"_a = -1, ReleaseGil())
       .def("continue_after_loss", &Dispatcher::continue_after_loss, "on"_a)
+      .def("await_rejoin", &Dispatcher::await_rejoin, "on"_a)
+      .def("rejoin", &Dispatcher::rejoin, "replica"_a, "warmed"_a, ReleaseGil())
+      .def_property_readonly_static("WARM_UP_FIRST_USE",
+                                    [](const py::object&) { return Dispatcher::kWarmUpFirstUse; })
       .def("lose",
            [](Dispatcher& dispatcher, int replica, std::string code, std::string message) {
              dispatcher.lose({std::move(code), std::move(message), replica});

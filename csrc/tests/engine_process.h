@@ -142,3 +142,24 @@ struct System {
   std::shared_ptr<sut::Dispatcher> dispatcher;
   std::vector<std::unique_ptr<EngineProcess>> engines;
 };
+
+// An engine that was started again in a lost replica's place: ready, and with samples behind it.
+struct RestartedEngine {
+  explicit RestartedEngine(const std::vector<std::string>& options = {},
+                           sut::Dispatcher::Options limits = kOptions)
+      : links(std::make_shared<sut::ReplicaLinks>("127.0.0.1", keys.of_front_end(),
+                                                  kMaxOutputBytes)),
+        process(std::make_unique<EngineProcess>(links->handshake_endpoint(0), keys.of_engine(),
+                                                options)) {
+    limits.first_use = sut::Dispatcher::kWarmUpFirstUse;
+    dispatcher = std::make_unique<sut::Dispatcher>(links, make_store(100), sut::WireLayout{},
+                                                   limits);
+    CHECK(dispatcher->wait_ready(60));
+    dispatcher->set_credit(0, 10);
+  }
+
+  RunKeys keys{1};
+  std::shared_ptr<sut::ReplicaLinks> links;
+  std::unique_ptr<EngineProcess> process;
+  std::unique_ptr<sut::Dispatcher> dispatcher;
+};

@@ -1,4 +1,4 @@
-// Whatever happens to the replicas: each sample that is issued, by LoadGen or directly, completes
+// Whatever happens to the replicas, and whichever return: each sample that is issued, by LoadGen or directly, completes
 // once, with its whole answer, after one report of its first token, on one thread.
 //
 // A seed decides a schedule: the replicas, what happens to each of them and when, and the work.
@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "../generate.h"
 #include "../loadgen_test.h"
 #include "engine_process.h"
 
@@ -29,6 +30,7 @@ namespace fs = std::filesystem;
 using Random = std::mt19937;
 
 constexpr std::size_t kNumPrompts = 100;
+constexpr std::size_t kMaxReturned = 12;  // in a schedule
 constexpr double kStallS = 5;
 constexpr double kWaitS = 240;
 
@@ -62,7 +64,7 @@ const char* engine_fault(Fault fault) {
 
 struct Tally {
   std::int64_t schedules = 0, samples = 0, by_loadgen = 0, withdrawn = 0, dropped = 0;
-  std::int64_t losses = 0, restarted = 0;
+  std::int64_t losses = 0, restarted = 0, rejoined = 0;
 };
 
 // Checks the calls for samples 0 to count - 1. All sinks of a dispatcher share `thread`.
@@ -153,6 +155,7 @@ class Schedule {
     for (const sut::ReplicaLoss& loss : dispatcher_->losses()) {
       CHECK(loss.why.replica != survivor_);
       ++tally_.losses;
+      tally_.rejoined += loss.rejoined_ns.has_value();
       tally_.restarted += loss.samples_restarted;
     }
     if (between(random_, 0, 3) == 0) issue_and_fail();
@@ -206,12 +209,38 @@ class Schedule {
             break;
         }
       }
-      // What a lost replica still sends does not matter.
-      for (const sut::ReplicaLoss& loss : dispatcher_->losses())
+      for (const sut::ReplicaLoss& loss : dispatcher_->losses()) {
+        // What a lost replica still sends does not matter.
         engines_[static_cast<std::size_t>(loss.why.replica)]->send(SIGCONT);
+        if (!loss.rejoined_ns && returned_.size() < kMaxReturned && between(random, 0, 3) == 0)
+          bring_back(loss.why.replica, random);
+      }
       sleep_ms(1);
     }
     for (const auto& engine : engines_) engine->send(SIGCONT);
+  }
+
+  // Starts an engine in its place, which may die at its warm-up, in the moment of its return or
+  // later.
+  void bring_back(int replica, Random& random) {
+    const int end = between(random, 0, 5);
+    std::vector<std::string> options = {"--step-base-us", "200"};
+    if (end >= 3)
+      options.insert(options.end(),
+                     {"--fault", "die@" + std::to_string(end == 3 ? 2 : between(random, 5, 500))});
+    returned_.push_back(std::make_unique<RestartedEngine>(options));
+    RestartedEngine& engine = *returned_.back();
+    try {
+      sut::generate(*engine.dispatcher, {1, 2, 3, 4}, 0, kWaitS);
+      if (end == 2) {
+        engine.dispatcher->close();
+        engine.process->kill();
+      }
+      dispatcher_->rejoin(replica, *engine.dispatcher);
+      dispatcher_->set_credit(replica, static_cast<std::size_t>(between(random, 1, 64)));
+    } catch (const sut::Stopped&) {
+      CHECK(end == 3);
+    }
   }
 
   // From two threads: most for any replica, some for the one that stays.
@@ -328,6 +357,7 @@ class Schedule {
   std::vector<Fault> faults_;
   std::vector<int> moments_;  // of each fault: samples sent to the replica, or completed by it
   std::vector<std::unique_ptr<EngineProcess>> engines_;
+  std::vector<std::unique_ptr<RestartedEngine>> returned_;
   std::thread::id io_thread_;
   std::atomic<bool> rounds_over_{false};
   std::shared_ptr<sut::Dispatcher> dispatcher_;
@@ -362,10 +392,11 @@ int main(int argc, char** argv) {
     run_schedule(seed, kFew, tally);
   }
   std::printf("%lld schedules: %lld samples completed once, %lld of them issued by LoadGen; "
-              "%lld withdrawn, %lld dropped by a failure; %lld replicas lost, %lld samples "
-              "restarted\n",
+              "%lld withdrawn, %lld dropped by a failure; %lld replicas lost, %lld "
+              "returned, %lld samples restarted\n",
               static_cast<long long>(tally.schedules), static_cast<long long>(tally.samples),
               static_cast<long long>(tally.by_loadgen), static_cast<long long>(tally.withdrawn),
               static_cast<long long>(tally.dropped), static_cast<long long>(tally.losses),
+              static_cast<long long>(tally.rejoined),
               static_cast<long long>(tally.restarted));
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from sut.errors import EXIT_BAD_INPUT
 from sut.plan.hostlist import compact
-from sut.plan.plan import Plan
+from sut.plan.plan import OnReplicaLoss, Plan
 from sut.plan.slurm_options import Slurm
 from sut.rundir import RunDir
 from sut.values import Struct
@@ -68,17 +68,28 @@ def parameters(
         "exclusive": asked.exclusive,
         "dependency": submission.dependency,
     }
-    options = _additional(asked, submission)
+    options = _additional(plan, asked, submission)
     replaced = {name.replace("-", "_") for name in asked.sbatch} & given.keys()
     return {
         **{name: value for name, value in given.items() if value},
         **dict.fromkeys(replaced),  # submitit leaves out None
         "wckey": None,
         "setup": _setup(asked, run_dir),
-        # A failed task ends the others at once.
-        "srun_args": ["--kill-on-bad-exit=1"],
+        "srun_args": step_options(plan),
         "additional_parameters": {name: value for name, value in options.items() if value != ""},
     }
+
+
+def step_options(plan: Plan) -> list[str]:
+    """srun's: a task that fails, or loses its node, ends the others. But a run that continues
+    without a replica decides itself, and its other nodes end with its head."""
+    return (
+        ["--kill-on-bad-exit=0", "--no-kill"] if _outlives_nodes(plan) else ["--kill-on-bad-exit=1"]
+    )
+
+
+def _outlives_nodes(plan: Plan) -> bool:
+    return len(plan.nodes) > 1 and plan.on_replica_loss is not OnReplicaLoss.FAIL
 
 
 def _setup(asked: Slurm, run_dir: RunDir) -> list[str]:
@@ -134,12 +145,14 @@ def only_from_own_folder(run_dir: RunDir) -> str:
     return f"! {foreign} | grep . || ! printf '%s\\n' {problem} {shlex.quote(hint)} >&2"
 
 
-def _additional(asked: Slurm, submission: Submission) -> dict[str, Any]:
+def _additional(plan: Plan, asked: Slurm, submission: Submission) -> dict[str, Any]:
     options: dict[str, Any] = {
         "requeue": True,
         "open-mode": "append",  # a requeued job keeps its earlier output
         "mem": _memory(asked),
     }
+    if _outlives_nodes(plan):
+        options["no-kill"] = True
     given = {
         "begin": submission.begin,
         "mail-type": submission.mail_type,
@@ -183,6 +196,7 @@ def continuing(plan: Plan, run_dir: RunDir) -> str:
         "requeue": True,
         "open-mode": "append",
         "exclusive": asked.exclusive,
+        "no-kill": _outlives_nodes(plan),
         **asked.sbatch,
     }
     folder = scripts()

@@ -77,6 +77,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         stop_when_hopeless=request.stop_when_hopeless,
         on_replica_loss=request.on_replica_loss,
     )
+    _check_kept(request)
     kept = keeping(plan, request.keep_engine_min)
     return kept, _run_root(request, sets, site), _notices(request, site)
 
@@ -87,6 +88,16 @@ def _check_repeated(request: RunRequest) -> None:
         raise InputError(
             f"--mode {request.mode} cannot be repeated: it has no performance test",
             hint="leave out --repeat",
+        )
+
+
+def _check_kept(request: RunRequest) -> None:
+    """Raise InputError for engines of which nobody could start one again."""
+    if request.keep_engine_min and request.on_replica_loss is OnReplicaLoss.RESTART:
+        raise InputError(
+            "--on-replica-loss restart cannot be combined with --keep-engine: kept engines are "
+            "another process's, which starts each once",
+            hint="leave out one of the two",
         )
 
 
@@ -127,10 +138,10 @@ def _check_tuned(request: RunRequest, sets: Sequence[str]) -> None:
             f"--mode {request.mode} cannot be tuned: it has no performance test",
             hint=f"{command} --mode {request.mode}, or leave out --mode",
         )
-    if request.on_replica_loss is OnReplicaLoss.CONTINUE:
+    if request.on_replica_loss is not OnReplicaLoss.FAIL:
         raise InputError(
-            "--on-replica-loss continue cannot be combined with sut.tune: a search on fewer "
-            "replicas finds the load of another system",
+            f"--on-replica-loss {request.on_replica_loss} cannot be combined with sut.tune: a "
+            "search on fewer replicas finds the load of another system",
             hint="leave out --on-replica-loss",
         )
     if given := [each for each in sets if keys_of(each)[-1:] == ["target_qps"]]:

@@ -124,7 +124,8 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         type=str.lower,
         choices=[each.value for each in OnReplicaLoss],
         help="fail: a replica that dies, stalls or disconnects ends the run (default); continue: "
-        "the others finish the run, which is then INVALID",
+        "the others finish the run, which is then INVALID; restart: the same, and the lost engine "
+        "is started again and rejoins them",
     )
     parser.add_argument(
         "--wait",

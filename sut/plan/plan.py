@@ -89,6 +89,7 @@ class OnReplicaLoss(enum.StrEnum):
 
     FAIL = "fail"
     CONTINUE = "continue"  # with the other replicas; the phase is INVALID
+    RESTART = "restart"  # the same, and its engine is started again
 
 
 class Node(Struct, frozen=True, kw_only=True):

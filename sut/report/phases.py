@@ -123,9 +123,7 @@ def _ended(phase: PhaseRecord) -> str:
 def _degraded(phase: PhaseRecord) -> str:
     lines = [loss.text for loss in phase.losses]
     lines += [phase.survivors.text] if phase.survivors else []
-    return (
-        f"**Degraded**: replicas were lost, and the others finished the phase.\n\n{bullets(lines)}"
-    )
+    return f"**Degraded**: replicas were lost during the phase.\n\n{bullets(lines)}"
 
 
 def _scores(plan: Plan, phase: PhaseRecord, scores: dict[str, float]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 
 from sut import _core
@@ -17,6 +16,7 @@ from sut.results import sample_log
 from sut.results.measured import Measured
 from sut.results.progress import Progress
 from sut.run.budget import BudgetWatch
+from sut.run.loss_log import LossLog
 from sut.run.replicas import POLL_S, Replicas
 from sut.rundir import RunDir, write_atomic
 
@@ -67,15 +67,16 @@ def run_phase(
     start_unix_s, start, wall_clock = time.time(), time.monotonic(), WallClock()
     try:
         running.start()
-        num_lost = 0
+        losses = LossLog(replicas)
         while not running.wait(POLL_S):
             replicas.check()
             _require_steady(wall_clock, test)
-            num_lost = _report_losses(replicas, num_lost)
+            losses.print_news()
             budget.look(time.monotonic() - start)
             if progress.due(test.name):
                 stats = replicas.dispatcher.stats()
                 progress.phase(test.name, stats, budget.num_over, budget.hopeless)
+        losses.print_news()
         if not (running.finished or running.ended):
             replicas.check()
         _require_steady(wall_clock, test)
@@ -110,16 +111,3 @@ def _require_steady(wall_clock: WallClock, test: Test) -> None:
             "and run again",
             code="clock_set",
         )
-
-
-def _report_losses(replicas: Replicas, num_known: int) -> int:
-    """Print the losses after the first ``num_known``; return how many there are."""
-    if len(replicas.dispatcher.losses()) == num_known:
-        return num_known
-    losses = replicas.losses()
-    for loss in losses[num_known:]:
-        if loss.at_s >= 0:
-            print(
-                f"warning: {loss.text} The run continues without it.", file=sys.stderr, flush=True
-            )
-    return len(losses)

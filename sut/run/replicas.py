@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from sut import _core
 from sut.errors import NODE_LOST, RunError
@@ -12,6 +13,7 @@ from sut.plan.plan import OnReplicaLoss
 from sut.results.losses import ReplicaLoss
 from sut.results.progress import Progress
 from sut.run.failures import exit_text, explained, in_logs
+from sut.run.restarts import Restarts
 from sut.serving import wire
 from sut.serving.nodes import Nodes
 from sut.serving.process import PartId
@@ -33,23 +35,45 @@ class Replicas:
         links: _core.ReplicaLinks,
         store: _core.SampleStore,
         layout: Layout,
+        model_path: Path | None = None,
         *,
         first_use: int = 1,
     ) -> None:
-        """``first_use`` is above all samples that the engines have had."""
+        """``first_use`` is above all samples that the engines have had. ``model_path`` is for those
+        that are started again."""
         self.nodes = nodes
         self.plan = plan = nodes.plan
         self._num_samples = len(store)
         self._continues = False  # after the loss of a replica
-        self.dispatcher = _core.Dispatcher(
-            links,
-            store,
-            _core.WireLayout(**layout),
-            max_output_tokens=plan.generation.max_tokens,
-            sample_deadline_s=plan.timeouts.sample_s,
-            stall_deadline_s=plan.timeouts.stall_s,
-            first_use=first_use,
-        )
+        self._restarts: Restarts | None = None  # where lost ones return
+
+        def connect(to: _core.ReplicaLinks, use: int) -> _core.Dispatcher:
+            return _core.Dispatcher(
+                to,
+                store,
+                _core.WireLayout(**layout),
+                max_output_tokens=plan.generation.max_tokens,
+                sample_deadline_s=plan.timeouts.sample_s,
+                stall_deadline_s=plan.timeouts.stall_s,
+                first_use=use,
+            )
+
+        self.dispatcher = connect(links, first_use)
+        if plan.on_replica_loss is OnReplicaLoss.RESTART:
+            warm_up_use = _core.Dispatcher.WARM_UP_FIRST_USE
+            self._restarts = Restarts(
+                nodes,
+                self.dispatcher,
+                lambda to: connect(to, warm_up_use),
+                range(min(NUM_WARMUP_SAMPLES, self._num_samples)),
+                model_path,
+            )
+
+    def close(self) -> None:
+        """No engine is used after it. Idempotent."""
+        if self._restarts is not None:
+            self._restarts.close()
+        self.dispatcher.close()
 
     @property
     def is_idle(self) -> bool:
@@ -107,27 +131,40 @@ class Replicas:
     def begin_measuring(self) -> None:
         """Act on the plan's ``on_replica_loss`` from here on. Samples of the warm-up are for one
         replica each: until then every loss is a failure."""
-        self._continues = self.plan.on_replica_loss is OnReplicaLoss.CONTINUE
+        self._continues = self.plan.on_replica_loss is not OnReplicaLoss.FAIL
         self.dispatcher.continue_after_loss(self._continues)
+        self.dispatcher.await_rejoin(self._restarts is not None)
 
     def losses(self) -> tuple[ReplicaLoss, ...]:
-        """The replicas that were lost while the others continued. Times count from the last
-        ``reset_stats()`` of the dispatcher."""
+        """The replicas that were lost while the others continued, except those that have returned
+        before the last ``reset_stats()`` of the dispatcher. Times count from it."""
         exits, with_nodes = self.nodes.exits(), self.nodes.lost()
-        return tuple(self._loss(loss, exits, with_nodes) for loss in self.dispatcher.losses())
+        return tuple(
+            self._loss(place, loss, exits, with_nodes)
+            for place, loss in enumerate(self.dispatcher.losses())
+            if loss.rejoined_ns is None or loss.rejoined_ns > 0
+        )
 
     def _loss(
-        self, loss: _core.ReplicaLoss, exits: dict[PartId, int], with_nodes: dict[int, str]
+        self,
+        place: int,
+        loss: _core.ReplicaLoss,
+        exits: dict[PartId, int],
+        with_nodes: dict[int, str],
     ) -> ReplicaLoss:
         """The loss, with the cause behind what the dispatcher noticed."""
         replica = self.plan.replicas[loss.why.replica]
         code, message = loss.why.code, loss.why.message
         own = {part: status for part, status in exits.items() if part[0] == replica.index}
-        if replica.index in with_nodes:
+        returned = self._restarts.returns.get(place) if self._restarts else None
+        if returned is not None:
+            code, message = returned.code, returned.message
+        elif replica.index in with_nodes:
             code, message = NODE_LOST, with_nodes[replica.index]
         elif own:
             part = min(own, key=own.__getitem__)
             code, message = "engine_died", exit_text(part, own[part])
+        rejoined_ns = loss.rejoined_ns
         return ReplicaLoss(
             replica=replica.index,
             nodes=tuple(self.nodes[part.node].name for part in replica.parts),
@@ -136,6 +173,9 @@ class Replicas:
             at_s=round(loss.lost_ns / 1e9, 3),
             samples_restarted=loss.samples_restarted,
             tokens_lost=loss.tokens_lost,
+            returned_s=None if rejoined_ns is None else round(rejoined_ns / 1e9, 3),
+            starts=returned.starts if returned else 0,
+            start_failure=returned.failure if returned and returned.is_over else "",
         )
 
     def limit_in_flight(self, per_replica: int) -> None:
@@ -183,8 +223,11 @@ class Replicas:
             run.result()
 
     def check(self) -> None:
-        """Raise RunError if the dispatcher, an engine or a node has failed."""
+        """Take a step of each restart. Raise RunError if the dispatcher, an engine or a node has
+        failed."""
         self._watch()
+        if self._restarts is not None and self._continues:
+            self._restarts.poll()
         failure = self.dispatcher.failure
         if failure is not None:
             raise explained(failure, self.nodes, but_lost=self._continues)

@@ -12,9 +12,10 @@ from sut.errors import CANCELLED, NODE_LOST, TRUNCATED, RunError
 from sut.results import attempts, engine_report, record
 from sut.results.engine_report import EngineReport
 from sut.results.progress import Progress
+from sut.run import sockets
 from sut.run.failures import EXIT_GRACE_S
 from sut.run.replicas import NUM_WARMUP_SAMPLES, Replicas
-from sut.serving import requests, wire
+from sut.serving import requests
 from sut.serving.keeper_messages import Served
 from sut.serving.kept import Kept
 from sut.serving.nodes import Nodes
@@ -52,7 +53,7 @@ class Serving:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._replicas is not None:
-            self._replicas.dispatcher.close()
+            self._replicas.close()
             self._refused = self._replicas.num_refused
             if kind is None and self.nodes.kept is not None and self._replicas.is_idle:
                 self._kept = self._release(self.nodes.kept)
@@ -173,33 +174,16 @@ class Serving:
         return kept.release(served)
 
     def _bind(self) -> _core.ReplicaLinks:
-        try:
-            return _core.ReplicaLinks(
-                host=self.nodes[0].host,
-                secret_key=self.nodes.keys.secret,
-                engine_keys=[engine.public for engine in self.nodes.keys.engines],
-                max_output_bytes=wire.max_output_bytes(self.plan),
-                ports=self.nodes.kept.ports if self.nodes.kept else (),
-            )
-        except _core.LimitError as error:
-            raise RunError(
-                str(error),
-                hint="run fewer replicas, or have an administrator raise the hard limit, which "
-                "ulimit -Hn prints: for Slurm, LimitNOFILE in slurmd's unit",
-                code="descriptors",
-            ) from None
-        except RuntimeError as error:
-            raise RunError(
-                str(error),
-                hint="set the site's host to an address of this machine: --set site.host=ADDRESS",
-                code="bind",
-            ) from None
+        engines = self.nodes.keys.engines
+        return sockets.bind(self.nodes, engines, self.nodes.kept.ports if self.nodes.kept else ())
 
     def _replicas_at(
         self, links: _core.ReplicaLinks, store: _core.SampleStore, encoded: Encoded
     ) -> Replicas:
         first_use = (1 + sum(self._before.samples)) % 2**32
-        return Replicas(self.nodes, links, store, encoded.layout, first_use=first_use)
+        return Replicas(
+            self.nodes, links, store, encoded.layout, self.model_path, first_use=first_use
+        )
 
 
 def _store(encoded: Encoded, prompts: Sequence[Sequence[int]]) -> _core.SampleStore:

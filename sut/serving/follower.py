@@ -30,6 +30,7 @@ from sut.serving.messages import (
     GetReport,
     GetState,
     Hello,
+    Kill,
     Listening,
     NoReadings,
     Port,
@@ -108,6 +109,8 @@ def _answer(request: Request, node: LocalNode, signalled: _Signalled, meters: Sa
         match request:
             case Start():
                 node.start(request.launch, request.model_path)
+            case Kill():
+                node.kill(request.part)
             case FreePort():
                 return Port(port=node.free_port())
             case GetEngineReport():

@@ -29,21 +29,34 @@ class RunKeys(Struct, frozen=True, kw_only=True):
 
     secret: str
     engines: tuple[EngineKeys, ...]
+    spares: tuple[tuple[EngineKeys, ...], ...] = ()  # of each replica: one for each restart
+
+    @property
+    def of_starts(self) -> tuple[tuple[EngineKeys, ...], ...]:
+        """The keys of each replica's engine, by the number of its restart; 0 is its first start."""
+        spares = self.spares or ((),) * len(self.engines)
+        return tuple((first, *later) for first, later in zip(self.engines, spares, strict=True))
 
     def __repr__(self) -> str:
         return f"RunKeys({len(self.engines)} engines)"
 
 
-def make(num_replicas: int) -> RunKeys:
+def make(num_replicas: int, num_restarts: int = 0) -> RunKeys:
+    """Keys for an engine of each replica, and others for as many restarts of it."""
     from sut import _core  # engines and their keeper do not need it
 
     dispatcher, secret = _core.make_key_pair()
-    pairs = [_core.make_key_pair() for _ in range(num_replicas)]
+
+    def of_engines(count: int) -> tuple[EngineKeys, ...]:
+        pairs = [_core.make_key_pair() for _ in range(count)]
+        return tuple(
+            EngineKeys(dispatcher=dispatcher, public=public, secret=own) for public, own in pairs
+        )
+
     return RunKeys(
         secret=secret,
-        engines=tuple(
-            EngineKeys(dispatcher=dispatcher, public=public, secret=own) for public, own in pairs
-        ),
+        engines=of_engines(num_replicas),
+        spares=tuple(of_engines(num_restarts) for _ in range(num_replicas)),
     )
 
 

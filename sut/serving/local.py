@@ -27,9 +27,9 @@ class LocalNode:
         index: int,
         name: str,
         host: str,
-        keys: Sequence[EngineKeys],
+        keys: Sequence[Sequence[EngineKeys]],
     ) -> None:
-        """``keys`` are those of each replica of the run."""
+        """``keys`` are those of each replica of the run, by the number of its restart."""
         self.name = name
         self.host = host
         self._index = index
@@ -49,12 +49,22 @@ class LocalNode:
         path = None if model_path is None else Path(model_path)
         wanted = command(self._plan, launch, path, report)
         # Of a replica's ranks the first connects to the dispatcher.
-        keys = self._keys[launch.replica] if launch.part == 0 else None
+        keys = self._keys[launch.replica][launch.restart] if launch.part == 0 else None
         if self.kept is not None:
             self.kept.start(part, wanted, self._plan.timeouts.ready_s)
             return
-        with self._run_dir.replica_log(*part).open("wb") as output:
+        if earlier := self._engines.pop(part, None):
+            earlier.stop(time.monotonic())
+        with self._run_dir.replica_log(*part).open("ab" if launch.restart else "wb") as output:
+            if launch.restart:
+                output.write(f"--- restart {launch.restart} ---\n".encode())
+                output.flush()
             self._engines[part] = EngineProcess(wanted, output, launch.replica, keys)
+
+    def kill(self, part: PartId) -> None:
+        """Kill an engine's processes. Does not wait for their end."""
+        if engine := self._engines.get(part):
+            engine.kill()
 
     def engine_report(self, part: PartId) -> bytes:
         """What an engine's process reported of itself; empty if it did not. Read it on the node

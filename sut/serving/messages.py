@@ -30,6 +30,12 @@ class Start(Struct, frozen=True, kw_only=True, tag="start"):
     model_path: str | None
 
 
+class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
+    """Kill an engine's processes. The answer is Done, sent before they have ended."""
+
+    part: PartId
+
+
 class FreePort(Struct, frozen=True, kw_only=True, tag="free_port"):
     """The answer is Port."""
 
@@ -118,7 +124,15 @@ class Problem(Struct, frozen=True, kw_only=True, tag="problem"):
 
 
 Request = (
-    Start | FreePort | GetEngineReport | GetState | BeginCheck | GetReport | GetListening | End
+    Start
+    | Kill
+    | FreePort
+    | GetEngineReport
+    | GetState
+    | BeginCheck
+    | GetReport
+    | GetListening
+    | End
 )
 Answer = Done | Port | EngineReported | State | Report | Listening | Problem
 HELLO = msgspec.json.Decoder(Hello)

@@ -14,7 +14,7 @@ from sut.errors import CANCELLED, NODE_LOST, RunError
 from sut.machine import network
 from sut.plan.benchmark import EngineKind
 from sut.plan.hostlist import compact
-from sut.plan.plan import Part, Plan, Replica
+from sut.plan.plan import OnReplicaLoss, Part, Plan, Replica
 from sut.results import diagnosis
 from sut.results.progress import Progress
 from sut.results.record import Failure
@@ -28,6 +28,7 @@ from sut.serving.process import Address, Launch, PartId
 from sut.serving.remote import RemoteNode
 
 POLL_S = 0.25
+MAX_RESTARTS = 2  # of a replica's engine in a run; each has keys of its own
 FAILED_GRACE_S = 1.0  # after a failure, when the engines have nothing left to save
 END_S = 5.0  # from the engines' end to the node's
 
@@ -47,8 +48,9 @@ class Nodes:
         self.run_dir = run_dir
         self._rendezvous = run_dir.rendezvous(allocation.key)
         self._failures = {n: run_dir.node_failure(allocation.key, n) for n in self.names[1:]}
-        self._keys = keys.make(len(plan.replicas))
-        self._local = LocalNode(plan, run_dir, 0, self.names[0], host, self._keys.engines)
+        restarts = MAX_RESTARTS if plan.on_replica_loss is OnReplicaLoss.RESTART else 0
+        self._keys = keys.make(len(plan.replicas), restarts)
+        self._local = LocalNode(plan, run_dir, 0, self.names[0], host, self._keys.of_starts)
         self._remotes: dict[int, RemoteNode] = {}
 
     def __enter__(self) -> Nodes:
@@ -96,8 +98,11 @@ class Nodes:
     def remotes(self) -> list[RemoteNode]:
         return [self._remotes[index] for index in sorted(self._remotes)]
 
-    def start(self, replica: Replica, handshake: Address, model_path: Path | None) -> None:
-        """Start a replica's engine: one process on each of its nodes. Raises RunError."""
+    def start(
+        self, replica: Replica, handshake: Address, model_path: Path | None, restart: int = 0
+    ) -> None:
+        """Start a replica's engine: one process on each of its nodes. ``restart`` is how often it
+        was started before. Call from the main thread. Raises RunError."""
         rendezvous = None
         parts = self._parts(replica)
         if len(parts) > 1:
@@ -112,8 +117,21 @@ class Nodes:
                 rendezvous=rendezvous,
                 host=node.host,
                 kept=self.kept is not None,
+                restart=restart,
             )
             node.start(launch, None if model_path is None else str(model_path))
+            if restart:
+                node.refresh()  # exits() has the exit of the earlier process
+
+    def kill(self, replica: Replica) -> None:
+        """Kill a replica's engine. Does not wait for its end. Raises RunError."""
+        for index, part in enumerate(self._parts(replica)):
+            self[part.node].kill((replica.index, index))
+
+    def has_ended(self, replica: Replica) -> bool:
+        """Whether every process of a replica's engine has exited."""
+        exits = self.exits()
+        return all((replica.index, index) in exits for index in range(len(self._parts(replica))))
 
     def engine_reports(self) -> dict[PartId, bytes]:
         """What the process of each part reported of itself; empty if it did not. Raises
@@ -156,7 +174,7 @@ class Nodes:
             return
         join_s = self.plan.timeouts.join_s
         deadline = time.monotonic() + join_s
-        keys = self._keys.engines
+        keys = self._keys.of_starts
         with rendezvous.opened(self._rendezvous, self._local.host, keys) as arrivals:
             while missing := self._missing():
                 progress.step(f"waiting for node {compact(missing)}")

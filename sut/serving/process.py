@@ -51,6 +51,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     rendezvous: Address | None = None  # where the ranks of a replica of several parts meet
     host: str  # this node's address
     kept: bool = False  # it outlives this run's front-end
+    restart: int = 0  # how often the replica's engine was started before
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -234,6 +235,10 @@ class EngineProcess:
     def terminate(self) -> None:
         """Send SIGTERM to its process group. Does not wait."""
         self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to its process group. Does not wait."""
+        self._signal(signal.SIGKILL)
 
     def stop(self, deadline: float) -> None:
         """Wait until its process group has ended. At ``deadline`` (``time.monotonic``), kill it."""

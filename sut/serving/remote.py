@@ -25,6 +25,7 @@ from sut.serving.messages import (
     GetListening,
     GetReport,
     GetState,
+    Kill,
     Listening,
     Port,
     Problem,
@@ -98,6 +99,10 @@ class RemoteNode:
     def start(self, launch: Launch, model_path: str | None) -> None:
         """Raises RunError, like every method below that sends a request."""
         self._ask(Start(launch=launch, model_path=model_path), Done)
+
+    def kill(self, part: PartId) -> None:
+        """Kill an engine's processes. Does not wait for their end."""
+        self._ask(Kill(part=part), Done)
 
     def free_port(self) -> int:
         return self._ask(FreePort(), Port).port

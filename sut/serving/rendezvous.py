@@ -27,15 +27,16 @@ POLL_S = 0.25
 
 
 class Rendezvous(Struct, frozen=True, kw_only=True):
-    """The head's address, the secret of its channels, and the keys of each replica's engine."""
+    """The head's address, the secret of its channels, and the keys of each replica's engine, by the
+    number of its restart."""
 
     address: Address
     secret: str
-    keys: tuple[EngineKeys, ...]
+    keys: tuple[tuple[EngineKeys, ...], ...]
 
 
 @contextlib.contextmanager
-def opened(path: Path, host: str, keys: tuple[EngineKeys, ...]) -> Iterator[Arrivals]:
+def opened(path: Path, host: str, keys: tuple[tuple[EngineKeys, ...], ...]) -> Iterator[Arrivals]:
     """A context that listens on ``host`` and writes the address to ``path``. Raises OSError."""
     secret = secrets.token_hex(32)
     with socket.create_server((host, 0)) as listener:
@@ -49,7 +50,7 @@ def opened(path: Path, host: str, keys: tuple[EngineKeys, ...]) -> Iterator[Arri
             path.unlink(missing_ok=True)
 
 
-def find(path: Path, timeout_s: float) -> tuple[Channel, tuple[EngineKeys, ...]] | None:
+def find(path: Path, timeout_s: float) -> tuple[Channel, tuple[tuple[EngineKeys, ...], ...]] | None:
     """A channel to the head at the address in ``path``, and the engines' keys; None for a
     timeout."""
     deadline = time.monotonic() + timeout_s
