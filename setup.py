@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,13 @@ class CMakeBuild(build_ext):
     """One CMake build makes the extension module and the replay engine."""
 
     def build_extension(self, ext: Extension) -> None:
+        # Before the build: a source that changes during it makes the core an old one.
+        checkout = runpy.run_path(str(ROOT / "sut" / "machine" / "checkout.py"))
         module = Path(self.get_ext_fullpath(ext.name)).resolve()
         # An editable install has a new build_temp each time; with SUT_BUILD_DIR it is incremental.
         build = Path(os.environ.get("SUT_BUILD_DIR") or self.build_temp).resolve()
         configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
+        configure += [f"-DSUT_SOURCES_SHA256={checkout['core_sources'](ROOT)}"]
         configure += [f"-D{name}_EXECUTABLE={sys.executable}" for name in ("Python3", "Python")]
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]

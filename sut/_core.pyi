@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 LOADGEN_VERSION: str
+SOURCES_SHA256: str  # see sut.machine.checkout.core_sources; empty if built without setup.py
 
 def make_key_pair() -> tuple[str, str]:
     """A public and a secret CURVE key, each of 40 characters."""

@@ -324,6 +324,40 @@ def test_a_python_without_the_core_prints_no_traceback(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_core_of_other_sources_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "sut", tmp_path / "sut")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "csrc").symlink_to(ROOT / "csrc")
+    env = environment(PYTHONPATH=str(tmp_path))
+
+    def started(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", *words]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    submit = ("sut.submit", "--config", "replay", "--preset", "quick")
+    current = started("sut.run", "runs/x")
+    assert "is not a run directory" in current.stderr and "C++ core" not in current.stderr
+    (tmp_path / "csrc").unlink()
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "wire.cc").write_text("// pulled\n")
+    for words in (("sut.run", "runs/x"), submit):
+        old = started(*words)
+        assert old.returncode == 2 and "built from other sources" in old.stderr, old.stderr
+        assert f"hint: make -C {tmp_path} build" in old.stderr and not (tmp_path / "runs").exists()
+
+
+def test_tests_and_texts_are_no_sources_of_the_core(tmp_path: Path) -> None:
+    assert checkout.core_sources(tmp_path) == ""  # an installed package
+    (tmp_path / "csrc" / "tests").mkdir(parents=True)
+    (tmp_path / "csrc" / "wire.cc").write_text("1")
+    before = checkout.core_sources(tmp_path)
+    (tmp_path / "csrc" / "tests" / "test_wire.cc").write_text("1")
+    (tmp_path / "csrc" / "README.md").write_text("1")
+    assert checkout.core_sources(tmp_path) == before
+    (tmp_path / "csrc" / "wire.cc").write_text("2")
+    assert checkout.core_sources(tmp_path) != before
+
+
 def test_warns_before_an_official_run_of_changed_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

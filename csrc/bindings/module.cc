@@ -6,6 +6,7 @@
 PYBIND11_MODULE(_core, m) {
   m.doc() = "LoadGen and the dispatcher, in C++.";
   m.attr("LOADGEN_VERSION") = SUT_LOADGEN_VERSION;
+  m.attr("SOURCES_SHA256") = SUT_SOURCES_SHA256;
   m.def("make_key_pair", [] {
     const sut::curve::KeyPair pair = sut::curve::make_key_pair();
     return std::pair(pair.public_key, pair.secret_key);

@@ -21,6 +21,7 @@ PATHS = (
 OF_THE_USER = ("configs/",)  # untracked benchmarks and sites; a run's plan contains its own
 COMMAND_S = 10
 CODE = (".py", ".so")
+NOT_BUILT = ("tests", "fuzz")  # folders of csrc
 
 
 def commit(root: Path = ROOT) -> str | None:
@@ -71,6 +72,18 @@ def source_sha256() -> str | None:
     except OSError:
         return None
     return digest.hexdigest()
+
+
+def core_sources(root: Path = ROOT) -> str:
+    """sha256 of the C++ sources, by their names and contents; empty where there are none, as in an
+    installed package. The core has that of the sources it was built from."""
+    folder, digest = root / "csrc", hashlib.sha256()
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    built = sorted(p for p in paths if p.parts[0] not in NOT_BUILT and p.suffix != ".md")
+    for path in built:
+        content = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        digest.update(f"{path} {content}\n".encode())
+    return digest.hexdigest() if built else ""
 
 
 def _git(root: Path, *arguments: str) -> str | None:

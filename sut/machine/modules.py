@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import shlex
 import sys
 
 from sut.errors import InputError
+from sut.machine import checkout
 from sut.machine.checkout import ROOT
 
-OF_EVERY_RUN = ("numpy", "psutil", "sut._core")
+CORE = "sut._core"
+OF_EVERY_RUN = ("numpy", "psutil", CORE)
 OF_VLLM = ("torch", "transformers", "vllm")
 
 
@@ -19,6 +23,20 @@ def require(names: tuple[str, ...]) -> None:
         raise InputError(
             f"this Python cannot run a benchmark ({sys.executable}): missing {', '.join(lacking)}",
             hint=_hint(),
+        )
+    if CORE in names:
+        _require_current_core()
+
+
+def _require_current_core() -> None:
+    """In a checkout, the core must be built from its sources; a core without their hash is older
+    than it. One that was built without setup.py has an empty hash."""
+    sources = checkout.core_sources()
+    built_from = getattr(importlib.import_module(CORE), "SOURCES_SHA256", None)
+    if sources and built_from not in (sources, ""):
+        raise InputError(
+            f"the C++ core was built from other sources than those of this checkout ({ROOT}/csrc)",
+            hint=f"make -C {shlex.quote(str(ROOT))} build",
         )
 
 
