@@ -38,7 +38,7 @@ demo: build ## Set everything up and run MLPerf's Server scenario with a small r
 test: PARTS := 4
 test: lint cpp-test cluster-parts ## Set everything up and run all tests except those of test-long
 	$(call part,4,pytest)
-	@$(PY) -m pytest --durations=10
+	@$(PY) -m pytest --numprocesses=3 --durations=10 # most tests wait: three keep two cores busy
 
 test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, limits, one model over two nodes
 	@$(PY) -m pytest -m long

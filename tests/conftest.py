@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from cluster.cluster import COMPUTE, Cluster
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+# Of a test file that starts the test cluster or a vLLM engine.
+FILLS_THE_MACHINE = re.compile(r"\bmark\.vllm\b|\bcluster\.cluster\b|\bon_cluster\b")
 
 # Other processes may take a core's time for as long as they like.
 settings.register_profile("shared machine", deadline=None)
@@ -25,6 +32,23 @@ def pytest_configure() -> None:
     # The package's own umask would hide the test cluster's files from its users.
     importlib.import_module("sut")
     os.umask(0o022)
+
+
+@cache
+def _fills_the_machine(file: Path) -> bool:
+    return FILLS_THE_MACHINE.search(file.read_text()) is not None
+
+
+class OneMachine(LoadScopeScheduling):
+    """With several workers: a file's tests, and all that fill the machine, stay in one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "the machine" if _fills_the_machine(self.config.rootpath / file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneMachine:
+    return OneMachine(config, log)
 
 
 @pytest.fixture(scope="session")
