@@ -184,6 +184,7 @@ class Dispatcher {
     std::optional<std::string> ready_response;  // under state_mutex_
     bool ready = false;                         // this and below: I/O thread only
     std::int64_t last_heard_ns = 0;
+    double last_made_s = 0;  // on the engine's clock, its latest outputs
     bool lost = false;
     std::int64_t num_refused_before = 0;  // by earlier links
     std::int64_t input_lost_ns = 0;  // 0: not lost
@@ -211,6 +212,7 @@ class Dispatcher {
   void serve(Replica& replica, int index);
   void receive_ready(Replica& replica, int index);
   void receive_outputs(Replica& replica, int index);
+  bool is_in_order(Replica& replica, int index);
   static std::string replica_text(int index);
   static bool is_engine_dead(Frame& frame);
   void lose_by_output(Replica& replica, int index);

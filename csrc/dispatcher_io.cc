@@ -127,6 +127,7 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
       fail({"protocol_error", replica_text(index) + " sent invalid outputs: " + error, index});
       return;
     }
+    if (!is_in_order(replica, index)) return;
     replica.last_heard_ns = now;
     if (outputs_.scheduler_stats) replica.stats.set_scheduler(*outputs_.scheduler_stats);
     replica.stats.add_shortcuts(outputs_.shortcuts);
@@ -135,6 +136,23 @@ void Dispatcher::receive_outputs(Replica& replica, int index) {
     while (frame.has_more() && replica.link->receive_output(frame)) {
     }
   }
+}
+
+// A frame that comes twice, or after a later one, gives an answer tokens that it does not have. vLLM
+// numbers no frame, but gives each the time at which it was made.
+bool Dispatcher::is_in_order(Replica& replica, int index) {
+  const double made_s = outputs_.timestamp_s;
+  if (made_s <= 0) return true;
+  if (made_s <= replica.last_made_s) {
+    fail({"protocol_error",
+          replica_text(index) + " sent outputs twice or out of order: made at " +
+              std::to_string(made_s) + " s of its clock, received after those of " +
+              std::to_string(replica.last_made_s) + " s",
+          index});
+    return false;
+  }
+  replica.last_made_s = made_s;
+  return true;
 }
 
 bool Dispatcher::handle_outputs(Replica& replica, int index, std::int64_t now) {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "../clock.h"
 #include "../protocol.h"
@@ -20,6 +21,7 @@ using sut::protocol::kAddRequest;
 using sut::protocol::kEngineCoreDead;
 
 constexpr std::string_view kGarbage = "\xc1\xc1\xc1\xc1 not msgpack";  // msgpack never uses c1
+constexpr std::size_t kOversize = std::size_t{64} << 20;  // bytes
 constexpr std::string_view kUnknownId = "ffffffffffffffff";
 constexpr std::chrono::milliseconds kFlushLimit{4000};
 
@@ -113,9 +115,15 @@ void Engine::accept(char type) {
     return;
   }
   Request request = decode_add(frame_.bytes());
-  request.fails = faults_.take(FaultKind::kError, ++num_requests_);
-  request.is_cached = faults_.take(FaultKind::kCached, num_requests_);
-  scheduler_.add(std::move(request));
+  ++num_requests_;
+  const auto due = [this](FaultKind kind) { return faults_.take(kind, num_requests_); };
+  if (due(FaultKind::kError)) request.ends_empty = FinishReason::kError;
+  if (due(FaultKind::kAbort)) request.ends_empty = FinishReason::kAbort;
+  if (due(FaultKind::kEmpty)) request.ends_empty = FinishReason::kStop;
+  request.is_cached = due(FaultKind::kCached);
+  request.is_endless = due(FaultKind::kEndless);
+  request.has_foreign_token = due(FaultKind::kForeignToken);
+  if (!due(FaultKind::kForget)) scheduler_.add(std::move(request));
 }
 
 void Engine::start_step(std::int64_t now) {
@@ -136,9 +144,15 @@ void Engine::finish_step() {
   std::span<const char> frame =
       encoder_.encode(outputs, stats, static_cast<double>(now_ns()) * 1e-9);
   if (faults_.take(FaultKind::kTruncate, num_completed_)) frame = frame.first(frame.size() / 2);
-  front_end_.send(frame);
+  if (faults_.take(FaultKind::kReorder, num_completed_)) {
+    held_back_.assign(frame.begin(), frame.end());
+  } else {
+    front_end_.send(frame);
+    if (faults_.take(FaultKind::kDuplicate, num_completed_)) front_end_.send(frame);
+    if (!held_back_.empty()) front_end_.send(std::exchange(held_back_, {}));
+  }
   for (const Output& output : outputs) {
-    num_tokens_ += output.finish_reason != FinishReason::kError;
+    num_tokens_ += output.has_token;
     num_completed_ += output.finish_reason != FinishReason::kNone;
   }
   in_step_ = false;
@@ -149,6 +163,7 @@ std::optional<int> Engine::inject_due_faults() {
   if (num_requests_ == 0) return std::nullopt;
   const auto due = [this](FaultKind kind) { return faults_.take(kind, num_completed_); };
   if (due(FaultKind::kGarbage)) front_end_.send(kGarbage);
+  if (due(FaultKind::kOversize)) front_end_.send(std::vector<char>(kOversize));
   if (due(FaultKind::kUnknownId)) {
     const Output output{.request_id = kUnknownId, .token = 1, .num_prompt_tokens = 1};
     const std::span<const Output> outputs(&output, 1);

@@ -38,6 +38,7 @@ class Engine {
   OutputEncoder encoder_;
   FrontEnd front_end_;
   sut::Frame frame_;
+  std::vector<char> held_back_;  // a frame of outputs that a fault delays
 
   bool stalled_ = false;
   bool in_step_ = false;

@@ -25,18 +25,42 @@ constexpr Form kForms[] = {
     {"slow", FaultKind::kSlow, true, true},
     {"truncate", FaultKind::kTruncate, true, false},
     {"unknown-id", FaultKind::kUnknownId, true, false},
+    {"oversize", FaultKind::kOversize, true, false},
+    {"duplicate", FaultKind::kDuplicate, true, false},
+    {"reorder", FaultKind::kReorder, true, false},
     {"reset-input", FaultKind::kResetInput, true, false},
     {"reset-output", FaultKind::kResetOutput, true, false},
     {"die-loading", FaultKind::kDieLoading, false, false},
     {"never-ready", FaultKind::kNeverReady, false, false},
     {"cached", FaultKind::kCached, true, false},
     {"draft", FaultKind::kDraft, true, false},
+    {"abort", FaultKind::kAbort, true, false},
+    {"empty", FaultKind::kEmpty, true, false},
+    {"endless", FaultKind::kEndless, true, false},
+    {"forget", FaultKind::kForget, true, false},
+    {"foreign-token", FaultKind::kForeignToken, true, false},
 };
 
 template <typename Number>
 bool parse_whole(std::string_view text, Number& number) {
   const auto [end, error] = std::from_chars(text.begin(), text.end(), number);
   return error == std::errc{} && end == text.end();
+}
+
+// Whether a fault's number is that of a request.
+bool is_of_request(FaultKind kind) {
+  switch (kind) {
+    case FaultKind::kError:
+    case FaultKind::kCached:
+    case FaultKind::kAbort:
+    case FaultKind::kEmpty:
+    case FaultKind::kEndless:
+    case FaultKind::kForget:
+    case FaultKind::kForeignToken:
+      return true;
+    default:
+      return false;
+  }
 }
 
 std::invalid_argument bad_fault(std::string_view spec) {
@@ -66,8 +90,7 @@ Fault parse_fault(std::string_view spec) {
       number = number.substr(0, colon);
     }
     if (form.has_number && !parse_whole(number, fault.at)) break;
-    const bool of_request = form.kind == FaultKind::kError || form.kind == FaultKind::kCached;
-    if (of_request && fault.at == 0) break;
+    if (is_of_request(form.kind) && fault.at == 0) break;
     return fault;
   }
   throw bad_fault(spec);

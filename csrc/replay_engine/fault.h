@@ -16,17 +16,25 @@ enum class FaultKind {
   kSlow,
   kTruncate,
   kUnknownId,
+  kOversize,
+  kDuplicate,
+  kReorder,
   kResetInput,
   kResetOutput,
   kDieLoading,
   kNeverReady,
   kCached,
   kDraft,
+  kAbort,
+  kEmpty,
+  kEndless,
+  kForget,
+  kForeignToken,
 };
 
 struct Fault {
   FaultKind kind{};
-  std::uint64_t at = 0;  // completed requests; for kError and kCached a request's number, from 1
+  std::uint64_t at = 0;  // completed requests, or a request's number, from 1
   double factor = 1;     // only for kSlow
   bool taken = false;
 };

@@ -64,9 +64,8 @@ void OutputEncoder::pack(const Output& output) {
   Packer packer(buffer_);
   packer.pack_array(kNumOutputFields);
   pack_string(packer, output.request_id);
-  const bool has_token = output.finish_reason != FinishReason::kError;
-  packer.pack_array(has_token ? 1 : 0);
-  if (has_token) packer.pack_uint32(output.token);
+  packer.pack_array(output.has_token ? 1 : 0);
+  if (output.has_token) packer.pack_uint32(output.token);
   pack_nils(buffer_, kFinishReason - kNewTokenIds - 1);
   if (output.finish_reason == FinishReason::kNone) {
     pack_nils(buffer_, 1);

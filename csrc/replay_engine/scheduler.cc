@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -20,7 +21,7 @@ void Scheduler::add(Request request) {
   sequence.request = std::move(request);
   Request& r = sequence.request;
   if (r.prompt.empty() || r.prompt.size() >= limits_.max_model_len) {
-    r.fails = true;
+    r.ends_empty = FinishReason::kError;
     r.prompt.clear();
   }
   const auto num_prompt = static_cast<std::uint32_t>(r.prompt.size());
@@ -33,6 +34,7 @@ void Scheduler::add(Request request) {
                         : static_cast<std::uint32_t>(
                               std::min<std::size_t>(r.answer.size(), max_tokens));
   sequence.capped = sequence.length == max_tokens;
+  if (r.is_endless) sequence.length = std::numeric_limits<std::uint32_t>::max();
   by_id_.emplace(r.id, &sequence);
   waiting_.push_back(&sequence);
 }
@@ -128,12 +130,13 @@ Output Scheduler::next_output(Sequence& sequence) {
       .num_cached_tokens = request.is_cached && sequence.num_output == 0,
       .is_first = sequence.num_output == 0,
   };
-  if (request.fails) {
-    output.finish_reason = FinishReason::kError;
+  if (request.ends_empty) {
+    output.finish_reason = *request.ends_empty;
+    output.has_token = false;
     return output;
   }
   const std::vector<std::uint32_t>& source = request.answer.empty() ? request.prompt : request.answer;
-  output.token = source[sequence.next];
+  output.token = request.has_foreign_token && output.is_first ? kForeignToken : source[sequence.next];
   if (++sequence.next == source.size()) sequence.next = 0;
   if (++sequence.num_output == sequence.length) {
     output.finish_reason = sequence.capped ? FinishReason::kLength : FinishReason::kStop;

@@ -31,7 +31,8 @@ using sut::protocol::FinishReason;
 // The result of one step for one request. `request_id` is valid until the next call of begin_step().
 struct Output {
   std::string_view request_id;
-  std::uint32_t token = 0;  // none if finish_reason is kError
+  std::uint32_t token = 0;
+  bool has_token = true;
   std::uint32_t num_prompt_tokens = 0;
   std::uint32_t num_cached_tokens = 0;  // of the prompt; only a fault sets it
   bool is_first = false;

@@ -15,6 +15,7 @@ constexpr std::string_view kHello = "\x81\xa6status\xa5HELLO";
 void a_fault_is_reported_with_its_code(const std::string& fault, const std::string& code) {
   sut::Dispatcher::Options options = kOptions;
   if (code == "stall") options.stall_deadline_s = 1.0;
+  if (code == "sample_deadline") options.sample_deadline_s = 1.0;
   System system(1, options, {"--fault", fault, "--step-base-us", kStepUs});
   StrictSink sink(*system.dispatcher);
   sink.expected = 50;
@@ -220,7 +221,15 @@ int main(int argc, char** argv) {
   a_fault_is_reported_with_its_code("stall@3", "stall");
   a_deadline_that_is_not_watched_is_no_failure();
   a_fault_is_reported_with_its_code("error@3", "request_failed");
+  a_fault_is_reported_with_its_code("abort@3", "request_failed");
+  a_fault_is_reported_with_its_code("empty@3", "empty_output");
+  a_fault_is_reported_with_its_code("endless@3", "too_many_tokens");
+  a_fault_is_reported_with_its_code("forget@3", "sample_deadline");
+  a_fault_is_reported_with_its_code("foreign-token@3", "protocol_error");
   a_fault_is_reported_with_its_code("garbage@3", "protocol_error");
+  a_fault_is_reported_with_its_code("oversize@3", "connection_lost");
+  a_fault_is_reported_with_its_code("duplicate@3", "protocol_error");
+  a_fault_is_reported_with_its_code("reorder@3", "protocol_error");
   a_fault_is_reported_with_its_code("truncate@3", "protocol_error");
   a_fault_is_reported_with_its_code("unknown-id@3", "protocol_error");
   a_fault_is_reported_with_its_code("reset-input@3", "connection_lost");
