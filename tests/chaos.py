@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from sut.results import record
 from sut.results.progress import Line
 from sut.rundir import RunDir
 
-SHARED_MEMORY = Path("/dev/shm")
+# A /dev/shm that only a command and its children have. Mounts that the test makes later are not
+# visible to them.
+OWN_SHM = 'mount -t tmpfs -o size={size} tmpfs /dev/shm && {then} && exec "$@"'
 # The replay benchmark with answers of some seconds, limits that any machine meets, and short
 # deadlines. Its performance and accuracy tests last for a minute each if nothing ends them.
 SLOW = (
@@ -41,6 +44,9 @@ STAGES = {
     "performance": (),
     "accuracy": ("scenarios.server.min_duration_ms=500", "scenarios.server.max_query_count=10"),
 }
+
+
+FILLER = "filler"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -68,17 +74,18 @@ class Running:
         env: Mapping[str, str] | None = None,
         config: str = "replay",
         options: Sequence[str] = (),
-        within: Sequence[str] = (),
+        within: Sequence[str] | None = None,
     ) -> None:
-        """``options`` are further ones of sut.submit, ``within`` is what comes before the
-        command."""
+        """``options`` are further ones of sut.submit. ``within`` is what comes before the command;
+        by default it gives the run a /dev/shm of its own, if this is root."""
         self.stage = stage
         mode = "all" if stage == "accuracy" else "performance"
         command = [sys.executable, "-m", "sut.submit", "--config", config, "--mode", mode]
         changes = [*SLOW, *sets]
         if root is not None:
             changes.append(f"site.run_root={root}")
-        self._shared_memory = set(SHARED_MEMORY.iterdir())
+        if within is None:
+            within = own_shared_memory("1g") if os.geteuid() == 0 else ()
         self.process = subprocess.Popen(
             [*within, *command, "--scenario", "server", *options, *set_arguments(changes)],
             cwd=cwd,
@@ -91,6 +98,9 @@ class Running:
         latest = (root or cwd / "runs") / "latest"
         until(lambda: (latest / "progress.jsonl").is_file())
         self.run_dir = RunDir(latest.resolve())
+        # Stays, with what the run leaves in it, until it is closed.
+        self._shared_memory = os.open(f"/proc/{self.process.pid}/root/dev/shm", os.O_RDONLY)
+        self._owns_shared_memory = "unshare" in within
 
     def is_there(self) -> bool:
         """Whether the run has reached the stage."""
@@ -129,7 +139,8 @@ class Running:
         took_s = time.monotonic() - begin
         assert "Traceback" not in printed, printed
         until(lambda: processes_of(self.run_dir.root) == [], 10)
-        assert set(SHARED_MEMORY.iterdir()) <= self._shared_memory
+        if self._owns_shared_memory:
+            assert [name for name in os.listdir(self._shared_memory) if name != FILLER] == []
         return self.outcome(fault, took_s, self.process.returncode, printed)
 
     def outcome(self, fault: str, took_s: float, exit_code: int, printed: str) -> Outcome:
@@ -158,6 +169,7 @@ class Running:
             kill(int(line.partition(":")[0]), signal.SIGKILL)
         kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        os.close(self._shared_memory)
 
 
 @contextmanager
@@ -187,6 +199,20 @@ def started(
         run.kill()
 
 
+def own_shared_memory(size: str, then: str = "true") -> list[str]:
+    """Before a command: its own /dev/shm of this size, after the shell command ``then``. Needs
+    root."""
+    return ["unshare", "--mount", "sh", "-c", OWN_SHM.format(size=size, then=then), "sh"]
+
+
+def at_once(stages: Iterable[str], case: Callable[[str], Outcome]) -> list[Outcome]:
+    """What comes of a case at each stage, in order. The runs go on at the same time: most of their
+    time is waiting."""
+    stages = list(stages)
+    with ThreadPoolExecutor(len(stages)) as pool:
+        return list(pool.map(case, stages))
+
+
 def kill(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
@@ -207,7 +233,7 @@ def small_disk(folder: Path, size: str = "300m") -> Iterator[Path]:
 
 def fill(folder: Path) -> Path:
     """Leave no space. Returns the file that took it."""
-    filler = folder / "filler"
+    filler = folder / FILLER
     dd = ["dd", "if=/dev/zero", f"of={filler}", "bs=64k"]
     assert b"No space left" in subprocess.run(dd, capture_output=True).stderr
     return filler

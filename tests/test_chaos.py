@@ -10,12 +10,23 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import chaos
 import pytest
-from chaos import STAGES, Outcome, Running, fill, kill, running, small_disk, started
+from chaos import (
+    STAGES,
+    Outcome,
+    Running,
+    at_once,
+    fill,
+    kill,
+    own_shared_memory,
+    running,
+    small_disk,
+    started,
+)
 from cli import environment, fast, processes_of, until
 
 from sut.results import attempts, record
@@ -59,27 +70,62 @@ def test_engine_stopped(tmp_path: Path, table: list[Outcome], stage: str) -> Non
     table.append(found)
 
 
+def short(stage: str) -> Sequence[str]:
+    """Settings with which a run that goes on ends soon."""
+    return (*SHORT, FASTER) if stage == "performance" else (FASTER,)
+
+
+def folder(parent: Path, stage: str) -> Path:
+    """Where a run at this stage is started."""
+    (parent / stage).mkdir()
+    return parent / stage
+
+
 @pytest.mark.chaos
-@pytest.mark.parametrize("stage", MEASURING)
-def test_engine_stopped_and_resumed(tmp_path: Path, table: list[Outcome], stage: str) -> None:
-    with running(tmp_path, stage, SHORT if stage == "performance" else ()) as run:
-        engine = run.engine
-        kill(engine, signal.SIGSTOP)
-        time.sleep(1.5)
-        kill(engine, signal.SIGCONT)
-        found = run.ended("engine stopped for 1.5 s", 200)
-    assert found.status == "completed" and found.exit_code in (0, 1)
+def test_engine_stopped_and_resumed(tmp_path: Path, table: list[Outcome]) -> None:
+    def case(stage: str) -> Outcome:
+        with running(folder(tmp_path, stage), stage, short(stage)) as run:
+            engine = run.engine
+            kill(engine, signal.SIGSTOP)
+            time.sleep(1.5)
+            kill(engine, signal.SIGCONT)
+            found = run.ended("engine stopped for 1.5 s", 200)
+        assert found.status == "completed" and found.exit_code in (0, 1)
+        return found
+
+    table += at_once(MEASURING, case)
+
+
+@pytest.mark.chaos
+def test_engine_is_slow(tmp_path: Path, table: list[Outcome]) -> None:
+    """Its tokens take 20 ms instead of 2, and the limit is 10."""
+    sets = (*SHORT, "engine.replay.faults=[slow@40:10]", "scenarios.server.tpot_latency_ms=10")
+    with started(tmp_path, "performance", sets) as run:
+        found = run.ended("engine slow by 10 times", 200)
+        (phase,) = record.read(run.run_dir.record).phases
+    assert (found.exit_code, found.status) == (1, "completed")
+    assert "tpot" in " ".join(check.code for check in phase.verdict.reasons)
     table.append(found)
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("stage", STAGES)
-def test_run_killed(tmp_path: Path, table: list[Outcome], stage: str) -> None:
-    with running(tmp_path, stage) as run:
-        kill(run.head, signal.SIGKILL)
-        found = run.ended("run killed", 20)
-    assert (found.exit_code, found.code) == (3, "no_record")
+def test_engine_dies_while_loading(tmp_path: Path, table: list[Outcome]) -> None:
+    with started(tmp_path, "load", ["engine.replay.faults=[die-loading]"]) as run:
+        found = run.ended("engine: `die-loading`", 60)
+    assert (found.exit_code, found.code) == (3, DIED)
     table.append(found)
+
+
+@pytest.mark.chaos
+def test_run_killed(tmp_path: Path, table: list[Outcome]) -> None:
+    def case(stage: str) -> Outcome:
+        with running(folder(tmp_path, stage), stage) as run:
+            kill(run.head, signal.SIGKILL)
+            found = run.ended("run killed", 60)
+        assert (found.exit_code, found.code) == (3, "no_record")
+        return found
+
+    table += at_once(STAGES, case)
 
 
 @pytest.mark.chaos
@@ -109,75 +155,84 @@ SIGNALS: dict[str, tuple[Callable[[Running], None], str, str]] = {
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", SIGNALS)
-def test_signal(tmp_path: Path, table: list[Outcome], stage: str, name: str) -> None:
+def test_signal(tmp_path: Path, table: list[Outcome], name: str) -> None:
     send, status, code = SIGNALS[name]
-    with running(tmp_path, stage) as run:
-        send(run)
-        found = run.ended(name, 20)
-    assert (found.exit_code, found.status, found.code) == (3, status or "failed", code)
-    table.append(found)
+
+    def case(stage: str) -> Outcome:
+        with running(folder(tmp_path, stage), stage) as run:
+            send(run)
+            found = run.ended(name, 60)
+        assert (found.exit_code, found.status, found.code) == (3, status or "failed", code)
+        return found
+
+    table += at_once(STAGES, case)
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("stage", STAGES)
-def test_ctrl_c_twice(tmp_path: Path, table: list[Outcome], stage: str) -> None:
-    with running(tmp_path, stage) as run:
-        for _ in range(2):
-            os.killpg(run.process.pid, signal.SIGINT)
-            time.sleep(0.2)
-        found = run.ended("Ctrl-C twice", 20)
-    assert (found.exit_code, found.code) == (3, "cancelled")
-    table.append(found)
+def test_ctrl_c_twice(tmp_path: Path, table: list[Outcome]) -> None:
+    def case(stage: str) -> Outcome:
+        with running(folder(tmp_path, stage), stage) as run:
+            for _ in range(2):
+                os.killpg(run.process.pid, signal.SIGINT)
+                time.sleep(0.2)
+            found = run.ended("Ctrl-C twice", 60)
+        assert (found.exit_code, found.code) == (3, "cancelled")
+        return found
+
+    table += at_once(STAGES, case)
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system."""
-    with small_disk(tmp_path / "disk") as folder:
-        yield folder
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize("stage", STAGES)
-def test_disk_full(tmp_path: Path, disk: Path, table: list[Outcome], stage: str) -> None:
-    with running(tmp_path, stage, SHORT if stage == "performance" else (), root=disk) as run:
-        fill(disk)
-        found = run.ended("disk of the run full", 200)
-    assert found.exit_code == 3
-    table.append(found)
+# The run sees what the test mounts later.
+SAME_MOUNTS = ("env",)
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("stage", STAGES)
-def test_disk_read_only(tmp_path: Path, disk: Path, table: list[Outcome], stage: str) -> None:
-    with running(tmp_path, stage, SHORT if stage == "performance" else (), root=disk) as run:
-        # New files only: a file system with open files cannot become read-only.
-        subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
-        try:
-            found = run.ended("folder of the run read-only", 200)
-        finally:
-            subprocess.run(["umount", "--lazy", str(disk)], check=True)
-    assert found.exit_code == 3
-    table.append(found)
+def test_disk_full(tmp_path: Path, table: list[Outcome]) -> None:
+    def case(stage: str) -> Outcome:
+        cwd = folder(tmp_path, stage)
+        with (
+            small_disk(cwd / "disk") as disk,
+            running(cwd, stage, short(stage), root=disk) as run,
+        ):
+            fill(disk)
+            found = run.ended("disk of the run full", 200)
+        assert found.exit_code == 3
+        return found
+
+    table += at_once(STAGES, case)
 
 
-# A small /dev/shm that only the command and its children have.
-OWN_SHM = 'mount -t tmpfs -o size=128m tmpfs /dev/shm && {then} && exec "$@"'
+@pytest.mark.chaos
+def test_disk_read_only(tmp_path: Path, table: list[Outcome]) -> None:
+    def case(stage: str) -> Outcome:
+        cwd, same = folder(tmp_path, stage), SAME_MOUNTS
+        with (
+            small_disk(cwd / "disk") as disk,
+            running(cwd, stage, short(stage), root=disk, within=same) as run,
+        ):
+            # New files only: a file system with open files cannot become read-only.
+            subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+            try:
+                found = run.ended("folder of the run read-only", 200)
+            finally:
+                subprocess.run(["umount", "--lazy", str(disk)], check=True)
+        assert found.exit_code == 3
+        return found
+
+    table += at_once(STAGES, case)
 
 
-def own_shared_memory(then: str = "true") -> list[str]:
-    """Before a command: its own /dev/shm of 128 MB, after the shell command ``then``."""
+def small_shared_memory(then: str = "true") -> list[str]:
     if os.geteuid() != 0:
         pytest.skip("mounting a file system needs root")
-    return ["unshare", "--mount", "sh", "-c", OWN_SHM.format(then=then), "sh"]
+    return own_shared_memory("128m", then)
 
 
 @pytest.mark.chaos
 def test_shared_memory_full(tmp_path: Path, table: list[Outcome]) -> None:
-    with running(tmp_path, "performance", SHORT, within=own_shared_memory()) as run:
+    with running(tmp_path, "performance", SHORT, within=small_shared_memory()) as run:
         fill(Path(f"/proc/{run.head}/root/dev/shm"))
         found = run.ended("/dev/shm full", 100)
     assert found.status == "completed"
@@ -185,7 +240,7 @@ def test_shared_memory_full(tmp_path: Path, table: list[Outcome]) -> None:
 
 
 def test_shared_memory_full_before_the_start(tmp_path: Path, table: list[Outcome]) -> None:
-    full = own_shared_memory("head -c 100m /dev/zero >/dev/shm/filler")
+    full = small_shared_memory("head -c 100m /dev/zero >/dev/shm/filler")
     with started(tmp_path, "preflight", within=full) as run:
         found = run.ended("/dev/shm full", 60)
     assert (found.exit_code, found.code) == (3, "preflight")
@@ -215,7 +270,10 @@ def test_loadgens_log_is_not_writable(tmp_path: Path, table: list[Outcome], log:
 @pytest.mark.parametrize("phase", MEASURING)
 def test_loadgens_folder_is_full(tmp_path: Path, table: list[Outcome], phase: str) -> None:
     sets = (FASTER, *(STAGES["accuracy"] if phase == "accuracy" else SHORT))
-    with started(tmp_path, phase, sets) as run, small_disk(run.run_dir.loadgen(phase), "16k"):
+    with (
+        started(tmp_path, phase, sets, within=SAME_MOUNTS) as run,
+        small_disk(run.run_dir.loadgen(phase), "16k"),
+    ):
         found = run.ended("disk of LoadGen's logs full", 120)
     assert (found.exit_code, found.code) == (3, "os_error")
     table.append(found)
@@ -309,6 +367,14 @@ FRAMES = {
     "garbage": "protocol_error",
     "truncate": "protocol_error",
     "unknown-id": "protocol_error",
+    "oversize": "connection_lost",
+    "duplicate": "protocol_error",
+    "reorder": "protocol_error",
+    "abort": "request_failed",
+    "empty": "empty_output",
+    "endless": "too_many_tokens",
+    "forget": "sample_deadline",
+    "foreign-token": "protocol_error",
     "reset-input": "connection_lost",
     "reset-output": "connection_lost",
 }
@@ -316,16 +382,22 @@ AFTER = {"warm-up": 4, "performance": 40, "accuracy": 60}  # completed requests 
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("stage", AFTER)
 @pytest.mark.parametrize("fault", FRAMES)
-def test_engines_fault(tmp_path: Path, table: list[Outcome], stage: str, fault: str) -> None:
-    sets = [f"engine.replay.faults=[{fault}@{AFTER[stage]}]"]
-    sets += STAGES["accuracy"] if stage == "accuracy" else ()
-    with started(tmp_path, stage, sets) as run:
-        found = run.ended(f"engine: `{fault}`", 60)
-    code = "warm_up" if (fault, stage) == ("stall", "warm-up") else FRAMES[fault]
-    assert found.exit_code == 3 and found.code in (code, DIED if fault == "dead" else code)
-    table.append(found)
+def test_engines_fault(tmp_path: Path, table: list[Outcome], fault: str) -> None:
+    def case(stage: str) -> Outcome:
+        sets = [f"engine.replay.faults=[{fault}@{AFTER[stage]}]", "site.timeouts.sample_s=10"]
+        sets += STAGES["accuracy"] if stage == "accuracy" else ()
+        with started(folder(tmp_path, stage), stage, sets) as run:
+            found = run.ended(f"engine: `{fault}`", 90)
+        codes = {FRAMES[fault]}
+        if fault in ("stall", "forget") and stage == "warm-up":
+            codes = {"warm_up"}
+        if fault in ("dead", "oversize"):  # the engine exits at the same time
+            codes.add(DIED)
+        assert found.exit_code == 3 and found.code in codes
+        return found
+
+    table += at_once(AFTER, case)
 
 
 # An engine of the embedded model on the CPU, whose start takes some ten seconds.
