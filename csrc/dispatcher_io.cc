@@ -31,11 +31,7 @@ void Dispatcher::run() {
     // What arrived before: the poller reports only what comes after everything is read.
     for (std::size_t i = 0; i < replicas_.size(); ++i) note_all_news(static_cast<int>(i));
     while (!closing_.load() && !failed()) {
-      if (std::exchange(is_rung_, false)) {
-        wake_up_.silence();
-        take_reports();  // before samples for a replica that has rejoined
-        if (!failed()) take_incoming();
-      }
+      if (is_rung_) take_incoming();
       for (const int index : with_news_) {
         if (failed()) break;
         serve(*replicas_[static_cast<std::size_t>(index)], index);

@@ -13,6 +13,10 @@ void Dispatcher::for_each_queue(Visit visit) {
 }
 
 void Dispatcher::take_incoming() {
+  is_rung_ = false;
+  wake_up_.silence();
+  take_reports();  // before samples for a replica that has rejoined
+  if (failed()) return;
   {
     std::lock_guard lock(incoming_mutex_);
     taken_.swap(incoming_);

@@ -87,6 +87,37 @@ def test_the_others_continue_without_a_lost_node(tmp_path: Path, number: signal.
     until(lambda: job.processes() == [], 40)
 
 
+def test_an_engine_on_another_node_returns(tmp_path: Path) -> None:
+    min_duration = "scenarios.server.min_duration_ms=15000"
+    plan = plan_for(2, min_duration, on_replica_loss=OnReplicaLoss.RESTART)
+    with Job(write_plan(plan, tmp_path / "run"), 2) as job:
+        job.until_measuring()
+        first = job.engine_of(1)
+        os.kill(first, signal.SIGKILL)
+        until(lambda: "Replica 1 returned" in job.output(0), 60)
+        assert job.engine_of(1) != first
+        assert set(job.wait(90).values()) == {0, 1}, job.output(0)
+    (phase,) = job.record.phases
+    (loss,) = phase.losses
+    assert (loss.replica, loss.nodes, loss.code, loss.starts) == (1, ("n1",), "engine_died", 1)
+    assert loss.returned_s is not None and job.record.verdict == "INVALID"
+    assert phase.replicas[1].samples > 0
+    assert job.processes() == []
+
+
+def test_a_replica_of_a_lost_node_does_not_return(tmp_path: Path) -> None:
+    min_duration = "scenarios.server.min_duration_ms=15000"
+    plan = plan_for(2, min_duration, on_replica_loss=OnReplicaLoss.RESTART)
+    with Job(write_plan(plan, tmp_path / "run"), 2) as job:
+        job.until_measuring()
+        job.signal(1, signal.SIGKILL)
+        assert job.nodes[0].wait(90) == 1, job.output(0)
+    (phase,) = job.record.phases
+    (loss,) = phase.losses
+    assert (loss.code, loss.starts, loss.returned_s) == ("node_lost", 0, None)
+    assert "lost node n1: " in loss.start_failure
+
+
 def test_the_loss_of_all_replicas_with_their_node_ends_the_run(tmp_path: Path) -> None:
     replicas = (Replica(index=0, parts=(Part(node=1),)),)
     plan = plan_for(2, *LONG, replicas=replicas, on_replica_loss=OnReplicaLoss.CONTINUE)

@@ -97,11 +97,11 @@ class Restarts:
 
     def _bring_back(self, replica: Replica, found: Return) -> Steps:
         yield from self._find_cause(replica, found)
-        if why := self._nodes.lost().get(replica.index):
-            found.failure = why
-            return
         found.failure = f"its engine was started again {MAX_RESTARTS} times before"
         while (number := self._num_starts[replica.index] + 1) <= MAX_RESTARTS:
+            if why := self._nodes.lost().get(replica.index):  # a node can be found lost late
+                found.code, found.message, found.failure = NODE_LOST, why, why
+                return
             self._num_starts[replica.index] = number
             found.starts += 1
             try:
@@ -116,8 +116,7 @@ class Restarts:
         """Of a lost connection, the exit of the process behind it. It is known a moment later."""
         deadline = time.monotonic() + EXIT_GRACE_S
         while True:
-            if why := self._nodes.lost().get(replica.index):
-                found.code, found.message = NODE_LOST, why
+            if self._nodes.lost().get(replica.index):
                 return
             if died := self._exit_of(replica):
                 found.code, found.message = "engine_died", died
