@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from cli import ROOT, environment, fast, latest, set_arguments, submit
 
+from sut.report import markdown, publish
 from sut.report import page as page_module
-from sut.report import publish
 from sut.results import record
 from sut.rundir import RunDir, write_atomic
 
@@ -291,3 +291,18 @@ def test_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
     refused = write_again(tmp_path)
     assert refused.returncode == 2 and "is not a run directory" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_column_of_numbers_is_right_aligned() -> None:
+    rows = [("jw2", "1,000", "-", "5 ms"), ("jw3", "12.5%", "3 ± ?", "2")]
+    assert markdown.table(("node", "a", "b", "c"), rows).splitlines()[1] == (
+        "| --- | ---: | ---: | --- |"
+    )
+
+
+def test_a_column_without_any_figure_is_left_out() -> None:
+    rows = [("jw2", "-", "-"), ("jw3", "-", "2")]
+    assert markdown.filled(("node", "energy", "b"), rows) == (
+        ("node", "b"),
+        [("jw2", "-"), ("jw3", "2")],
+    )

@@ -14,7 +14,7 @@ from sut.history.figures import COST, SAMPLES, TOKEN_LATENCIES, TOKENS
 from sut.plan.benchmark import Scenario
 from sut.report import bars
 from sut.report.bars import Bar
-from sut.report.markdown import Markup, bullets, inline, table
+from sut.report.markdown import Markup, bullets, filled, inline, table
 from sut.report.nodes import BY_THE_DISPATCHER, WORK_COLUMNS, energy_per_token, work_cells
 from sut.report.page import Figure, Section, to_html, to_markdown
 from sut.report.settings import target_qps
@@ -94,7 +94,7 @@ def _scenario(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Section]:
     if rows:
         yield Section(
             title=f"{name}: nodes",
-            text=f"{table(('run', *WORK_COLUMNS), rows)}\n\n{BY_THE_DISPATCHER}",
+            text=f"{table(*filled(('run', *WORK_COLUMNS), rows))}\n\n{BY_THE_DISPATCHER}",
         )
 
 
@@ -113,7 +113,7 @@ def _runs(runs: Sequence[Run]) -> str:
         )
         for run in runs
     ]
-    return table(("run", "verdict", "target_qps", *names, "energy"), rows)
+    return table(*filled(("run", "verdict", "target_qps", *names, "energy"), rows))
 
 
 def _scaling(run: Run, runs: Sequence[Run]) -> Iterator[str]:

@@ -7,16 +7,34 @@ from collections.abc import Collection, Iterable, Sequence
 
 from markdown_it import MarkdownIt
 
+NOTHING = "-"  # a cell of an unknown figure
+_NUMBER = re.compile(r"[+-]?[\d,.]+%?( ± ([\d,.]+|\?))?")
+
 
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
 ) -> str:
-    """A table; empty without rows. Columns in ``right``, by index, are right-aligned."""
+    """A table; empty without rows. Columns of numbers are right-aligned, and those in ``right``, by
+    index."""
     if not rows:
         return ""
+    right = {*right, *(place for place in range(len(head)) if _are_numbers(rows, place))}
     first, *others = ([inline(text).replace("|", "\\|") for text in row] for row in (head, *rows))
     rule = ["---:" if place in right else "---" for place in range(len(head))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (first, rule, *others))
+
+
+def _are_numbers(rows: Sequence[Sequence[str]], place: int) -> bool:
+    cells = {row[place] for row in rows} - {NOTHING}
+    return bool(cells) and all(map(_NUMBER.fullmatch, cells))
+
+
+def filled(
+    head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A table's head and rows without the columns in which no row has anything."""
+    kept = [place for place in range(len(head)) if any(row[place] != NOTHING for row in rows)]
+    return tuple(head[at] for at in kept), [tuple(row[at] for at in kept) for row in rows]
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sut.report.markdown import Markup, bullets, code, inline, percent, table
+from sut.report.markdown import Markup, bullets, code, filled, inline, percent, table
 from sut.report.page import Figure, Section
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import PreflightCheck, Record
@@ -70,7 +70,7 @@ def work(phases: Sequence[PhaseRecord]) -> Section | None:
         "for all nodes. "
         f"{BY_THE_DISPATCHER}"
     )
-    return Section(title="Nodes", text=f"{table(WORK_COLUMNS, rows)}\n\n{text}")
+    return Section(title="Nodes", text=f"{table(*filled(WORK_COLUMNS, rows))}\n\n{text}")
 
 
 WORK_COLUMNS = (
