@@ -19,6 +19,7 @@ from sut.errors import InputError
 from sut.launch.options import find_run, run_root
 from sut.launch.request import RunRequest, make_plan
 from sut.report.__main__ import main as report
+from sut.results import mllog
 from sut.rundir import RunDir
 from sut.watch.__main__ import main as watch
 
@@ -113,6 +114,27 @@ def test_latest_is_the_newest_run(project: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_prefix_is_a_suggestion_only(valid: RunDir) -> None:
     with pytest.raises(InputError, match=f"did you mean {valid.root.name}"):
         runs.find(valid.root.name[:-1], valid.root.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "command"),
+    [
+        ("logs", "logs is a folder of LoadGen's logs, not a run directory", "sut.verdict logs"),
+        ("log.txt", "log.txt is a file, not a run directory", "sut.history --root"),
+        ("empty", "empty is not a run directory: it has no plan.json", "sut.history --root"),
+    ],
+)
+def test_names_what_is_no_run(
+    name: str, what: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / mllog.FILE_NAME).touch()
+    (tmp_path / "log.txt").touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(what)) as caught:
+        runs.find(name, tmp_path)
+    assert command in str(caught.value).partition("\nhint: ")[2]
 
 
 def test_names_a_folder_without_runs(tmp_path: Path) -> None:

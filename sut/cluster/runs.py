@@ -14,6 +14,7 @@ from sut.rundir import RunDir
 
 LATEST = "latest"  # a link under the run root
 CAMPAIGN = "campaign.json"  # in the folder of a campaign
+LOADGEN_LOG = "mlperf_log_detail.txt"  # in a folder of LoadGen's logs
 JOB_ID = re.compile(r"\d+(?:_\d+)?")
 _JOB_LINK = ".job-"
 _FILE_OF_JOB = re.compile(r"(\d+(?:_\d+)?)_(?:submission\.sh|submitted\.pkl|\d+_log\.out)")
@@ -59,6 +60,16 @@ def _not_found(name: str, root: Path) -> InputError:
         return InputError(
             f"{name} is a campaign, not a run",
             hint=f"python -m sut.campaign {name}; its runs: python -m sut.history --root {root}",
+        )
+    if (Path(name) / LOADGEN_LOG).is_file():
+        return InputError(
+            f"{name} is a folder of LoadGen's logs, not a run directory",
+            hint=f"judge the logs: python -m sut.verdict {name}",
+        )
+    if Path(name).is_file():
+        return InputError(
+            f"{name} is a file, not a run directory",
+            hint=f"give the run's folder; list the runs: python -m sut.history --root {root}",
         )
     if Path(name).is_dir():
         return InputError(

@@ -70,7 +70,7 @@ class Tuner:
         progress.step(f"tuning: measuring a full batch (about {quantity(about_s, 's')})")
         full = self._probe("full batch", places, about_s)
         load = OfferedLoad(
-            target_qps=full[0].batch.samples_per_s,
+            target_qps=float(f"{full[0].batch.samples_per_s:.4g}"),
             full=full[0].batch,
             small=small[0].batch,
             reason="measured with all places taken",
