@@ -24,6 +24,7 @@ from sut.rundir import RunDir
 from sut.serving import keys
 
 RESTART = ("--on-replica-loss", "restart")
+FEW = ("min_duration_ms=2000", "min_query_count=60")
 LONG = ("--set", "scenarios.server.min_duration_ms=15000")
 
 
@@ -94,6 +95,23 @@ def test_samples_wait_for_the_only_replica(tmp_path: Path) -> None:
     assert loss.replica == 0 and loss.returned_s is not None
     assert completed_by(run_dir, 0, loss.returned_s) > 0
     assert phase.survivors is None  # there were none
+
+
+def test_the_next_test_waits_for_the_return(tmp_path: Path) -> None:
+    """The warm-up takes as long as an answer, some seconds."""
+    sets = ("engine.replay.step_base_us=20000", "scenarios.server.target_qps=20")
+    short = (*sets, *(f"scenarios.server.{each}" for each in FEW))
+    options = [word for each in short for word in ("--set", each)]
+    with measuring(tmp_path, *RESTART, "--repeat", "2", *options) as (process, run_dir):
+        os.kill(engines_of(run_dir)[1], signal.SIGKILL)
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, printed
+    first, second = record.read(run_dir.record).phases
+    assert [loss.replica for loss in first.losses] == [1]
+    assert "lost_replicas" in {each.code for each in first.verdict.reasons}
+    assert second.losses == () and second.survivors is None
+    assert "lost_replicas" not in {each.code for each in second.verdict.reasons}
+    assert second.replicas[1].samples > 0
 
 
 def kill_each(run_dir: RunDir, replica: int, is_over: Callable[[], bool]) -> None:

@@ -60,7 +60,7 @@ def run_phase(
         sut_name=f"{plan.site} x{len(plan.replicas)} {plan.engine.kind}",
         qsl_name=plan.dataset.name,
     )
-    replicas.begin_measuring()
+    replicas.begin_measuring(progress)
     budget = BudgetWatch(running, replicas.dispatcher, log_dir, stop=stop_when_hopeless)
     kept = replicas.nodes.kept
     others = OtherWork([os.getpid(), *([kept.pid] if kept else [])])

@@ -128,12 +128,18 @@ class Replicas:
         count = self.dispatcher.num_refused(replica)
         return f", and {quantity(count, 'connections')} without its key were refused" * (count > 0)
 
-    def begin_measuring(self) -> None:
+    def begin_measuring(self, progress: Progress) -> None:
         """Act on the plan's ``on_replica_loss`` from here on. Samples of the warm-up are for one
-        replica each: until then every loss is a failure."""
+        replica each: until then every loss is a failure. Waits for restarts under way, so that a
+        loss costs one test only. Raises RunError."""
         self._continues = self.plan.on_replica_loss is not OnReplicaLoss.FAIL
         self.dispatcher.continue_after_loss(self._continues)
         self.dispatcher.await_rejoin(self._restarts is not None)
+        self.check()
+        while self._restarts is not None and self._restarts.is_busy:
+            progress.step("waiting for a lost replica to return")
+            time.sleep(POLL_S)
+            self.check()
 
     def losses(self) -> tuple[ReplicaLoss, ...]:
         """The replicas that were lost while the others continued, except those that have returned

@@ -63,6 +63,11 @@ class Restarts:
         self._steps: dict[int, Steps] = {}
         self.returns: dict[int, Return] = {}  # by the place of the loss in Dispatcher.losses()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a restart is under way."""
+        return bool(self._steps)
+
     def poll(self) -> None:
         """Begin the restart of each replica that was lost, and take a step of those under way.
         Without a replica that works or may return, the dispatcher fails."""
