@@ -48,11 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     comparisons = _compare(folders, root, options.tolerance / 100)
     if options.json:
         print_json(comparisons)
-    else:
+    elif comparisons:
         width = layout.terminal_width()
         texts = [text(each, width) for each in comparisons]
-        unverified = ["\n".join(layout.wrap(UNVERIFIED, width))] * bool(comparisons)
-        print("\n\n".join([*texts, *unverified]))
+        print("\n\n".join([*texts, "\n".join(layout.wrap(UNVERIFIED, width))]))
     words = {each.word for one in comparisons for each in one.differences}
     again = f"python -m sut.submit --again {folders[0]}"
     if not comparisons or words & {"noise not known", "too noisy"}:
@@ -142,7 +141,9 @@ def text(comparison: Comparison, width: int | None = None) -> str:
         table = layout.columns(head, rows, range(1, 5), width)
         noise = f"noise: {comparison.noise}"
     else:
-        table, noise = [], "the runs have no figure in common"
+        table, noise = [], "no figures to compare: the runs have none in common"
+        if none := comparison.without_test:
+            noise = f"no figures to compare: no finished performance test in {', '.join(none)}"
     lines = layout.fold(lines, width, layout.INDENT * 2)
     lines += [""] * bool(table) + table + ["", *layout.wrap(noise, width)]
     words = {each.word for each in comparison.differences}

@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse(argv)
     folders = find_runs(options.run, options)
+    if options.output.is_file():
+        raise InputError(
+            f"{options.output} is a file, not a folder", hint="another folder: --output DIR"
+        )
     tables = {RUNS: runs(folders), SAMPLES: samples(folders)}
     for name, table in tables.items():
         path = options.output / f"{name}.{options.format}"

@@ -183,6 +183,7 @@ def _without_verdict(run_dir: RunDir, status: str, failure: Failure) -> InputErr
     logs = run_dir.loadgen(Mode.PERFORMANCE)
     hints = [message.hint] if message.hint else []
     hints += [f"to judge its logs: python -m sut.verdict {logs}"] if logs.is_dir() else []
+    hints = hints or [f"its report has more: less {run_dir.report}"]
     first = f"{run_dir}: the run has no verdict: {status}, {failure.code}: {message.first}"
     return InputError("\n".join([first, *map(marked, message.log)]), hint="; ".join(hints))
 

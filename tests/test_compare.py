@@ -261,6 +261,7 @@ def test_accepts_the_first_run_of_a_plan(tmp_path: Path) -> None:
     nights(tmp_path, [50])
     shown = command(tmp_path, "night-1", "--fail-on-regression")
     assert shown.returncode == 0 and "no earlier run of its plan" in shown.stderr
+    assert shown.stdout == ""
 
 
 def test_prints_json(tmp_path: Path) -> None:
@@ -269,6 +270,12 @@ def test_prints_json(tmp_path: Path) -> None:
     assert printed["after"] == "night-5" and len(printed["before"]) == 4
     ttft = next(d for d in printed["differences"] if d["figure"] == "TTFT p99")
     assert ttft["word"] == "worse" and ttft["low"] < ttft["change"] < ttft["high"]
+
+
+def test_names_the_runs_without_figures() -> None:
+    stopped = Run(name="b", record=failed(record.Failure(code="engine_died", message="exit 1")))
+    shown = text(compare(*runs(50), stopped, [], 0.02))
+    assert "no figures to compare: no finished performance test in b" in shown
 
 
 def test_refuses_an_unknown_run(tmp_path: Path) -> None:

@@ -443,6 +443,9 @@ def test_a_failed_run_has_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert out == "" and "engine_died: replica 0 died." in err
     assert f"python -m sut.verdict {run_dir.loadgen('performance')}" in err
     assert print_verdict([str(run_dir.loadgen("performance"))]) == 0
+    shutil.rmtree(run_dir.loadgen("performance"))
+    assert print_verdict([str(run_dir)]) == 2
+    assert f"hint: its report has more: less {run_dir.report}" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_has_no_verdict_yet(tmp_path: Path) -> None:

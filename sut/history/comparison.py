@@ -88,6 +88,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     differences: tuple[Difference, ...]
     noise: str
     regressions: tuple[str, ...]
+    without_test: tuple[str, ...] = ()  # runs without a finished performance test
 
 
 def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float) -> Comparison:
@@ -177,6 +178,7 @@ def _comparison(
         differences=tuple(differences),
         noise=source,
         regressions=tuple(regressions),
+        without_test=tuple(run.name for run in (last, after) if run.phase is None),
     )
 
 
