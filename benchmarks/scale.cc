@@ -3,12 +3,13 @@
 // Usage: scale wakeups|events|steps NUM_REPLICAS SECONDS
 //   wakeups  one sample of one token at a time. Prints the CPU time of the dispatcher's thread for
 //            each of its wake-ups, of which a sample has two (sent, answered), in microseconds.
-//   events   64 sequences on each replica, steps that take no time. Prints token events a second,
-//            the CPU time of the dispatcher's thread for each, in microseconds, and that of this
-//            process, engines and libzmq included.
+//   events   64 sequences on each replica, steps that take no time, for at least SECONDS. Prints
+//            token events a second, the CPU time of the dispatcher's thread for each, in
+//            microseconds, and that of this process, engines and libzmq included.
 //   steps    the same with steps of 22 ms and 0.12 ms for each sequence.
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -25,10 +26,12 @@ namespace {
 constexpr std::size_t kNumSeqs = 64;
 constexpr std::uint32_t kNumTokens = 64;
 
-class IgnoringSink final : public sut::ResponseSink {
+class CountingSink final : public sut::ResponseSink {
  public:
   void on_first_token(std::uintptr_t, std::span<const std::int32_t>) override {}
-  void on_complete(std::uintptr_t, std::span<const std::int32_t>) override {}
+  void on_complete(std::uintptr_t, std::span<const std::int32_t>) override { ++num_completed; }
+
+  std::atomic<std::int64_t> num_completed{0};
 };
 
 // A dispatcher, ready, and the number of its thread.
@@ -67,26 +70,41 @@ void measure_wakeups(int num_replicas, double seconds) {
   std::printf("%f\n", 1e6 * (cpu_s_of_thread(system.io_thread) - cpu_before) / (2 * num_samples));
 }
 
+// All sequences begin together, so their requests are sent together: the work changes in the course
+// of an answer. Measures whole rounds of as many answers as there are sequences, after the first.
 void measure_events(int num_replicas, double seconds, SimulatedOptions options) {
   options.num_tokens = kNumTokens;
   options.max_num_seqs = kNumSeqs;
   const ManyReplicas system(num_replicas, options);
-  IgnoringSink sink;
-  // At most 10 million token events a second.
-  system.dispatcher->issue(
-      std::vector<sut::Sample>(static_cast<std::size_t>(1e7 / kNumTokens * (seconds + 2))), sink);
-  std::this_thread::sleep_for(std::chrono::seconds(1));
-  const double cpu_before = cpu_s_of_thread(system.io_thread);
-  const double all_before = cpu_s();
-  const auto before = system.dispatcher->stats();
-  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-  const auto after = system.dispatcher->stats();
-  const double own_s = cpu_s_of_thread(system.io_thread) - cpu_before, all_s = cpu_s() - all_before;
-  CHECK(after.queued > 0 && !system.dispatcher->failure());
-  const auto num_events = static_cast<double>(after.output_tokens - before.output_tokens);
-  const double elapsed_s = 1e-9 * static_cast<double>(after.elapsed_ns - before.elapsed_ns);
-  std::printf("%f %f %f\n", num_events / elapsed_s, 1e6 * own_s / num_events,
-              1e6 * all_s / num_events);
+  CountingSink sink;
+  const std::vector<sut::Sample> round(static_cast<std::size_t>(num_replicas) * kNumSeqs);
+  const auto round_size = static_cast<std::int64_t>(round.size());
+  struct Moment {
+    sut::Snapshot stats;
+    double own_s, all_s;
+  };
+  std::int64_t num_issued = 0;
+  // The moment when so many samples are complete. Two more rounds wait until then.
+  const auto at = [&](std::int64_t num_completed) {
+    while (sink.num_completed < num_completed) {
+      CHECK(!system.dispatcher->failure());
+      for (; num_issued < sink.num_completed + 3 * round_size; num_issued += round_size)
+        system.dispatcher->issue(round, sink);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return Moment{system.dispatcher->stats(), cpu_s_of_thread(system.io_thread), cpu_s()};
+  };
+  const Moment before = at(2 * round_size);
+  Moment after = before;
+  do
+    after = at(sink.num_completed + round_size);
+  while (1e-9 * static_cast<double>(after.stats.elapsed_ns - before.stats.elapsed_ns) < seconds);
+  const auto num_events =
+      static_cast<double>(after.stats.output_tokens - before.stats.output_tokens);
+  const double elapsed_s =
+      1e-9 * static_cast<double>(after.stats.elapsed_ns - before.stats.elapsed_ns);
+  std::printf("%f %f %f\n", num_events / elapsed_s, 1e6 * (after.own_s - before.own_s) / num_events,
+              1e6 * (after.all_s - before.all_s) / num_events);
 }
 
 }  // namespace

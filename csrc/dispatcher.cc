@@ -176,7 +176,7 @@ void Dispatcher::notify() {
   state_changed_.notify_all();
 }
 
-Snapshot Dispatcher::stats() const {
+Snapshot Dispatcher::live_stats() const {
   const std::int64_t until = stats_.until_ns.load();
   const std::int64_t now = until != 0 ? until : now_ns();
   Snapshot s;
@@ -195,16 +195,24 @@ Snapshot Dispatcher::stats() const {
   s.queued =
       std::max<std::int64_t>(0, s.issued - s.admitted - s.withdrawn - stats_.dropped.get());
   s.first_tokens = stats_.first_tokens.get();
-  std::vector<std::int64_t> ttft_ns, tpot_ns;
+  s.ttft_ns = stats_.ttft_ns.quantiles();
+  s.tpot_ns = stats_.tpot_ns.quantiles();
+  return s;
+}
+
+Snapshot Dispatcher::stats() const {
+  Snapshot s = live_stats();
   const std::size_t num_samples = stats_.samples.size();
-  ttft_ns.reserve(num_samples);
-  tpot_ns.reserve(num_samples);
+  std::vector<std::int64_t> latencies;
+  latencies.reserve(num_samples);
   stats_.samples.for_each(num_samples, [&](const CompletedSample& sample) {
-    ttft_ns.push_back(sample.ttft_ns());
-    if (sample.output_tokens > 1) tpot_ns.push_back(sample.tpot_ns());
+    latencies.push_back(sample.ttft_ns());
   });
-  s.ttft_ns = quantiles_of(std::move(ttft_ns));
-  s.tpot_ns = quantiles_of(std::move(tpot_ns));
+  s.ttft_ns = quantiles_of(std::exchange(latencies, {}));
+  stats_.samples.for_each(num_samples, [&](const CompletedSample& sample) {
+    if (sample.output_tokens > 1) latencies.push_back(sample.tpot_ns());
+  });
+  s.tpot_ns = quantiles_of(std::move(latencies));
   return s;
 }
 
@@ -245,7 +253,7 @@ void Dispatcher::withdraw_queued() {
 
 void Dispatcher::reset_stats(std::optional<LatencyLimits> limits) {
   std::lock_guard lock(incoming_mutex_);
-  const Snapshot s = stats();
+  const Snapshot s = live_stats();
   if (s.issued != s.completed + s.withdrawn)
     throw std::logic_error("reset_stats() while samples are queued or in flight");
   stats_.issued.store(0);
@@ -255,6 +263,8 @@ void Dispatcher::reset_stats(std::optional<LatencyLimits> limits) {
   stats_.ttft_limit_ns.store(limits ? limits->ttft_ns : kNoLimit);
   stats_.tpot_limit_ns.store(limits ? limits->tpot_ns : kNoLimit);
   stats_.samples.clear();
+  stats_.ttft_ns.clear();
+  stats_.tpot_ns.clear();
   steps_.clear();
   for (const auto& replica : replicas_) replica->stats.reset();
   stats_.since_ns.store(now_ns());

@@ -131,6 +131,8 @@ class Dispatcher {
   void notify();
 
   Snapshot stats() const;
+  // The same for a look at a running test: its cost does not grow with the samples.
+  Snapshot live_stats() const;
   // The samples completed since reset_stats(), which must not run at the same time.
   SampleColumns samples() const;
   // Whether the engines' steps are logged from here on; initially not. Steps already logged stay.

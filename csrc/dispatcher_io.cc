@@ -234,14 +234,14 @@ void Dispatcher::keep_tokens(Replica& replica, InFlightTable::Slot& slot,
 }
 
 void Dispatcher::complete(Replica& replica, const InFlightTable::Slot& slot, std::int64_t now) {
-  stats_.samples.append({.sample_index = static_cast<std::uint32_t>(slot.sample.index),
-                         .replica = slot.replica,
-                         .prompt_tokens = (*store_)[slot.sample.index].num_prompt_tokens,
-                         .output_tokens = static_cast<std::uint32_t>(slot.tokens.size()),
-                         .issued_ns = slot.issued_ns,
-                         .admitted_ns = slot.admitted_ns,
-                         .first_token_ns = slot.first_token_ns,
-                         .completed_ns = now});
+  stats_.add({.sample_index = static_cast<std::uint32_t>(slot.sample.index),
+              .replica = slot.replica,
+              .prompt_tokens = (*store_)[slot.sample.index].num_prompt_tokens,
+              .output_tokens = static_cast<std::uint32_t>(slot.tokens.size()),
+              .issued_ns = slot.issued_ns,
+              .admitted_ns = slot.admitted_ns,
+              .first_token_ns = slot.first_token_ns,
+              .completed_ns = now});
   const auto gaps = static_cast<std::int64_t>(slot.tokens.size()) - 1;
   if (!slot.tpot_over && gaps > 0 &&
       (now - slot.first_reported_ns) / gaps > stats_.tpot_limit_ns.load(std::memory_order_relaxed))

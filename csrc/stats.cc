@@ -1,26 +1,11 @@
 #include "stats.h"
 
-#include <algorithm>
-
 namespace sut {
 
-Quantiles quantiles_of(std::vector<std::int64_t> latencies) {
-  if (latencies.empty()) return {};
-  Quantiles quantiles;
-  const std::size_t last = latencies.size() - 1;
-  std::size_t sorted_below = 0;
-  const std::pair<const char*, double> wanted[] = {
-      {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1.0}};
-  for (const auto& [name, fraction] : wanted) {
-    const auto index = std::min(
-        last, static_cast<std::size_t>(static_cast<double>(latencies.size()) * fraction));
-    const auto begin = latencies.begin();
-    std::nth_element(begin + static_cast<std::ptrdiff_t>(sorted_below),
-                     begin + static_cast<std::ptrdiff_t>(index), latencies.end());
-    sorted_below = index;
-    quantiles.emplace_back(name, latencies[index]);
-  }
-  return quantiles;
+void Stats::add(const CompletedSample& sample) {
+  ttft_ns.add(sample.ttft_ns());
+  if (sample.output_tokens > 1) tpot_ns.add(sample.tpot_ns());
+  samples.append(sample);
 }
 
 void ReplicaStats::admit(std::int64_t now, std::uint32_t num_prompt_tokens) {

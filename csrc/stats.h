@@ -3,12 +3,13 @@
 #include <atomic>
 #include <cstdint>
 #include <limits>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include "append_log.h"
 #include "clock.h"
+#include "counter.h"
+#include "latency_histogram.h"
+#include "quantiles.h"
 #include "wire.h"
 
 namespace sut {
@@ -17,13 +18,6 @@ namespace sut {
 inline constexpr double kForeverS = 1e8;
 
 inline constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
-
-// A named quantile of a set of latencies, e.g. {"p99", 1'234'567}.
-using Quantiles = std::vector<std::pair<std::string, std::int64_t>>;
-
-// Exact p50, p90, p99, p99.9 and max by LoadGen's rule: the value at index n * percentile of the
-// sorted latencies. Empty for no latencies.
-Quantiles quantiles_of(std::vector<std::int64_t> latencies);
 
 // One completed sample. Times are now_ns().
 struct CompletedSample {
@@ -74,23 +68,10 @@ struct Snapshot {
   std::int64_t failed = 0;
   std::int64_t prompt_tokens = 0;
   std::int64_t output_tokens = 0;
-  // Of the completed samples.
+  // Of the completed samples: exact, or of live_stats() within 1/128.
   Quantiles ttft_ns;  // from issue() to the first token
   Quantiles tpot_ns;  // (completion - first token) / (tokens - 1)
   std::vector<ReplicaSnapshot> replicas;
-};
-
-// A count with one writer and any number of readers.
-class Counter {
- public:
-  void add(std::int64_t n) {
-    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-  }
-  void set(std::int64_t value) { value_.store(value, std::memory_order_relaxed); }
-  std::int64_t get() const { return value_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<std::int64_t> value_{0};
 };
 
 // Counts of one replica. Only the I/O thread writes; any thread reads at any time.
@@ -132,6 +113,8 @@ struct OverLimits {
 
 // Counts of the whole dispatcher. `issued` has many writers; the rest only the I/O thread.
 struct Stats {
+  void add(const CompletedSample& sample);
+
   std::atomic<std::int64_t> since_ns{now_ns()};
   std::atomic<std::int64_t> until_ns{0};  // when the dispatcher stopped; 0 before that
   std::atomic<std::int64_t> issued{0};
@@ -144,6 +127,7 @@ struct Stats {
   std::atomic<std::int64_t> ttft_limit_ns{kNoLimit};
   std::atomic<std::int64_t> tpot_limit_ns{kNoLimit};
   AppendLog<CompletedSample> samples;
+  LatencyHistogram ttft_ns, tpot_ns;  // of those
 };
 
 }  // namespace sut

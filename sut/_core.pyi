@@ -106,7 +106,8 @@ class Stats:
     failed: int
     prompt_tokens: int
     output_tokens: int
-    # Exact p50, p90, p99, p99.9 and max of the completed samples; empty before the first.
+    # p50, p90, p99, p99.9 and max of the completed samples; empty before the first. Exact, or within
+    # 1/128 by live_stats().
     ttft_ns: dict[str, int]
     tpot_ns: dict[str, int]
     replicas: list[ReplicaStats]
@@ -194,6 +195,8 @@ class Dispatcher:
     @property
     def failure(self) -> Failure | None: ...
     def stats(self) -> Stats: ...
+    def live_stats(self) -> Stats:
+        """The same for a look at a running test: its cost does not grow with the samples."""
     def samples(self) -> dict[str, memoryview[int]]:
         """The samples completed since :meth:`reset_stats`, in order of completion, as columns
         sample_index, replica, prompt_tokens, output_tokens, issued_ns, admitted_ns,

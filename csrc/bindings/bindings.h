@@ -37,7 +37,8 @@ std::shared_ptr<T> make_shared_without_gil(Args&&... args) {
 // A column of int64 that Python reads in place, without numpy.
 py::memoryview as_memoryview(const std::vector<std::int64_t>& column);
 
-py::dict samples_as_dict(const sut::SampleColumns& columns);
+// Takes the columns one by one, so that they are in memory twice for one column at a time.
+py::dict samples_as_dict(sut::SampleColumns columns);
 
 // Each adds its types to the module. Those of a later one's arguments come first.
 void add_inputs(py::module_& m);    // what a dispatcher is made of

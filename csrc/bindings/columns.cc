@@ -10,15 +10,18 @@ py::memoryview as_memoryview(const std::vector<std::int64_t>& column) {
   return py::memoryview(bytes).attr("cast")("q");
 }
 
-py::dict samples_as_dict(const sut::SampleColumns& columns) {
-  return py::dict("sample_index"_a = as_memoryview(columns.sample_index),
-                  "replica"_a = as_memoryview(columns.replica),
-                  "prompt_tokens"_a = as_memoryview(columns.prompt_tokens),
-                  "output_tokens"_a = as_memoryview(columns.output_tokens),
-                  "issued_ns"_a = as_memoryview(columns.issued_ns),
-                  "admitted_ns"_a = as_memoryview(columns.admitted_ns),
-                  "first_token_ns"_a = as_memoryview(columns.first_token_ns),
-                  "completed_ns"_a = as_memoryview(columns.completed_ns));
+py::dict samples_as_dict(sut::SampleColumns columns) {
+  const auto take = [](std::vector<std::int64_t>& column) {
+    return as_memoryview(std::exchange(column, {}));
+  };
+  return py::dict("sample_index"_a = take(columns.sample_index),
+                  "replica"_a = take(columns.replica),
+                  "prompt_tokens"_a = take(columns.prompt_tokens),
+                  "output_tokens"_a = take(columns.output_tokens),
+                  "issued_ns"_a = take(columns.issued_ns),
+                  "admitted_ns"_a = take(columns.admitted_ns),
+                  "first_token_ns"_a = take(columns.first_token_ns),
+                  "completed_ns"_a = take(columns.completed_ns));
 }
 
 }  // namespace bindings

@@ -1,6 +1,7 @@
 #include "dispatcher.h"
 
 #include <string>
+#include <utility>
 
 #include "bindings.h"
 #include "generate.h"
@@ -16,7 +17,7 @@ py::dict samples_of(const sut::Dispatcher& dispatcher) {
     const py::gil_scoped_release release;
     columns = dispatcher.samples();
   }
-  return samples_as_dict(columns);
+  return samples_as_dict(std::move(columns));
 }
 
 py::dict steps_of(const sut::Dispatcher& dispatcher) {
@@ -81,6 +82,7 @@ void add_dispatcher(py::module_& m) {
       .def("losses", &Dispatcher::losses, ReleaseGil())
       .def_property_readonly("failure", py::cpp_function(&Dispatcher::failure, ReleaseGil()))
       .def("stats", &Dispatcher::stats, ReleaseGil())
+      .def("live_stats", &Dispatcher::live_stats, ReleaseGil())
       .def("samples", &samples_of)
       .def("log_steps", &Dispatcher::log_steps, "on"_a)
       .def("steps", &steps_of)

@@ -6,8 +6,6 @@
 // failure, or `SEED SECONDS SAMPLES` for schedules with so many samples each, one after the other.
 #include <signal.h>
 
-#include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -17,19 +15,19 @@
 #include <random>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "../generate.h"
 #include "../loadgen_test.h"
 #include "engine_process.h"
+#include "fault.h"
+#include "once_sink.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using Random = std::mt19937;
 
-constexpr std::size_t kNumPrompts = 100;
 constexpr std::size_t kMaxReturned = 12;  // in a schedule
 constexpr double kStallS = 5;
 constexpr double kWaitS = 240;
@@ -39,78 +37,9 @@ int between(Random& random, int least, int most) {
 }
 void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
-// What happens to a replica: done to its process, or by the engine itself (replay_engine --fault).
-enum class Fault { kNone, kKill, kStop, kPause, kReport, kDie, kDead, kStall, kInput, kOutput };
-constexpr std::array kFaults = {Fault::kNone, Fault::kKill,  Fault::kStop,
-                                Fault::kPause, Fault::kReport, Fault::kDie,
-                                Fault::kDead, Fault::kStall, Fault::kInput, Fault::kOutput};
-
-const char* engine_fault(Fault fault) {
-  switch (fault) {
-    case Fault::kDie:
-      return "die";
-    case Fault::kDead:
-      return "dead";
-    case Fault::kStall:
-      return "stall";
-    case Fault::kInput:
-      return "reset-input";
-    case Fault::kOutput:
-      return "reset-output";
-    default:
-      return nullptr;
-  }
-}
-
 struct Tally {
   std::int64_t schedules = 0, samples = 0, by_loadgen = 0, withdrawn = 0, dropped = 0;
   std::int64_t losses = 0, restarted = 0, rejoined = 0;
-};
-
-// Checks the calls for samples 0 to count - 1. All sinks of a dispatcher share `thread`.
-class Sink final : public sut::ResponseSink {
- public:
-  Sink(sut::Dispatcher& dispatcher, std::size_t count, std::thread::id& thread)
-      : dispatcher_(dispatcher), calls_(count), thread_(thread) {}
-
-  void on_first_token(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
-    check_thread();
-    CHECK(calls_.at(id)++ == 0);
-    check_answer(id, tokens);
-  }
-  void on_complete(std::uintptr_t id, std::span<const std::int32_t> tokens) override {
-    check_thread();
-    CHECK(calls_.at(id)++ == 1);
-    CHECK(tokens.size() == kMaxTokens);
-    check_answer(id, tokens);
-    if (completed_.fetch_add(1) + 1 == calls_.size()) dispatcher_.notify();
-  }
-
-  bool done() const { return completed_.load() == calls_.size(); }
-  std::int64_t completed() const { return static_cast<std::int64_t>(completed_.load()); }
-  // Once no call can follow: the samples whose first token was reported and that did not complete.
-  std::int64_t left_open() const { return std::ranges::count(calls_, 1); }
-
- private:
-  void check_thread() {
-    if (thread_ == std::thread::id()) thread_ = std::this_thread::get_id();
-    CHECK(thread_ == std::this_thread::get_id());
-  }
-  static void check_answer(std::uintptr_t id, std::span<const std::int32_t> tokens) {
-    static const std::vector<std::vector<int>> prompts = [] {
-      std::vector<std::vector<int>> all;
-      for (std::size_t i = 0; i < kNumPrompts; ++i) all.push_back(prompt_of(i));
-      return all;
-    }();
-    const std::vector<int>& prompt = prompts[id % kNumPrompts];
-    CHECK(!tokens.empty());
-    for (std::size_t n = 0; n < tokens.size(); ++n) CHECK(tokens[n] == prompt[n % prompt.size()]);
-  }
-
-  sut::Dispatcher& dispatcher_;
-  std::vector<std::uint8_t> calls_;
-  std::thread::id& thread_;
-  std::atomic<std::size_t> completed_{0};
 };
 
 class Schedule {
@@ -246,7 +175,7 @@ class Schedule {
   // From two threads: most for any replica, some for the one that stays.
   void issue_all() {
     const auto count = static_cast<std::size_t>(num_samples_);
-    Sink any(*dispatcher_, count, io_thread_), pinned(*dispatcher_, count / 10, io_thread_);
+    OnceSink any(*dispatcher_, count, io_thread_), pinned(*dispatcher_, count / 10, io_thread_);
     std::thread other([&, seed = random_()] {
       issue(pinned, count / 10, survivor_, Random(static_cast<unsigned>(seed)));
     });
@@ -258,7 +187,7 @@ class Schedule {
   }
 
   void issue_and_withdraw() {
-    Sink sink(*dispatcher_, static_cast<std::size_t>(num_samples_), io_thread_);
+    OnceSink sink(*dispatcher_, static_cast<std::size_t>(num_samples_), io_thread_);
     issue(sink, static_cast<std::size_t>(num_samples_), sut::Dispatcher::kAnyReplica,
           Random(static_cast<unsigned>(random_())));
     dispatcher_->withdraw_queued();
@@ -272,7 +201,7 @@ class Schedule {
   // The last replica fails too: what has not completed is dropped, and no call follows.
   void issue_and_fail() {
     dispatcher_->reset_stats();
-    Sink sink(*dispatcher_, static_cast<std::size_t>(num_samples_), io_thread_);
+    OnceSink sink(*dispatcher_, static_cast<std::size_t>(num_samples_), io_thread_);
     issue(sink, static_cast<std::size_t>(num_samples_), sut::Dispatcher::kAnyReplica,
           Random(static_cast<unsigned>(random_())));
     for (int i = 0; i < num_replicas_; ++i) dispatcher_->lose({"engine_died", "", i});
@@ -308,7 +237,7 @@ class Schedule {
     tally_.by_loadgen += issued;
   }
 
-  void issue(Sink& sink, std::size_t count, int replica, Random random) {
+  void issue(OnceSink& sink, std::size_t count, int replica, Random random) {
     std::vector<sut::Sample> batch;
     const int pause_ms = between(random, 0, 3);
     for (std::size_t id = 0; id < count;) {

@@ -10,32 +10,9 @@
 #include <utility>
 
 #include "check.h"
+#include "simulated_load.h"
 
 namespace {
-
-using sut::Schedule;
-using sut::SimulatedSystem;
-using sut::SimulatedTest;
-using Tokens = std::vector<std::uint32_t>;
-
-constexpr replay::ServiceModel kService{
-    .base_us = 100, .per_sequence_us = 10, .per_prefill_token_us = 1};
-constexpr replay::Limits kLimits{
-    .max_num_seqs = 4, .max_model_len = 100, .max_num_batched_tokens = 16};
-
-SimulatedSystem system_of(int num_replicas) { return {kService, kLimits, num_replicas, 5}; }
-
-SimulatedTest test_of(const Tokens& prompts, const Tokens& answers) {
-  return {.prompt_tokens = prompts, .output_tokens = answers, .log_steps = true};
-}
-
-// Queries for samples 0, 1, 2, ... in turn.
-Schedule arriving(std::vector<std::int64_t> arrival_ns, std::size_t num_samples) {
-  Schedule schedule{std::move(arrival_ns), {}};
-  for (std::size_t i = 0; i < schedule.size(); ++i)
-    schedule.sample_index.push_back(static_cast<std::int64_t>(i % num_samples));
-  return schedule;
-}
 
 void times_are_those_of_the_service_model() {
   const Tokens prompts{5, 3};
@@ -70,25 +47,6 @@ void an_arrival_at_a_steps_end_joins_the_next() {
       simulate(arriving({0, 105'000}, 1), system_of(1), test_of(prompts, answers));
   CHECK((simulated.steps.num_decoding == std::vector<std::int64_t>{0, 1, 1}));
   CHECK((simulated.steps.num_prefill_tokens == std::vector<std::int64_t>{5, 5, 0}));
-}
-
-struct Load {
-  Tokens prompts;
-  Tokens answers;
-  Schedule schedule;
-};
-
-Load heavy_load() {
-  Load load;
-  for (std::uint32_t i = 0; i < 50; ++i) {
-    load.prompts.push_back(1 + i * 7 % 60);
-    load.answers.push_back(1 + i * 11 % 40);
-  }
-  std::vector<std::int64_t> arrival_ns;
-  for (std::int64_t i = 0; i < 400; ++i) arrival_ns.push_back(i * i % 97 + i * 150'000);
-  std::sort(arrival_ns.begin(), arrival_ns.end());
-  load.schedule = arriving(std::move(arrival_ns), 50);
-  return load;
 }
 
 std::int64_t sum(const std::vector<std::int64_t>& column) {
@@ -144,63 +102,6 @@ void laws_of_conservation_hold() {
   }
 }
 
-std::int64_t num_ttft_over(const sut::SampleColumns& samples, std::int64_t limit_ns) {
-  std::int64_t count = 0;
-  for (std::size_t i = 0; i < samples.issued_ns.size(); ++i)
-    count += samples.first_token_ns[i] - samples.issued_ns[i] > limit_ns;
-  return count;
-}
-
-std::int64_t num_tpot_over(const sut::SampleColumns& samples, std::int64_t limit_ns) {
-  std::int64_t count = 0;
-  for (std::size_t i = 0; i < samples.issued_ns.size(); ++i) {
-    const std::int64_t num_gaps = samples.output_tokens[i] - 1;
-    const std::int64_t decode_ns = samples.completed_ns[i] - samples.first_token_ns[i];
-    count += num_gaps > 0 && decode_ns / num_gaps > limit_ns;
-  }
-  return count;
-}
-
-void samples_over_a_limit_are_counted() {
-  const Load load = heavy_load();
-  const SimulatedSystem system = system_of(2);
-  SimulatedTest test = test_of(load.prompts, load.answers);
-  auto free = simulate(load.schedule, system, test);
-  CHECK(free.num_ttft_over == 0 && free.num_tpot_over == 0 && free.num_over == 0);
-  std::vector<std::int64_t> ttft;
-  for (std::size_t i = 0; i < 400; ++i)
-    ttft.push_back(free.samples.first_token_ns[i] - free.samples.issued_ns[i]);
-  std::sort(ttft.begin(), ttft.end());
-  for (const std::size_t rank : {0, 200, 350, 399}) {
-    test.ttft_limit_ns = ttft[rank];
-    const auto limited = simulate(load.schedule, system, test);
-    CHECK(limited.num_ttft_over == num_ttft_over(free.samples, ttft[rank]));
-    CHECK(limited.num_over == limited.num_ttft_over && !limited.stopped);
-  }
-  test.ttft_limit_ns.reset();
-  test.tpot_limit_ns = 120'000;
-  const std::int64_t num_over = num_tpot_over(free.samples, 120'000);
-  CHECK(num_over > 10 && num_over < 390);
-  CHECK(simulate(load.schedule, system, test).num_tpot_over == num_over);
-  test.ttft_limit_ns = ttft[200];
-  const auto both = simulate(load.schedule, system, test);
-  CHECK(both.num_over >= std::max(both.num_ttft_over, both.num_tpot_over));
-  CHECK(both.num_over < both.num_ttft_over + both.num_tpot_over);
-}
-
-void a_sample_exactly_at_a_limit_is_not_over() {
-  const Tokens prompts{5};
-  const Tokens answers{3};
-  SimulatedTest test = test_of(prompts, answers);  // TTFT 105 us, then two steps of 110 us
-  test.ttft_limit_ns = 105'000;
-  test.tpot_limit_ns = 110'000;
-  CHECK(simulate(arriving({0}, 1), system_of(1), test).num_over == 0);
-  test.ttft_limit_ns = 104'999;
-  CHECK(simulate(arriving({0}, 1), system_of(1), test).num_ttft_over == 1);
-  test.tpot_limit_ns = 109'999;
-  CHECK(simulate(arriving({0}, 1), system_of(1), test).num_tpot_over == 1);
-}
-
 void each_replica_has_its_own_noise() {
   const Tokens prompts{5};
   const Tokens answers{1};
@@ -209,38 +110,6 @@ void each_replica_has_its_own_noise() {
   const auto simulated = simulate(arriving({0, 0}, 1), system, test_of(prompts, answers));
   CHECK(simulated.steps.replica[0] != simulated.steps.replica[1]);
   CHECK(simulated.steps.duration_ns[0] != simulated.steps.duration_ns[1]);
-}
-
-// A queue that grows is known to be late before its samples are served.
-void a_hopeless_test_stops_at_its_budget() {
-  const Load load = heavy_load();
-  SimulatedTest test = test_of(load.prompts, load.answers);
-  test.ttft_limit_ns = 1'000'000;
-  const auto whole = simulate(load.schedule, system_of(1), test);
-  CHECK(whole.num_ttft_over > 300 && !whole.stopped);
-  test.stop_over = whole.num_ttft_over;
-  CHECK(!simulate(load.schedule, system_of(1), test).stopped);
-  test.stop_over = 20;
-  const auto stopped = simulate(load.schedule, system_of(1), test);
-  CHECK(stopped.stopped && stopped.num_ttft_over > 20 && stopped.num_ttft_over < 30);
-  CHECK(stopped.end_ns < whole.end_ns / 4);
-  CHECK(num_ttft_over(stopped.samples, 1'000'000) < stopped.num_ttft_over);
-}
-
-void a_test_stops_at_its_time() {
-  const Load load = heavy_load();
-  SimulatedTest test = test_of(load.prompts, load.answers);
-  const auto whole = simulate(load.schedule, system_of(1), test);
-  test.stop_after_ns = whole.end_ns / 3;
-  const auto stopped = simulate(load.schedule, system_of(1), test);
-  CHECK(stopped.stopped && stopped.end_ns == *test.stop_after_ns);
-  const std::size_t count = stopped.samples.completed_ns.size();
-  CHECK(count > 0 && stopped.samples.completed_ns.back() <= stopped.end_ns);
-  CHECK(whole.samples.completed_ns[count] > stopped.end_ns);
-  CHECK(std::equal(stopped.samples.completed_ns.begin(), stopped.samples.completed_ns.end(),
-                   whole.samples.completed_ns.begin()));
-  test.stop_after_ns = whole.end_ns;
-  CHECK(!simulate(load.schedule, system_of(1), test).stopped);
 }
 
 void a_light_load_reaches_every_replica() {
@@ -325,11 +194,7 @@ int main() {
   times_are_those_of_the_service_model();
   an_arrival_at_a_steps_end_joins_the_next();
   laws_of_conservation_hold();
-  samples_over_a_limit_are_counted();
-  a_sample_exactly_at_a_limit_is_not_over();
   each_replica_has_its_own_noise();
-  a_hopeless_test_stops_at_its_budget();
-  a_test_stops_at_its_time();
   a_light_load_reaches_every_replica();
   a_slow_replica_takes_longer_for_a_step();
   unlike_replicas_share_by_their_speed();

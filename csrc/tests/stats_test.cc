@@ -2,6 +2,8 @@
 #include "../stats.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -20,6 +22,28 @@ void quantiles_are_those_of_the_sorted_values() {
       {"p50", 500}, {"p90", 900}, {"p99", 990}, {"p99.9", 999}, {"max", 999}};
   CHECK(quantiles == expected);
   for (const auto& [name, value] : sut::quantiles_of({7})) CHECK(value == 7);
+}
+
+void a_histograms_quantiles_are_within_their_bucket() {
+  sut::LatencyHistogram histogram;
+  CHECK(histogram.quantiles().empty());
+  std::mt19937_64 random(1);
+  for (const std::size_t count : {1, 2, 10, 1'000, 100'000}) {
+    std::vector<std::int64_t> latencies;
+    for (std::size_t i = 0; i < count; ++i)  // from a nanosecond to hours
+      latencies.push_back(static_cast<std::int64_t>(random() >> (20 + random() % 44)));
+    histogram.clear();
+    for (const std::int64_t latency : latencies) histogram.add(latency);
+    const auto exact = sut::quantiles_of(latencies), found = histogram.quantiles();
+    CHECK(found.size() == exact.size() && found.back() == exact.back());
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      CHECK(found[i].first == exact[i].first);
+      CHECK(128 * std::abs(found[i].second - exact[i].second) <= exact[i].second);
+    }
+  }
+  histogram.add(std::numeric_limits<std::int64_t>::max());
+  histogram.add(-5);  // a clock that went back
+  CHECK(histogram.quantiles().back().second == std::numeric_limits<std::int64_t>::max());
 }
 
 void a_concurrent_reader_sees_a_complete_prefix() {
@@ -63,6 +87,7 @@ void busy_time_is_time_with_samples_in_flight() {
 
 int main() {
   quantiles_are_those_of_the_sorted_values();
+  a_histograms_quantiles_are_within_their_bucket();
   a_concurrent_reader_sees_a_complete_prefix();
   busy_time_is_time_with_samples_in_flight();
 }

@@ -74,7 +74,7 @@ def run_phase(
             losses.print_news()
             budget.look(time.monotonic() - start)
             if progress.due(test.name):
-                stats = replicas.dispatcher.stats()
+                stats = replicas.dispatcher.live_stats()
                 progress.phase(test.name, stats, budget.num_over, budget.hopeless)
         losses.print_news()
         if not (running.finished or running.ended):

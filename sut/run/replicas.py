@@ -78,7 +78,7 @@ class Replicas:
     @property
     def is_idle(self) -> bool:
         """Whether every engine is there and has completed all that it was sent."""
-        stats = self.dispatcher.stats()
+        stats = self.dispatcher.live_stats()
         is_whole = self.dispatcher.failure is None and not self.dispatcher.losses()
         return is_whole and stats.issued == stats.completed + stats.withdrawn
 
