@@ -2,6 +2,7 @@
 
 #include <zmq.h>
 
+#include <exception>
 #include <stdexcept>
 
 #include "curve.h"
@@ -54,7 +55,7 @@ void Admission::run() {
       answer();
       if (zmq_poll(items, 2, -1) < 0 && zmq_errno() != EINTR) return;
     }
-  } catch (const SocketError&) {  // nobody is admitted any more
+  } catch (const std::exception&) {  // nobody is admitted any more
   }
 }
 
