@@ -106,8 +106,8 @@ class Stats:
     failed: int
     prompt_tokens: int
     output_tokens: int
-    # p50, p90, p99, p99.9 and max of the completed samples; empty before the first. Exact, or within
-    # 1/128 by live_stats().
+    # p50, p90, p99, p99.9 and max of the completed samples; empty before the first. Exact, or by
+    # live_stats() within 1/128.
     ttft_ns: dict[str, int]
     tpot_ns: dict[str, int]
     replicas: list[ReplicaStats]
