@@ -72,7 +72,7 @@ class SimulatedEngine {
       else
         p.pack_nil();
     }
-    p.pack_nil().pack(0.5);
+    p.pack_nil().pack(1e-9 * static_cast<double>(sut::now_ns()));
     sut::Frame frame(std::span<const char>(buffer_.data(), buffer_.size()));
     CHECK(output_.send(frame, false));
     std::erase_if(running_, [this](const Running& r) { return r.num_tokens == options_.num_tokens; });
