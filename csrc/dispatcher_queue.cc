@@ -17,6 +17,9 @@ void Dispatcher::take_incoming() {
   wake_up_.silence();
   take_reports();  // before samples for a replica that has rejoined
   if (failed()) return;
+  // Before the samples: those that were issued before a withdrawal are withdrawn. One that was left
+  // would go to a replica once its sink may be gone.
+  const bool withdraws = withdraw_.exchange(false);
   {
     std::lock_guard lock(incoming_mutex_);
     taken_.swap(incoming_);
@@ -33,7 +36,7 @@ void Dispatcher::take_incoming() {
     }
   }
   taken_.clear();
-  if (withdraw_.exchange(false)) {
+  if (withdraws) {
     for_each_queue([this](std::deque<Queued>& queue) {
       stats_.withdrawn.add(static_cast<std::int64_t>(queue.size()));
       queue.clear();

@@ -73,6 +73,26 @@ void samples_waiting_for_their_replica_are_counted_as_failed() {
   CHECK(s.issued == 4 && s.completed == 1 && s.failed == 3 && s.queued == 0);
 }
 
+// Also a sample that is issued while the thread takes earlier ones, right before the withdrawal.
+void nothing_issued_before_a_withdrawal_is_left() {
+  System system(1);
+  sut::Dispatcher& dispatcher = *system.dispatcher;
+  StrictSink sink(dispatcher);
+  dispatcher.set_credit(0, 0);
+  const std::vector<sut::Sample> many = samples(20'000);
+  for (int pause_us = 0; pause_us < 200; ++pause_us) {
+    dispatcher.reset_stats();
+    dispatcher.issue(many, sink);
+    const std::int64_t until = sut::now_ns() + 1'000 * pause_us;
+    while (sut::now_ns() < until) {
+    }
+    dispatcher.issue(samples(1), sink);
+    dispatcher.withdraw_queued();
+    while (!dispatcher.is_drained()) std::this_thread::yield();
+    CHECK(dispatcher.live_stats().withdrawn == 20'001);
+  }
+}
+
 void the_clock_stops_with_the_dispatcher() {
   System system(1, {"--fault", "stall@3"});
   StrictSink sink(*system.dispatcher);
@@ -149,6 +169,7 @@ int main(int argc, char** argv) {
   a_pinned_sample_goes_to_its_replica();
   a_sample_waiting_for_its_replica_blocks_none();
   samples_waiting_for_their_replica_are_counted_as_failed();
+  nothing_issued_before_a_withdrawal_is_left();
   the_clock_stops_with_the_dispatcher();
   a_light_load_reaches_every_replica();
   closing_while_samples_run_stops_everything();
