@@ -93,6 +93,18 @@ OPTIONS = (
     '  --completion SHELL     print completion code: eval "$(sut --completion bash)", or zsh',
     "  --help                 print this",
 )
+# What other programs call these commands, and commands that have no short form.
+OTHER_NAMES = {
+    **dict.fromkeys(("run", "start", "bench"), "sut submit"),
+    **dict.fromkeys(("status", "follow", "logs", "tail"), "sut watch"),
+    **dict.fromkeys(("ls", "runs", "ps", "show"), "sut history"),
+    **dict.fromkeys(("stop", "kill", "delete"), "sut cancel"),
+    **dict.fromkeys(("check", "lint"), "sut validate"),
+    "help": "sut --help",
+    "job": "python -m sut.job",
+    "continue": "python -m sut.job",
+    "requeue": "python -m sut.requeue",
+}
 COMMANDS = {name: each for group in GROUPS.values() for name, each in group.items()}
 
 
@@ -126,7 +138,8 @@ def _main_of(name: str) -> Callable[[list[str]], int]:
 
 def _unknown(name: str) -> int:
     nearest = difflib.get_close_matches(name, COMMANDS, 1)
-    hint = f"did you mean: sut {nearest[0]}" if nearest else "for all commands: sut --help"
+    meant = OTHER_NAMES.get(name) or (f"sut {nearest[0]}" if nearest else "")
+    hint = f"did you mean: {meant}" if meant else "for all commands: sut --help"
     print(f"error: unknown command: {name}\nhint: {hint}", file=sys.stderr)
     return EXIT_BAD_INPUT
 

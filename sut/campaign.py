@@ -72,6 +72,10 @@ def _started(folder: Path) -> Started:
     try:
         return msgspec.json.decode((folder / CAMPAIGN).read_bytes(), type=Started)
     except (OSError, *UNDECODABLE) as error:
+        if RunDir(folder).plan.is_file():
+            raise InputError(
+                f"{folder} is a run, not a campaign", hint=f"python -m sut.watch {folder}"
+            ) from None
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
             f"no campaign found ({folder / CAMPAIGN}): {why}",

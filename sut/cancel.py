@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sut.cluster import runs, sbatch, slurm
 from sut.command import Parser, command_of_run
 from sut.errors import CANCELLED, EXIT_VALID, InputError, RunError
-from sut.launch import ending
+from sut.launch import ending, node
 from sut.launch.options import add_runs, find_run, shared
 from sut.machine import processes
 from sut.plan.plan import load_plan
@@ -20,6 +20,7 @@ from sut.rundir import RunDir
 from sut.watch import notify
 
 START_S = 30.0
+END_S = 20.0  # of a job that has hardly started
 POLL_S = 0.2
 
 
@@ -55,6 +56,7 @@ def cancel(run: RunDir) -> str:
             return f"job {job.job_id} {what} ({command}); its run {end}: {run}"
         if job.state == slurm.COMPLETING:
             return f"job {job.job_id} was ending already ({command})\n{_follow(run)}"
+        _record_unbegun(run, job)
         return f"cancelled job {job.job_id} on {job.nodes} ({command})\n{_follow(run)}"
     if not _is_finished(run) and (pid := _process(run)) is not None:
         if not ending.ask(run, pid, signal.SIGTERM):
@@ -73,6 +75,24 @@ def _record_unstarted(run: RunDir, job_id: str) -> None:
     hint = f"to start it: {sbatch.continuing(plan, run)}"
     error = RunError(f"job {job_id} was cancelled before it started", hint=hint, code=CANCELLED)
     ending.close(plan, run, ending.attempt_of(plan, job_id), error)
+
+
+def _record_unbegun(run: RunDir, job: slurm.JobState) -> None:
+    """Record the end of a run whose job was cancelled in its first moment, if its batch script had
+    not yet begun to: nothing else would. Waits for the end of a job without any sign of its run."""
+    deadline = time.monotonic() + END_S
+    while not run.progress.is_file() and not attempts.has_record(run):
+        found = slurm.job_state(job.job_id, job.cluster)
+        if found is not None and not found.alive:
+            plan = load_plan(run.plan)
+            error = node.ended_by_slurm(plan, run, job.job_id, found.state)
+            if error is not None:
+                ending.close(plan, run, ending.attempt_of(plan, job.job_id), error)
+                notify.send(run)
+            return
+        if time.monotonic() > deadline:
+            return
+        time.sleep(POLL_S)
 
 
 def _job(run: RunDir) -> slurm.JobState | None:

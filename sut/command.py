@@ -26,6 +26,9 @@ from sut.rundir import RunDir
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
+# Of choices: what many call "cuda", and what is no choice of sut.list.
+OTHER_WORDS = {"gpu": "cuda", "runs": "sut history", "jobs": "sut history"}
+
 COMPLETING = "_ARGCOMPLETE"  # in the environment of a program that completes for a shell
 
 _P = ParamSpec("_P")
@@ -83,7 +86,11 @@ def _values_of(option: argparse.Action, prefix: str) -> Iterable[str]:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
+    choices = list(known)
+    meant = OTHER_WORDS.get(word, "")
+    close = [meant] if meant and (meant in choices or " " in meant) else []
+    close = close or [each for each in choices if len(word) > 2 and each.startswith(word)]
+    close = close or difflib.get_close_matches(word, choices, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

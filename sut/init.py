@@ -24,7 +24,10 @@ FOLDER = Path("configs/sites")  # where --site finds a file by its name
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     if options.name and not re.fullmatch(r"[\w.-]+", options.name):
-        raise InputError(f"{options.name!r} is not a name of a site", hint="for example: mine")
+        raise InputError(
+            f"{options.name!r} is not a name of a site",
+            hint="use letters, digits, dots, - and _: python -m sut.init my-site",
+        )
     _refuse_a_shipped_name(options)
     found = survey.ask(options.name, options.partition, options.device, options.local)
     if not options.name and found.name in _shipped():  # this cluster's or this host's

@@ -132,6 +132,29 @@ def test_reports_what_slurm_refuses(
     assert capsys.readouterr().err == "error: scancel 4711 failed: Access denied\n"
 
 
+def test_records_a_job_that_ends_before_its_script_begins(
+    queued: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = f"|None|||jw2|{queued}"
+    answer = f'if [ -e {tmp_path}/over ]; then echo "CANCELLED{job}"; else echo "RUNNING{job}"; fi'
+    with_slurm(tmp_path, monkeypatch, "", f"touch {tmp_path}/over")
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    assert cancel.main([str(queued)]) == 0
+    assert "cancelled job 4711 on jw2" in capsys.readouterr().out
+    found = record.read(queued.record)
+    assert found.failure is not None and found.failure.code == "cancelled"
+    assert found.failure.first_line == "job 4711 was cancelled before the run wrote its record"
+    assert found.attempts[-1].job_id == "4711"
+    # A run that has begun records its end itself.
+    queued.record.unlink()
+    queued.progress.touch()
+    (tmp_path / "over").unlink()
+    assert cancel.main([str(queued)]) == 0 and not queued.record.exists()
+
+
 def test_says_that_a_job_is_ending_already(
     queued: RunDir,
     tmp_path: Path,
@@ -160,6 +183,7 @@ def test_never_cancels_a_job_of_another_run(
     (local.slurm / "4712_submitted.pkl").touch()
     with_slurm(tmp_path, monkeypatch, "RUNNING|None|||jw2|", "exit 0")
     assert cancel.main([str(local)]) == 2
+    queued.progress.touch()
     assert cancel.main([str(queued)]) == 0
 
 

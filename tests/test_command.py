@@ -154,7 +154,12 @@ def test_prints_the_help_without_a_command() -> None:
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("sumbit", "did you mean: sut submit"), ("xyz", "for all commands: sut --help")],
+    [
+        ("sumbit", "did you mean: sut submit"),
+        ("xyz", "for all commands: sut --help"),
+        ("run", "did you mean: sut submit"),
+        ("job", "did you mean: python -m sut.job"),
+    ],
 )
 def test_refuses_an_unknown_command(word: str, hint: str) -> None:
     run = sut(word)
@@ -184,6 +189,9 @@ def test_refuses_an_unknown_option_with_a_hint() -> None:
     [
         (["submit", "--senario", "server"], "--senario server (did you mean --scenario?)"),
         (["submit", "--sets=a=1"], "--sets=a=1 (did you mean --set?)"),
+        (["submit", "--mode", "perf"], "(did you mean performance?)"),
+        (["init", "--device", "gpu"], "(did you mean cuda?)"),
+        (["list", "runs"], "(did you mean sut history?)"),
         (["submit", "--mode", "acuracy"], "(did you mean accuracy?)"),
         (["history", "--verdict", "invald"], "(did you mean INVALID?)"),
         (["submit", "offline"], "arguments: offline (did you mean --scenario offline?)"),

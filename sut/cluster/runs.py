@@ -84,7 +84,7 @@ def _not_found(name: str, root: Path) -> InputError:
             "--root DIR or SUT_RUN_ROOT",
         )
     close = [each for each in known if each.startswith(name)]
-    close += difflib.get_close_matches(name, known, n=1)
+    close += difflib.get_close_matches(name, [LATEST, *known], n=1)
     return InputError(
         f"{name}: no such run in the current folder or under {root}",
         hint=f"did you mean {close[0]}? All runs: python -m sut.history --root {root}"

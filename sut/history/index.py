@@ -149,6 +149,12 @@ def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
                 without.append(folder)
             else:
                 records[folder] = stat
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no runs: the folder does not exist ({error.filename or root})",
+            hint="start one: python -m sut.submit; runs elsewhere: --site NAME, --root DIR or "
+            "SUT_RUN_ROOT",
+        ) from None
     except OSError as error:
         raise InputError(
             f"cannot list the runs ({error.filename or root}): {error.strerror}",

@@ -270,7 +270,7 @@ def load_plan(path: Path) -> Plan:
     except FileNotFoundError:
         raise InputError(
             f"{path.parent} is not a run directory: it has no {path.name}",
-            hint="python -m sut.submit creates run directories",
+            hint="list the runs: python -m sut.history; start one: python -m sut.submit",
         ) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
