@@ -306,3 +306,14 @@ def test_a_column_without_any_figure_is_left_out() -> None:
         ("node", "b"),
         [("jw2", "-"), ("jw3", "2")],
     )
+
+
+def test_the_cells_of_a_wide_table_have_their_names() -> None:
+    head = ("rule", "`met`", 'a "b"', "measured", "limit", "unit")
+    shown = markdown.to_html(markdown.table(head, [("x", "yes", "c", "1", "2", "s"), ("y",) * 6]))
+    names = ["rule", "met", "a &quot;b&quot;", "measured", "limit", "unit"]
+    assert re.findall(r'<td data-name="([^"]*)"', shown) == names * 2
+    assert shown.count('class="many"') == 1
+    long = "a finding of more than forty characters, in a sentence"
+    for row, many in ((("x", "yes", "c", "1", "2"), 0), (("x", "yes", long, "1", "2"), 1)):
+        assert markdown.to_html(markdown.table(head[:5], [row])).count('class="many"') == many

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -82,6 +83,7 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
+MANY = 6  # columns, from which a table does not fit a phone; with long text one less
 # The keyboard can scroll what has the focus.
 SCROLLING = '<div class="wide" tabindex="0" role="group" aria-label="table">'
 
@@ -89,12 +91,26 @@ SCROLLING = '<div class="wide" tabindex="0" role="group" aria-label="table">'
 def to_html(text: str) -> str:
     """Convert Markdown. Tags, images and links to other sites are text, a wide table scrolls in a
     box of its own, cells with long text have the class ``text``, and a head without any name is
-    left out."""
+    left out. The cells of a table with MANY columns have their names, for a narrow screen."""
     html: str = _PARSER.render(text)
     html = re.sub(r"<thead>\s*<tr>\s*(?:<th[^>]*></th>\s*)+</tr>\s*</thead>\s*", "", html)
     html = re.sub(r"<td>(?=[^\n]{40})", '<td class="text">', html)
-    html = html.replace("<table>", f"{SCROLLING}<table>")
+    html = re.sub(r"<table>.*?</table>", _with_names, html, flags=re.DOTALL)
+    html = re.sub(r"(?=<table[ >])", SCROLLING, html)
     return html.replace("</table>", "</table></div>")
+
+
+def _with_names(found: re.Match[str]) -> str:
+    names = [re.sub(r"<[^>]*>", "", name) for name in re.findall(r"<th[^>]*>(.*?)</th>", found[0])]
+    if len(names) < MANY - ('class="text"' in found[0]):
+        return found[0]
+    place = itertools.count()
+
+    def named(cell: re.Match[str]) -> str:
+        name = names[next(place) % len(names)].replace('"', "&quot;")
+        return f'<td data-name="{name}"'
+
+    return re.sub(r"<td(?=[ >])", named, found[0]).replace("<table", '<table class="many"', 1)
 
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
