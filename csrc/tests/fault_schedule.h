@@ -220,7 +220,9 @@ class Schedule {
     sut::LoadGenTest test(dispatcher_, {"test", scenario, sut::LoadGenTest::Mode::kPerformance,
                                         user_conf, "", folder_.string(), "replay", "numbers"});
     test.start();
-    CHECK(test.wait(kWaitS) && test.finished());
+    const bool is_over = test.wait(kWaitS);
+    check_not_failed();
+    CHECK(is_over && test.finished());
     std::ifstream file(folder_ / "mlperf_log_detail.txt");
     const std::string log{std::istreambuf_iterator<char>(file), {}};
     CHECK(log.find("result_validity") != log.npos);
@@ -252,11 +254,15 @@ class Schedule {
     }
   }
 
+  void check_not_failed() {
+    const auto failure = dispatcher_->failure();
+    if (!failure) return;
+    std::fprintf(stderr, "%s: %s\n", failure->code.c_str(), failure->message.c_str());
+    CHECK(false);
+  }
+
   void check_counts(std::int64_t issued, std::int64_t withdrawn) {
-    if (const auto failure = dispatcher_->failure()) {
-      std::fprintf(stderr, "%s: %s\n", failure->code.c_str(), failure->message.c_str());
-      CHECK(false);
-    }
+    check_not_failed();
     const sut::Snapshot s = dispatcher_->stats();
     const std::int64_t completed = issued - withdrawn;
     CHECK(s.issued == issued && s.withdrawn == withdrawn && s.completed == completed);
