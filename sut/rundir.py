@@ -133,10 +133,9 @@ class RunDir:
         """LoadGen's settings of one test of a sweep, instead of ``user_conf``."""
         return self.loadgen(phase) / self.user_conf.name
 
-    @property
-    def audit_conf(self) -> Path:
-        """LoadGen's settings of the compliance test, in addition to ``user_conf``."""
-        return self.loadgen("compliance") / "audit.config"
+    def audit_conf(self, phase: str) -> Path:
+        """LoadGen's settings of a compliance test, in addition to ``user_conf``."""
+        return self.loadgen(phase) / "audit.config"
 
     def samples(self, phase: str) -> Path:
         """Every completed sample of one phase; see :mod:`sut.results.sample_log`."""

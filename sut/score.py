@@ -16,7 +16,7 @@ from sut.inputs import hashes, model
 from sut.launch.options import add_runs, find_run, shared
 from sut.plan.plan import Mode
 from sut.report.publish import write_html, write_markdown
-from sut.results import accuracy, answers, record, verification
+from sut.results import accuracy, answers, compliance_files, record, verification
 from sut.results.judge import overall
 from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words += ["--reference-data", str(_existing(options.references, "--references"))]
     words += ["--tokenizer", str(options.tokenizer or model.locate(found.plan.model))]
     write_atomic(log_dir / accuracy.PROGRAM_OUTPUT, _output(words, program.parent))
+    if phase.test.mode is Mode.TEST07:
+        scores = accuracy.of_program(log_dir)
+        compliance_files.write(log_dir, found.plan, test06=None, test09=None, test07=scores)
     scored = _judged(found, phase, run_dir)
     record.write(scored, run_dir)
     problem = write_html(scored, run_dir)
@@ -47,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _phase(found: Record, run_dir: RunDir) -> PhaseRecord:
-    """The accuracy test of a run whose files are as recorded."""
-    phase = next((each for each in found.phases if each.test.mode is Mode.ACCURACY), None)
+    """The accuracy test, or TEST07, of a run whose files are as recorded."""
+    scored = (Mode.ACCURACY, Mode.TEST07)
+    phase = next((each for each in found.phases if each.test.mode in scored), None)
     if phase is None:
         raise InputError(f"{run_dir.root}: has no accuracy test", hint="run --mode accuracy")
     if changes := verification.of_files(found, run_dir):

@@ -1,4 +1,4 @@
-"""TEST06 agrees with MLCommons' script, and is stricter where the script does not check."""
+"""The compliance tests agree with MLCommons' scripts, and are stricter where these do not check."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from cli import fast, latest, set_arguments, submit
+from loadgen_logs import smallest_valid
 from plans import plan_of
 
 from sut.errors import InputError
 from sut.inputs.dataset import synthetic
 from sut.plan import mlperf_conf, plan
-from sut.plan.benchmark import Scenario
+from sut.plan.benchmark import Gate, Scenario
 from sut.plan.plan import Mode
+from sut.results import compliance_length
 from sut.results.answers import read
 from sut.results.compliance import Verification, judge, verify, verify_accuracy_text
 from sut.results.mllog import read as read_log
@@ -185,9 +187,122 @@ def test_too_few_answers_are_invalid(tmp_path: Path) -> None:
 def test_the_audit_settings_are_loadgens(tmp_path: Path) -> None:
     assert submit(tmp_path, *fast(), "--mode", "compliance").returncode == 0
     log = read_log(RunDir(tmp_path / "runs" / "latest").loadgen("compliance"))
-    for line in mlperf_conf.AUDIT_CONFIG.splitlines()[1:]:
+    for line in mlperf_conf.audit_config("TEST06", 500).splitlines()[1:]:
         key, value = line.removeprefix("*.*.").split(" = ")
         logged = log.values[
             {"min_duration": "effective_min_duration_ms"}.get(key, f"effective_{key}")
         ]
         assert logged == int(value), key
+
+
+# What MLCommons' compliance/TEST09/run_verification.py writes for answers of 4, 5 and 9 tokens.
+OUTPUT_LEN = f"""\
+{"=" * 80}
+TEST09: Verify Output Token Length in Performance Mode
+{"=" * 80}
+
+Output Token Length Statistics
+{"-" * 40}
+Total samples: 3
+Mean output tokens: 6.00
+Min output tokens: 4
+Max output tokens: 9
+Std deviation: 2.16
+
+{"=" * 80}
+Verification Results
+{"=" * 80}
+Mean output tokens: 6.00
+Min threshold: 5.5
+Max threshold: 6.5
+Min check pass: True
+Max check pass: True
+
+TEST PASS
+"""
+THREE = [answer(sample, [1] * num) for sample, num in enumerate((4, 5, 9))]
+
+
+def test_output_lengths_are_written_as_by_mlcommons_script(tmp_path: Path) -> None:
+    found = compliance_length.measure(read(write(tmp_path, *THREE)))
+    bounds = Gate(low=5.5, high=6.5)
+    assert compliance_length.verify_output_len_text(found, bounds) == OUTPUT_LEN
+    above = compliance_length.verify_output_len_text(found, Gate(low=4, high=5.9))
+    assert above.endswith("Min check pass: True\nMax check pass: False\n\nTEST FAIL\n")
+    assert "Min threshold: 4.0\n" in above
+
+
+@pytest.mark.parametrize(
+    ("answers", "bounds", "failed"),
+    [
+        (THREE, Gate(low=6, high=6), set()),
+        (THREE, Gate(low=6.1, high=9), {"test09_output_tokens"}),
+        (THREE, Gate(low=1, high=5.9), {"test09_output_tokens"}),
+        (THREE, Gate(low=6), set()),
+        (THREE[:2], Gate(low=1, high=9), {"test09_answers"}),
+        ([*THREE[:2], THREE[0]], Gate(low=1, high=9), {"test09_answers"}),
+        ([*THREE[:2], answer(2, [1], counted=2)], Gate(low=1, high=9), {"test09_length"}),
+    ],
+)
+def test_the_mean_length_of_all_answers_must_be_within_bounds(
+    tmp_path: Path, answers: list[dict[str, Any]], bounds: Gate, failed: set[str]
+) -> None:
+    found = compliance_length.measure(read(write(tmp_path, *answers)))
+    verdict = compliance_length.judge(found, bounds, 3, read_log(smallest_valid()))
+    assert {check.code for check in verdict.reasons} == failed
+    assert verdict.verdict == ("INVALID" if failed else "VALID")
+
+
+@pytest.mark.parametrize("scenario", ["server", "offline"])
+def test_a_run_of_test09_logs_every_answer(tmp_path: Path, scenario: str) -> None:
+    tokens = ["compliance={output_tokens: {low: 16, high: 64}}"]
+    run = submit(tmp_path, *fast(scenario), "--mode", "compliance", *set_arguments(tokens))
+    assert run.returncode == 0, run.stdout + run.stderr
+    (phase,) = latest(tmp_path).phases
+    assert phase.test09 is not None and phase.test06 is None
+    assert phase.test09.num_answers == phase.test09.num_samples == 500
+    assert f"TEST09    passed: {phase.test09.mean:.4g} tokens" in run.stdout
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    written = (run_dir.loadgen("compliance") / "verify_output_len.txt").read_text()
+    assert written.endswith("TEST PASS\n") and "Total samples: 500\n" in written
+    audit = mlperf_conf.audit_config("TEST09", 500)
+    assert run_dir.audit_conf("compliance").read_text() == audit
+    assert "accuracy_log_sampling_target = 10000\n" in audit
+
+
+OWN_DATA = "{name: synthetic, kind: synthetic, min_prompt_tokens: 8, max_prompt_tokens: 9"
+
+
+@pytest.mark.parametrize("scenario", ["server", "offline"])
+def test_a_run_of_test07_scores_every_sample_of_its_own_data(tmp_path: Path, scenario: str) -> None:
+    test07 = f"test07: {{dataset: {OWN_DATA}, num_samples: 120}}, gates: {{exact_match: GATE}}}}"
+    passed = [f"compliance={{{test07.replace('GATE', '{low: 1}')}}}"]
+    run = submit(tmp_path, *fast(scenario), "--mode", "test07", *set_arguments(passed))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "TEST07 passed" in run.stdout
+    (phase,) = latest(tmp_path).phases
+    assert (phase.name, phase.num_scored) == ("test07", 120)
+    assert phase.accuracy == {"exact_match": 1.0}
+    run_dir = RunDir(tmp_path / "runs" / "latest")
+    assert len(read(run_dir.loadgen("test07"))) == 120
+    written = (run_dir.loadgen("test07") / "verify_accuracy.txt").read_text()
+    assert written.endswith(
+        "Accuracy score: 1.0\nAccuracy threshold: 1.0\nAccuracy check pass: True\nTEST PASS\n"
+    )
+    failed = [f"compliance={{{test07.replace('GATE', '{low: 1.1}')}}}"]
+    run = submit(tmp_path, *fast(scenario), "--mode", "test07", *set_arguments(failed))
+    assert run.returncode == 1 and "TEST07 not passed" in run.stdout
+
+
+def test_a_benchmark_has_only_the_compliance_tests_it_enables(tmp_path: Path) -> None:
+    def error(mode: str, compliance: str) -> str:
+        sets = set_arguments([f"compliance={compliance}"])
+        run = submit(tmp_path, *fast(), "--mode", mode, *sets)
+        assert run.returncode == 2, run.stdout
+        return run.stderr
+
+    assert "benchmark replay has no TEST07" in error("test07", "{eos_token_ids: [1]}")
+    both = "{eos_token_ids: [1], output_tokens: {low: 1}}"
+    assert "both eos_token_ids (TEST06) and output_tokens (TEST09)" in error("performance", both)
+    assert "compliance enables no test" in error("performance", "{}")
+    assert "benchmark replay has no compliance test" in error("compliance", "{}")

@@ -55,7 +55,8 @@ def test_benchmarks_resolve_in_every_scenario_and_preset(
     site = _site_with_paths(tmp_path)
     benchmark, loaded = config.load(str(file), str(site))
     apart = benchmark.accuracy_test is not None
-    modes = (Mode.PERFORMANCE, Mode.ACCURACY) if apart else (Mode.ALL,)
+    modes = [Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE] if apart else [Mode.ALL]
+    modes += [Mode.TEST07] if benchmark.compliance and benchmark.compliance.test07 else []
     for scenario, mode in itertools.product(benchmark.scenarios.known(), modes):
         plan = resolve(
             benchmark, loaded, scenario=scenario, mode=mode, preset=preset, usable_cpus=(0, 1)
@@ -316,6 +317,7 @@ def _site_with_paths(folder: Path) -> Path:
         "  open_orca_gpt4_tokenized_llama.sampled_24576: /data/c.jsonl\n"
         "  gpt-oss-120b-performance: /data/d.jsonl\n"
         "  gpt-oss-120b-accuracy: /data/e.jsonl\n"
+        "  gpt-oss-120b-compliance: /data/f.jsonl\n"
     )
     return file
 

@@ -274,8 +274,8 @@ def test_a_message_keeps_each_error_and_hint_apart(text: str, message: Message) 
         ("INVALID", "all", "INVALID"),
         ("VALID", "accuracy", "accuracy passed"),
         ("INVALID", "accuracy", "accuracy not passed"),
-        ("VALID", "compliance", "TEST06 passed"),
-        ("INVALID", "compliance", "TEST06 not passed"),
+        ("VALID", "compliance", "compliance passed"),
+        ("INVALID", "compliance", "compliance not passed"),
         ("FAILED", "compliance", "FAILED"),
     ],
 )

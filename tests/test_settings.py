@@ -15,6 +15,7 @@ from loadgen_logs import smallest_valid, with_value
 from plans import plan_of
 from records import PLAN_OF_SMALLEST_VALID
 
+from sut.plan import mlperf_conf
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode, Plan
 from sut.results import mllog, settings
@@ -43,7 +44,7 @@ with served(int(num), 1, "--fault", "stall@1") as dispatcher:
 
 def logged(plan: Plan, mode: Mode, folder: Path) -> DetailLog:
     """What the linked LoadGen logs for a test of ``plan``."""
-    audit = settings.mlperf_conf.AUDIT_CONFIG if mode is Mode.COMPLIANCE else ""
+    audit = mlperf_conf.audit_config(plan.compliance_test(mode), plan.dataset.num_samples)
     test = Mode.ACCURACY if mode is Mode.ACCURACY else Mode.PERFORMANCE
     words = [plan.loadgen_name, plan.scenario.loadgen, test, plan.user_conf(), audit, str(folder)]
     subprocess.run(

@@ -90,8 +90,7 @@ def replay_answers(plan: Plan, samples: Samples, model_path: Path | None) -> lis
     if engine.kind is EngineKind.VLLM or engine.replay.answers is ReplayAnswers.ECHO:
         return []
     assert model_path is not None, "the replay engine echoes synthetic data"
-    encode = _Encoder(model_path / "tokenizer.json", None)
-    answers = [encode(reference) for reference in samples.references]
+    answers = _encoded(plan.dataset, samples, model_path / "tokenizer.json")
     most = plan.generation.max_tokens
     long = [i for i, answer in enumerate(answers) if len(answer) > most]
     if long:
@@ -101,6 +100,24 @@ def replay_answers(plan: Plan, samples: Samples, model_path: Path | None) -> lis
             hint=f"--set generation.max_tokens={max(map(len, answers))}, or "
             "--set engine.replay.answers=echo",
         )
+    return answers
+
+
+def _encoded(dataset: Dataset, samples: Samples, tokenizer_file: Path) -> list[list[int]]:
+    """The references as token ids. Cached: millions of tokens take a busy machine so long that
+    the engine, which waits for the data, gives up."""
+    key = cache.key_of(
+        data=samples.sha256,
+        num_samples=len(samples.references),
+        tokenizer=hashlib.sha256(_read(tokenizer_file)).hexdigest(),
+        tokenizers=metadata.version("tokenizers"),
+    )
+    entry = cache.cache_dir() / "answers" / f"{dataset.name}-{key[:16]}.msgpack"
+    answers = cache.read_entry(entry, key, list[list[int]])
+    if answers is None:
+        encode = _Encoder(tokenizer_file, None)
+        answers = [encode(reference) for reference in samples.references]
+        cache.write_entry(entry, key, answers)
     return answers
 
 

@@ -10,7 +10,7 @@ from sut.errors import Errors, InputError
 from sut.launch import members
 from sut.launch.request import RunRequest
 from sut.plan import config, document
-from sut.plan.benchmark import Benchmark, EngineKind, Preset, Scenario
+from sut.plan.benchmark import Benchmark, Compliance, EngineKind, Preset, Scenario
 from sut.plan.config import Campaign
 from sut.plan.plan import Mode
 from sut.plan.resolve import resolve
@@ -64,13 +64,16 @@ def _resolved(kind: str, path: Path) -> str:
 def _benchmark(benchmark: Benchmark) -> str:
     """Every scenario and preset becomes a plan, on a machine that has all it needs."""
     replay, apart = benchmark.engine.kind is EngineKind.REPLAY, benchmark.accuracy_test
+    tests = benchmark.compliance or Compliance()
     machine = Site(
         name="any",
         device=Device.CPU if replay else Device.CUDA,
         models={} if benchmark.model.embedded else {benchmark.model.name: "/model"},
-        datasets={each.dataset.name: "/data" for each in (benchmark, apart) if each},
+        datasets={each.dataset.name: "/data" for each in (benchmark, apart, tests.test07) if each},
     )
-    modes = (Mode.PERFORMANCE, Mode.ACCURACY) if apart else (Mode.ALL,)
+    modes = [Mode.PERFORMANCE, Mode.ACCURACY] if apart else [Mode.ALL]
+    modes += [Mode.COMPLIANCE] if apart and tests.on_performance_data else []
+    modes += [Mode.TEST07] if tests.test07 else []
     found: dict[str, InputError] = {}  # by message: most errors are the same in each
     for scenario in benchmark.scenarios.known():
         for preset, mode in itertools.product(Preset, modes):

@@ -76,7 +76,11 @@ def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
         limits=plan_words.limits(plan),
         size=plan_words.size(plan),
         measuring_s=round(
-            duration.of_tests(plan.scenario, plan.tests, settings, samples, plan.chosen_qps),
+            duration.of_tests(
+                *(plan.scenario, plan.tests, settings, samples),
+                plan.chosen_qps,
+                plan.compliance,
+            ),
             1,
         ),
         measures_load=plan.measures_load,

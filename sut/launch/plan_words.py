@@ -79,6 +79,8 @@ def limits(plan: Plan) -> str:
 
 def size(plan: Plan) -> str:
     settings = mlperf_conf.effective(plan)
+    if plan.mode is Mode.TEST07:
+        return f"{quantity(plan.dataset.num_samples, 'samples')}, each once"
     if plan.mode is Mode.ACCURACY:
         count = settings.accuracy_sample_count or plan.dataset.num_samples
         return f"{quantity(count, 'samples')}, each once"

@@ -158,10 +158,27 @@ class AccuracyTest(Struct, frozen=True, kw_only=True):
     generation: Generation
 
 
-class Compliance(Struct, frozen=True, kw_only=True):
-    """MLPerf's compliance test of this benchmark: TEST06, which checks the answers' token ids."""
+class AccuracyInPerformance(Struct, frozen=True, kw_only=True):
+    """TEST07: a performance test on data of its own, whose answers are scored. A run of its own."""
 
-    eos_token_ids: Annotated[tuple[NonNegativeInt, ...], msgspec.Meta(min_length=1)]
+    dataset: Dataset
+    gates: dict[str, Gate]  # by metric, as in accuracy.gates
+
+
+class Compliance(Struct, frozen=True, kw_only=True):
+    """MLPerf's compliance tests of this benchmark."""
+
+    eos_token_ids: tuple[NonNegativeInt, ...] = ()  # enables TEST06, which checks the answers'
+    # token ids: those that end a sequence
+    output_tokens: Gate | None = None  # enables TEST09: bounds of an answer's mean number of tokens
+    test07: AccuracyInPerformance | None = None
+
+    @property
+    def on_performance_data(self) -> str:
+        """MLPerf's name of the test that has no data of its own; empty if there is none."""
+        if self.eos_token_ids:
+            return "TEST06"
+        return "TEST09" if self.output_tokens else ""
 
 
 class ScenarioSettings(Struct, frozen=True, kw_only=True):

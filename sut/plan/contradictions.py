@@ -6,6 +6,7 @@ from sut.errors import Errors
 from sut.plan.benchmark import (
     AUTO,
     Benchmark,
+    Compliance,
     DatasetKind,
     EngineKind,
     ReplayAnswers,
@@ -48,11 +49,7 @@ def check(
             "generation settings, so it is a run of its own",
             hint="run --mode performance, and then --mode accuracy",
         )
-    if mode is Mode.COMPLIANCE and benchmark.compliance is None:
-        errors.add(
-            f"--mode {mode}: benchmark {benchmark.name} has no compliance test",
-            hint="choose --mode performance, accuracy or all",
-        )
+    _check_compliance(benchmark, mode, errors)
     if benchmark.model.embedded and benchmark.model.name in site.models:
         errors.add(
             f"site.models has a folder for {benchmark.model.name}, but model.embedded is true: the "
@@ -77,6 +74,27 @@ def check(
             "vLLM's pipeline parallelism on CPUs does not work with engine.enforce_eager",
             hint="--set engine.enforce_eager=false "
             """--set 'engine.extra_args=["-cc.mode=2", "-cc.backend=eager"]'""",
+        )
+
+
+def _check_compliance(benchmark: Benchmark, mode: Mode, errors: Errors) -> None:
+    tests = benchmark.compliance or Compliance()
+    hint = "choose --mode performance, accuracy or all"
+    if mode is Mode.COMPLIANCE and not tests.on_performance_data:
+        errors.add(f"--mode {mode}: benchmark {benchmark.name} has no compliance test", hint=hint)
+    if mode is Mode.TEST07 and tests.test07 is None:
+        errors.add(f"--mode {mode}: benchmark {benchmark.name} has no TEST07", hint=hint)
+    if tests.eos_token_ids and tests.output_tokens:
+        errors.add(
+            "compliance has both eos_token_ids (TEST06) and output_tokens (TEST09), and a run has "
+            "one of these tests",
+            hint="--set compliance.output_tokens=null",
+        )
+    if benchmark.compliance is not None and not (tests.on_performance_data or tests.test07):
+        errors.add(
+            "compliance enables no test",
+            hint="give eos_token_ids (TEST06), output_tokens (TEST09) or test07, or "
+            "--set compliance=null",
         )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from sut.errors import Errors
-from sut.plan.benchmark import AUTO, Scenario, ScenarioSettings
+from sut.plan.benchmark import AUTO, Compliance, Scenario, ScenarioSettings
+from sut.plan.mlperf_conf import TEST06_QUERIES
 from sut.plan.plan import Mode, Test
 from sut.plan.site import Site
 from sut.units import quantity
@@ -22,7 +23,6 @@ ASSUMED_QPS = 1.0
 OFFICIAL_DURATION_S = 600.0
 OFFLINE_MARGIN = 1.1
 OFFICIAL_SINGLE_STREAM_QUERIES = 5_000
-COMPLIANCE_QUERIES = 100  # TEST06's
 
 
 def of_tests(
@@ -31,13 +31,14 @@ def of_tests(
     settings: ScenarioSettings,
     num_samples: int,
     load_of: Callable[[Test], float | None] | None = None,
+    compliance: Compliance | None = None,
 ) -> float:
     """The predicted duration of LoadGen's tests, in seconds. ``load_of`` is the load of a test that
     has another than the settings' target_qps."""
     total_s = 0.0
     for test in tests:
         qps = load_of(test) if load_of else None
-        total_s += phase_s(scenario, test.mode, _at(settings, qps), num_samples)
+        total_s += phase_s(scenario, test.mode, _at(settings, qps), num_samples, compliance)
     return total_s
 
 
@@ -45,7 +46,13 @@ def _at(settings: ScenarioSettings, qps: float | None) -> ScenarioSettings:
     return settings if qps is None else msgspec.structs.replace(settings, target_qps=qps)
 
 
-def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_samples: int) -> float:
+def phase_s(
+    scenario: Scenario,
+    phase: Mode,
+    settings: ScenarioSettings,
+    num_samples: int,
+    compliance: Compliance | None = None,
+) -> float:
     """The predicted duration of a LoadGen test, in seconds, at the target load. ``auto`` counts as
     ASSUMED_QPS."""
     one_at_a_time = scenario is Scenario.SINGLE_STREAM
@@ -54,8 +61,9 @@ def phase_s(scenario: Scenario, phase: Mode, settings: ScenarioSettings, num_sam
     qps = (1 / each_s if each_s else 1.0) if one_at_a_time else float(target or 1.0)
     if phase is Mode.ACCURACY:
         return (settings.accuracy_sample_count or num_samples) / qps
-    if phase is Mode.COMPLIANCE:
-        return COMPLIANCE_QUERIES / qps
+    if phase in (Mode.COMPLIANCE, Mode.TEST07):
+        is_test06 = phase is Mode.COMPLIANCE and compliance and compliance.eos_token_ids
+        return (TEST06_QUERIES if is_test06 else num_samples) / qps
     duration_s = OFFICIAL_DURATION_S
     if settings.min_duration_ms is not None:
         duration_s = settings.min_duration_ms / 1e3

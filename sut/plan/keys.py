@@ -21,7 +21,10 @@ from sut.plan.site import Site
 from sut.values import Struct
 
 # A benchmark must not have them.
-FROM_SITE = ("model.path", "dataset.path", "accuracy_test.dataset.path")
+FROM_SITE = (
+    *("model.path", "dataset.path", "accuracy_test.dataset.path"),
+    "compliance.test07.dataset.path",
+)
 SIMILAR = 0.7  # of 1; by difflib's default, path resembles sbatch
 _SITE = "site"
 _STAND_INS = {

@@ -18,15 +18,18 @@ from sut.plan.plan import Plan
 
 ROUND = "v6.1"
 
-# MLCommons' audit.config of TEST06.
-AUDIT_CONFIG = """\
+# MLCommons' audit.config of TEST06; those of TEST07 and TEST09 issue and log every sample once.
+_AUDIT_CONFIG = """\
 *.*.mode = 2
 *.*.accuracy_log_rng_seed = 720381539243781796
-*.*.accuracy_log_sampling_target = 100
-*.*.min_query_count = 100
+*.*.accuracy_log_sampling_target = {logged}
+*.*.min_query_count = {queries}
 *.*.min_duration = 0
 *.*.sample_concatenate_permutation = 0
 """
+_EVERY_SAMPLE = "*.*.performance_issue_unique = 1\n"
+TEST06_QUERIES = 100
+_TEST09_LOGGED = 10_000  # more than the data of each benchmark with TEST09 has
 
 
 class _Limits(NamedTuple):
@@ -95,6 +98,21 @@ _OF_ALL = {
     "*.Offline.min_duration": 600_000,
 }
 _SHOWN = ("target_latency", "ttft_latency", "tpot_latency", "min_duration", "min_query_count")
+
+
+def audit_config(test: str, num_samples: int) -> str:
+    """MLCommons' ``audit.config`` of a compliance test (``TEST06``) on data of ``num_samples``;
+    empty for a test that is none."""
+    match test:
+        case "TEST06":
+            return _AUDIT_CONFIG.format(logged=TEST06_QUERIES, queries=TEST06_QUERIES)
+        case "TEST07":
+            return _AUDIT_CONFIG.format(logged=num_samples, queries=num_samples) + _EVERY_SAMPLE
+        case "TEST09":
+            logged = max(_TEST09_LOGGED, num_samples)
+            return _AUDIT_CONFIG.format(logged=logged, queries=num_samples) + _EVERY_SAMPLE
+        case _:
+            return ""
 
 
 def parse(text: str) -> dict[str, str]:

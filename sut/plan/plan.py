@@ -56,7 +56,8 @@ _SUBMIT_AGAIN = "submit the benchmark again: python -m sut.submit --config NAME 
 class Mode(enum.StrEnum):
     PERFORMANCE = "performance"
     ACCURACY = "accuracy"
-    COMPLIANCE = "compliance"
+    COMPLIANCE = "compliance"  # the test on the data of the performance test: TEST06 or TEST09
+    TEST07 = "test07"  # the compliance test with data of its own
     ALL = "all"
     PREFLIGHT = "preflight"  # checks the nodes, measures nothing
 
@@ -193,6 +194,10 @@ class Plan(Struct, frozen=True, kw_only=True):
             del plan["dataset"]["source_md5"]
         if self.accuracy is not None and not self.accuracy.program:
             del plan["accuracy"]["program"]
+        if self.compliance is not None:
+            for name in ("output_tokens", "test07"):
+                if getattr(self.compliance, name) is None:
+                    del plan["compliance"][name]
         if self.slurm is not None and not self.slurm.setup:
             del plan["slurm"]["setup"]
         if self.container is not None and self.container.command == APPTAINER:
@@ -201,8 +206,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     @property
     def ends_when_hopeless(self) -> bool:
-        """Whether a performance phase that can no longer be VALID is ended. A trial of a search
-        would only take time from the next one."""
+        """Whether a performance phase that can no longer be VALID is ended, as a search's trial."""
         return self.stop_when_hopeless or self.tune
 
     @property
@@ -210,14 +214,19 @@ class Plan(Struct, frozen=True, kw_only=True):
         """Whether the run measures its engines and chooses its ``target_qps`` itself."""
         return self.loadgen_settings.target_qps == AUTO
 
+    def compliance_test(self, mode: Mode) -> str:
+        """MLPerf's name of the compliance test that a test of this mode is; empty if it is none."""
+        if mode is Mode.COMPLIANCE and self.compliance is not None:
+            return self.compliance.on_performance_data
+        return "TEST07" if mode is Mode.TEST07 else ""
+
     def settings_at(self, target_qps: float) -> ScenarioSettings:
         """LoadGen's settings with the load that the run has chosen."""
         return msgspec.structs.replace(self.loadgen_settings, target_qps=target_qps)
 
     def user_conf(self, chosen_qps: float | None = None) -> str:
-        """The text of ``user.conf``. ``chosen_qps`` is the load that the settings do not have: the
-        run chooses it, or the test of a sweep has its own. Without it the text has a comment there.
-        """
+        """The text of ``user.conf``. ``chosen_qps`` is the load that the settings do not have, of
+        the run or of a sweep's test. Without it the text has a comment there."""
         later = ""
         if chosen_qps is None and self.sweep:
             later = f"{', '.join(map(user_conf.number, self.sweep))}: one after the other"
@@ -225,7 +234,11 @@ class Plan(Struct, frozen=True, kw_only=True):
             later = f"measured by the run in its warm-up ({AUTO})"
         qps = chosen_qps if self.measures_load or self.sweep else self.loadgen_settings.target_qps
         prefix = f"{self.loadgen_name}.{self.scenario.loadgen}"
-        return user_conf.text(prefix, self.loadgen_settings, qps, later)
+        settings = self.loadgen_settings
+        if self.mode is Mode.TEST07:  # mlperf.conf has the size of the performance test's data
+            count = self.dataset.num_samples
+            settings = msgspec.structs.replace(settings, performance_sample_count=count)
+        return user_conf.text(prefix, settings, qps, later)
 
 
 def tests(mode: Mode, compliance: Compliance | None, repeat: int) -> tuple[Test, ...]:
@@ -234,7 +247,8 @@ def tests(mode: Mode, compliance: Compliance | None, repeat: int) -> tuple[Test,
     match mode:
         case Mode.ALL:
             both = (*performance, Test(Mode.ACCURACY))
-            return both if compliance is None else (*both, Test(Mode.COMPLIANCE))
+            tested = compliance is not None and compliance.on_performance_data
+            return (*both, Test(Mode.COMPLIANCE)) if tested else both
         case Mode.PERFORMANCE:
             return performance
         case Mode.PREFLIGHT:

@@ -147,6 +147,10 @@ def _figures(phase: PhaseRecord) -> list[str]:
     if phase.test06 is not None:
         passed = "passed" if phase.verdict.verdict == "VALID" else "not passed"
         return [f"  TEST06    {passed}, on {quantity(phase.test06.num_answers, 'answers')}"]
+    if phase.test09 is not None:
+        passed = "passed" if phase.verdict.verdict == "VALID" else "not passed"
+        mean = quantity(phase.test09.mean, "tokens")
+        return [f"  TEST09    {passed}: {mean} in a mean answer"]
     measures = measure(phase.loadgen)
     lines = []
     for row in latencies(phase, measures):

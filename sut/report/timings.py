@@ -13,7 +13,8 @@ from sut.report.summary import total_s
 from sut.results.record import REPORT, Record, Step
 from sut.units import quantity
 
-TESTS = (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE)  # steps in which LoadGen measures
+# Steps in which LoadGen measures.
+TESTS = (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE, Mode.TEST07)
 DRAWN = 0.01  # of the total: shorter steps are in the table only
 TEST, OTHER = "LoadGen's test", "other"
 NOT_HERE = "record.json also has the time of writing this report."

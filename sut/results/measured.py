@@ -12,7 +12,7 @@ from sut.inputs.dataset import Samples
 from sut.plan.plan import Mode, Plan, Test
 from sut.results import (
     accuracy,
-    compliance,
+    compliance_files,
     cost,
     goodput,
     issue_delay,
@@ -29,7 +29,7 @@ from sut.results.phase_record import DispatcherStats, InterruptedPhase, PhaseRec
 from sut.results.phase_verdict import judge_phase
 from sut.results.sample_log import SampleLog
 from sut.results.telemetry import NodeTelemetry
-from sut.rundir import RunDir, write_atomic
+from sut.rundir import RunDir
 
 
 class Measured(NamedTuple):
@@ -84,9 +84,12 @@ def record_phase(
         hopeless=measured.hopeless,
         losses=measured.losses,
     )
-    if judged.test06 is not None:  # as MLCommons' script does
-        text = compliance.verify_accuracy_text(judged.test06)
-        write_atomic(log_dir / compliance.VERIFY_ACCURACY, text)
+    compliance_files.write(
+        *(log_dir, plan),
+        test06=judged.test06,
+        test09=judged.test09,
+        test07=judged.scores if test.mode is Mode.TEST07 else None,
+    )
     return PhaseRecord(
         name=test.name,
         loadgen=judged.log.values,
@@ -102,6 +105,7 @@ def record_phase(
         nodes=work.of_nodes(replicas, done) if done else (),
         telemetry=_telemetry(run_dir, measured),
         test06=judged.test06,
+        test09=judged.test09,
         issue_delay=_issue_delay(test.mode, plan, chosen_qps, done) if done else None,
         goodput=goodput.of(judged.log, done) if done else None,
         hopeless=measured.hopeless,

@@ -8,6 +8,7 @@ from sut.machine.environment import Environment
 from sut.plan.plan import Test
 from sut.results.budget import Hopeless
 from sut.results.compliance import Verification
+from sut.results.compliance_length import OutputLengths
 from sut.results.engine_report import EngineReport
 from sut.results.issue_delay import IssueDelay
 from sut.results.judge import Verdict
@@ -50,6 +51,7 @@ class PhaseRecord(Struct, frozen=True, kw_only=True):
     engines: tuple[EngineReport, ...] = ()  # their configurations, each different one
     environments: tuple[Environment, ...] = ()  # of the nodes that measured it, the head's first
     test06: Verification | None = None
+    test09: OutputLengths | None = None
     issue_delay: IssueDelay | None = None  # Server, performance; None where it is unknown
     cost_per_million_tokens: float | None = None  # of output, at the site's price
     goodput: float | None = None  # samples/s within both limits; None where a test has none

@@ -14,6 +14,7 @@ from sut.results import (
     answers,
     audit,
     compliance,
+    compliance_length,
     engine_rules,
     judge,
     mllog,
@@ -24,6 +25,7 @@ from sut.results import (
     losses as lost,
 )
 from sut.results.budget import Hopeless
+from sut.results.compliance_length import OutputLengths
 from sut.results.engine_report import EngineReport
 from sut.results.judge import Verdict
 from sut.results.losses import ReplicaLoss
@@ -36,13 +38,15 @@ Score = Callable[[int], dict[str, float]]  # of the first N samples
 
 
 class Judged(NamedTuple):
-    """``scores`` and ``num_scored`` belong to an accuracy test, ``test06`` to a compliance test."""
+    """``scores`` and ``num_scored`` belong to an accuracy test and to TEST07, ``test06`` and
+    ``test09`` to a compliance test."""
 
     log: DetailLog
     verdict: Verdict
     scores: dict[str, float] | None = None
     num_scored: int | None = None
     test06: compliance.Verification | None = None
+    test09: OutputLengths | None = None
 
 
 def judge_phase(
@@ -74,7 +78,7 @@ def judge_phase(
     match mode:
         case Mode.COMPLIANCE:
             judged = _compliance(plan, log_dir, log, num_failed)
-        case Mode.ACCURACY:
+        case Mode.ACCURACY | Mode.TEST07:
             judged = _accuracy(plan, log_dir, log, num_failed, replica_samples, score)
         case _:
             verdict = judge.judge_performance(
@@ -124,7 +128,10 @@ def _accuracy(
     replica_samples: Sequence[int],
     score: Score,
 ) -> Judged:
-    num_scored = log.count("effective_accuracy_sample_count")
+    is_test07 = log.mode == "PerformanceOnly"
+    num_scored = (
+        plan.dataset.num_samples if is_test07 else log.count("effective_accuracy_sample_count")
+    )
     scores = score(num_scored)
     verdict = judge.judge_accuracy(
         scores,
@@ -144,6 +151,15 @@ def _accuracy(
 def _compliance(plan: Plan, log_dir: Path, log: DetailLog, num_failed: int | None) -> Judged:
     assert plan.compliance is not None, "a plan has this phase only where the test applies"
     found = answers.read(log_dir)
+    bounds = plan.compliance.output_tokens
+    if bounds is not None:
+        test09 = compliance_length.measure(found)
+        verdict = compliance_length.judge(
+            *(test09, bounds, plan.dataset.num_samples, log),
+            num_failed=num_failed,
+            official=plan.official,
+        )
+        return Judged(log, verdict, test09=test09)
     test06 = compliance.verify(found, plan.scenario.loadgen, plan.compliance.eos_token_ids)
     verdict = compliance.judge(test06, log, num_failed=num_failed, official=plan.official)
     return Judged(log, verdict, test06=test06)

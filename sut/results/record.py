@@ -197,7 +197,8 @@ def exit_code(verdict: Validity | None) -> int:
 def headline(word: str, mode: str) -> str:
     """A run's word for people. VALID is about performance: of a run that did not measure it, the
     test that was run and whether it passed."""
-    test = {Mode.ACCURACY: "accuracy", Mode.COMPLIANCE: "TEST06"}.get(Mode(mode))
+    names = {Mode.ACCURACY: "accuracy", Mode.COMPLIANCE: "compliance", Mode.TEST07: "TEST07"}
+    test = names.get(Mode(mode))
     if test is None or word not in ("VALID", "INVALID"):
         return word
     return f"{test} {'passed' if word == 'VALID' else 'not passed'}"

@@ -64,16 +64,19 @@ def of_plan(plan: Plan, mode: Mode, chosen_qps: float | None = None) -> Settings
 
 
 def _logged(plan: Plan, mode: Mode, user_conf: str) -> Settings:
-    audit_conf = mlperf_conf.AUDIT_CONFIG if mode is Mode.COMPLIANCE else ""
-    confs = (mlperf_conf.values(), mlperf_conf.parse(user_conf), mlperf_conf.parse(audit_conf))
     name, scenario, num = plan.loadgen_name, plan.scenario.loadgen, plan.dataset.num_samples
+    audit_conf = mlperf_conf.audit_config(plan.compliance_test(mode), num)
+    confs = (mlperf_conf.values(), mlperf_conf.parse(user_conf), mlperf_conf.parse(audit_conf))
     return loadgen_settings.logged(name, scenario, num, confs, accuracy=mode is Mode.ACCURACY)
 
 
 def _below_round(logged: Mapping[str, Scalar], plan: Plan, mode: Mode) -> list[str]:
     """Settings that the round does not allow."""
     wrong = []
-    for key, value in _logged(plan, mode, "").items():
+    of_round = _logged(plan, mode, "")
+    if mode is Mode.TEST07:  # on data of its own, smaller than mlperf.conf has it
+        of_round["requested_performance_sample_count_override"] = plan.dataset.num_samples
+    for key, value in of_round.items():
         given = logged.get(key)
         if not key.startswith("requested_") or key in FREE or _same(given, value):
             continue

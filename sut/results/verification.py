@@ -244,6 +244,7 @@ def judged_again(
         accuracy=judged.scores,
         num_scored=judged.num_scored,
         test06=judged.test06,
+        test09=judged.test09,
         replicas=replicas,
         nodes=work.of_nodes(replicas, samples) if samples else (),
     )

@@ -181,7 +181,9 @@ def _tests_s(plan: Plan, rate: float, performance_s: float) -> float:
     what the engines complete where more is offered."""
     others = [test for test in plan.tests if test.mode is not Mode.PERFORMANCE]
     settings, num_samples = plan.settings_at(rate), plan.dataset.num_samples
-    others_s = duration.of_tests(plan.scenario, others, settings, num_samples)
+    others_s = duration.of_tests(
+        plan.scenario, others, settings, num_samples, compliance=plan.compliance
+    )
     return performance_s * (len(plan.tests) - len(others)) + others_s
 
 

@@ -180,7 +180,9 @@ def require_time(plan: Plan, load: OfferedLoad, tests: Sequence[Test], elapsed_s
     if plan.slurm is None:
         return
     settings, num_samples = plan.settings_at(load.target_qps), plan.dataset.num_samples
-    needed_s = duration.of_tests(plan.scenario, tests, settings, num_samples)
+    needed_s = duration.of_tests(
+        plan.scenario, tests, settings, num_samples, compliance=plan.compliance
+    )
     limit_s = 60 * plan.slurm.time_min - plan.slurm.signal_delay_s
     left_s = max(0.0, limit_s - elapsed_s)
     if needed_s <= left_s:

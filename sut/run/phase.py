@@ -44,16 +44,15 @@ def run_phase(
     plan = replicas.plan
     log_dir = run_dir.loadgen(test.name)
     log_dir.mkdir(parents=True, exist_ok=True)
-    is_audit = test.mode is Mode.COMPLIANCE
-    audit_conf = mlperf_conf.AUDIT_CONFIG if is_audit else ""
+    audit_conf = mlperf_conf.audit_config(plan.compliance_test(test.mode), plan.dataset.num_samples)
     write_atomic(run_dir.user_conf_of(test.name) if plan.sweep else run_dir.user_conf, user_conf)
-    if is_audit:
-        write_atomic(run_dir.audit_conf, audit_conf)
+    if audit_conf:
+        write_atomic(run_dir.audit_conf(test.name), audit_conf)
     running = _core.LoadGenTest(
         replicas.dispatcher,
         model=plan.loadgen_name,
         scenario=plan.scenario.loadgen,
-        mode=Mode.PERFORMANCE if is_audit else test.mode,
+        mode=Mode.PERFORMANCE if audit_conf else test.mode,
         user_conf=user_conf,
         audit_conf=audit_conf,
         log_dir=str(log_dir),

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from sut.plan import config
-from sut.plan.benchmark import Benchmark
+from sut.plan.benchmark import Benchmark, Compliance
 from sut.plan.document import read
 from sut.plan.plan import Mode, Plan
 from sut.results.record import Hashes, Record
@@ -162,16 +162,26 @@ def _of_inputs(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _of_every_test(runs: Sequence[Run], keys: Sequence[str]) -> Iterator[str]:
-    """Where runs differ. Where the accuracy test has its own data, that is compared among the runs
-    with the same tests."""
-    official = _official().get(runs[0].record.plan.model.loadgen_name) if runs else None
-    if official is None or official.accuracy_test is None:
-        yield from _differences(runs, keys)
-        return
-    yield from _differences(runs, [key for key in keys if key not in OF_DATA])
-    for accuracy in (False, True):
-        some = [run for run in runs if (run.record.plan.mode is Mode.ACCURACY) == accuracy]
+    """Where runs differ. Data of a test that has its own is compared among the runs of this
+    test."""
+    apart = _with_own_data(runs)
+    by_data: dict[Mode | None, list[Run]] = {}
+    for run in runs:
+        mode = run.record.plan.mode
+        by_data.setdefault(mode if mode in apart else None, []).append(run)
+    yield from _differences(runs, [key for key in keys if not apart or key not in OF_DATA])
+    for some in by_data.values() if apart else ():
         yield from _differences(some, [key for key in keys if key in OF_DATA])
+
+
+def _with_own_data(runs: Sequence[Run]) -> set[Mode]:
+    """The tests that have their own data in the official benchmark of these runs."""
+    official = _official().get(runs[0].record.plan.model.loadgen_name) if runs else None
+    if official is None:
+        return set()
+    apart = {Mode.ACCURACY} if official.accuracy_test else set()
+    has_test07 = official.compliance is not None and official.compliance.test07 is not None
+    return apart | ({Mode.TEST07} if has_test07 else set())
 
 
 def _differences(runs: Sequence[Run], keys: Sequence[str]) -> Iterator[str]:
@@ -189,13 +199,19 @@ def _keys(differing: Sequence[Mismatch]) -> str:
     return ", ".join(each.key for each in differing)
 
 
+def _compliance_tests(plan: Plan) -> list[Mode]:
+    tests = plan.compliance or Compliance()
+    first = [Mode.COMPLIANCE] if tests.on_performance_data else []
+    return [*first, Mode.TEST07] if tests.test07 else first
+
+
 def _of_completeness(
     runs: Sequence[Run], results: Sequence[Result], division: Division
 ) -> Iterator[str]:
     for result in results:
         needed = [Mode.PERFORMANCE, Mode.ACCURACY]
-        if division == "closed" and result.main.run.record.plan.compliance is not None:
-            needed.append(Mode.COMPLIANCE)
+        if division == "closed":
+            needed += _compliance_tests(result.main.run.record.plan)
         for mode in needed:
             if mode not in result.parts:
                 name = SCENARIOS[result.scenario]

@@ -20,7 +20,7 @@ SCENARIOS = {  # MLCommons' names of their folders
     Scenario.INTERACTIVE: "Interactive",
     Scenario.SINGLE_STREAM: "SingleStream",
 }
-TESTS = (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE)
+TESTS = (Mode.PERFORMANCE, Mode.ACCURACY, Mode.COMPLIANCE, Mode.TEST07)
 
 
 class Run(NamedTuple):

@@ -72,7 +72,7 @@ def user_conf(record: Record, preview: bool) -> str:
     return (f"# {PREVIEW}\n" if preview else "") + record.user_conf
 
 
-def verify_accuracy(text: str, preview: bool) -> str:
+def verification(text: str, preview: bool) -> str:
     """The lines of MLCommons' script; a mark follows them."""
     return text + (f"{PREVIEW}\n" if preview else "")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sut.errors import InputError
 from sut.machine.environment import Git
 from sut.plan.plan import Mode
-from sut.results import answers, compliance
+from sut.results import answers, compliance_files
 from sut.rundir import write_atomic
 from sut.submission import manifest, source, texts
 from sut.submission.reasons import Division, benchmark_name
@@ -21,6 +21,7 @@ from sut.submission.runs import SCENARIOS, Part, Result
 from sut.submission.system import Fields
 
 SUMMARY, DETAIL = "mlperf_log_summary.txt", "mlperf_log_detail.txt"
+TRUNCATED = ("TEST07", "TEST09")  # compliance tests whose log MLCommons' script truncates
 
 
 class Submission(NamedTuple):
@@ -99,8 +100,9 @@ def _write_result(submission: Submission, result: Result, folder: Path) -> None:
         _copy(performance, folder / "performance" / "run_1", SUMMARY, DETAIL)
     if accuracy := result.parts.get(Mode.ACCURACY):
         _write_accuracy(accuracy, folder / "accuracy", preview)
-    if tested := result.parts.get(Mode.COMPLIANCE):
-        _write_compliance(tested, folder / "TEST06", preview)
+    for mode in (Mode.COMPLIANCE, Mode.TEST07):
+        if tested := result.parts.get(mode):
+            _write_compliance(tested, folder, preview)
 
 
 def _write_accuracy(part: Part, folder: Path, preview: bool) -> None:
@@ -113,11 +115,20 @@ def _write_accuracy(part: Part, folder: Path, preview: bool) -> None:
     write_atomic(folder / "accuracy.txt", text)
 
 
-def _write_compliance(part: Part, folder: Path, preview: bool) -> None:
-    _copy(part, folder / "accuracy", answers.FILE_NAME)
+def _write_compliance(part: Part, result: Path, preview: bool) -> None:
+    test = part.run.record.plan.compliance_test(part.phase.test.mode)
+    folder = result / test
+    log = (part.folder / answers.FILE_NAME).read_bytes()
+    if test in TRUNCATED:
+        log = texts.truncated(log)
+        sha256 = part.phase.file_sha256[answers.FILE_NAME]
+        write_atomic(folder / "accuracy" / "accuracy.txt", f"hash={sha256}\n")
+    write_atomic(folder / "accuracy" / answers.FILE_NAME, log)
     _copy(part, folder / "performance" / "run_1", SUMMARY, DETAIL)
-    verified = (part.folder / compliance.VERIFY_ACCURACY).read_text()
-    write_atomic(folder / compliance.VERIFY_ACCURACY, texts.verify_accuracy(verified, preview))
+    for name in compliance_files.NAMES:
+        if (part.folder / name).is_file():
+            verified = (part.folder / name).read_text()
+            write_atomic(folder / name, texts.verification(verified, preview))
 
 
 def _copy(part: Part, folder: Path, *names: str) -> None:

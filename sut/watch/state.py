@@ -169,5 +169,6 @@ def left_s(
                 plan.loadgen_settings,
                 plan.dataset.num_samples,
                 lambda test: plan.chosen_qps(test, chosen_qps),
+                plan.compliance,
             )
     return round(total_s, 1)
