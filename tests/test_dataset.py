@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from sut.errors import InputError
 from sut.inputs import cache as inputs
 from sut.inputs import dataset, model
-from sut.plan.benchmark import Dataset, DatasetKind, ReplayAnswers
+from sut.plan.benchmark import Dataset, DatasetKind, EngineKind, ReplayAnswers
 from sut.plan.plan import Plan
 from sut.serving import wire
 
@@ -84,6 +84,22 @@ def test_a_replay_engine_can_answer_with_references(tmp_path: Path, tokenizer_fo
         dataset.replay_answers(
             msgspec.structs.replace(plan, generation=short), samples, tokenizer_folder
         )
+
+
+def test_encodes_references_once(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = cnn_plan(write(tmp_path, ARTICLES))
+    replay = msgspec.structs.replace(plan.engine.replay, answers=ReplayAnswers.REFERENCES)
+    engine = msgspec.structs.replace(plan.engine, kind=EngineKind.REPLAY, replay=replay)
+    plan = msgspec.structs.replace(plan, engine=engine)
+    samples = dataset.load(plan, tokenizer_folder)
+    first = dataset.replay_answers(plan, samples, tokenizer_folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "_Encoder", None)
+        assert dataset.replay_answers(plan, samples, tokenizer_folder) == first
+    other = msgspec.structs.replace(samples, references=["w1", "w6"], sha256="f" * 64)
+    assert dataset.replay_answers(plan, other, tokenizer_folder) == [[4], [9]]
 
 
 def test_truncates_the_article_of_a_long_prompt(tmp_path: Path, tokenizer_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""llama2-70b-99.9: where it fits, and a rehearsal with the replay engine."""
+"""The large models: where they fit, and a rehearsal of llama2-70b-99.9 with the replay engine."""
 
 from __future__ import annotations
 
@@ -26,9 +26,24 @@ LLAMA2: dict[str, Any] = {
 WEIGHTS_GIB = 128.5  # of meta-llama/Llama-2-70b-chat-hf: 68,976,648,192 weights in float16
 
 
-def dry_run(tmp_path: Path, num_nodes: int, gpus: int, gib: int, *arguments: str) -> Any:
-    """A dry run on a cluster of this shape, with a model of the size of Llama-2-70b."""
-    model = folder(tmp_path / "model", LLAMA2, *[WEIGHTS_GIB / 15] * 15)
+GPT_OSS = "gpt-oss-120b"
+GPT_OSS_CONFIG: dict[str, Any] = {
+    "hidden_size": 2880,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "num_hidden_layers": 36,
+    "max_position_embeddings": 131072,
+}
+GPT_OSS_GIB = 60.8  # of openai/gpt-oss-120b: MXFP4 experts, the rest in bfloat16
+
+
+def dry_run(
+    tmp_path: Path, num_nodes: int, gpus: int, gib: int, *arguments: str, name: str = BENCHMARK
+) -> Any:
+    """A dry run on a cluster of this shape, with a model of the size of the benchmark's."""
+    values, size = (GPT_OSS_CONFIG, GPT_OSS_GIB) if name == GPT_OSS else (LLAMA2, WEIGHTS_GIB)
+    model = folder(tmp_path / "model", values, *[size / 15] * 15)
     (tmp_path / "data.jsonl").write_text("")
     nodes = "".join(
         f"  - {{name: g{i}, gpus: {gpus}, gpu_memory_gib: {gib}}}\n"
@@ -36,15 +51,16 @@ def dry_run(tmp_path: Path, num_nodes: int, gpus: int, gib: int, *arguments: str
     )
     (tmp_path / "site.yaml").write_text(
         f"name: s\ndevice: cuda\ninterface: eth0\nnodes:\n{nodes}run_root: {tmp_path}/runs\n"
-        f"cache: {tmp_path}/cache\nmodels: {{Llama-2-70b-chat-hf: {model}}}\n"
+        f"cache: {tmp_path}/cache\nmodels: {{Llama-2-70b-chat-hf: {model}, {GPT_OSS}: {model}}}\n"
         "datasets: {open_orca_gpt4_tokenized_llama.sampled_24576: "
-        f"{tmp_path}/data.jsonl}}\nslurm: {{gres: gpu}}\n"
+        f"{tmp_path}/data.jsonl, {GPT_OSS}-performance: {tmp_path}/data.jsonl}}\n"
+        "slurm: {gres: gpu}\n"
     )
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)
     return submit(
         tmp_path,
-        *("--config", BENCHMARK, "--site", str(tmp_path / "site.yaml"), "--dry-run"),
+        *("--config", name, "--site", str(tmp_path / "site.yaml"), "--dry-run"),
         *("--scenario", "offline", "--preset", "official", *arguments),
         env=environment(PATH=f"{tmp_path}:/usr/bin:/bin"),
     )
@@ -81,6 +97,20 @@ def test_a_node_of_eight_h100_takes_two_replicas(tmp_path: Path) -> None:
     assert_planned(planned)
     assert "32.1 GiB of weights" in planned.stdout and "on 4 GPUs" in planned.stdout
     assert "2 replicas" in planned.stdout
+
+
+def test_gpt_oss_fits_four_a30_or_one_h100(tmp_path: Path) -> None:
+    refused = dry_run(tmp_path, 2, 1, 24, "--nodes", "all", name=GPT_OSS)
+    assert refused.returncode == 2
+    assert "the model does not fit on g1: it needs 63.6 GiB per GPU" in refused.stderr
+    assert "use 4 GPUs: --set engine.tensor_parallel_size=4" in refused.stderr
+    split = set_arguments(["engine.tensor_parallel_size=4"])
+    a30 = dry_run(tmp_path, 4, 4, 24, "--nodes", "all", *split, name=GPT_OSS)
+    assert_planned(a30)
+    assert "15.9 GiB per GPU" in a30.stdout and "4 replicas of 4 GPUs" in a30.stdout
+    h100 = dry_run(tmp_path, 1, 8, 80, name=GPT_OSS)
+    assert_planned(h100)
+    assert "63.6 GiB per GPU" in h100.stdout and "8 replicas of 1 GPU" in h100.stdout
 
 
 @pytest.fixture(scope="module")

@@ -432,11 +432,12 @@ def test_measurements_describe_the_weights(made: dict[str, Path]) -> None:
     assert weights("--seed", "1", "-q", "awq") == ("awq", "quantization to awq")
 
 
-def test_the_commands_of_a_rehearsal_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("benchmark", ["llama3.1-8b", "llama2-70b-99.9"])
+def test_the_commands_of_a_rehearsal_run(tmp_path: Path, benchmark: str) -> None:
     from tools import rehearsal
 
     folder = tmp_path / "a rehearsal"
-    rehearsal.make(folder, num_articles=40)
+    rehearsal.make(folder, benchmark, num=40)
     offline, server, packaged = rehearsal.next_commands(folder)
     for command in (f"{offline} --dry-run", f"{server} --dry-run"):
         done = subprocess.run(
@@ -455,7 +456,7 @@ def test_the_commands_of_a_rehearsal_run(tmp_path: Path) -> None:
 def test_a_rehearsal_is_no_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tools import rehearsal
 
-    rehearsal.make(tmp_path, num_articles=40)
+    rehearsal.make(tmp_path, num=40)
     few = ["dataset.num_samples=40", "scenarios.offline.min_duration_ms=100"]
     few += ["scenarios.offline.min_query_count=40", "scenarios.offline.performance_sample_count=40"]
     few += ["scenarios.offline.accuracy_sample_count=40", "accuracy.gates.gen_len={low: 0}"]

@@ -55,20 +55,25 @@ def test_the_accuracy_test_has_its_own_data_and_settings() -> None:
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An accuracy run of 24 samples with the replay engine."""
-    folder = tmp_path_factory.mktemp("gpt-oss")
+    return rehearse(tmp_path_factory.mktemp("gpt-oss"), "accuracy")
+
+
+def rehearse(folder: Path, mode: str) -> Path:
     assert convert.main([str(ORCA), str(folder / "data.jsonl")]) == 0
     (folder / "site.yaml").write_text(
         f"name: here\nrun_root: {folder}/runs\n"
-        f"datasets: {{gpt-oss-120b-accuracy: {folder}/data.jsonl}}\n"
+        f"datasets: {{gpt-oss-120b-accuracy: {folder}/data.jsonl, "
+        f"gpt-oss-120b-compliance: {folder}/data.jsonl}}\n"
     )
     sets = ["model={name: SmolLM2-135M-Instruct, embedded: true, loadgen_name: gpt-oss-120b}"]
     sets += ["accuracy_test.dataset.num_samples=24", "engine.kind=replay"]
+    sets += ["compliance.test07.dataset.num_samples=24", "generation.max_tokens=1024"]
     sets += ["accuracy_test.generation.max_tokens=1024", "engine.replay.step_base_us=200"]
     sets += ["scenarios.offline.accuracy_sample_count=24"]
     sets += ["scenarios.offline.performance_sample_count=24", "scenarios.offline.target_qps=100"]
     run = submit(
         *(folder, "--config", "gpt-oss-120b", "--site", str(folder / "site.yaml")),
-        *("--scenario", "offline", "--preset", "official", "--mode", "accuracy"),
+        *("--scenario", "offline", "--preset", "official", "--mode", mode),
         *set_arguments(sets),
     )
     assert run.returncode == 1, run.stdout + run.stderr
@@ -111,21 +116,44 @@ def test_the_program_decides_whether_the_accuracy_is_met(
     assert record.read(run).verdict == "INVALID"
 
 
-def test_a_closed_submission_needs_the_missing_compliance_tests(
+def test_a_closed_submission_needs_every_compliance_test(
     run: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score.main([str(run), *options]) == 0
     arguments = ["--submitter", "X", "--division", "closed", "--output", str(tmp_path / "tree")]
     assert package.main([*arguments, str(run)]) == 2
     printed = capsys.readouterr().err
-    assert "closed gpt-oss-120b needs TEST07, TEST09, not run by this harness" in printed
-    assert "Offline: no run has the performance test" in printed
+    for mode in ("performance", "compliance", "test07"):
+        assert f"Offline: no run has the {mode} test; run it with --mode {mode}" in printed
     assert package.main([*arguments, "--preview", str(run)]) == 0
     (text,) = (tmp_path / "tree").glob("closed/X/results/*/*/Offline/accuracy/accuracy.txt")
     assert "'exact_match': 83" in text.read_text()
 
 
-def test_only_the_accuracy_test_may_have_other_data(rehearsed: Path) -> None:
+def test_the_program_decides_whether_test07_passes(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = rehearse(tmp_path / "test07", "test07")
+    (tmp_path / "references").write_text("0.607")
+    assert score.main([str(run), *options]) == 0
+    assert "TEST07 passed" in capsys.readouterr().out
+    found = record.read(run)
+    assert found.phases[0].accuracy == {"exact_match": 60.7}
+    assert not verification.of_verdicts(found, RunDir(run), None, None).differences
+    arguments = ["--submitter", "X", "--division", "closed", "--preview", str(run)]
+    assert package.main([*arguments, "--output", str(tmp_path / "tree")]) == 0
+    (made,) = (tmp_path / "tree").glob("closed/X/results/*/gpt-oss-120b/Offline/TEST07")
+    text = (made / "verify_accuracy.txt").read_text()
+    assert "FINAL SCORE: of 24 samples" in text and "\nTEST PASS\n" in text
+    sha256 = found.phases[0].file_sha256["mlperf_log_accuracy.json"]
+    assert (made / "accuracy" / "accuracy.txt").read_text() == f"hash={sha256}\n"
+    assert (made / "performance" / "run_1" / "mlperf_log_detail.txt").is_file()
+    (tmp_path / "references").write_text("0.606")
+    assert score.main([str(run), *options]) == 1
+    assert "TEST FAIL" in (run / "loadgen" / "test07" / "verify_accuracy.txt").read_text()
+
+
+def test_only_a_test_with_own_data_may_have_other_data(rehearsed: Path) -> None:
     found = record.read(rehearsed)
 
     def run_of(mode: Mode, name: str, max_tokens: int) -> Run:
@@ -139,6 +167,10 @@ def test_only_the_accuracy_test_may_have_other_data(rehearsed: Path) -> None:
     performance = run_of(Mode.PERFORMANCE, "p", 10)
     of_accuracy = run_of(Mode.ACCURACY, "a", 20)
     assert list(reasons._of_inputs([performance, of_accuracy])) == []
+    test07 = run_of(Mode.TEST07, "t", 10)
+    assert list(reasons._of_inputs([performance, of_accuracy, test07])) == []
+    other_data = run_of(Mode.COMPLIANCE, "c", 10)
+    assert "plan.dataset" in "".join(reasons._of_inputs([performance, other_data]))
     for other in (run_of(Mode.PERFORMANCE, "q", 10), run_of(Mode.ACCURACY, "b", 20)):
         lines = list(reasons._of_inputs([performance, of_accuracy, other]))
         assert lines and all("plan.dataset" in line or "data_sha256" in line for line in lines)

@@ -16,7 +16,7 @@ from plans import plan_of
 from records import PLAN_OF_SMALLEST_VALID
 
 from sut.plan import mlperf_conf
-from sut.plan.benchmark import Preset, Scenario
+from sut.plan.benchmark import Preset, Scenario, ScenarioSettings
 from sut.plan.plan import Mode, Plan
 from sut.results import mllog, settings
 from sut.results.mllog import DetailLog
@@ -180,3 +180,16 @@ def test_a_run_on_other_settings_is_invalid(tmp_path: Path) -> None:
     assert not found.met
     assert "requested_min_query_count is 480, not 10000" in found.text
     assert json.loads(json.dumps(log.values))["result_validity"] == "VALID"
+
+
+def test_test07_has_the_size_of_its_own_data() -> None:
+    sets = ["site.device=cuda", "site.models={gpt-oss-120b: /m}"]
+    sets += ["site.datasets={gpt-oss-120b-compliance: /c}"]
+    plan = plan_of("gpt-oss-120b", Scenario.OFFLINE, sets=sets, mode=Mode.TEST07)
+    plan = msgspec.structs.replace(plan, loadgen_settings=ScenarioSettings(target_qps=1))
+    logged = settings.of_plan(plan, Mode.TEST07)
+    assert logged["effective_samples_per_query"] == 990
+    assert settings._below_round(logged, plan, Mode.TEST07) == []
+    key = "requested_performance_sample_count_override"
+    (wrong,) = settings._below_round(logged | {key: 989}, plan, Mode.TEST07)
+    assert wrong == f"{key} is 989, not 990"

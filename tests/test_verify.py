@@ -240,7 +240,7 @@ def test_an_engines_log_may_grow(run: RunDir, capsys: Printed) -> None:
 def test_finds_a_swapped_data_set(tmp_path: Path, capsys: Printed) -> None:
     from tools import rehearsal
 
-    rehearsal.make(tmp_path, num_articles=40)
+    rehearsal.make(tmp_path, num=40)
     sets = ["dataset.num_samples=40", "scenarios.offline.min_duration_ms=100"]
     sets += ["scenarios.offline.min_query_count=40", "accuracy.gates.gen_len={low: 0}"]
     sets += ["scenarios.offline.performance_sample_count=40"]
