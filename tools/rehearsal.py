@@ -282,7 +282,7 @@ def _engine(official: dict[str, Any], found: list[DataSet]) -> dict[str, Any]:
     """A replay engine that is fast enough for each data set at the load of Server."""
     qps = found[0].num_samples / SERVER_S
     first, *others = (qps * each.mean_answer for each in found)
-    tokens_per_s = max(1.75 * first, *(1.3 * each for each in others))
+    tokens_per_s = max([1.75 * first, *(1.3 * each for each in others)])
     return {
         "kind": "replay",
         "max_model_len": official["engine"]["max_model_len"],
