@@ -60,7 +60,8 @@ class ClusterRun:
     def _sacct(self, column: str) -> str:
         # sacct shows only the last attempt of a requeued job.
         command = f"sacct -n -X -P -j {self.job_id} -o {column}"
-        return self._cluster.run(command).stdout.strip()
+        # A job that lost a node has a line for its time before (RESIZING).
+        return self._cluster.run(command).stdout.strip().rpartition("\n")[2]
 
 
 def submit(cluster: Cluster, *arguments: str) -> ClusterRun:

@@ -150,6 +150,42 @@ def test_a_run_continues_by_phase_after_node_loss(idle: Cluster, how: str) -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_run_continues_without_a_lost_node(idle: Cluster) -> None:
+    run = submit(idle, *replay(40), *BOTH, "--on-replica-loss", "continue")
+    until(run.has_measured)
+    idle.power_off("jw3")
+    run.end(240)
+    record = run.record()
+    assert record.status == "completed" and record.verdict == "INVALID"
+    assert len(record.attempts) == 1
+    (phase,) = record.phases
+    (loss,) = phase.losses
+    assert (loss.replica, loss.nodes, loss.code) == (1, ("jw3",), "node_lost"), loss
+    assert phase.dispatcher is not None and phase.dispatcher.failed == 0
+    assert phase.survivors is not None and phase.survivors.samples > 0
+    idle.power_on("jw3")
+    idle.wait_until_idle()
+    assert leftovers(idle) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_an_engine_on_another_node_returns(idle: Cluster) -> None:
+    run = submit(idle, *replay(20), *BOTH, "--on-replica-loss", "restart")
+    until(run.has_measured)
+    (engine,) = [each for each in idle.processes("jw3") if "replay_engine" in each.command]
+    idle.run(f"kill -KILL {engine.pid}", node="jw3", user="root")
+    run.end(240)
+    assert run.exit_code() == "1:0"
+    (phase,) = run.record().phases
+    (loss,) = phase.losses
+    assert (loss.nodes, loss.code, loss.starts) == (("jw3",), "engine_died", 1), loss
+    assert loss.returned_s is not None and run.record().verdict == "INVALID"
+    assert leftovers(idle) == []
+
+
+@pytest.mark.long
 def test_a_preempted_job_repeats_its_phase(idle: Cluster) -> None:
     low = submit(idle, *replay(15), "--nodes", "jw2", "--set", "site.slurm.qos=low")
     until(low.has_measured)
