@@ -291,7 +291,7 @@ def test_a_cancelled_run_writes_its_record(tmp_path: Path, number: signal.Signal
     run, run_dir = _started(tmp_path, "--set", "scenarios.server.min_duration_ms=60000")
     until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
     os.killpg(run.pid, number) if number is signal.SIGINT else run.send_signal(number)
-    stdout, stderr = run.communicate(timeout=20)
+    stdout, stderr = run.communicate(timeout=60)
     assert run.returncode == 3
     assert "cancelling the run" in stderr
     record = latest(tmp_path)
