@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Running:
     def is_there(self) -> bool:
         """Whether the run has reached the stage."""
         lines = self.lines()
-        if self.stage in ("load", "warm-up"):
+        if self.stage in ("load", "warm-up", record.REPORT):
             return any(line.stage == self.stage for line in lines)
         return any(line.phase == self.stage and line.completed for line in lines)
 
@@ -113,7 +114,7 @@ class Running:
         whole = self.run_dir.progress.read_bytes().rpartition(b"\n")[0]
         return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
 
-    @property
+    @cached_property
     def head(self) -> int:
         """The process id of the run itself."""
         (first, *_) = self.lines()
@@ -229,6 +230,34 @@ def small_disk(folder: Path, size: str = "300m") -> Iterator[Path]:
         pytest.skip("mounting a file system needs root")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class Stalling:
+    """A file system that stops answering, as a shared folder does whose server is unreachable:
+    whoever reads or writes waits. Its files are in the folder ``behind`` too, which never stalls.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.behind, self.folder = folder / "behind", folder / "shared"
+        self.behind.mkdir(parents=True)
+        self.folder.mkdir()
+        command = ["bindfs", "-f", str(self.behind), str(self.folder)]
+        self._server = subprocess.Popen(command, start_new_session=True)
+
+    def __enter__(self) -> Stalling:
+        until(self.folder.is_mount)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resume()
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+        self._server.wait()
+
+    def stall(self) -> None:
+        self._server.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._server.send_signal(signal.SIGCONT)
 
 
 def fill(folder: Path) -> Path:

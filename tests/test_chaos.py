@@ -5,20 +5,25 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chaos
+import msgspec
+import psutil
 import pytest
 from chaos import (
     STAGES,
     Outcome,
     Running,
+    Stalling,
     at_once,
     fill,
     kill,
@@ -181,6 +186,73 @@ def test_ctrl_c_twice(tmp_path: Path, table: list[Outcome]) -> None:
         return found
 
     table += at_once(STAGES, case)
+
+
+@pytest.mark.chaos
+def test_signal_while_the_report_is_written(tmp_path: Path, table: list[Outcome]) -> None:
+    """The record is written, and stays."""
+    slow = tmp_path / "slow" / "matplotlib"
+    slow.mkdir(parents=True)
+    (slow / "__init__.py").write_text("import time; time.sleep(8); raise RuntimeError('no fonts')")
+    env = {"PYTHONPATH": f"{slow.parent}:{environment()['PYTHONPATH']}"}
+    kinds = {"run killed": lambda run: kill(run.head, signal.SIGKILL)}
+    kinds |= {name: send for name, (send, _, _) in SIGNALS.items()}
+
+    def case(name: str) -> Outcome:
+        cwd = folder(tmp_path, name)
+        with started(cwd, record.REPORT, short("performance"), env=env) as run:
+            until(run.is_there, 120)
+            kinds[name](run)
+            found = run.ended(name, 120)
+            result = record.read(run.run_dir.record)
+        assert (result.status, result.verdict) == ("completed", "VALID")
+        return found
+
+    table += at_once(kinds, case)
+
+
+@pytest.mark.chaos
+@pytest.mark.skipif(shutil.which("bindfs") is None, reason="needs bindfs")
+def test_shared_folder_stalls(tmp_path: Path, table: list[Outcome]) -> None:
+    """The run waits for it; its engine and LoadGen go on."""
+
+    def case(stage: str) -> Outcome:
+        with (
+            Stalling(folder(tmp_path, stage)) as shared,
+            running(tmp_path / stage, stage, short(stage), root=shared.folder) as run,
+        ):
+            shared.stall()
+            time.sleep(60)
+            shared.resume()
+            found = run.ended("folder of the run stalls for 60 s", 200)
+        failures = {"load": "not_ready", "warm-up": "warm_up"}
+        assert found.code == failures.get(stage, "")
+        return msgspec.structs.replace(found, took_s=60 + found.took_s)
+
+    table += at_once(STAGES, case)
+
+
+@pytest.mark.chaos
+@pytest.mark.skipif(shutil.which("bindfs") is None, reason="needs bindfs")
+def test_signal_while_the_shared_folder_stalls(tmp_path: Path, table: list[Outcome]) -> None:
+    def case(name: str) -> Outcome:
+        send, status, code = SIGNALS[name]
+        cwd = folder(tmp_path, name)
+        with (
+            Stalling(cwd) as shared,
+            running(cwd, "performance", root=shared.folder) as run,
+        ):
+            assert run.head  # read before the file stalls
+            shared.stall()
+            time.sleep(3)
+            send(run)
+            time.sleep(7)
+            shared.resume()
+            found = run.ended(f"folder of the run stalls for 10 s; {name}", 60)
+        assert (found.exit_code, found.status, found.code) == (3, status or "failed", code)
+        return msgspec.structs.replace(found, took_s=7 + found.took_s)
+
+    table += at_once(SIGNALS, case)
 
 
 # The run sees what the test mounts later.
@@ -426,6 +498,28 @@ def test_vllm(tmp_path: Path, table: list[Outcome], number: signal.Signals, code
 
 
 @pytest.mark.chaos
+@pytest.mark.vllm
+@pytest.mark.own_cache
+def test_vllm_worker_stopped(tmp_path: Path, table: list[Outcome]) -> None:
+    """One of an engine's two worker processes; the engine core itself goes on."""
+    sets = (
+        *VLLM,
+        "engine.pipeline_parallel_size=2",
+        "engine.enforce_eager=false",
+        "engine.extra_args=[-cc.mode=2, -cc.backend=eager]",
+    )
+    vllm = {"config": "smollm2-135m-news", "within_s": 280}
+    with running(tmp_path, "performance", sets, **vllm) as run:
+        workers = psutil.Process(run.engine).children(recursive=True)
+        named = [each for each in workers if "Worker" in " ".join(each.cmdline())]
+        assert len(named) == 2, [each.cmdline() for each in workers]
+        kill(named[1].pid, signal.SIGSTOP)
+        found = run.ended("vLLM worker stopped", 90)
+    assert (found.exit_code, found.code) == (3, "stall")
+    table.append(found)
+
+
+@pytest.mark.chaos
 def test_second_attempt(tmp_path: Path, table: list[Outcome]) -> None:
     with running(tmp_path, "performance", SHORT) as run:
         second = subprocess.run(
@@ -441,34 +535,58 @@ def test_second_attempt(tmp_path: Path, table: list[Outcome]) -> None:
     table.append(found)
 
 
+def signalled(cwd: Path, name: str, moment: float) -> None:
+    """Start a run of some seconds and signal it ``moment`` seconds later. It ends soon, and what it
+    leaves has a record or no folder; its verdict is none of a run that was ended."""
+    cwd.mkdir()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "sut.submit", *fast()],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(moment)
+    number = AT_RANDOM[name]
+    if "command" in name:
+        kill(run.pid, number)
+    elif name == "Ctrl-C" and run.poll() is None:
+        os.killpg(run.pid, number)
+    else:
+        for line in processes_of(cwd):
+            if "-m sut.run " in line:
+                kill(int(line.partition(":")[0]), number)
+    printed, _ = run.communicate(timeout=60)
+    assert run.returncode in (0, 1, 3, 130, -number), printed
+    for each in cwd.glob("runs/2*"):
+        run_dir = RunDir(each)
+        until(lambda run_dir=run_dir: attempts.has_record(run_dir), 30)
+        until(lambda run_dir=run_dir: processes_of(run_dir.root) == [], 30)
+        found = record.read(run_dir.record)
+        assert (found.verdict is None) == (found.status != "completed")
+
+
+AT_RANDOM = {
+    "SIGTERM to the command": signal.SIGTERM,
+    "Ctrl-C": signal.SIGINT,
+    "SIGTERM to the run": signal.SIGTERM,
+    "SIGUSR2 to the run": signal.SIGUSR2,
+    "SIGKILL to the run": signal.SIGKILL,
+}
+
+
 @pytest.mark.chaos
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_signal_at_a_random_moment(tmp_path: Path, number: signal.Signals) -> None:
-    """The command ends soon, and what it left has a record or no folder."""
+def test_signal_at_a_random_moment(tmp_path: Path) -> None:
     seed = time.time_ns()
     print(f"seed {seed}")
     moments = random.Random(seed)
-    for attempt in range(10):
-        cwd = tmp_path / str(attempt)
-        cwd.mkdir()
-        run = subprocess.Popen(
-            [sys.executable, "-m", "sut.submit", *fast()],
-            cwd=cwd,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        time.sleep(moments.uniform(0.0, 3.0))
-        with_group = number is signal.SIGINT
-        try:
-            os.killpg(run.pid, number) if with_group else run.send_signal(number)
-        except ProcessLookupError:
-            continue
-        printed, _ = run.communicate(timeout=20)
-        for folder in cwd.glob("runs/2*"):
-            if folder.is_dir() and not folder.is_symlink():
-                until(lambda folder=folder: attempts.has_record(RunDir(folder)), 20)
-                until(lambda folder=folder: processes_of(folder) == [], 20)
-        assert run.returncode in (0, 3, 130, -number), printed
+    cases = [(name, moments.uniform(0.0, 12.0)) for name in AT_RANDOM for _ in range(10)]
+    with ThreadPoolExecutor(4) as pool:
+        ends = [
+            pool.submit(signalled, tmp_path / str(number), name, moment)
+            for number, (name, moment) in enumerate(cases)
+        ]
+        for end in ends:
+            end.result()

@@ -6,6 +6,7 @@ of what happened, and leave no process on any node.
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 import time
@@ -53,6 +54,10 @@ def _lost(run: ClusterRun) -> bool:
 NODE_LOSS: dict[str, tuple[Callable[[Cluster], None], Callable[[Cluster], None]]] = {
     "a node's power is cut": (lambda it: it.power_off(OTHER), lambda it: it.power_on(OTHER)),
     "a node's link is cut": (lambda it: it.cut_link(OTHER), lambda it: it.restore_link(OTHER)),
+    "the run's nodes cannot reach each other, but Slurm both": (
+        lambda it: it.partition(HEAD, OTHER),
+        lambda it: it.end_partition(HEAD, OTHER),
+    ),
 }
 
 
@@ -129,6 +134,51 @@ def test_slurmd_killed(idle: Cluster, table: list[Outcome]) -> None:
     idle.power_on(OTHER)
     found = _of(idle, run, "a node's slurmd is killed", began)
     assert found.status == "completed"
+    table.append(found)
+
+
+def test_run_killed_on_the_head(idle: Cluster, table: list[Outcome]) -> None:
+    run = _measuring(idle, 60)
+    began = time.monotonic()
+    heads = [each for each in idle.processes(HEAD) if each.command.startswith("python3 -m sut.run")]
+    assert heads, idle.processes(HEAD)
+    idle.run(f"kill -KILL {heads[0].pid}", node=HEAD, user="root")
+    found = _of(idle, run, "the run on the first node killed", began)
+    assert (found.status, found.code, found.exit_code) == ("failed", "no_record", 3)
+    table.append(found)
+
+
+ENDS: dict[str, tuple[Callable[[Cluster, ClusterRun], str], tuple[str, ...]]] = {
+    "scancel": (lambda it, run: f"scancel {run.job_id}", ("cancelled",)),
+    "preemption": (
+        lambda it, run: "sbatch --qos=high --nodelist=jw2 --exclusive --wrap 'sleep 1'",
+        ("",),
+    ),
+    "wall limit": (
+        lambda it, run: f"scontrol update JobId={run.job_id} TimeLimit=1",
+        ("truncated",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", ENDS)
+def test_job_ended_at_a_random_moment(idle: Cluster, table: list[Outcome], fault: str) -> None:
+    """From the start of the job on: while engines start, load, warm up or measure."""
+    command, codes = ENDS[fault]
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    after_s = random.Random(seed).uniform(0, 10)
+    low = ["--set", "site.slurm.qos=low"] if fault == "preemption" else []
+    changes = ["--set", "site.slurm.signal_delay_s=30", "--set", "site.slurm.load_min=1"]
+    seconds = 20 if fault == "preemption" else 100
+    run = submit(idle, *replay(seconds), "--nodes", "jw2", *changes, *low)
+    until(lambda: run.state() == "RUNNING", 60)
+    time.sleep(after_s)
+    began = time.monotonic()
+    done = idle.run(command(idle, run), user="root" if fault == "wall limit" else "bench")
+    assert done.returncode == 0, done.stderr
+    found = _of(idle, run, f"{fault}, {after_s:.1f} s after the job's start", began)
+    assert found.code in codes
     table.append(found)
 
 

@@ -27,6 +27,7 @@ need_python_headers python3-dev "$python"
 if [ "${1:-}" = cluster ] && [ "$(id -u)" -eq 0 ]; then
   need debootstrap command -v debootstrap
   need iproute2 command -v ip
+  need bindfs command -v bindfs
 fi
 if [ "${1:-}" = fuzz ]; then
   need clang command -v clang++

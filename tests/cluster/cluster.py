@@ -172,6 +172,17 @@ class Cluster:
         """Reconnect the node. Slurm polls a node that is down again after up to 100 s."""
         _ip("-n", self._switch, "link", "set", node, "up")
 
+    def partition(self, one: str, other: str) -> None:
+        """Cut two nodes off from each other alone: each sends what is for the other to a hardware
+        address that does not exist."""
+        for node, peer in ((one, other), (other, one)):
+            wrong = [ADDRESSES[peer], "lladdr", "02:00:00:00:00:ff", "dev", "eth0"]
+            _ip("-n", self.netns(node), "neigh", "replace", *wrong, "nud", "permanent")
+
+    def end_partition(self, one: str, other: str) -> None:
+        for node, peer in ((one, other), (other, one)):
+            _ip("-n", self.netns(node), "neigh", "delete", ADDRESSES[peer], "dev", "eth0")
+
     @contextlib.contextmanager
     def shaped_link(self, node: str, rate: str) -> Iterator[None]:
         """The node gets at most ``rate``, e.g. 1mbit."""
