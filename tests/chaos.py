@@ -19,8 +19,10 @@ import pytest
 from cli import ROOT, environment, processes_of, set_arguments, until
 
 from sut.errors import EXIT_FAILED, InputError
+from sut.plan.plan import Plan
 from sut.results import record
 from sut.results.progress import Line
+from sut.results.record import Record
 from sut.rundir import RunDir
 
 # A /dev/shm that only a command and its children have. Mounts that the test makes later are not
@@ -33,9 +35,9 @@ SLOW = (
     "scenarios.server.min_duration_ms=60000",
     "scenarios.server.ttft_latency_ms=60000",
     "scenarios.server.tpot_latency_ms=60000",
-    "site.timeouts.stall_s=3",
-    "site.timeouts.warmup_s=5",
-    "site.timeouts.ready_s=5",
+    "site.timeouts.stall_s=6",
+    "site.timeouts.warmup_s=20",
+    "site.timeouts.ready_s=60",
     "site.timeouts.sample_s=60",
 )
 # Until a run reaches a stage, and a setting that keeps it there.
@@ -48,6 +50,8 @@ STAGES = {
 
 
 FILLER = "filler"
+# msgspec analyses a type at its first use, and crashes if two threads do so at once.
+DECODERS = [msgspec.json.Decoder(each) for each in (record._Versioned, Record, Plan, Line)]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -97,7 +101,7 @@ class Running:
             start_new_session=True,
         )
         latest = (root or cwd / "runs") / "latest"
-        until(lambda: (latest / "progress.jsonl").is_file())
+        until(lambda: (latest / "progress.jsonl").is_file(), 120)
         self.run_dir = RunDir(latest.resolve())
         # Stays, with what the run leaves in it, until it is closed.
         self._shared_memory = os.open(f"/proc/{self.process.pid}/root/dev/shm", os.O_RDONLY)
@@ -179,7 +183,7 @@ def running(
     stage: str,
     sets: Sequence[str] = (),
     root: Path | None = None,
-    within_s: float = 60,
+    within_s: float = 120,
     **more: Any,
 ) -> Iterator[Running]:
     """A run that stays at a stage, reached ``within_s``. ``more`` is for :class:`Running`."""
@@ -271,14 +275,16 @@ def fill(folder: Path) -> Path:
 PAGE = ROOT / "docs" / "reliability.md"
 
 
-def table_of(name: str) -> Callable[[], Iterator[list[Outcome]]]:
+def table_of(name: str) -> Callable[[pytest.FixtureRequest], Iterator[list[Outcome]]]:
     """A fixture: what happened in each case. It replaces the table between the page's comments
-    ``name`` and ``end of name`` if ``SUT_RELIABILITY`` is set."""
+    ``name`` and ``end of name`` if ``SUT_RELIABILITY`` is set, unless a test failed."""
 
-    def table() -> Iterator[list[Outcome]]:
+    def table(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
         outcomes: list[Outcome] = []
         yield outcomes
-        if not os.environ.get("SUT_RELIABILITY"):
+        session = request.session
+        interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+        if not os.environ.get("SUT_RELIABILITY") or session.testsfailed or interrupted:
             return
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         before, _, rest = PAGE.read_text().partition(begin)

@@ -58,7 +58,7 @@ def every_stage(*marked: str) -> Callable[[object], object]:
 def test_engine_killed(tmp_path: Path, table: list[Outcome], stage: str) -> None:
     with running(tmp_path, stage) as run:
         kill(run.engine, signal.SIGKILL)
-        found = run.ended("engine killed", 20)
+        found = run.ended("engine killed", 120)
     assert (found.exit_code, found.code) == (3, "engine_died")
     table.append(found)
 
@@ -70,7 +70,7 @@ STOPPED = {"load": "not_ready", "warm-up": "warm_up", "performance": "stall", "a
 def test_engine_stopped(tmp_path: Path, table: list[Outcome], stage: str) -> None:
     with running(tmp_path, stage) as run:
         kill(run.engine, signal.SIGSTOP)
-        found = run.ended("engine stopped", 40)
+        found = run.ended("engine stopped", 90)
     assert (found.exit_code, found.code) == (3, STOPPED[stage])
     table.append(found)
 
@@ -116,7 +116,7 @@ def test_engine_is_slow(tmp_path: Path, table: list[Outcome]) -> None:
 @pytest.mark.chaos
 def test_engine_dies_while_loading(tmp_path: Path, table: list[Outcome]) -> None:
     with started(tmp_path, "load", ["engine.replay.faults=[die-loading]"]) as run:
-        found = run.ended("engine: `die-loading`", 60)
+        found = run.ended("engine: `die-loading`", 120)
     assert (found.exit_code, found.code) == (3, DIED)
     table.append(found)
 
@@ -126,7 +126,7 @@ def test_run_killed(tmp_path: Path, table: list[Outcome]) -> None:
     def case(stage: str) -> Outcome:
         with running(folder(tmp_path, stage), stage) as run:
             kill(run.head, signal.SIGKILL)
-            found = run.ended("run killed", 60)
+            found = run.ended("run killed", 120)
         assert (found.exit_code, found.code) == (3, "no_record")
         return found
 
@@ -140,7 +140,7 @@ def test_command_killed(tmp_path: Path, table: list[Outcome]) -> None:
         begin = time.monotonic()
         kill(run.process.pid, signal.SIGKILL)
         until(lambda: attempts.has_record(run.run_dir), 60)
-        until(lambda: processes_of(run.run_dir.root) == [], 20)
+        until(lambda: processes_of(run.run_dir.root) == [], 60)
         took_s = time.monotonic() - begin
         found = run.outcome("command killed", took_s, 0, "")
     assert found.status == "completed"
@@ -167,7 +167,7 @@ def test_signal(tmp_path: Path, table: list[Outcome], name: str) -> None:
     def case(stage: str) -> Outcome:
         with running(folder(tmp_path, stage), stage) as run:
             send(run)
-            found = run.ended(name, 60)
+            found = run.ended(name, 120)
         assert (found.exit_code, found.status, found.code) == (3, status or "failed", code)
         return found
 
@@ -181,7 +181,7 @@ def test_ctrl_c_twice(tmp_path: Path, table: list[Outcome]) -> None:
             for _ in range(2):
                 os.killpg(run.process.pid, signal.SIGINT)
                 time.sleep(0.2)
-            found = run.ended("Ctrl-C twice", 60)
+            found = run.ended("Ctrl-C twice", 120)
         assert (found.exit_code, found.code) == (3, "cancelled")
         return found
 
@@ -248,7 +248,7 @@ def test_signal_while_the_shared_folder_stalls(tmp_path: Path, table: list[Outco
             send(run)
             time.sleep(7)
             shared.resume()
-            found = run.ended(f"folder of the run stalls for 10 s; {name}", 60)
+            found = run.ended(f"folder of the run stalls for 10 s; {name}", 120)
         assert (found.exit_code, found.status, found.code) == (3, status or "failed", code)
         return msgspec.structs.replace(found, took_s=7 + found.took_s)
 
@@ -314,7 +314,7 @@ def test_shared_memory_full(tmp_path: Path, table: list[Outcome]) -> None:
 def test_shared_memory_full_before_the_start(tmp_path: Path, table: list[Outcome]) -> None:
     full = small_shared_memory("head -c 100m /dev/zero >/dev/shm/filler")
     with started(tmp_path, "preflight", within=full) as run:
-        found = run.ended("/dev/shm full", 60)
+        found = run.ended("/dev/shm full", 120)
     assert (found.exit_code, found.code) == (3, "preflight")
     table.append(found)
 
@@ -334,7 +334,7 @@ UNWRITABLE = {
 def test_loadgens_log_is_not_writable(tmp_path: Path, table: list[Outcome], log: str) -> None:
     with started(tmp_path, "performance") as run:
         make_unwritable(run, log)
-        found = run.ended(f"folder in place of `{log}`", 60)
+        found = run.ended(f"folder in place of `{log}`", 120)
     assert (found.exit_code, found.code) == (3, UNWRITABLE[log])
     table.append(found)
 
@@ -389,7 +389,7 @@ def test_clock_is_set(
     with running(tmp_path, stage, env=env) as run:
         with file.open("r+b") as ahead:
             ahead.write(struct.pack("q", 3600 * hours))
-        found = run.ended(f"clock set {abs(hours)} h {'ahead' if hours > 0 else 'back'}", 40)
+        found = run.ended(f"clock set {abs(hours)} h {'ahead' if hours > 0 else 'back'}", 90)
     # In the warm-up nothing measures with it; this one ends by its deadline.
     code = "warm_up" if stage == "warm-up" else "clock_set"
     assert (found.exit_code, found.code) == (3, code)
@@ -402,7 +402,7 @@ def test_record_of_a_killed_run_cut_in_half(tmp_path: Path, table: list[Outcome]
     with running(tmp_path, "accuracy") as run:
         kill(run.process.pid, signal.SIGKILL)
         kill(run.head, signal.SIGKILL)
-        until(lambda: processes_of(run.run_dir.root) == [], 20)
+        until(lambda: processes_of(run.run_dir.root) == [], 60)
         whole = run.run_dir.record.read_bytes()
         run.run_dir.record.write_bytes(whole[: len(whole) // 2])
         begin = time.monotonic()
@@ -582,7 +582,7 @@ def test_signal_at_a_random_moment(tmp_path: Path) -> None:
     seed = time.time_ns()
     print(f"seed {seed}")
     moments = random.Random(seed)
-    cases = [(name, moments.uniform(0.0, 12.0)) for name in AT_RANDOM for _ in range(10)]
+    cases = [(name, moments.uniform(0.0, 12.0)) for name in AT_RANDOM for _ in range(5)]
     with ThreadPoolExecutor(4) as pool:
         ends = [
             pool.submit(signalled, tmp_path / str(number), name, moment)
