@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-// The words and layouts of vLLM 0.32's engine-core protocol (vllm/v1/engine/__init__.py and
+// The words and layouts of vLLM's engine-core protocol (vllm/v1/engine/__init__.py and
 // core.py), for both of its ends: the dispatcher and the replay engine. Messages are msgpack.
 namespace sut::protocol {
 

@@ -15,7 +15,8 @@ using protocol::FinishReason;
 using protocol::kRequestIdLength;
 
 // The positions and keys of vLLM's output fields. A run reads them from the installed vLLM's
-// struct definitions, because the structs travel as arrays; the defaults are vLLM 0.32's.
+// struct definitions, because the structs travel as arrays; the defaults are those of every tested
+// version.
 struct WireLayout {
   std::uint32_t outputs = protocol::kOutputList;              // in EngineCoreOutputs
   std::uint32_t scheduler_stats = protocol::kSchedulerStats;  // in EngineCoreOutputs

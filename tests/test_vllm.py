@@ -144,10 +144,6 @@ def test_one_process_is_the_engine(replicas: Replicas) -> None:
     assert sum(each == "0-1" for each in cores.values()) >= 3
 
 
-def test_the_pinned_layout_is_vllms_own() -> None:
-    assert wire.vllm_layout() == wire.PINNED_LAYOUT
-
-
 def test_the_longest_frame_of_outputs_is_within_its_bound(plan: Plan) -> None:
     from vllm.v1.engine import (
         EngineCoreEvent,

@@ -17,7 +17,7 @@ from sut.serving.wire import VLLM_VERSION
 
 def text() -> str:
     """The file's content, from the parser that :mod:`sut.serving.vllm_headless` uses."""
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.cli.serve import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = make_arg_parser(FlexibleArgumentParser())

@@ -98,6 +98,38 @@ void reads_outputs_tokens_and_scheduler_stats() {
   }
 }
 
+// Newer versions append fields to both arrays. They are skipped, whatever form they have.
+void skips_appended_fields() {
+  msgpack::sbuffer buffer;
+  Packer p(buffer);
+  const auto pack_appended = [&] {
+    p.pack_map(2).pack("code").pack("x").pack("num_cached_tokens").pack(7);
+    p.pack_array(2).pack(8).pack(9);
+    p.pack_array(1).pack_array(2).pack(text_of({9, 9})).pack_array(1).pack(5);
+    p.pack(1);
+    p.pack("why");
+  };
+  p.pack_array(sut::protocol::kNumOutputsFields + 5).pack(0).pack_array(1);
+  p.pack_array(sut::protocol::kNumOutputFields + 5);
+  p.pack(text_of({3, 41}));
+  p.pack(std::vector<int>{7});
+  for (std::uint32_t field = 2; field < sut::protocol::kNumOutputFields; ++field) p.pack_nil();
+  pack_appended();
+  p.pack_map(1).pack("num_running_reqs").pack(12);
+  p.pack(1.5);
+  for (int field = 4; field < sut::protocol::kNumOutputsFields; ++field) p.pack_nil();
+  pack_appended();
+
+  sut::Outputs out;
+  CHECK(decode(buffer, out).empty());
+  CHECK(out.outputs.size() == 1 && out.tokens == std::vector<std::int32_t>{7});
+  CHECK(out.outputs[0].id.slot == 3);
+  CHECK(out.outputs[0].finish_reason == sut::FinishReason::kNone);
+  CHECK(out.scheduler_stats && out.scheduler_stats->running == 12);
+  CHECK(out.shortcuts.num_prefills == 0 && out.shortcuts.cached_tokens == 0);
+  CHECK(out.timestamp_s == 1.5);
+}
+
 // [0, [], {"prefix_cache_stats": {"hits": 2^63, "hits": 2^63, ...}}]
 void sums_of_huge_counts_do_not_overflow() {
   constexpr std::uint32_t kCount = 20'000;
@@ -204,6 +236,7 @@ void request_ids_round_trip() {
 int main() {
   request_ids_round_trip();
   reads_outputs_tokens_and_scheduler_stats();
+  skips_appended_fields();
   sums_of_huge_counts_do_not_overflow();
   refuses_invalid_outputs();
   refuses_truncated_and_damaged_frames();

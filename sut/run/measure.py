@@ -22,7 +22,7 @@ from sut.run.recorder import Recorder
 from sut.run.serving import Serving
 from sut.run.signals import Signals
 from sut.run.tune import Tuner
-from sut.serving import preflight
+from sut.serving import preflight, wire
 from sut.serving.nodes import Nodes
 
 
@@ -64,7 +64,7 @@ def _check_nodes(
     recorder: Recorder, nodes: Nodes, allocation: Allocation
 ) -> tuple[Path | None, tuple[str, ...]]:
     """Hold warm engines and run preflight. Return the model's folder, None for a plan without a
-    model, and notes on the choice of engines."""
+    model, and notes on the engines."""
     with recorder.step("preflight"):
         recorder.progress.step("preflight: locating the model")
         plan, progress = nodes.plan, recorder.progress
@@ -73,6 +73,7 @@ def _check_nodes(
         found = preflight.check(nodes, model_path, progress)
         recorder.keep_preflight(found)
         preflight.require(found.nodes, recorder.run_dir)
+        notes += wire.remarks(plan)
     return model_path, notes
 
 

@@ -32,7 +32,7 @@ class Serving:
     nodes stop all others."""
 
     def __init__(self, nodes: Nodes, model_path: Path | None, notes: tuple[str, ...] = ()) -> None:
-        """``notes`` are on the choice of the engines, for people."""
+        """``notes`` are on the engines, for people."""
         self.nodes = nodes
         self.plan = nodes.plan
         self.model_path = model_path

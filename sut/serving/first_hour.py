@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from sut.serving import wire
+from sut.serving import vllm_layouts
 from sut.units import quantity
 from sut.values import Struct
 
@@ -123,8 +123,10 @@ def _torch(output: str) -> Judged:
 def _vllm(output: str) -> Judged:
     if not output:
         return False, "vLLM is not installed for this Python"
-    ok = output.partition("+")[0] == wire.VLLM_VERSION
-    return ok, f"{output}; this program works with {wire.VLLM_VERSION}"
+    version = vllm_layouts.release(output)
+    if vllm_layouts.is_tested(version):
+        return True, output
+    return None, f"{vllm_layouts.untested(version)}; the first run compares its layout"
 
 
 def _topology(output: str) -> Judged:

@@ -178,14 +178,22 @@ def _passes(name: str, text: str, attempt: Callable[[], object]) -> PreflightChe
     try:
         attempt()
     except SutError as error:
-        return PreflightCheck(name, ok=False, text=str(error).replace("\nhint: ", "; "))
+        return PreflightCheck(name, ok=False, text=_one_line(error))
     return PreflightCheck(name, ok=True, text=text)
+
+
+def _one_line(error: SutError) -> str:
+    return str(error).replace("\nhint: ", "; ")
 
 
 def _engine(plan: Plan) -> PreflightCheck:
     if plan.engine.kind is EngineKind.REPLAY:
         return PreflightCheck("engine", ok=True, text="the replay engine")
-    return _passes("engine", f"vLLM {wire.VLLM_VERSION}", wire.check_installed)
+    try:
+        text = "; ".join([f"vLLM {wire.installed()}", *wire.remarks(plan)])
+        return PreflightCheck("engine", ok=True, text=text)
+    except SutError as error:
+        return PreflightCheck("engine", ok=False, text=_one_line(error))
 
 
 def _cores(used: list[int]) -> PreflightCheck:

@@ -50,6 +50,7 @@ def _run() -> None:
 def _serve(config: Any, log_stats: bool) -> None:
     """Run the core in this thread. Ends the process."""
     vllm_sockets.authenticate()
+    vllm_headless.check_layout()
     from vllm.utils.network_utils import get_tcp_uri
     from vllm.v1.engine.core import EngineCoreProc
     from vllm.v1.executor.uniproc_executor import UniProcExecutor

@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 
-from sut.serving import vllm_sockets
+from sut.errors import RunError
+from sut.serving import vllm_layouts, vllm_sockets
 from sut.serving.vllm_report import report_all
 
 PR_SET_PDEATHSIG = 1
@@ -27,8 +28,8 @@ def main() -> None:
 
 def run() -> None:
     vllm_sockets.authenticate()
-    from vllm.entrypoints.cli.serve import run_headless
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    check_layout()
+    from vllm.entrypoints.cli.serve import make_arg_parser, run_headless
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     report_all()
@@ -36,6 +37,15 @@ def run() -> None:
     arguments.model = arguments.model_tag
     arguments.api_server_count = 0
     run_headless(arguments)
+
+
+def check_layout() -> None:
+    """End the process, before it loads a model, if vLLM's protocol is not one that was tested."""
+    try:
+        if warning := vllm_layouts.check_installed():
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+    except RunError as error:
+        sys.exit(f"error: {error}")
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:

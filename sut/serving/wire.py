@@ -1,7 +1,8 @@
 """vLLM's engine-core protocol: encoded requests, and the positions of an output's fields.
 
 The protocol is vLLM's own and positional, so its layout comes from vLLM's classes where they can be
-imported. The replay engine uses the same protocol and needs no vLLM.
+imported (:mod:`sut.serving.vllm_layouts`). The replay engine uses the same protocol and needs no
+vLLM.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from sut.home import container_image
 from sut.machine import environment
 from sut.plan.benchmark import EngineKind, Generation
 from sut.plan.plan import Plan
-from sut.serving import dtype
+from sut.serving import dtype, vllm_layouts
 from sut.values import UNDECODABLE, Struct
 
-VLLM_VERSION = "0.32.0"
+VLLM_VERSION = "0.32.0"  # that make env installs, and that the replay engine reports
 PLACEHOLDER_ID = "0" * 16  # the dispatcher overwrites it
 PLACEHOLDER = b"\xb0" + PLACEHOLDER_ID.encode()  # as msgpack: a string of 16 characters
 
 
 Layout = dict[str, Any]  # the arguments of sut._core.WireLayout
 
-# vLLM 0.32.0's, used where it is not installed. A test compares it with vLLM's.
+# That of every tested version, used where vLLM is not installed. A test compares them.
 PINNED_LAYOUT: Layout = {
     "outputs": 1,
     "scheduler_stats": 2,
@@ -70,13 +71,24 @@ def max_output_bytes(plan: Plan) -> int:
     return FRAME_BYTES + plan.engine.max_num_seqs * OUTPUT_BYTES
 
 
-def check_installed() -> None:
-    """Raise RunError where vLLM is missing or has another version than VLLM_VERSION."""
-    versions = environment.versions(environment.VLLM).values()
+def installed() -> str:
+    """The version of the installed vLLM, without its local part. Raises RunError where vLLM is
+    missing, or where its two packages have different versions."""
+    packages = environment.versions(environment.VLLM)
+    versions = {vllm_layouts.release(version) for version in packages.values()}
     if not versions:
         raise _unsupported(f"vLLM is not installed for {sys.executable}")
-    for version in versions:
-        _check_version(version, f"vLLM {version} is installed for {sys.executable}")
+    if len(versions) > 1:
+        both = " and ".join(f"{name} {version}" for name, version in sorted(packages.items()))
+        raise _unsupported(f"{both} are installed together for {sys.executable}")
+    return versions.pop()
+
+
+def remarks(plan: Plan) -> tuple[str, ...]:
+    """What to know of the engines' vLLM: that its version is not a tested one. Raises RunError as
+    :func:`installed` does."""
+    version = installed() if plan.engine.kind is EngineKind.VLLM else VLLM_VERSION
+    return () if vllm_layouts.is_tested(version) else (vllm_layouts.untested(version),)
 
 
 def _unsupported(problem: str) -> RunError:
@@ -89,38 +101,28 @@ def _unsupported(problem: str) -> RunError:
     return RunError(problem, hint=hint, code="vllm_version")
 
 
-def _check_version(version: str, what: str) -> None:
-    # A CPU build's version has a local part: 0.32.0+cpu.
-    if version.partition("+")[0] != VLLM_VERSION:
-        raise _unsupported(f"{what}; only {VLLM_VERSION} is supported")
-
-
 def vllm_layout() -> Layout:
-    """The positions of an output's fields in vLLM's struct definitions. Imports vLLM, which takes
-    seconds.
+    """The positions of an output's fields in the installed vLLM's structs. Imports vLLM, which
+    takes seconds.
 
-    Raises RunError where the structs lack a field.
+    Raises RunError where the structs differ from those of the tested versions.
     """
-    from dataclasses import fields
+    from vllm.version import __version__
 
-    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
-    from vllm.v1.metrics.stats import SchedulerStats
+    structs = vllm_layouts.installed()
+    vllm_layouts.check(__version__, structs)
+    return layout_of(structs)
 
-    outputs = EngineCoreOutputs.__struct_fields__
-    output = EngineCoreOutput.__struct_fields__
-    stats = {field.name for field in fields(SchedulerStats)}
-    try:
-        if missing := {v for v in PINNED_LAYOUT.values() if isinstance(v, str)} - stats:
-            raise ValueError(f"SchedulerStats has no {', '.join(sorted(missing))}")
-        return {
-            **PINNED_LAYOUT,
-            **{name: outputs.index(name) for name in ("outputs", "scheduler_stats", "timestamp")},
-            **{name: output.index(name) for name in ("request_id", "new_token_ids")},
-            **{name: output.index(name) for name in ("finish_reason", "prefill_stats")},
-        }
-    except ValueError as error:
-        problem = f"vLLM's outputs differ from those of {VLLM_VERSION}: {error}"
-        raise _unsupported(problem) from None
+
+def layout_of(structs: vllm_layouts.Structs) -> Layout:
+    """The positions in structs that passed :func:`sut.serving.vllm_layouts.check`."""
+    outputs, output = structs["EngineCoreOutputs"], structs["EngineCoreOutput"]
+    return {
+        **PINNED_LAYOUT,
+        **{name: outputs.index(name) for name in ("outputs", "scheduler_stats", "timestamp")},
+        **{name: output.index(name) for name in ("request_id", "new_token_ids")},
+        **{name: output.index(name) for name in ("finish_reason", "prefill_stats")},
+    }
 
 
 def encode(
@@ -145,14 +147,18 @@ def encode(
 
 
 def check_ready(response: bytes, plan: Plan) -> dict[str, Any]:
-    """An engine's READY message, decoded. Raises RunError for an unsupported engine."""
+    """An engine's READY message, decoded. Raises RunError for an engine of another version than
+    encoded the requests, and for one that cannot run the plan."""
     try:
         ready: dict[str, Any] = msgspec.msgpack.decode(response, type=dict[str, Any])
         known = msgspec.convert(ready, _Ready)
     except UNDECODABLE:
-        problem = f"an engine's READY message differs from that of vLLM {VLLM_VERSION}"
-        raise _unsupported(problem) from None
-    _check_version(known.vllm_version, f"an engine reports vLLM {known.vllm_version}")
+        raise _unsupported("an engine's READY message differs from vLLM's") from None
+    ours = VLLM_VERSION if plan.engine.kind is EngineKind.REPLAY else installed()
+    if vllm_layouts.release(known.vllm_version) != ours:
+        raise _unsupported(
+            f"an engine reports vLLM {known.vllm_version}, but its requests are those of {ours}"
+        )
     planned, possible = plan.engine.max_model_len, known.max_model_len
     if possible is not None and possible < planned:
         raise RunError(
