@@ -117,7 +117,7 @@ void skips_appended_fields() {
   pack_appended();
   p.pack_map(1).pack("num_running_reqs").pack(12);
   p.pack(1.5);
-  for (int field = 4; field < sut::protocol::kNumOutputsFields; ++field) p.pack_nil();
+  for (std::uint32_t field = 4; field < sut::protocol::kNumOutputsFields; ++field) p.pack_nil();
   pack_appended();
 
   sut::Outputs out;
