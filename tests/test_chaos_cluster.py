@@ -7,6 +7,7 @@ of what happened, and leave no process on any node.
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -140,7 +141,11 @@ def test_slurmd_killed(idle: Cluster, table: list[Outcome]) -> None:
 def test_run_killed_on_the_head(idle: Cluster, table: list[Outcome]) -> None:
     run = _measuring(idle, 60)
     began = time.monotonic()
-    heads = [each for each in idle.processes(HEAD) if each.command.startswith("python3 -m sut.run")]
+    heads = [
+        each
+        for each in idle.processes(HEAD)
+        if re.match(r"\S*python\S* -m sut\.run ", each.command)
+    ]
     assert heads, idle.processes(HEAD)
     idle.run(f"kill -KILL {heads[0].pid}", node=HEAD, user="root")
     found = _of(idle, run, "the run on the first node killed", began)
