@@ -59,6 +59,7 @@ void Dispatcher::take_back_replica(Rejoined rejoined) {
   replica.ready = true;
   replica.lost = false;
   replica.input_lost_ns = 0;
+  replica.last_made_s = 0;  // its node may have started again, and its clock with it
   {
     std::lock_guard lock(state_mutex_);
     replica.ready_response = std::move(rejoined.ready_response);
