@@ -145,7 +145,8 @@ class Running:
         assert "Traceback" not in printed, printed
         until(lambda: processes_of(self.run_dir.root) == [], 10)
         if self._owns_shared_memory:
-            assert [name for name in os.listdir(self._shared_memory) if name != FILLER] == []
+            left = [name for name in os.listdir(self._shared_memory) if name != FILLER]
+            assert left == [], left
         return self.outcome(fault, took_s, self.process.returncode, printed)
 
     def outcome(self, fault: str, took_s: float, exit_code: int, printed: str) -> Outcome:

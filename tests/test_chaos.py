@@ -500,6 +500,7 @@ def test_vllm(tmp_path: Path, table: list[Outcome], number: signal.Signals, code
 @pytest.mark.chaos
 @pytest.mark.vllm
 @pytest.mark.own_cache
+@pytest.mark.xfail(strict=True, reason="killed vLLM workers leave files in /dev/shm")
 def test_vllm_worker_stopped(tmp_path: Path, table: list[Outcome]) -> None:
     """One of an engine's two worker processes; the engine core itself goes on."""
     sets = (
