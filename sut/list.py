@@ -30,6 +30,7 @@ HEADS = {
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     rows = [row for row in _rows(options) if _matches(row, options.words)]
+    rows.sort(key=lambda row: not _is_named(row, options.words))
     if options.json:
         print_json(rows)
         return EXIT_VALID
@@ -71,6 +72,13 @@ def _matches(row: msgspec.Struct, words: Sequence[str]) -> bool:
     shown = (row.key, row.meaning) if isinstance(row, catalog.KeyRow) else _cells(row)
     text = " ".join(shown).lower()
     return all(word.lower() in text for word in words)
+
+
+def _is_named(row: msgspec.Struct, words: Sequence[str]) -> bool:
+    """Whether the words are in a key itself, not only in its meaning. True for other rows."""
+    if not isinstance(row, catalog.KeyRow):
+        return True
+    return all(word.lower() in row.key.lower() for word in words)
 
 
 def _cells(row: msgspec.Struct) -> list[str]:

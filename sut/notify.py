@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if notify.send(run_dir):
         return EXIT_VALID
-    print(f"hint: its output is above; the command is in {run_dir.notices}", file=sys.stderr)
+    hint = "what it printed, if anything, is above; the command is in"
+    print(f"hint: {hint} {run_dir.notices}", file=sys.stderr)
     return EXIT_FAILED
 
 

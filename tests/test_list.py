@@ -66,6 +66,8 @@ def test_searches_names_and_meanings(capsys: pytest.CaptureFixture[str]) -> None
     names = [row["key"] for row in listed(capsys, "keys", "QPS")]
     assert names == ["scenarios.SCENARIO.target_qps", "site.target_qps.BENCHMARK.SCENARIO"]
     assert "site.slurm.time_min" in [row["key"] for row in listed(capsys, "keys", "wall", "limit")]
+    first, *_, last = (row["key"] for row in listed(capsys, "keys", "site"))
+    assert first.startswith("site.") and not last.startswith("site.")
     assert list_command.main(["keys", "nothing-like-it"]) == 2
     assert "error: no keys with nothing-like-it\nhint:" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):

@@ -119,3 +119,10 @@ def test_a_missing_file_of_an_unknown_name_says_what_there_is(
 ) -> None:
     assert validate.main(["no-such-name.yaml"]) == 2
     assert "python -m sut.list benchmarks" in capsys.readouterr().err
+
+
+def test_missing_keys_name_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("name: c\nruns: [{name: a, benchmark: replay}]\n")
+    assert validate.main([str(file)]) == 2
+    assert "configs/campaigns/jw-validation.yaml" in capsys.readouterr().err

@@ -15,13 +15,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from cli import environment, fast, latest, processes_of, submit
+from loadgen_logs import smallest_valid
 from plans import plan_of
-from records import completed, failed
+from records import completed, failed, performance
 from rich.console import Console
 from rich.spinner import Spinner
 
@@ -31,15 +33,16 @@ from sut.launch import newrun, notices
 from sut.launch.notices import Notices
 from sut.plan.plan import load_plan
 from sut.results import diagnosis, record
+from sut.results.measures import measure
 from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
-from sut.watch import usual
+from sut.watch import follow, usual
 from sut.watch.frame import frame, line
 from sut.watch.observer import NOTIFYING, REPORTING, Observer
 from sut.watch.projection import Projection
 from sut.watch.screen import Screen, is_waiting
-from sut.watch.state import PhaseState, RunState
+from sut.watch.state import PhaseState, RunState, with_result
 
 TWENTY_SECONDS = ("--set", "scenarios.server.min_duration_ms=20000")
 
@@ -61,7 +64,7 @@ def look(cwd: Path, *arguments: str, **env: str) -> dict[str, Any]:
     return dict(json.loads(shown.stdout))
 
 
-def until(true: object, timeout_s: float = 30) -> None:
+def until(true: object, timeout_s: float = 120) -> None:
     assert callable(true)
     deadline = time.monotonic() + timeout_s
     while not true():
@@ -266,6 +269,46 @@ def test_colours_follow_the_verdict(phase: PhaseState, color: str) -> None:
     word = re.search(r"\x1b\[(\d+)m(?:VALID|INVALID|will be INVALID)", text)
     assert (word is not None) == (color != "34") and (word is None or word[1] == color)
     assert ("\x1b[32m" in text) == (color == "32")
+
+
+def test_long_names_have_a_column_of_their_own() -> None:
+    phases = (
+        phase_state("done", None, "VALID"),
+        PhaseState(name="performance-10", state="stopped"),
+    )
+    lines = plain(drawn(frame(run_state(phases=phases)))).splitlines()
+    (first,) = [row for row in lines if row.startswith("performance ")]
+    (second,) = [row for row in lines if row.startswith("performance-10")]
+    assert second.rstrip() == "performance-10 stopped"
+    assert len(first) - len(first[len("performance") :].lstrip()) == len("performance-10  ")
+
+
+def test_a_finished_tests_latencies_are_loadgens() -> None:
+    seen = msgspec.structs.replace(phase_state("done", None, "VALID"), ttft_p99_ms=1.0)
+    judged = performance(smallest_valid())
+    shown = with_result(seen, judged)
+    assert shown.ttft_p99_ms == measure(judged.loadgen).ttft_ms.p99
+    assert shown.ttft_p99_ms not in (None, 1.0)
+
+
+def test_a_run_is_over_when_its_own_process_has_ended(tmp_path: Path) -> None:
+    """A signal to a group of processes ends the one that waits for the run before the run."""
+    run = tmp_path / "run"
+    observer = SimpleNamespace(run=run)
+    code = "import time; time.sleep(60)"
+    (tmp_path / "sut").mkdir()
+    (tmp_path / "sut/__init__.py").touch()
+    (tmp_path / "sut/run.py").write_text(code)
+    command = [sys.executable, "-m", "sut.run", str(run)]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    try:
+        assert not follow._is_over(lambda: True, observer)
+    finally:
+        process.kill()
+        process.wait()
+    assert follow._is_over(lambda: True, observer) and not follow._is_over(lambda: False, observer)
 
 
 def test_watchers_do_not_affect_the_run(running: Path) -> None:

@@ -118,7 +118,8 @@ def commands(command: str, run_root: Path) -> str:
 
 
 def _rows(page: Page) -> Iterator[tuple[str, list[str]]]:
-    tests = " and ".join(page.tests) or page.mode
+    *others, last = page.tests or (page.mode,)
+    tests = f"{', '.join(others)} and {last}" if others else last
     yield "what", [f"{page.benchmark}, scenario {page.scenario}, {tests}, preset {page.preset}"]
     yield "model", [page.model]
     yield "data", [page.data]

@@ -128,6 +128,8 @@ def _check_swept(request: RunRequest, sets: Sequence[str]) -> None:
 def _check_tuned(request: RunRequest, sets: Sequence[str]) -> None:
     """Raise InputError for what has no load to search for, or a given one."""
     command = "python -m sut.submit"
+    if request.benchmark != DEFAULT_BENCHMARK:
+        command += f" --config {request.benchmark}"
     if request.scenario is Scenario.SINGLE_STREAM:
         raise InputError(
             "singlestream cannot be tuned: it always has one query at a time",

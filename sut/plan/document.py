@@ -31,6 +31,11 @@ _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {"str", "int", "float", "bool", "null", "map", "seq"}
 _EXAMPLE = "configs/benchmarks/replay.yaml"
+_EXAMPLES = {
+    "Benchmark": _EXAMPLE,
+    "Site": "configs/sites/template.yaml",
+    "Campaign": "configs/campaigns/jw-validation.yaml",
+}
 _TOO_DEEP = "nested too deeply"
 _T = TypeVar("_T", bound=Struct)
 
@@ -204,7 +209,7 @@ def check(
             line, found = _line(tree, path)
             changed = _change_of(full, changes, in_file=found)
             where = changed or f"{file}:{line}" + _key(path)
-            hint = _hint(path, problem, known) if changed else ""
+            hint = _hint(path, problem, known) if changed else _example(kind, problem)
             errors.add((line, f"{where}: {problem}", hint))
     return Errors(InputError(text, hint=hint) for _, text, hint in sorted(errors))
 
@@ -214,6 +219,13 @@ def _hint(path: Sequence[str | int], problem: str, known: Set[str]) -> str:
     parts = path[:-1] if problem.startswith(schema_errors.UNKNOWN) else path
     names = [each for each in parts if each in known]
     return " ".join(["python -m sut.list keys", *map(str, names[-1:])])
+
+
+def _example(kind: type[Struct], problem: str) -> str:
+    """A file that has the keys which are missing from one of this kind."""
+    example = _EXAMPLES.get(kind.__name__, "")
+    missing = problem.startswith(schema_errors.MISSING)
+    return f"an example with every required key: {example}" if missing and example else ""
 
 
 def _change_of(path: Sequence[str | int], changes: Sequence[str], *, in_file: bool) -> str:

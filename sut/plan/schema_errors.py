@@ -12,6 +12,7 @@ from sut.errors import nearest
 UNKNOWN = "unknown key"  # begins the problem of one
 _BOUNDS = {"exclusiveMinimum": "greater than", "minimum": "at least", "maximum": "at most"}
 _ELSEWHERE = {"slurm": " (options of sbatch without a key: slurm.sbatch)"}  # by the keys around
+MISSING = "missing required keys"
 _SYNONYMS = {"gpu": "cuda", "nvidia": "cuda"}  # of values, for suggestions
 _YAML_TYPES = {"object": "mapping", "array": "list"}  # by JSON Schema's name
 
@@ -32,7 +33,7 @@ def explain(error: jsonschema.ValidationError) -> Iterator[tuple[list[str | int]
                 yield [*path, key], f"{UNKNOWN}{nearest(key, known) or elsewhere}"
         case "required":
             missing = [key for key in value if key not in instance]
-            yield path, f"missing required keys: {', '.join(missing)}"
+            yield path, f"{MISSING}: {', '.join(missing)}"
         case "enum":
             known = [str(each) for each in value]
             near = nearest(_SYNONYMS.get(str(instance).lower(), str(instance)), known)

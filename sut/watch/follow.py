@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 
@@ -48,7 +49,8 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
     with Screen(console) as screen:
         while True:
             state = observer.look()
-            if exited() if exited is not None else patience.ends(state):
+            over = _is_over(exited, observer) if exited else patience.ends(state)
+            if over:
                 return True
             screen.show(state)
             if interrupt.asked and job.plan.slurm is not None:
@@ -58,6 +60,12 @@ def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) 
                 answered = True
                 _cancel(job, state, pid, interrupt)
             screen.wait(POLL_S)
+
+
+def _is_over(exited: Callable[[], bool], observer: Observer) -> bool:
+    """Whether a run on this machine has ended. A signal to all its processes ends the one that
+    started it at once, and the run after its record."""
+    return exited() and processes.running("sut.run", str(observer.run)) is None
 
 
 def _process(observer: Observer) -> int | None:

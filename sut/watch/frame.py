@@ -63,8 +63,10 @@ def _drawn(state: RunState, spinner: Spinner | None, width: int) -> RenderableTy
     parts: list[RenderableType] = [_title(state), _now(state, spinner)]
     if state.shown is not None:
         parts += _shown(state, state.shown)
+    longest = max((len(phase.name) for phase in state.phases), default=0)
+    indent = max(longest + 1, _NAME_WIDTH)
     for phase in state.phases:
-        parts += _phase(phase, width)
+        parts += _phase(phase, width, indent)
     replicas = next((p.replicas for p in state.phases if p.state == "running"), ())
     if replicas and state.state == "running":
         parts += [Text(), _replicas(replicas, width)]
@@ -159,26 +161,26 @@ def _times(state: RunState) -> str:
     return "".join(f", {part}" for part in parts if part)
 
 
-def _phase(phase: PhaseState, width: int) -> list[RenderableType]:
-    name = Text(f"{phase.name:<{_NAME_WIDTH}}", "bold")
+def _phase(phase: PhaseState, width: int, indent: int) -> list[RenderableType]:
+    name = Text(f"{phase.name:<{indent}}", "bold")
     if not phase.elapsed_s:
         word = phase.verdict or phase.state
-        return [name.append(word, _STYLES.get(word, "dim")), *_reasons(phase.reasons)]
-    rows = _head(name, phase, width)
+        return [name.append(word, _STYLES.get(word, "dim")), *_reasons(phase.reasons, indent)]
+    rows = _head(name, phase, width, indent)
     numbers = [f"queued {number(phase.queued)}", f"in flight {number(phase.in_flight)}"]
     if phase.state == "running":
         rates = (phase.prompt_tokens_per_s, phase.output_tokens_per_s)
         numbers.append("tokens/s: {} prompt, {} generated".format(*map(number, rates)))
     latencies = [_latency(*latency) for latency in _latencies(phase)]
     if phase.state == "running":
-        rows.append(_indented(Text(", ".join(numbers))))
+        rows.append(_indented(Text(", ".join(numbers)), indent))
     if latencies:
-        rows.append(_indented(Text(", ").join(latencies)))
+        rows.append(_indented(Text(", ").join(latencies), indent))
     reasons = phase.reasons or (phase.projection.reasons if phase.projection else ())
-    return [*rows, *_reasons(reasons)]
+    return [*rows, *_reasons(reasons, indent)]
 
 
-def _head(name: Text, phase: PhaseState, width: int) -> list[RenderableType]:
+def _head(name: Text, phase: PhaseState, width: int, indent: int) -> list[RenderableType]:
     """The name, the bar, the count, and the word, which is below them where it does not fit."""
     bar_width = _BAR_WIDTH if width >= _NARROW else _BAR_WIDTH // 3
     done, word = _done(phase), _word(phase)
@@ -186,15 +188,15 @@ def _head(name: Text, phase: PhaseState, width: int) -> list[RenderableType]:
     fits = len(name) + bar_width + len(done) + len(word) + 2 * len(cells) <= width
     head = Table.grid(padding=(0, 1))
     head.add_row(*cells, *[word] * fits)
-    return [head] if fits else [head, _indented(word)]
+    return [head] if fits else [head, _indented(word, indent)]
 
 
-def _reasons(reasons: tuple[str, ...]) -> list[RenderableType]:
-    return [_indented(Text(reason, "yellow")) for reason in reasons]
+def _reasons(reasons: tuple[str, ...], indent: int) -> list[RenderableType]:
+    return [_indented(Text(reason, "yellow"), indent) for reason in reasons]
 
 
-def _indented(text: Text) -> Padding:
-    return Padding(text, (0, 0, 0, _NAME_WIDTH + 1))
+def _indented(text: Text, indent: int) -> Padding:
+    return Padding(text, (0, 0, 0, indent + 1))
 
 
 def _bar(phase: PhaseState, width: int) -> ProgressBar:

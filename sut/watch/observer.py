@@ -23,7 +23,7 @@ from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
 from sut.units import quantity
 from sut.watch import notify, usual
-from sut.watch.state import PhaseState, RunState, Shown, left_s, measured
+from sut.watch.state import PhaseState, RunState, Shown, left_s, measured, with_result
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
 SILENT_S = 60.0  # without progress or an answer, after which what was known counts as unknown
@@ -245,7 +245,8 @@ class Observer:
             shell = PhaseState(name=name, state="judging")
         if lines is None:
             return shell
-        return measured(shell, tuple(lines), self._goal(name), self._placed())
+        seen = measured(shell, tuple(lines), self._goal(name), self._placed())
+        return seen if judged is None else with_result(seen, judged)
 
     def _placed(self) -> Plan:
         """The plan on the nodes that Slurm chose, once they are known."""

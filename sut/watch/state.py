@@ -12,6 +12,8 @@ from sut.plan import duration
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan, Test
 from sut.results.goal import Goal
+from sut.results.measures import measure
+from sut.results.phase_record import PhaseRecord
 from sut.results.progress import Line, ReplicaProgress
 from sut.values import Struct
 from sut.watch.projection import Projection, project
@@ -119,6 +121,15 @@ def measured(
         tpot_limit_ms=goal.tpot_limit_ms if goal else None,
         projection=project(goal, last) if goal and phase.state != "done" else None,
         replicas=tuple(_replica(replica, last, before, plan) for replica in last.replicas),
+    )
+
+
+def with_result(phase: PhaseState, judged: PhaseRecord) -> PhaseState:
+    """With LoadGen's latencies, which the verdict is on; those of a running test are the
+    dispatcher's."""
+    found = measure(judged.loadgen)
+    return msgspec.structs.replace(
+        phase, ttft_p99_ms=found.ttft_ms.p99, tpot_p99_ms=found.tpot_ms.p99
     )
 
 
