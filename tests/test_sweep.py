@@ -33,17 +33,17 @@ from sut.rundir import RunDir
 from sut.submission import reasons
 from sut.submission.runs import Run
 
-# One sequence of 20 tokens at a time, 10 ms a step: at most 5 samples/s.
+# One sequence of 20 tokens at a time, 2 ms a step: at most 25 samples/s.
 SLOW = (
     "engine.max_num_seqs=1",
-    "engine.replay.step_base_us=10000",
+    "engine.replay.step_base_us=2000",
     "engine.replay.step_per_sequence_us=0",
     "engine.replay.prefill_tokens_per_s=10000000",
     "generation.max_tokens=20",
     "generation.min_tokens=20",
     "scenarios.server.min_duration_ms=1",
-    "scenarios.server.min_query_count=60",
-    "scenarios.server.ttft_latency_ms=4000",
+    "scenarios.server.min_query_count=40",
+    "scenarios.server.ttft_latency_ms=500",
     "scenarios.server.tpot_latency_ms=500",
 )
 
@@ -74,22 +74,22 @@ def swept(*tested: tuple[float, str], **plan: Any) -> record.Record:
 
 def test_each_load_has_its_test_and_the_run_its_curve(tmp_path: Path) -> None:
     options = ("--config", "replay", "--scenario", "server", *set_arguments(SLOW))
-    run = submit(tmp_path, *options, "--sweep", "target_qps=50,1")
+    run = submit(tmp_path, *options, "--sweep", "target_qps=250,10")
     assert run.returncode == 1, run.stdout + run.stderr
     found, run_dir = latest(tmp_path), RunDir(tmp_path / "runs" / "latest")
-    assert found.plan.sweep == (1.0, 50.0)  # lowest first, and the first does not spoil the second
+    assert found.plan.sweep == (10.0, 250.0)  # lowest first, and the first does not spoil the second
     assert [phase.name for phase in found.phases] == ["performance", "performance-2"]
-    assert [phase.loadgen["effective_target_qps"] for phase in found.phases] == [1, 50]
+    assert [phase.loadgen["effective_target_qps"] for phase in found.phases] == [10, 250]
     low, high = found.phases
     assert "ttft_p99" in {reason.code for reason in high.verdict.reasons}
     assert low.goodput is not None and high.goodput is not None
     assert high.goodput < 0.7 * high.loadgen["result_completed_samples_per_sec"]
-    for phase, qps in ((low, 1), (high, 50)):
+    for phase, qps in ((low, 10), (high, 250)):
         conf = run_dir.user_conf_of(phase.name).read_text()
         assert conf.startswith(f"{found.plan.loadgen_name}.Server.target_qps = {qps}\n")
-    assert "target_qps = 1, 50: one after the other" in run_dir.user_conf.read_text()
+    assert "target_qps = 10, 250: one after the other" in run_dir.user_conf.read_text()
     assert re.search(
-        r"^ +50 +INVALID +\S+ +\S+ +\S+ +\S+ +#{20}\+ TTFT \d+%  ttft_p99", run.stdout, re.M
+        r"^ +250 +INVALID +\S+ +\S+ +\S+ +\S+ +#{20}\+ TTFT \d+%  ttft_p99", run.stdout, re.M
     )
     verified = subprocess.run(
         [sys.executable, "-m", "sut.verify", "latest"],
@@ -104,14 +104,14 @@ def test_each_load_has_its_test_and_the_run_its_curve(tmp_path: Path) -> None:
     assert "## Sweep" in run_dir.report.read_text()
     # A changed setting of one test is found.
     log = run_dir.user_conf_of("performance-2")
-    log.write_text(log.read_text().replace("50", "5"))
+    log.write_text(log.read_text().replace("250", "25"))
     changed = submit(tmp_path, "latest", command="verify")
     assert changed.returncode != 0 and "performance-2/user.conf: changed" in changed.stdout
 
 
 def test_a_requeued_sweep_goes_on_at_its_next_load(tmp_path: Path) -> None:
-    sets = ("scenarios.server.min_duration_ms=3000", "scenarios.server.target_qps=20")
-    plan = plan_for(1, *sets, mode=Mode.PERFORMANCE, sweep=(20.0, 30.0))
+    sets = ("scenarios.server.min_duration_ms=3000", "scenarios.server.min_query_count=1")
+    plan = plan_for(1, *sets, mode=Mode.PERFORMANCE, sweep=(40.0, 50.0))
     run_dir = write_plan(plan, tmp_path / "run")
     with Job(run_dir, 1) as job:
         job.until_measuring("performance-2")
@@ -121,7 +121,7 @@ def test_a_requeued_sweep_goes_on_at_its_next_load(tmp_path: Path) -> None:
     with Job(run_dir, 1, attempt=1) as again:
         assert again.wait()[0] in (0, 1), again.output(0)
     assert again.record.phases[0] == first
-    assert [phase.loadgen["effective_target_qps"] for phase in again.record.phases] == [20, 30]
+    assert [phase.loadgen["effective_target_qps"] for phase in again.record.phases] == [40, 50]
 
 
 @pytest.mark.parametrize(
