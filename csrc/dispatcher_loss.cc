@@ -1,7 +1,6 @@
 // A lost replica, on the dispatcher's I/O thread: the end of the run, or its samples start again, and
 // another engine may take its place.
 #include <algorithm>
-#include <ranges>
 #include <utility>
 #include <variant>
 
@@ -90,8 +89,10 @@ void Dispatcher::fail_by_lost(int index) {
   std::optional<Failure> why;
   {
     std::lock_guard lock(state_mutex_);
-    const auto losses = std::views::reverse(losses_);  // it may have rejoined after earlier ones
-    why = std::ranges::find(losses, index, [](const auto& loss) { return loss.why.replica; })->why;
+    const auto last = std::find_if(losses_.rbegin(), losses_.rend(), [index](const auto& loss) {
+      return loss.why.replica == index;  // it may have rejoined after earlier ones
+    });
+    why = last->why;
   }
   fail(std::move(*why));
 }

@@ -520,7 +520,7 @@ def test_refuses_an_invalid_time_with_examples(root: Path) -> None:
 
 def test_refuses_a_root_without_runs(root: Path) -> None:
     missing = run(root / "nowhere")
-    assert missing.returncode == 2 and "--site NAME or --root DIR" in missing.stderr
+    assert missing.returncode == 2 and "--site NAME, --root DIR" in missing.stderr
     (root / "first" / "plan.json").touch()
     with pytest.raises(InputError, match="this is one run"):
         Index(root / "first")
