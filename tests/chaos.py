@@ -111,7 +111,10 @@ class Running:
         """Whether the run has reached the stage."""
         lines = self.lines()
         if self.stage in ("load", "warm-up", record.REPORT):
-            return any(line.stage == self.stage for line in lines)
+            at_it = any(line.stage == self.stage for line in lines)
+            if self.stage == record.REPORT:  # which is announced before the record is complete
+                return at_it and not record.read(self.run_dir.record).interim
+            return at_it
         return any(line.phase == self.stage and line.completed for line in lines)
 
     def lines(self) -> list[Line]:
