@@ -77,7 +77,8 @@ def test_each_load_has_its_test_and_the_run_its_curve(tmp_path: Path) -> None:
     run = submit(tmp_path, *options, "--sweep", "target_qps=250,10")
     assert run.returncode == 1, run.stdout + run.stderr
     found, run_dir = latest(tmp_path), RunDir(tmp_path / "runs" / "latest")
-    assert found.plan.sweep == (10.0, 250.0)  # lowest first, and the first does not spoil the second
+    # Lowest first, and the first does not spoil the second.
+    assert found.plan.sweep == (10.0, 250.0)
     assert [phase.name for phase in found.phases] == ["performance", "performance-2"]
     assert [phase.loadgen["effective_target_qps"] for phase in found.phases] == [10, 250]
     low, high = found.phases
