@@ -36,6 +36,14 @@ struct Tally {
   std::int64_t losses = 0, restarted = 0, rejoined = 0;
 };
 
+// LoadGen's logger has lost a thread's request under ThreadSanitizer, and the end of LoadGen's test
+// then waits for it forever (Logger::StopLogging). loadgen_test runs LoadGen under it nevertheless.
+#ifdef __SANITIZE_THREAD__
+constexpr bool kWithLoadGen = false;
+#else
+constexpr bool kWithLoadGen = true;
+#endif
+
 // The replicas, what happens to each of them and when, and the work, all by a seed.
 class Schedule {
  public:
@@ -68,8 +76,11 @@ class Schedule {
           issue_and_withdraw();
           break;
         case 1:
-          run_loadgen(between(random_, 0, 1) == 0 ? "Offline" : "Server");
-          break;
+          if (kWithLoadGen) {
+            run_loadgen(between(random_, 0, 1) == 0 ? "Offline" : "Server");
+            break;
+          }
+          [[fallthrough]];
         default:
           issue_all();
       }
