@@ -44,8 +44,8 @@ test-long: build cluster-parts ## Run the long tests: lost nodes, preemption, li
 	@$(PY) -m pytest -m long
 
 chaos: build cluster-parts ## Try every fault at every stage of a run, and write docs/reliability.md (20 minutes)
-	@SUT_RELIABILITY=1 $(PY) -m pytest -m "chaos or not chaos" tests/test_chaos.py \
-	  tests/test_auxiliary.py tests/test_chaos_cluster.py
+	@SUT_RELIABILITY=1 $(PY) -m pytest --numprocesses=2 --dist=loadfile -m "chaos or not chaos" \
+	  tests/test_chaos.py tests/test_auxiliary.py tests/test_chaos_cluster.py
 
 fuzz: build ## Fuzz what reads wires and files, and the dispatcher; SECONDS=60 for each target (20 minutes)
 	@tools/debian_packages.sh fuzz

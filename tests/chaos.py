@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -291,9 +292,12 @@ def table_of(name: str) -> Callable[[pytest.FixtureRequest], Iterator[list[Outco
         if not os.environ.get("SUT_RELIABILITY") or session.testsfailed or interrupted:
             return
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-        before, _, rest = PAGE.read_text().partition(begin)
-        text = f"{before}{begin}\n{rows(outcomes)}\n{end}{rest.partition(end)[2]}"
-        PAGE.write_text(text)
+        with PAGE.open("r+") as page:
+            fcntl.flock(page, fcntl.LOCK_EX)  # each test file writes its own table
+            before, _, rest = page.read().partition(begin)
+            page.seek(0)
+            page.write(f"{before}{begin}\n{rows(outcomes)}\n{end}{rest.partition(end)[2]}")
+            page.truncate()
 
     return table
 

@@ -47,8 +47,8 @@ class OneMachine(LoadScopeScheduling):
         return "the machine" if _fills_the_machine(self.config.rootpath / file) else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneMachine:
-    return OneMachine(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneMachine | None:
+    return OneMachine(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture(scope="session")
