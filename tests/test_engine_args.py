@@ -6,12 +6,14 @@ import pytest
 
 from sut.errors import Errors
 from sut.plan import engine_args
+from sut.serving import vllm_layouts
+from sut.serving.wire import VLLM_VERSION
 from tools import vllm_options
 
 
-def found(*extra_args: str) -> str:
+def found(*extra_args: str, version: str | None = VLLM_VERSION) -> str:
     errors = Errors()
-    engine_args.check(extra_args, errors)
+    engine_args.check(extra_args, errors, version)
     return "\n".join(map(str, errors))
 
 
@@ -122,9 +124,45 @@ def test_reports_every_option_once() -> None:
     assert text.count("engine.extra_args") == 3
 
 
-def test_knows_the_options_that_it_names() -> None:
-    _, options = engine_args._known()
-    assert {*engine_args.KEYS, *engine_args.OURS} - {"--model"} <= options.keys()
+@pytest.mark.parametrize("version", engine_args.tables())
+def test_knows_the_options_that_it_names(version: str) -> None:
+    options = engine_args.tables()[version].keys()
+    assert {*engine_args.KEYS, *engine_args.OURS} - {"--model"} <= options
+    assert {*engine_args.FORBIDDEN, *engine_args.FROM_ELSEWHERE} <= options
+
+
+def test_has_the_options_of_every_tested_version() -> None:
+    assert list(engine_args.tables()) == list(vllm_layouts.tested())
+
+
+@pytest.mark.parametrize(
+    ("word", "has", "lacks"),
+    [
+        ("--watchdog-config={}", "0.33.0", "0.32.0"),
+        ("--disable-chunked-prefill", "0.33.0", "0.32.0"),
+        ("--no-enable-chunked-prefill", "0.32.0", "0.33.0"),
+    ],
+)
+def test_an_option_is_judged_by_the_engines_version(word: str, has: str, lacks: str) -> None:
+    name = word.partition("=")[0]
+    assert found(word, version=has) == ""
+    assert f"vLLM {lacks} has no option {name}; {has} has\n" in found(word, version=lacks)
+    for unknown in (None, "0.99.0"):  # any tested version's
+        assert found(word, version=unknown) == ""
+
+
+def test_a_choice_of_one_version_is_a_choice_where_the_version_is_unknown() -> None:
+    given = ("--moe-backend", "aiter_triton_mxfp4_mxfp4")
+    assert "not one of vLLM's choices" in found(*given)
+    assert found(*given, version="0.33.0") == found(*given, version=None) == ""
+    free = ("--kv-cache-dtype", "of_a_plugin")  # 0.33.0 takes any
+    assert "not one of vLLM's choices" in found(*free) and found(*free, version=None) == ""
+    assert "vLLM 0.32.0 and 0.33.0 have no option --x" in found("--x", version=None)
+
+
+def test_versions_agree_on_how_many_values_an_option_takes() -> None:
+    older, newer = engine_args.tables().values()
+    assert all(older[name].values == newer[name].values for name in older.keys() & newer.keys())
 
 
 @pytest.mark.vllm

@@ -20,9 +20,10 @@ import psutil
 import pytest
 from cli import until
 from jobs import Job, as_root, plan_for, write_plan
+from plans import plan_of
 
 from sut.cluster.allocation import Allocation
-from sut.machine import cuda
+from sut.machine import cuda, environment
 from sut.plan.benchmark import Dataset, DatasetKind, EngineKind
 from sut.plan.fit import Fit, utilization
 from sut.plan.plan import Mode, Node, Part, Plan, Replica
@@ -35,6 +36,7 @@ from sut.serving.messages import REQUEST, GetState, State
 from sut.serving.node_check import fingerprint
 from sut.serving.nodes import Nodes
 from sut.serving.remote import RemoteNode
+from sut.serving.wire import VLLM_VERSION
 
 
 def checks_of(node: NodePreflight, name: str) -> list[PreflightCheck]:
@@ -83,6 +85,24 @@ def test_records_passed_checks_too(tmp_path: Path) -> None:
     assert latency.measured is not None and 0 < latency.measured < 20 and latency.unit == "ms"
     assert [node.hostname for node in record.nodes] == [record.environment.hostname]
     assert "| `latency` | - |" in run_dir.report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("--no-enable-chunked-prefill", f"vLLM {VLLM_VERSION}"),
+        (
+            "--watchdog-config={}",
+            f"vLLM {VLLM_VERSION} has no option --watchdog-config; 0.33.0 has",
+        ),
+    ],
+)
+def test_checks_options_against_the_installed_version(word: str, text: str) -> None:
+    if not environment.versions(environment.VLLM):
+        pytest.skip("vLLM is not installed")
+    plan = plan_of("smollm2-135m-news", sets=[f'engine.extra_args=["{word}"]'])
+    check = node_check._engine(plan)
+    assert check.ok is (text == f"vLLM {VLLM_VERSION}") and text in check.text
 
 
 @pytest.mark.parametrize("core", [min(os.sched_getaffinity(0)), 100_000])

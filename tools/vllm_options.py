@@ -1,5 +1,5 @@
-"""The options of vLLM's command line, as ``sut/plan/vllm_options.json``: ``python -m
-tools.vllm_options``, in an environment that has vLLM.
+"""The options of the installed vLLM's command line, as a section of ``sut/plan/vllm_options.json``:
+``python -m tools.vllm_options``, in an environment that has vLLM. Other sections stay as they are.
 
 A login node has no vLLM, and importing it takes seconds: :mod:`sut.plan.engine_args` reads this
 file instead.
@@ -12,21 +12,35 @@ import json
 from typing import Any
 
 from sut.plan.engine_args import OPTIONS_FILE
-from sut.serving.wire import VLLM_VERSION
+from sut.serving.vllm_layouts import release
+
+Tables = dict[str, dict[str, Any]]  # by version, by option
 
 
 def text() -> str:
-    """The file's content, from the parser that :mod:`sut.serving.vllm_headless` uses."""
+    """The file's content, with the installed version from its own parser."""
+    from vllm.version import __version__
+
+    known: Tables = json.loads(OPTIONS_FILE.read_bytes())
+    return written(known | {release(__version__): _installed()})
+
+
+def written(tables: Tables) -> str:
+    """The file's content: a line for each option."""
+    sections = []
+    for version, options in tables.items():
+        lines = (f"{json.dumps(name)}: {json.dumps(options[name])}" for name in sorted(options))
+        sections.append(f'"{version}": {{\n' + ",\n".join(lines) + "\n}")
+    return "{" + ",\n".join(sections) + "}\n"
+
+
+def _installed() -> dict[str, Any]:
+    """By name, from the parser that :mod:`sut.serving.vllm_headless` uses."""
     from vllm.entrypoints.cli.serve import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = make_arg_parser(FlexibleArgumentParser())
-    actions = parser._actions
-    options = {name: _option(action) for action in actions for name in action.option_strings}
-    lines = ",\n".join(
-        f"{json.dumps(name)}: {json.dumps(options[name])}" for name in sorted(options)
-    )
-    return f'{{"version": "{VLLM_VERSION}", "options": {{\n{lines}\n}}}}\n'
+    actions = make_arg_parser(FlexibleArgumentParser())._actions
+    return {name: _option(action) for action in actions for name in action.option_strings}
 
 
 def _option(action: argparse.Action) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sut.inputs import model, model_config
 from sut.launch import default_site
 from sut.launch.notices import NOBODY, Notices
 from sut.launch.options import DEFAULT_BENCHMARK, given_root
+from sut.machine import environment
 from sut.plan import config, fit, keys
 from sut.plan.benchmark import AUTO, Benchmark, Preset, Scenario
 from sut.plan.document import keys_of
@@ -66,6 +67,7 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
         usable_cpus=sorted(os.sched_getaffinity(0)),
         nodes=request.nodes,
         model_size=_model_size(benchmark, site),
+        vllm_version=_vllm_version(site),
         sets=sets,
         of_campaign=of_campaign,
         repeat=request.repeat,
@@ -176,6 +178,15 @@ def _model_size(benchmark: Benchmark, site: Site) -> fit.ModelSize | None:
         return model.EMBEDDED_SIZE
     path = site.models.get(benchmark.model.name, "")
     return model_config.size(Path(path)) if path else None
+
+
+def _vllm_version(site: Site) -> str | None:
+    """That of this Python, in which engines without a container run; None where it is unknown."""
+    if site.container is not None:
+        return None
+    given = environment.versions(environment.VLLM).values()
+    found = {version.partition("+")[0] for version in given}
+    return found.pop() if len(found) == 1 else None
 
 
 def keeping(plan: Plan, minutes: int) -> Plan:

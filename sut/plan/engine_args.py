@@ -1,17 +1,19 @@
 """``engine.extra_args``: checked against vLLM's options and against the keys of a plan.
 
-vLLM's own parser takes seconds to import, and a login node has none: its options are in
-``vllm_options.json``, which :mod:`tools.vllm_options` writes.
+vLLM's own parser takes seconds to import, and a login node has none: the options of each tested
+version are in ``vllm_options.json``, which :mod:`tools.vllm_options` writes. Where the version is
+unknown, as that in an image is at submission, an option of any of them is accepted.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from sut.errors import Errors, nearest
 from sut.values import Struct
@@ -74,9 +76,10 @@ class _Given(NamedTuple):
     is_part: bool  # of a JSON value: --hf-overrides.key
 
 
-def check(extra_args: Sequence[str], errors: Errors) -> None:
-    """Add to ``errors`` each word that vLLM would refuse, or that contradicts a key of the plan."""
-    for given in _parsed(extra_args, errors):
+def check(extra_args: Sequence[str], errors: Errors, version: str | None = None) -> None:
+    """Add to ``errors`` each word that vLLM would refuse, or that contradicts a key of the plan.
+    ``version`` is the engine's, without its local part."""
+    for given in _parsed(extra_args, errors, version):
         if given.name in KEYS:
             key = KEYS[given.name]
             errors.add(
@@ -128,11 +131,11 @@ def _check_values(given: _Given, errors: Errors) -> None:
             )
 
 
-def _parsed(words: Sequence[str], errors: Errors) -> Iterator[_Given]:
+def _parsed(words: Sequence[str], errors: Errors, version: str | None = None) -> Iterator[_Given]:
     """The options in ``words``. Adds unknown ones, and words that belong to none, to ``errors``."""
     if not words:
         return
-    version, options = _known()
+    options = _known(version)
     position = 0
     while position < len(words):
         word = words[position]
@@ -171,11 +174,15 @@ def _spelled_out(word: str) -> str:
     return f"{key}{dot}{part}{equals}{value}"
 
 
-def _no_option(name: str, version: str, options: Collection[str]) -> str:
+def _no_option(name: str, version: str | None, options: Collection[str]) -> str:
     fitting = [each for each in options if name.startswith("--") and each.startswith(name)]
     if fitting:  # vLLM accepts an abbreviation that fits one option only
         return f"engine.extra_args: {name} is short for {' or '.join(fitting)}: write it in full"
-    return f"engine.extra_args: vLLM {version} has no option {name}{nearest(name, options)}"
+    known = tables()
+    who, verb = (version, "has") if version in known else (" and ".join(known), "have")
+    others = [other for other, table in known.items() if name in table]
+    hint = f"; {' and '.join(others)} has" if others else nearest(name, options)
+    return f"engine.extra_args: vLLM {who} {verb} no option {name}{hint}"
 
 
 def _is_option(word: str) -> bool:
@@ -188,7 +195,21 @@ def _num_values(words: Sequence[str]) -> int:
 
 
 @functools.cache
-def _known() -> tuple[str, dict[str, Option]]:
-    """vLLM's version, and its options by name."""
-    table = json.loads(OPTIONS_FILE.read_bytes())
-    return table["version"], {name: Option(**each) for name, each in table["options"].items()}
+def tables() -> dict[str, dict[str, Option]]:
+    """The options by name, of each tested version of vLLM, oldest first."""
+    return msgspec.json.decode(OPTIONS_FILE.read_bytes(), type=dict[str, dict[str, Option]])
+
+
+@functools.cache
+def _known(version: str | None) -> dict[str, Option]:
+    """The options of a tested version; of any other, those of all tested versions."""
+    known = tables()
+    if version in known:
+        return known[version]
+    options: dict[str, Option] = {}
+    for table in known.values():
+        for name, option in table.items():
+            older = options.get(name, option)
+            either = older.choices and option.choices and sorted({*older.choices, *option.choices})
+            options[name] = msgspec.structs.replace(option, choices=tuple(either))
+    return options

@@ -36,6 +36,7 @@ def resolve(
     usable_cpus: Sequence[int],
     nodes: str = "",
     model_size: fit.ModelSize | None = None,
+    vllm_version: str | None = None,
     sets: Sequence[str] = (),
     of_campaign: Sequence[str] = (),
     repeat: int = 1,
@@ -46,7 +47,8 @@ def resolve(
 
     ``nodes`` selects nodes of the site: a number, a hostlist, ``all``; empty for one.
     ``model_size`` is None if the model cannot be read on this machine; its size is then not
-    checked. ``sets`` are the changes already applied to the two inputs; those in ``of_campaign``
+    checked. ``vllm_version`` is that of the engines, None where it is unknown, as in an image.
+    ``sets`` are the changes already applied to the two inputs; those in ``of_campaign``
     are from a campaign's file. Raises InputError that lists every error.
     """
     errors = Errors()
@@ -79,7 +81,7 @@ def resolve(
     )
     contradictions.check(benchmark, site, scenario, mode, settings, len(placed.nodes), errors)
     if benchmark.engine.kind is EngineKind.VLLM:
-        engine_args.check(benchmark.engine.extra_args, errors)
+        engine_args.check(benchmark.engine.extra_args, errors, vllm_version)
     if checked is not None:
         on = placed.site_nodes or site.nodes  # all, where no placement was found
         fit.check_model(checked, benchmark.engine, site, on, errors)

@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from sut.cluster import allocation
-from sut.errors import SutError
+from sut.errors import Errors, SutError
 from sut.inputs import hashes, model
 from sut.inputs.cache import cache_dir
 from sut.machine import environment, network
 from sut.machine.environment import Environment
+from sut.plan import engine_args
 from sut.plan.benchmark import EngineKind
 from sut.plan.plan import Plan
 from sut.plan.site import Device
@@ -189,8 +190,12 @@ def _one_line(error: SutError) -> str:
 def _engine(plan: Plan) -> PreflightCheck:
     if plan.engine.kind is EngineKind.REPLAY:
         return PreflightCheck("engine", ok=True, text="the replay engine")
+    refused = Errors()
     try:
-        text = "; ".join([f"vLLM {wire.installed()}", *wire.remarks(plan)])
+        version = wire.installed()
+        engine_args.check(plan.engine.extra_args, refused, version)
+        refused.raise_all()
+        text = "; ".join([f"vLLM {version}", *wire.remarks(plan)])
         return PreflightCheck("engine", ok=True, text=text)
     except SutError as error:
         return PreflightCheck("engine", ok=False, text=_one_line(error))
