@@ -265,6 +265,15 @@ LOGS = [
             "Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda for more."
         ),
     ),
+    (
+        "moe_kernel",  # vLLM 0.32.0 on a CPU without AMX
+        _engine(
+            "NotImplementedError: No MXFP4 MoE backend supports the deployment configuration. "
+            "weight_key=kMxfp4Static, activation_key=None. Candidate backends were: ['TRITON', "
+            "'CPU']. Unsupported reasons: backend: TRITON, reason: kernel does not support current "
+            "device cpu; backend: CPU, reason: kernel does not support current device cpu. "
+        ),
+    ),
     ("open_files", _engine("zmq.error.ZMQError: Too many open files")),
     (
         "no_compiler",

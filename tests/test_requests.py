@@ -59,7 +59,7 @@ def key_of(plan: Plan, folder: Path, prompts: list[list[int]] = PROMPTS) -> str:
     [
         "generation.max_tokens=9",
         "generation.min_tokens=1",
-        "generation.temperature=0.5",
+        ("generation.temperature=0.5", 'engine.extra_args=["--no-enable-chunked-prefill"]'),
         "generation.top_p=0.9",
         "generation.top_k=2",
         "generation.seed=1",
@@ -67,8 +67,9 @@ def key_of(plan: Plan, folder: Path, prompts: list[list[int]] = PROMPTS) -> str:
         "engine.max_model_len=130",
     ],
 )
-def test_settings_change_the_key(folder: Path, change: str) -> None:
-    assert key_of(plan_of(BENCHMARK), folder) != key_of(plan_of(BENCHMARK, sets=(change,)), folder)
+def test_settings_change_the_key(folder: Path, change: str | tuple[str, ...]) -> None:
+    sets = (change,) if isinstance(change, str) else change
+    assert key_of(plan_of(BENCHMARK), folder) != key_of(plan_of(BENCHMARK, sets=sets), folder)
 
 
 def test_settings_of_other_things_do_not_change_the_key(folder: Path) -> None:

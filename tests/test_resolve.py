@@ -248,6 +248,18 @@ def test_refuses_what_fails_on_two_nodes(
         plan_of(benchmark, site="devcluster", nodes="all", sets=changes)
 
 
+SEEDED = ("generation.temperature=1", "generation.seed=42")
+
+
+@pytest.mark.parametrize("option", ["--no-enable-chunked-prefill", "--disable-chunked-prefill"])
+def test_refuses_seeds_on_a_cpu_that_splits_prompts(option: str) -> None:
+    with pytest.raises(InputError, match=r"--set generation\.seed=null"):
+        plan_of("smollm2-135m-news", sets=SEEDED)
+    whole = f'engine.extra_args=["{option}"]'
+    for other in (whole, "generation.seed=null", "generation.temperature=0", "engine.kind=replay"):
+        plan_of("smollm2-135m-news", sets=(*SEEDED, other))
+
+
 @pytest.mark.parametrize("key", ["scenarios.server.target_qps ", "presets.smoke.server.target_qps"])
 def test_a_set_load_overrides_the_sites(key: str) -> None:
     plan = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2", sets=(f"{key}=5",))

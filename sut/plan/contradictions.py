@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sut.errors import Errors
+from sut.plan import engine_args
 from sut.plan.benchmark import (
     AUTO,
     Benchmark,
@@ -16,6 +17,8 @@ from sut.plan.benchmark import (
 from sut.plan.plan import Mode
 from sut.plan.site import Device, Site
 
+# vLLM's options that keep it from splitting prompts, of 0.32 and 0.33.
+WHOLE = ("--no-enable-chunked-prefill", "--disable-chunked-prefill")
 EVERYWHERE = ("", "*", "0.0.0.0", "::", "[::]")  # a socket there is open on all interfaces
 
 
@@ -74,6 +77,16 @@ def check(
             "vLLM's pipeline parallelism on CPUs does not work with engine.enforce_eager",
             hint="--set engine.enforce_eager=false "
             """--set 'engine.extra_args=["-cc.mode=2", "-cc.backend=eager"]'""",
+        )
+    generation = benchmark.generation
+    seeded = generation.temperature > 0 and generation.seed is not None
+    if on_cpu and seeded and not any(engine_args.has(engine.extra_args, each) for each in WHOLE):
+        # "CPU Generator does not use offset": vLLM 0.32 and 0.33 step back a generator after each
+        # part of a prompt but the last.
+        errors.add(
+            "vLLM on a CPU fails where it splits a prompt that is sampled with generation.seed",
+            hint=f"""--set 'engine.extra_args=["{WHOLE[0]}"]', """
+            "or let equal prompts differ: --set generation.seed=null",
         )
 
 

@@ -174,20 +174,12 @@ def _encode_by_vllm(
     plan: Plan, prompts: Sequence[Sequence[int]], model_path: Path
 ) -> Iterable[bytes]:
     """Encode with vLLM's InputProcessor, which sets EOS and stop ids, and vLLM's encoder."""
-    from vllm.engine.arg_utils import EngineArgs
     from vllm.inputs.engine import tokens_input
     from vllm.sampling_params import RequestOutputKind, SamplingParams
     from vllm.v1.engine.input_processor import InputProcessor
     from vllm.v1.serial_utils import MsgpackEncoder
 
-    config = EngineArgs(
-        model=str(model_path),
-        dtype=dtype.of(plan),
-        max_model_len=plan.engine.max_model_len,
-        enforce_eager=True,
-        enable_prefix_caching=False,
-    ).create_engine_config()
-    processor, encoder = InputProcessor(config), MsgpackEncoder()
+    processor, encoder = InputProcessor(_vllms_config(plan, model_path)), MsgpackEncoder()
     generation = plan.generation
     params = SamplingParams(
         temperature=generation.temperature,
@@ -206,6 +198,28 @@ def _encode_by_vllm(
         frame, *others = encoder.encode(request)
         assert not others, "a request of token ids alone is one frame"
         yield bytes(frame)
+
+
+def _vllms_config(plan: Plan, model_path: Path) -> Any:
+    """A VllmConfig of what the requests depend on. Raises RunError for settings that vLLM
+    refuses for this model."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    try:
+        return EngineArgs(
+            model=str(model_path),
+            dtype=dtype.of(plan),
+            max_model_len=plan.engine.max_model_len,
+            enforce_eager=True,
+            enable_prefix_caching=False,
+        ).create_engine_config()
+    except ValueError as error:  # also pydantic's
+        reasons = [each["msg"] for each in error.errors()] if hasattr(error, "errors") else [error]
+        raise RunError(
+            f"vLLM refuses the model {model_path}: {'; '.join(map(str, reasons))}",
+            hint="change the setting it names, such as --set engine.dtype=bfloat16",
+            code="engine_config",
+        ) from None
 
 
 def _encode_for_replay(
