@@ -48,7 +48,10 @@ def options(
     add_runs(parser, nargs="?", help=f"an existing run instead of a new one: {RUN}")
     parsed = parser.parse(argv)
     if parsed.run is not None and parsed != parser.parse_args([parsed.run]):
-        parser.error(f"run {parsed.run} has a plan: options cannot change it; leave them out")
+        parser.error(
+            f"run {parsed.run} has a plan: options cannot change it",
+            f"leave them out: {parser.prog} {shlex.quote(parsed.run)}",
+        )
     return parsed
 
 

@@ -116,7 +116,7 @@ def _process(run: RunDir) -> int | None:
         job = " ".join(processes.arguments(int(runs.job_of(run) or 0)))
         if pid is not None and processes.handles(pid, signal.SIGTERM):
             return pid
-        if (pid is None and str(run.slurm) not in job) or time.monotonic() > deadline:
+        if (pid is None and str(run.job) not in job) or time.monotonic() > deadline:
             return None
         time.sleep(POLL_S)
 

@@ -8,6 +8,7 @@ import errno
 import functools
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -17,7 +18,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import msgspec
 
-from sut import output
+from sut import correction, output
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, SutError
 from sut.output import OutputError
 from sut.rundir import RunDir
@@ -40,6 +41,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
         self._examples = [f"{self.prog} {words}".strip() for words in examples]
+        self._words: list[str] = []  # of the command line
+        self._value = ""  # the word that is converted
+        self._hint = ""  # for the error that is about to be raised
 
     def format_help(self) -> str:
         lines = ["", "examples:", *(f"  {example}" for example in self._examples), ""]
@@ -51,32 +55,128 @@ class Parser(argparse.ArgumentParser):
             import argcomplete  # here: no other call needs it
 
             argcomplete.autocomplete(self)
-        return self.parse_args(argv)
+        parsed: argparse.Namespace = self.parse_args(argv)
+        return parsed
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, with the right command where one can be given."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown)
+        return parsed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def missing(self, names: Sequence[str]) -> NoReturn:
+        """Refuse a command line without these options or, by their metavar, arguments."""
+        actions = [next(each for each in self._actions if _is(each, name)) for name in names]
+        self._hint = self._command(correction.with_missing(self._words, actions))
+        self.error(f"missing {', '.join(names)}")
+
+    def error(self, message: str, hint: str = "") -> NoReturn:
+        if names := message.removeprefix(_REQUIRED).split(", ") * message.startswith(_REQUIRED):
+            self.missing(names)
+        hint = hint or self._hint or self._hint_for(message)
+        self.exit(EXIT_BAD_INPUT, f"error: {message}\nhint: {hint}\n")
+
+    def with_words(self, *words: str) -> str:
+        """The command line with these words at its end."""
+        return self._command([*self._words, *words])
+
+    def without(self, *options: str) -> str:
+        """The command line without these options."""
+        words = self._words
+        for name in options:
+            words = correction.without(words, self._option_string_actions[name])
+        return self._command(words)
+
+    def _hint_for(self, message: str) -> str:
+        """What to do about an error that argparse finds between options."""
+        if found := _EXCLUDES.search(message):
+            return "leave out one of the two: " + ", or: ".join(map(self.without, found.groups()))
+        if found := _NO_VALUE.search(message):
+            for word in self._words:
+                if word.startswith("-") and word.endswith(f"={found[1]}"):
+                    option = word.removesuffix(f"={found[1]}")
+                    return self._command(correction.replaced(self._words, word, [option]))
+        return f"for all options: {self.prog} --help"
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        self._value = arg_string
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError:
+            better = [correction.placeholder(action)]
+            self._hint = self._command(correction.replaced(self._words, arg_string, better))
+            raise
+
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError:
+            self._hint = self._command(correction.with_value(self._words, action))
+            raise
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """As argparse does, with the nearest choice."""
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            near = _nearest(str(value), map(str, action.choices or ()))
-            raise argparse.ArgumentError(action, f"{error.message}{near}") from None
+            choices = list(map(str, action.choices or ()))
+            near = _nearest(str(value), choices)
+            better = near if near in choices else correction.placeholder(action)
+            command = self._command(correction.replaced(self._words, self._value, [better]))
+            self._hint = near if near and near not in choices else command
+            raise argparse.ArgumentError(action, f"{error.message}{_meant(near)}") from None
 
-    def error(self, message: str) -> NoReturn:
-        _, unknown, words = message.partition("unrecognized arguments: ")
-        if unknown:
-            message += self._instead_of(words.split()[0])
-        hint = f"for all options: {self.prog} --help"
-        self.exit(EXIT_BAD_INPUT, f"error: {message}\nhint: {hint}\n")
+    def _refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Refuse words that are neither options nor their values."""
+        better, meant, takes_value = self._words, "", False
+        for word in unknown:
+            if takes_value and not word.startswith("-"):
+                takes_value = False
+                continue
+            instead = self._instead_of(word)
+            better = correction.replaced(better, word, instead)
+            option = self._option_string_actions.get(instead[0]) if len(instead) == 1 else None
+            takes_value = option is not None and option.nargs != 0
+            if instead and not meant:
+                meant = shlex.join(instead) if len(instead) > 1 else instead[0].partition("=")[0]
+        hint = self._command(better)
+        if not meant:
+            hint = f"leave out what is unknown: {hint}; all options: {self.prog} --help"
+        self.error(f"unrecognized arguments: {shlex.join(unknown)}{_meant(meant)}", hint)
 
-    def _instead_of(self, word: str) -> str:
-        """The option that was probably meant by a word that is not an option."""
+    def _instead_of(self, word: str) -> list[str]:
+        """The words that were probably meant by one that is not an option."""
         options = self._option_string_actions
         if word.startswith("-"):
-            return _nearest(word.partition("=")[0], options)
+            name, *value = word.split("=", 1)
+            near = _nearest(name, options)
+            return ["=".join([near, *value])] if near else []
         if "=" in word and "--set" in options:
-            return f" (did you mean --set {shlex.quote(word)}?)"
+            return ["--set", word]
         chosen = (name for name, each in options.items() if word in _values_of(each, word))
-        return next((f" (did you mean {name} {word}?)" for name in chosen), "")
+        return next(([name, word] for name in chosen), [])
+
+    def _command(self, words: Sequence[str]) -> str:
+        """A command line of this parser, with the name by which it was called."""
+        script = len(sys.orig_argv) > 1 and os.path.basename(sys.orig_argv[1]) == "sut"
+        name = self.prog.replace("python -m sut.", "sut ") if script else self.prog
+        return f"{name} {shlex.join(words)}".strip()
+
+
+_REQUIRED = "the following arguments are required: "
+_EXCLUDES = re.compile(r"argument (\S+): not allowed with argument (\S+)")
+_NO_VALUE = re.compile(r"ignored explicit argument '(.*)'")
+
+
+def _is(action: argparse.Action, name: str) -> bool:
+    """Whether argparse calls an argument ``name``."""
+    names = (*action.option_strings, "/".join(action.option_strings), action.metavar, action.dest)
+    return name in names
 
 
 def _values_of(option: argparse.Action, prefix: str) -> Iterable[str]:
@@ -91,7 +191,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     close = [meant] if meant and (meant in choices or " " in meant) else []
     close = close or [each for each in choices if len(word) > 2 and each.startswith(word)]
     close = close or difflib.get_close_matches(word, choices, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return close[0] if close else ""
+
+
+def _meant(words: str) -> str:
+    return f" (did you mean {words}?)" if words else ""
 
 
 def command(main: Callable[_P, int]) -> Callable[_P, int]:

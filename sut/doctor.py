@@ -11,7 +11,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from sut.cluster import allocation, slurm
@@ -33,6 +32,7 @@ from sut.rundir import RunDir
 from sut.serving import first_hour
 from sut.units import quantity
 from sut.watch.follow import follow
+from sut.watch.screen import print_once
 
 _WORDS = {True: "ok", False: "NOT OK", None: "-"}
 
@@ -99,7 +99,7 @@ def _show(run_dir: RunDir) -> None:
     if not run_dir.record.is_file():
         return
     for node in record.read(run_dir.record).preflight:
-        Console().print(_table(node))
+        print_once(_table(node))
 
 
 def _table(node: NodePreflight) -> Table:

@@ -7,6 +7,7 @@ exception is a bug in this program.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 EXIT_VALID = 0
@@ -72,6 +73,14 @@ class RunError(SutError):
         super().__init__(message, hint=hint, code=code)
         self.replica = replica
         self.node = node
+
+
+def other_folder(cause: int | None, option: str) -> str:
+    """The hint for a folder that could not be written for ``cause``, an errno. ``option`` is the
+    option for another folder."""
+    if cause in (errno.ENOSPC, errno.EDQUOT):
+        return f"free some space, or use another folder: {option}"
+    return f"use a folder that you can write to: {option}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -33,17 +33,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.name and found.name in _shipped():  # this cluster's or this host's
         found = msgspec.structs.replace(found, name=f"my-{found.name}")
     path = options.output or _path(found.name)
-    site = found.name if path.parent == FOLDER else str(path)
+    site = _named(path)
     text = site_file.text(found, site)
     if options.print:
         print(text, end="")
         return EXIT_VALID
+    others = [each for each in site_file.of_the_same(found, path.parent) if each != path]
+    if others and not (options.name or options.output):
+        what = f"partition {found.nodes.partition.name}" if found.nodes else "this machine"
+        raise InputError(
+            f"{others[0]} is a site of {what}",
+            hint=f"use it: --site {_named(others[0])}; or write another: "
+            f"python -m sut.init {found.name}",
+        )
     _write(path, text, replace=options.force)
     print(site_file.summary(found))
     print(files.check(path))
+    for each in others:
+        print(f"note: {each} is a site of the same {'nodes' if found.nodes else 'machine'}")
     check = f"check the lines marked {site_file.CHECK}, then: " * (site_file.CHECK in text)
     print(f"next: {check}python -m sut.doctor --site {site}")
     return EXIT_VALID
+
+
+def _named(path: Path) -> str:
+    """What to give to --site."""
+    return path.stem if path.parent == FOLDER else str(path)
 
 
 def _shipped() -> set[str]:
@@ -69,7 +84,8 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
     if exists and not replace:
         raise InputError(
             f"{path} exists",
-            hint="choose another name: python -m sut.init NAME; or replace the file: --force",
+            hint=f"use it: --site {_named(path)}; choose another name: python -m sut.init NAME; or "
+            "replace the file: --force",
         )
     try:
         write_atomic(path, text, mode=0o644)

@@ -179,7 +179,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     }
     missing = [name for name, value in needed.items() if not value]
     if missing and options.check is None:
-        parser.error(f"missing {', '.join(missing)}")
+        parser.missing(missing)
     return options
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SAMPLES = "samples.csv"
+JOB, OLDER_JOB = "job", "slurm"
 TRIAL = "trial-"  # begins the name of a trial's folder
 STALE_S = 600.0  # what is written under a temporary name takes less
 TAIL_BYTES = 64 * 1024
@@ -44,32 +45,34 @@ class RunDir:
         return self.root / "user.conf"
 
     @property
-    def slurm(self) -> Path:
-        """submitit's files of a job, and the job's output."""
-        return self.root / "slurm"
+    def job(self) -> Path:
+        """submitit's files of the run's job or process, and its output. Some older runs have it as
+        ``slurm``."""
+        older = self.root / OLDER_JOB
+        return older if older.is_dir() else self.root / JOB
 
     @property
     def submitter(self) -> Path:
         """The process that created the run; see :mod:`sut.cluster.liveness`."""
-        return self.slurm / "submitter.json"
+        return self.job / "submitter.json"
 
     @property
     def signalled(self) -> Path:
         """The process of the run on this machine that was asked to end; see
         :mod:`sut.launch.ending`."""
-        return self.slurm / "signalled.json"
+        return self.job / "signalled.json"
 
     @property
     def controller_log(self) -> Path:
         """Output of submitit's own process, for a job on this machine."""
-        return self.slurm / "controller.log"
+        return self.job / "controller.log"
 
     def job_logs(self, node: int | None = None) -> list[Path]:
         """The output of the latest job, of all its nodes or of one by its index; on this machine
         also that of submitit's process."""
-        logs = sorted(self.slurm.glob("*_log.out"), key=lambda log: log.stat().st_mtime_ns)
+        logs = sorted(self.job.glob("*_log.out"), key=lambda log: log.stat().st_mtime_ns)
         job = logs[-1].name.removesuffix("_log.out").rpartition("_")[0] if logs else ""
-        of_nodes = sorted(self.slurm.glob(f"{job}_{'*' if node is None else node}_log.out"))
+        of_nodes = sorted(self.job.glob(f"{job}_{'*' if node is None else node}_log.out"))
         return [log for log in (*of_nodes, self.controller_log) if log.is_file()]
 
     @property

@@ -100,7 +100,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(parser, "json")
     options = parser.parse(argv)
     if options.from_run and (options.config or options.scenario or options.set):
-        parser.error("--config, --scenario and --set are those of the run with --from")
+        parser.error(
+            "--config, --scenario and --set are those of the run with --from",
+            parser.without("--config", "--scenario", "--set"),
+        )
     return options
 
 

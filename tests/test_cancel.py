@@ -98,7 +98,7 @@ def test_a_run_without_a_process_is_not_active(
 ) -> None:
     run = newrun.create(plan_of("replay"), tmp_path / "runs")
     # The process of the job has ended, and its number belongs to another process.
-    (run.slurm / f"{os.getpid()}_submitted.pkl").touch()
+    (run.job / f"{os.getpid()}_submitted.pkl").touch()
     assert cancel.main([str(run)]) == 2
     assert "no job of it, and no process on" in capsys.readouterr().err
 
@@ -116,7 +116,7 @@ def with_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, squeue: str, scanc
 @pytest.fixture
 def queued(tmp_path: Path) -> RunDir:
     run = newrun.create(plan_of("replay", site="devcluster", nodes="all"), tmp_path / "runs")
-    (run.slurm / "4711_submitted.pkl").touch()
+    (run.job / "4711_submitted.pkl").touch()
     return run
 
 
@@ -180,7 +180,7 @@ def test_never_cancels_a_job_of_another_run(
     assert cancel.main([str(queued)]) == 2
     # A number of a process is not a job.
     local = newrun.create(plan_of("replay"), tmp_path / "runs")
-    (local.slurm / "4712_submitted.pkl").touch()
+    (local.job / "4712_submitted.pkl").touch()
     with_slurm(tmp_path, monkeypatch, "RUNNING|None|||jw2|", "exit 0")
     assert cancel.main([str(local)]) == 2
     queued.progress.touch()

@@ -209,7 +209,7 @@ def test_slurm_chooses_no_node_outside_the_site(image: Path, slurm: Path, tmp_pa
         plan = on_cluster(image, nodes=nodes)
         run_dir = newrun.create(plan, tmp_path / "runs")
         assert executor.submit(plan, run_dir, Submission()).job_id == "7"
-        (file,) = run_dir.slurm.glob("*submission.sh")
+        (file,) = run_dir.job.glob("*submission.sh")
         return file.read_text()
 
     assert "#SBATCH --exclude=jw1,jw4\n" in script("1") and "--nodelist" not in script("1")
@@ -427,15 +427,18 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 def test_names_folders_that_are_not_writable(read_only: Path) -> None:
     text = found(plan_of("replay", sets=(f"site.cache={read_only}",)), read_only / "runs")
-    assert f"cannot use run root {read_only / 'runs'}: {read_only} is not writable" in text
-    assert f"cannot use cache {read_only}: {read_only} is not writable" in text
+    why = f"cannot create a folder in {read_only}: Read-only file system\nhint: use a folder that"
+    assert f"cannot use run root {read_only / 'runs'}: {why}" in text
+    assert f"cannot use cache {read_only}: {why}" in text
+    assert "space" not in text
 
 
 def test_names_a_run_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     text = found(plan_of("replay"), tmp_path / "file" / "runs")
     assert (
-        f"cannot use run root {tmp_path / 'file/runs'}: {tmp_path / 'file'} is not a folder" in text
+        f"cannot use run root {tmp_path / 'file/runs'}: cannot create a folder in "
+        f"{tmp_path / 'file'}: Not a directory" in text
     )
 
 
@@ -448,7 +451,12 @@ def test_names_a_folder_without_free_space(tmp_path: Path) -> None:
     text = found(plan_of("replay"), folder / "runs")
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
     assert f"cannot use run root {folder / 'runs'}: 1 MiB free; 256 MiB needed" in text
-    assert "--root /path" in text
+    assert "hint: free some space, or use another folder: --root /path" in text
+
+
+def test_leaves_nothing_in_a_folder_that_it_checks(tmp_path: Path) -> None:
+    assert found(plan_of("replay", sets=(f"site.cache={tmp_path / 'cache'}",)), tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_reports_what_this_machine_lacks(tmp_path: Path) -> None:

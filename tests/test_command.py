@@ -180,8 +180,62 @@ def test_refuses_an_unknown_option_with_a_hint() -> None:
     assert run.returncode == 2
     assert run.stderr == (
         "error: unrecognized arguments: --bogus\n"
-        "hint: for all options: python -m sut.submit --help\n"
+        "hint: leave out what is unknown: python -m sut.submit; all options: "
+        "python -m sut.submit --help\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "corrected"),
+    [
+        ("submit --scenario sever --nodes 2", "submit --scenario server --nodes 2"),
+        ("submit --scenario=sever --nodes 2", "submit --scenario=server --nodes 2"),
+        ("submit --mode Acuracy", "submit --mode accuracy"),
+        ("submit --senario offline --mode all", "submit --scenario offline --mode all"),
+        ("submit --senario=offline", "submit --scenario=offline"),
+        ("submit offline --preset quick", "submit --scenario offline --preset quick"),
+        ("submit qps=4 --set 'x=[1, 2]'", "submit --set qps=4 --set 'x=[1, 2]'"),
+        ("submit --preset", "submit --preset quick"),
+        ("submit --site --mode all", "submit --site NAME --mode all"),
+        ("submit --repeat two --mode all", "submit --repeat N --mode all"),
+        ("submit --sweep target_qps=5", "submit --sweep target_qps=A,B,..."),
+        ("submit --json=yes --mode all", "submit --json --mode all"),
+        ("submit --full --site 'a b'", "submit --full --site 'a b' --dry-run"),
+        ("cancel --root /x", "cancel --root /x latest"),
+        ("compare --json", "compare --json RUN"),
+        ("validate", "validate FILE"),
+        ("package --division closed", "package --division closed --submitter NAME RUN"),
+        ("engines stopp 3fa2", "engines stop 3fa2"),
+        ("simulate --from latest --set a=1 --json", "simulate --from latest --json"),
+    ],
+)
+def test_an_error_shows_the_corrected_command(typed: str, corrected: str) -> None:
+    run = sut(*shlex.split(typed))
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[1:] == [f"hint: python -m sut.{corrected}"], run.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (
+            "watch --site local --root /x latest",
+            "leave out one of the two: python -m sut.watch --site local latest, or: "
+            "python -m sut.watch --root /x latest",
+        ),
+        (
+            "verdict latest --duration 60",
+            "leave out what is unknown: python -m sut.verdict latest; all options: "
+            "python -m sut.verdict --help",
+        ),
+        ("tune --again 'a b'", "python -m sut.submit --again 'a b'"),
+        ("list runs", "sut history"),
+    ],
+)
+def test_an_error_without_one_correction_shows_what_is_possible(typed: str, hint: str) -> None:
+    run = sut(*shlex.split(typed))
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == f"hint: {hint}", run.stderr
 
 
 @pytest.mark.parametrize(

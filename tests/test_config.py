@@ -163,9 +163,10 @@ def test_a_folder_for_the_embedded_model_is_refused(tmp_path: Path) -> None:
     assert run.returncode == 2 and "--set model.embedded=false" in run.stderr
 
 
-def test_a_campaigns_nodes_may_be_a_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [", nodes: 1", ", nodes: all", ""])
+def test_a_campaigns_nodes_may_be_a_number_or_absent(tmp_path: Path, nodes: str) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("name: x\nbenchmark: replay\nsite: local\nruns: [{name: a, nodes: 1}]\n")
+    file.write_text(f"name: x\nbenchmark: replay\nsite: local\nruns: [{{name: a{nodes}}}]\n")
     run = submit(tmp_path, "--config", str(file), "--dry-run")
     assert run.returncode == 0, run.stderr
 
@@ -192,10 +193,13 @@ def test_a_campaigns_nodes_may_be_a_number(tmp_path: Path) -> None:
         (["--config", "llama3.1-8b-edge", "--scenario", "server"], "no scenario server"),
         (["--config", "replay", "--set", "site.run_root=/proc/x"], "/proc/x"),
         (["--config", "replay", "--set", "site.run_root=/etc/hostname/x"], "/etc/hostname"),
-        (["--config", "replay", "--root", "/proc/x"], "free space: --root /path"),
+        (
+            ["--config", "replay", "--root", "/proc/x"],
+            "No such file or directory\nhint: use a folder that you can",
+        ),
         (
             ["--config", "replay", "--root", "/etc/hostname"],
-            "a writable folder with free space: --root /path",
+            "/etc/hostname: Not a directory\nhint: use a folder that you can write to: --root",
         ),
     ],
 )

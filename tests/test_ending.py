@@ -152,7 +152,7 @@ def test_a_batch_script_notes_the_signal_that_ended_it(tmp_path: Path) -> None:
 def test_apptainers_error_in_the_jobs_output_is_the_cause(in_image: RunDir, tmp_path: Path) -> None:
     fatal = "FATAL:   could not open image /an.sif: lstat /an.sif: no such file or directory"
     program(tmp_path, "apptainer", f"echo '{fatal}' >&2; exit 255")
-    log = in_image.slurm / "7_0_log.out"
+    log = in_image.job / "7_0_log.out"
     with log.open("w") as output:
         run_job(in_image, on_path(tmp_path), output)
     failure = record.read(in_image.record).failure

@@ -153,11 +153,40 @@ def test_writes_a_site_of_this_machine_once(
     assert init.main(["mine", "--local"]) == 0
     before = (tmp_path / "mine.yaml").read_text()
     assert init.main(["mine", "--local", "--device", "cuda"]) == 2
-    assert "error: mine.yaml exists\nhint: choose another name" in capsys.readouterr().err
+    assert "error: mine.yaml exists\nhint: use it: --site mine.yaml; choose another name" in capsys.readouterr().err
     assert (tmp_path / "mine.yaml").read_text() == before
     assert init.main(["mine", "--local", "--device", "cuda", "--force"]) == 0
     assert capsys.readouterr().out.startswith("replaced mine.yaml\n")
     assert init.main(["../x"]) == 2 and init.main(["--local", "--partition", "x"]) == 2
+
+
+def test_names_the_site_that_this_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/sites").mkdir(parents=True)
+    (tmp_path / "configs/sites/broken.yaml").write_text("name: [")
+    monkeypatch.setattr("platform.node", lambda: "here")
+    assert init.main(["mine", "--local"]) == 0
+    capsys.readouterr()
+    assert init.main(["--local"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: configs/sites/mine.yaml is a site of this machine\n")
+    assert "hint: use it: --site mine; or write another: python -m sut.init " in error
+    assert init.main(["other", "--local"]) == 0
+    assert "note: configs/sites/mine.yaml is a site of the same machine" in capsys.readouterr().out
+    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    assert init.main(["--local"]) == 0
+
+
+@pytest.mark.usefixtures("on_a_cluster")
+def test_names_the_site_that_a_partition_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init.main(["mine"]) == 0
+    assert init.main([]) == 2
+    assert "error: mine.yaml is a site of partition ml\n" in capsys.readouterr().err
+    assert init.main(["--partition", "batch"]) == 0
 
 
 def test_prints_the_file_without_writing(

@@ -171,10 +171,10 @@ def test_a_missing_node_ends_the_run_at_the_deadline(tmp_path: Path) -> None:
     plan = plan_for(3)
     timeouts = msgspec.structs.replace(plan.timeouts, join_s=2)
     run_dir = write_plan(msgspec.structs.replace(plan, timeouts=timeouts), tmp_path / "run")
-    run_dir.slurm.mkdir()
+    run_dir.job.mkdir()
     error = "slurmstepd: error: execve(): /no/python: No such file or directory"
     for index, text in enumerate(["", "FATAL:   image format not recognized", error]):
-        (run_dir.slurm / f"77_{index}_log.out").write_text(f"{text}\n")
+        (run_dir.job / f"77_{index}_log.out").write_text(f"{text}\n")
     with Job(run_dir, 3, absent=[2]) as job:
         assert job.wait(20)[0] == 3
     failure = job.record.failure

@@ -100,7 +100,7 @@ def test_a_failing_command_does_not_change_the_run(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--notify", "echo to the log; echo and errors >&2; exit 7")
     run_dir = RunDir(tmp_path / "runs" / "latest")
     assert run.returncode == record.read(run_dir.record).exit_code == 0
-    (log,) = run_dir.slurm.glob("*_log.out")
+    (log,) = run_dir.job.glob("*_log.out")
     problem = "--notify command failed: exit code 7"
     warning = f"warning: {problem} (its output: {log})\n"
     again = f"python -m sut.notify {run_dir}"
@@ -124,7 +124,7 @@ def test_the_follower_says_that_it_waits_for_the_command(tmp_path: Path) -> None
             argv, cwd=tmp_path, env=environment(), stdout=stdout, stderr=subprocess.PIPE
         )
     assert (tmp_path / "stdout").read_text().count(WAITING) == 1
-    (log,) = RunDir(tmp_path / "runs" / "latest").slurm.glob("*_log.out")
+    (log,) = RunDir(tmp_path / "runs" / "latest").job.glob("*_log.out")
     assert done.returncode == 0 and "--notify command finished" in log.read_text()
 
 
@@ -312,7 +312,7 @@ def test_runs_after_a_job_and_a_batch_script(idle: Cluster) -> None:
     facts = notified_on(idle, "one")
     assert facts["SUT_VERDICT"] == "VALID" and facts["SUT_RUN_DIR"] == run.name
     assert facts["SUT_NODE"] == "jw2" and run.end() == "COMPLETED"
-    assert "--notify command finished" in (run.dir.slurm / f"{run.job_id}_0_log.out").read_text()
+    assert "--notify command finished" in (run.dir.job / f"{run.job_id}_0_log.out").read_text()
     words = shlex.join([*replay(1), "--notify", tell(Path("/home/bench/two"))])
     done = sbatch(idle, f"/opt/mlperf-sut/slurm/multi.sh {words}")
     assert done.exit_code == 0 and "--notify command finished" in done.output

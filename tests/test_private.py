@@ -40,7 +40,7 @@ def test_a_run_leaves_files_for_its_user_alone(umask: int, tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     run_dir = RunDir(tmp_path / "runs" / "latest")
     assert (run_dir.loadgen("accuracy") / "mlperf_log_accuracy.json").is_file()
-    assert any(run_dir.slurm.glob("*.pkl")) and any(run_dir.slurm.glob("*_log.out"))
+    assert any(run_dir.job.glob("*.pkl")) and any(run_dir.job.glob("*_log.out"))
     assert open_to_others(tmp_path / "runs") == [] and open_to_others(kept) == []
 
 
@@ -61,9 +61,9 @@ class TestSubmititsFiles:
     @pytest.fixture
     def run_dir(self, tmp_path: Path) -> RunDir:
         run_dir = RunDir(tmp_path / "it's a run")
-        run_dir.slurm.mkdir(parents=True)
-        (run_dir.slurm / "7_submitted.pkl").touch()
-        (run_dir.slurm / ".submission_file_ab.sh").symlink_to("7_submission.sh")
+        run_dir.job.mkdir(parents=True)
+        (run_dir.job / "7_submitted.pkl").touch()
+        (run_dir.job / ".submission_file_ab.sh").symlink_to("7_submission.sh")
         return run_dir
 
     def test_are_used_where_they_are_own(self, run_dir: RunDir) -> None:
@@ -75,22 +75,22 @@ class TestSubmititsFiles:
     def test_are_refused_where_others_may_write(
         self, name: str, mode: int, run_dir: RunDir
     ) -> None:
-        (run_dir.slurm / name).chmod(mode)
+        (run_dir.job / name).chmod(mode)
         done = self.starts(run_dir)
-        assert done.returncode == 1 and str(run_dir.slurm / name) in done.stdout
-        assert done.stderr.splitlines()[0].startswith(f"error: {run_dir.slurm} has files that")
+        assert done.returncode == 1 and str(run_dir.job / name) in done.stdout
+        assert done.stderr.splitlines()[0].startswith(f"error: {run_dir.job} has files that")
         assert done.stderr.splitlines()[1].startswith("hint: submit again")
 
     def test_are_refused_behind_a_link(self, run_dir: RunDir, tmp_path: Path) -> None:
-        run_dir.slurm.rename(tmp_path / "elsewhere")
-        run_dir.slurm.symlink_to(tmp_path / "elsewhere")
+        run_dir.job.rename(tmp_path / "elsewhere")
+        run_dir.job.symlink_to(tmp_path / "elsewhere")
         (tmp_path / "elsewhere" / "7_submitted.pkl").chmod(0o660)
         assert self.starts(run_dir).returncode == 1
 
     @as_root
     @pytest.mark.parametrize("name", ["", "7_submitted.pkl"])
     def test_are_refused_of_another_user(self, name: str, run_dir: RunDir) -> None:
-        os.chown(run_dir.slurm / name, 1234, 1234)
+        os.chown(run_dir.job / name, 1234, 1234)
         assert self.starts(run_dir).returncode == 1
 
 

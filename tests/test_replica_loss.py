@@ -90,7 +90,7 @@ def test_the_others_finish_the_run(tmp_path: Path, by: signal.Signals) -> None:
     samples = sample_log.read(run_dir.samples("performance"))
     assert samples is not None and len(samples) == stats.completed
     assert phase.survivors is not None and phase.survivors.samples > 0
-    (log,) = run_dir.slurm.glob("*_log.out")
+    (log,) = run_dir.job.glob("*_log.out")
     assert log.read_text().count("The run continues without it.") == 1
     assert "**Degraded**" in run_dir.report.read_text()
     assert "A diagnostic, not a result." in printed

@@ -51,7 +51,7 @@ def completed_by(run_dir: RunDir, replica: int, from_s: float) -> int:
 
 
 def has_printed(run_dir: RunDir, text: str) -> bool:
-    return any(text in log.read_text() for log in run_dir.slurm.glob("*_log.out"))
+    return any(text in log.read_text() for log in run_dir.job.glob("*_log.out"))
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])

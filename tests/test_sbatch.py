@@ -51,7 +51,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sbatch_text(run_dir: RunDir) -> str:
     submitit = load_submitit()
-    executor = submitit.SlurmExecutor(folder=run_dir.slurm, python="PYTHON")
+    executor = submitit.SlurmExecutor(folder=run_dir.job, python="PYTHON")
     submission = Submission(begin="now+1hour", dependency="singleton")
     executor.update_parameters(**parameters(plan(), run_dir, submission))
     return executor._make_submission_file_text(executor._submitit_command_str, "uid")
@@ -91,7 +91,7 @@ def test_a_shell_reads_back_the_quoted_paths() -> None:
     run_dir = RunDir(HARD)
     text = sbatch_text(run_dir)
     command = next(line for line in text.splitlines() if line.startswith("srun "))
-    assert str(run_dir.slurm) in shlex.split(command)
+    assert str(run_dir.job) in shlex.split(command)
     assert f"--comment={run_dir}" in " ".join(shlex.split(text, comments=False))
 
 

@@ -102,8 +102,8 @@ def job(tmp_path: Path) -> Job:
     """A run that was submitted as job 4711."""
     plan = plan_of("replay", site="devcluster")
     run = newrun.create(plan, tmp_path / "runs")
-    (run.slurm / "4711_submitted.pkl").touch()
-    return Job(Submitted("4711", run.slurm / "4711_0_log.out"), plan, run)
+    (run.job / "4711_submitted.pkl").touch()
+    return Job(Submitted("4711", run.job / "4711_0_log.out"), plan, run)
 
 
 def progress(run: RunDir, silent_s: float = 0.0) -> None:

@@ -68,7 +68,7 @@ def test_a_run_is_as_recorded(run: RunDir, capsys: Printed) -> None:
     assert verify.main([str(run)]) == 0
     printed = capsys.readouterr().out
     assert f"{run}: as recorded: VALID" in printed
-    assert re.search(r"not covered by the record: claims/ \(\d+ files\), slurm/", printed)
+    assert re.search(r"not covered by the record: claims/ \(\d+ files\), job/", printed)
     assert "not checked" not in printed
 
 
@@ -81,7 +81,7 @@ def test_a_failed_run_is_as_recorded(tmp_path: Path, capsys: Printed) -> None:
 
 
 def test_finds_a_thousand_changed_bytes(run: RunDir) -> None:
-    """In any file that the record covers, and in the record. Slurm's and submitit's files, which
+    """In any file that the record covers, and in the record. submitit's files, which
     are written after it, are named as not covered."""
     found = record.read(run.root)
     covered = {run.root / name for name in found.files} | {run.record}

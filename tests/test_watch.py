@@ -116,6 +116,7 @@ def test_one_frame_fits_80_columns(running: Path) -> None:
     for words in ("VALID so far", "in flight", "queued", "TTFT p99", "limit 500 ms", "TPOT p99"):
         assert words in shown.stdout
     assert "left, ends about" in shown.stdout and "accuracy" in shown.stdout
+    assert not [line for line in shown.stdout.splitlines() if line != line.rstrip()]
     rows = [line for line in shown.stdout.splitlines() if "localhost" in line]
     assert len(rows) == 2 and max(map(len, shown.stdout.splitlines())) <= 80
 
@@ -331,7 +332,7 @@ def test_watchers_do_not_affect_the_run(running: Path) -> None:
 
 def unchanging(run: Path) -> list[Path]:
     """Files that a running run does not touch."""
-    return [run, run / "plan.json", run / "user.conf", run / "slurm", run / "logs", run / "loadgen"]
+    return [run, run / "plan.json", run / "user.conf", run / "job", run / "logs", run / "loadgen"]
 
 
 def test_shows_the_result_when_the_run_finishes(tmp_path: Path) -> None:
@@ -383,15 +384,13 @@ def test_a_run_that_was_never_submitted_is_lost(tmp_path: Path) -> None:
 def test_a_run_whose_controller_ended_is_lost(tmp_path: Path) -> None:
     run = newrun.create(plan_of("replay"), tmp_path / "runs")
     code = "import time; time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, str(run.slurm)]) as controller:
-        (run.slurm / f"{controller.pid}_submitted.pkl").touch()
+    with subprocess.Popen([sys.executable, "-c", code, str(run.job)]) as controller:
+        (run.job / f"{controller.pid}_submitted.pkl").touch()
         assert look(tmp_path)["state"] == "starting"
         controller.kill()
     state = look(tmp_path)
     assert (state["state"], state["why"]) == ("lost", "its process has ended")
-    (run.slurm / f"{controller.pid}_submitted.pkl").rename(
-        run.slurm / f"{os.getpid()}_submitted.pkl"
-    )
+    (run.job / f"{controller.pid}_submitted.pkl").rename(run.job / f"{os.getpid()}_submitted.pkl")
     assert look(tmp_path)["state"] == "lost"  # a process with its id, but another one
 
 
@@ -399,8 +398,8 @@ def test_shows_what_a_run_with_a_record_still_does(tmp_path: Path) -> None:
     plan = plan_of("replay")
     run = newrun.create(plan, tmp_path / "runs")
     code = "import time; time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, str(run.slurm)]) as controller:
-        (run.slurm / f"{controller.pid}_submitted.pkl").touch()
+    with subprocess.Popen([sys.executable, "-c", code, str(run.job)]) as controller:
+        (run.job / f"{controller.pid}_submitted.pkl").touch()
         append(run, Line(t_s=8.0, step="writing the report", stage="report"))
         record.write(completed(plan=plan), run)
         observer = Observer(run)
@@ -461,7 +460,7 @@ def test_redraws_the_frame_on_a_terminal(running: Path) -> None:
 def queued(tmp_path: Path) -> RunDir:
     """A run of two nodes, submitted as job 4711."""
     run = newrun.create(plan_of("replay", site="devcluster", nodes="all"), tmp_path / "runs")
-    (run.slurm / "4711_submitted.pkl").touch()
+    (run.job / "4711_submitted.pkl").touch()
     return run
 
 
@@ -505,7 +504,7 @@ def test_requeued_job_starts_again_from_zero(queued: RunDir, tmp_path: Path) -> 
 
 def test_shows_the_node_that_slurm_chose(tmp_path: Path) -> None:
     run = newrun.create(plan_of("replay", site="devcluster"), tmp_path / "runs")
-    (run.slurm / "4711_submitted.pkl").touch()
+    (run.job / "4711_submitted.pkl").touch()
     replica = ReplicaProgress(
         index=0, in_flight=1, running=1, waiting=0, kv_cache_usage=0.0, output_tokens=1
     )
@@ -529,7 +528,7 @@ def test_job_without_a_record_is_lost(queued: RunDir, tmp_path: Path) -> None:
 def test_a_lost_job_shows_what_its_output_reports(queued: RunDir, tmp_path: Path) -> None:
     append(queued, Line(t_s=0.0, step="starting", pid=1, host="jw2"))
     error = "slurmstepd: error: execve(): /no/python: No such file or directory"
-    (queued.slurm / "4711_0_log.out").write_text(f"{error}\n")
+    (queued.job / "4711_0_log.out").write_text(f"{error}\n")
     printed = f"FAILED|2026-11-24T10:00:00|2026-11-24T10:01:00|jw[2-3]|{queued}"
     env = slurm_prints(tmp_path, sacct=printed)
     known = diagnosis.known_failures()["program_missing"]

@@ -117,7 +117,7 @@ def _is_controller(pid: int, run: RunDir) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return os.fsencode(run.slurm) in words
+    return os.fsencode(run.job) in words
 
 
 def is_running(pid: int) -> bool:

@@ -107,7 +107,7 @@ def of_job(job_id: str, root: Path) -> RunDir | None:
     if RunDir(link).plan.is_file():
         return RunDir(link)
     for folder in sorted(root.glob("*/"), reverse=True):
-        if any(RunDir(folder).slurm.glob(f"{job_id}_*")):
+        if any(RunDir(folder).job.glob(f"{job_id}_*")):
             return RunDir(folder)
     return None
 
@@ -117,7 +117,7 @@ def job_of(run: RunDir) -> str | None:
     none."""
     found: list[tuple[float, str]] = []
     try:
-        for path in run.slurm.iterdir():
+        for path in run.job.iterdir():
             if name := _FILE_OF_JOB.fullmatch(path.name):
                 found.append((path.stat().st_mtime, name[1]))
         for link in run.root.parent.glob(f"{_JOB_LINK}*"):

@@ -137,10 +137,10 @@ def _option(name: str, value: str | int | bool) -> str:
 def only_from_own_folder(run_dir: RunDir) -> str:
     """A shell command that fails where another user can have written submitit's files: the job
     executes what it unpickles from them."""
-    folder = shlex.quote(str(run_dir.slurm))
+    folder = shlex.quote(str(run_dir.job))
     # submitit links its script under a second name; the mode of a link means nothing.
     foreign = f'find -H {folder} -maxdepth 1 ! -user "$(id -u)" -o ! -type l -perm /022'
-    problem = shlex.quote(f"error: {run_dir.slurm} has files that another user can change:")
+    problem = shlex.quote(f"error: {run_dir.job} has files that another user can change:")
     hint = "hint: submit again, with --set site.run_root=FOLDER that only you may write to"
     return f"! {foreign} | grep . || ! printf '%s\\n' {problem} {shlex.quote(hint)} >&2"
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sut.errors import InputError, SutError
+from sut.errors import InputError, SutError, other_folder
 from sut.home import container_image, expanded
 from sut.plan.plan import Plan
 from sut.rundir import write_atomic
@@ -112,7 +112,7 @@ def building(target: Path) -> Iterator[Path]:
 def _unwritable(error: OSError, target: Path) -> SutError:
     return SutError(
         f"cannot write to the cache folder: {error.filename or target}: {error.strerror}",
-        hint="make it writable and free some space, or set XDG_CACHE_HOME to another folder",
+        hint=other_folder(error.errno, "XDG_CACHE_HOME=/path"),
         code="cache",
     )
 

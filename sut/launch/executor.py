@@ -85,7 +85,7 @@ def load_submitit() -> Any:
 
 def _submit_here(plan: Plan, run_dir: RunDir) -> Any:
     submitit = load_submitit()
-    executor = submitit.LocalExecutor(folder=run_dir.slurm)
+    executor = submitit.LocalExecutor(folder=run_dir.job)
     log = shlex.quote(str(run_dir.controller_log))
     executor.update_parameters(
         timeout_min=FOREVER_MIN,
@@ -143,7 +143,7 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
     submitit = load_submitit()
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = submitit.SlurmExecutor(folder=run_dir.slurm)
+    executor = submitit.SlurmExecutor(folder=run_dir.job)
     executor.update_parameters(**sbatch.parameters(plan, run_dir, submission, _excluded(plan)))
     try:
         # submitit prints what sbatch prints, which is in its error too.
@@ -153,7 +153,7 @@ def _submit_to_slurm(plan: Plan, run_dir: RunDir, submission: Submission) -> Any
         lines = (line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
         known = diagnosis.known(str(error))
         raise SutError(
-            f"Slurm refused the job ({run_dir.slurm}): {'; '.join(filter(None, lines))}",
+            f"Slurm refused the job ({run_dir.job}): {'; '.join(filter(None, lines))}",
             hint=known.remedy if known else f"correct {_what_sbatch_got(plan, submission)}",
             code="submit",
         ) from None

@@ -14,7 +14,7 @@ import msgspec
 
 from sut.cluster import liveness
 from sut.command import as_typed
-from sut.errors import InputError
+from sut.errors import InputError, other_folder
 from sut.launch import notices
 from sut.launch.notices import NOBODY, Notices
 from sut.plan.plan import Mode, Plan
@@ -48,7 +48,7 @@ def create(plan: Plan, run_root: Path, command: str = "", notified: Notices = NO
 
 
 def _write(plan: Plan, run_dir: RunDir, command: str) -> None:
-    run_dir.slurm.mkdir()
+    run_dir.job.mkdir()
     run_dir.logs.mkdir()
     made_by = Command(text=command or as_typed(), folder=os.getcwd())
     write_atomic(run_dir.command, msgspec.json.encode(made_by) + b"\n")
@@ -65,7 +65,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"cannot create the run directory ({error.filename or folder}): {error.strerror}",
-            hint="use a writable folder with free space: --root /path",
+            hint=other_folder(error.errno, "--root /path"),
         ) from None
 
 

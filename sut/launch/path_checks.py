@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sut.cluster import container as containers
-from sut.errors import Errors, InputError
+from sut.errors import Errors, InputError, other_folder
 from sut.inputs import cache, hashes, model, model_config
 from sut.launch.finding import Finding
 from sut.plan.benchmark import EngineKind
@@ -24,6 +26,7 @@ _MAX_LINKS = 40  # as the kernel follows
 HASHED_BYTES = 2**30  # a larger data file takes too long here; preflight hashes it
 # Each machine of a cluster has its own.
 OWN_FOLDERS = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/run")))
+TRIED = ".sut-"  # begins the name of a folder that a check makes and removes
 _SIF_MAGIC, _SIF_OFFSET = b"SIF_MAGIC", 32
 
 
@@ -199,22 +202,30 @@ def _folder(name: str, plan: Plan, folder: Path, other: str) -> Finding:
         return Finding(name, f"{folder}: on compute nodes only (site.node_local)", made=False)
     found = Finding(name, str(folder))
     existing = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    problem = ""
-    if not existing.is_dir():
-        problem = f"{existing} is not a folder"
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        problem = f"{existing} is not writable"
-    elif (free := shutil.disk_usage(existing).free) < MIN_FREE:
-        problem = f"{free / 2**20:,.0f} MiB free; {MIN_FREE / 2**20:,.0f} MiB needed"
-    elif _is_own(plan, folder) and name == "run root":
+    problem, cause = _refusal(existing)
+    hint = other_folder(cause, other)
+    if not problem and _is_own(plan, folder) and name == "run root":
         problem = "it is on this machine's own disk, where no other node sees it"
+        hint = f"use a folder on a shared file system: {other}"
     if problem:
-        found.problems.add(
-            f"cannot use {name} {folder}: {problem}",
-            hint="use a writable folder with free space"
-            f"{', on a shared file system' * bool(plan.slurm)}: {other}",
-        )
+        found.problems.add(f"cannot use {name} {folder}: {problem}", hint=hint)
     return found
+
+
+def _refusal(folder: Path) -> tuple[str, int | None]:
+    """Why a run cannot write to ``folder``, and the errno; empty where it can. A folder in it is
+    tried: for root and on network file systems the permissions do not decide, and some file
+    systems report no size."""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=TRIED):
+            found = os.statvfs(folder)
+    except OSError as error:
+        return f"cannot create a folder in {folder}: {error.strerror}", error.errno
+    free = found.f_bavail * found.f_frsize
+    if found.f_blocks and free < MIN_FREE:
+        text = f"{free / 2**20:,.0f} MiB free; {MIN_FREE / 2**20:,.0f} MiB needed"
+        return text, errno.ENOSPC
+    return "", None
 
 
 def _is_node_local(plan: Plan, path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from collections.abc import Sequence
 
 import msgspec
@@ -38,8 +39,8 @@ def parse_tune(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = _parsed(options, argv)
     if arguments.again:
         options.error(
-            f"--again repeats an earlier plan; a run that was tuned tunes again: "
-            f"python -m sut.submit --again {arguments.again}"
+            "--again repeats an earlier plan; a run that was tuned tunes again",
+            f"python -m sut.submit --again {shlex.quote(arguments.again)}",
         )
     return arguments
 
@@ -47,7 +48,7 @@ def parse_tune(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parsed(options: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = options.parse(argv)
     if arguments.full and not arguments.dry_run:
-        options.error("--full needs --dry-run")
+        options.error("--full needs --dry-run", options.with_words("--dry-run"))
     return arguments
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 
 import yaml
 
+from sut.errors import InputError
 from sut.launch.survey import Found, Nodes
-from sut.plan.site import APPTAINER, Device
+from sut.plan import config
+from sut.plan.site import APPTAINER, Device, Site
 from sut.units import quantity
 
 CHECK = "(?)"  # marks a line that the user must check
@@ -41,6 +44,29 @@ env: {{}} # for the engines, e.g. {{NCCL_IB_DISABLE: "1"}} without RDMA
 {body}"""
 
 
+def of_the_same(found: Found, folder: Path) -> list[Path]:
+    """The site files in ``folder`` of the machine or of the cluster and partition that was found:
+    of a machine by its name in their description."""
+    same = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            site = config.read_as(path, Site)
+        except InputError:  # not a site, or one with errors
+            continue
+        if found.nodes is None:
+            here = site.slurm is None and site.description.startswith(_this_machine())
+        else:
+            named = site.slurm and (site.slurm.cluster, site.slurm.partition)
+            here = named == (found.cluster, found.nodes.partition.name)
+        if here:
+            same.append(path)
+    return same
+
+
+def _this_machine() -> str:
+    return f"This machine, {platform.node()}: "
+
+
 def summary(found: Found) -> str:
     """What was found, in a line."""
     if found.nodes is None:
@@ -67,7 +93,7 @@ timeouts:
 def _description(found: Found) -> str:
     if found.nodes is None:
         gpus = f", {quantity(found.num_gpus, 'GPUs')}" if found.num_gpus else ""
-        return f"This machine, {platform.node()}: {quantity(os.cpu_count(), 'cores')}{gpus}"
+        return f"{_this_machine()}{quantity(os.cpu_count(), 'cores')}{gpus}"
     names = quantity(len(found.nodes.names), "nodes")
     where = f"partition {found.nodes.partition.name} of {found.cluster or 'a Slurm cluster'}"
     return f"{names} of {where}"

@@ -32,7 +32,7 @@ class CampaignRun(Struct, frozen=True, kw_only=True):
     """The nodes of one run of a campaign, under one LoadGen."""
 
     name: str
-    nodes: str | PositiveInt  # as --nodes takes it: a number, a hostlist or all
+    nodes: str | PositiveInt = ""  # as --nodes takes it; empty: this machine, or one free node
     sets: tuple[str, ...] = ()  # as --set takes them
 
 

@@ -196,7 +196,7 @@ class Nodes:
 
     def _absent(self, missing: list[str], join_s: float) -> RunError:
         failed, node = f"node {compact(missing)} did not join within {join_s:g} s", missing[0]
-        hint = f"read the job's output on {node} in {self.run_dir.slurm}"
+        hint = f"read the job's output on {node} in {self.run_dir.job}"
         logs = self.run_dir.job_logs(self.names.index(node))
         if not logs:
             return RunError(failed, hint=hint, code=NODE_LOST, node=node)

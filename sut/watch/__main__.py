@@ -10,8 +10,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from sut import layout
 from sut.cluster.runs import LATEST
 from sut.command import Parser, command, print_json
@@ -25,7 +23,7 @@ from sut.watch.frame import frame
 from sut.watch.observer import Observer
 from sut.watch.patience import Patience
 from sut.watch.prometheus import Exporter
-from sut.watch.screen import Screen
+from sut.watch.screen import Screen, print_once
 from sut.watch.state import RunState
 
 LOOK_S = 1.0
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_json(observer.look())
             return EXIT_VALID
         if options.once:
-            Console().print(frame(observer.look()))
+            print_once(frame(observer.look()))
             return EXIT_VALID
         return watch(observer, options.prometheus)
     except KeyboardInterrupt:
@@ -80,7 +78,7 @@ def watch(observer: Observer, prometheus: str | None = None) -> int:
         if exporter is not None:
             exporter.close()
     if state.state in ("lost", "unknown"):
-        Console().print(frame(state))
+        print_once(frame(state))
         return EXIT_FAILED
     if observer.has_ended:
         ending.draw_if_missing(observer.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 
@@ -13,6 +13,17 @@ from sut.watch.state import RunState
 
 PLAIN_INTERVAL_S = 10.0  # between lines of one step without a terminal
 SPIN_S = 0.1  # between two frames of the spinner
+
+
+def print_once(what: RenderableType) -> None:
+    """Print on standard output; into a pipe or a file without the spaces that fill a line."""
+    console = Console()
+    if console.is_terminal:
+        console.print(what)
+        return
+    with console.capture() as captured:
+        console.print(what)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
 
 
 class Screen:
