@@ -114,6 +114,7 @@ def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
         "--dependency": options.dependency,
         "--nodes": options.nodes,
         "--again": options.again,
+        "--start-over": options.start_over,
         "--dry-run": options.dry_run,
         "--full": options.full,
         "--wait": options.wait is not None,

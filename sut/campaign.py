@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = [_run(member, folder) for member in started.members]
     _write(folder, f"Campaign {started.name}", runs)
     rows = [(run.headline, run.name) for run in runs]
+    names = {member.name for member in started.members}
+    rows += [("not started", name) for name in started.plans if name not in names]
     rows.append(("compared", f"{folder / COMPARISON} (and .html)"))
     print("\n".join(layout.columns((), rows, (), layout.terminal_width())))
     return max((r.record.exit_code if r.record else EXIT_FAILED for r in runs), default=0)
@@ -75,6 +78,12 @@ def _started(folder: Path) -> Started:
         if RunDir(folder).plan.is_file():
             raise InputError(
                 f"{folder} is a run, not a campaign", hint=f"python -m sut.watch {folder}"
+            ) from None
+        if folder.is_file() and folder.suffix in (".yaml", ".yml"):
+            raise InputError(
+                f"{folder} is a campaign's file, not its folder",
+                hint="run it, or what is left of it: python -m sut.submit --config "
+                f"{shlex.quote(str(folder))}",
             ) from None
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(

@@ -10,11 +10,12 @@ from sut import layout
 from sut.command import Parser, command, print_json
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch.options import add
-from sut.serving import keepers, registry
+from sut.serving import ended, keepers, registry
 from sut.serving.keeper_messages import Status
 from sut.units import number, quantity
 
 GRACE_S = 10.0
+NONE = "no kept engines on this machine"
 
 Living = dict[str, Status | None]
 
@@ -80,22 +81,23 @@ def _chosen(arguments: argparse.Namespace, living: Living) -> list[str]:
 
 def _stop(chosen: Sequence[str]) -> int:
     if not chosen:
-        print("no kept engines on this machine")
+        print(NONE)
     code = EXIT_VALID
     for each in chosen:
-        reason = keepers.stop(each, GRACE_S)
+        reason = keepers.stop(each, GRACE_S, "by sut engines stop")
         print(f"{each}: {reason or 'stopped'}", flush=True)
         code = EXIT_FAILED if reason else code
     return code
 
 
 def _print(living: Living) -> None:
-    if not living:
-        print("no kept engines on this machine")
-        return
+    width = layout.terminal_width()
     head = ("id", "serves", "replicas", "started", "runs", "samples", "state")
     rows = [_row(*each) for each in living.items()]
-    print("\n".join(layout.columns(head, rows, (2, 4, 5), layout.terminal_width())))
+    lines = layout.columns(head, rows, (2, 4, 5), width) if rows else [NONE]
+    if past := [(end.keeper, end.what, end.ended_utc, end.why) for end in ended.all_recent()]:
+        lines += ["", *layout.columns(("ended", "served", "at", "why"), past, (), width)]
+    print("\n".join(lines))
 
 
 def _row(keeper: str, status: Status | None) -> tuple[str, ...]:

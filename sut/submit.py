@@ -6,32 +6,26 @@ A benchmark and a site become a plan, the plan a run directory, the run director
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 
 import msgspec
-from rich.console import Console
 
-from sut import interrupts, output
-from sut.campaign import main as compare
+from sut import campaign_run, interrupts, output
 from sut.cluster.sbatch import Submission
 from sut.command import as_typed, command_of_run, print_json
-from sut.errors import EXIT_FAILED, EXIT_VALID, Errors, InputError
+from sut.errors import EXIT_VALID, Errors, InputError
 from sut.interrupts import Interrupt
 from sut.launch import again, checks, dry_run, executor, members, notices, request, run_options
 from sut.launch.finding import Finding
-from sut.launch.members import Job, Planned
+from sut.launch.members import Planned, announced
 from sut.launch.options import find_run, given_root
 from sut.machine import checkout
 from sut.plan import config
 from sut.plan.benchmark import Preset
 from sut.plan.config import Campaign
-from sut.plan.plan import OnReplicaLoss, Plan
-from sut.units import quantity
-from sut.watch import notify, outcome
-from sut.watch.follow import EXIT_DETACHED, close_if_unrecorded, detached, follow, until_ended
-from sut.watch.outcome import Outcome
+from sut.plan.plan import OnReplicaLoss
+from sut.watch.follow import detached, outcome_of, wait
 
 
 @command_of_run
@@ -47,6 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     with interrupts.at_once():
         campaign = config.load_campaign(arguments.config) if arguments.config else None
         planned = _plan(arguments, campaign)
+        campaigned = campaign_run.of(campaign, planned, arguments) if campaign else None
+        if campaigned is not None:
+            planned = campaigned.left
         checked = [checks.check(each.plan, each.run_root) for each in planned]
         if arguments.dry_run:
             output.is_the_result()
@@ -54,15 +51,20 @@ def run(arguments: argparse.Namespace) -> int:
         submission = _check(arguments, planned, checked)
     waits = _waits(arguments, planned)
     warn_of_changes(planned)
-    if campaign is None:
+    if campaigned is None:
         return _run(planned[0], submission, waits=waits, as_json=arguments.json)
-    return _run_campaign(campaign, planned, submission, waits=waits, as_json=arguments.json)
+    return campaign_run.run(campaigned, submission, waits=waits, as_json=arguments.json)
 
 
 def _plan(arguments: argparse.Namespace, campaign: Campaign | None) -> list[Planned]:
     if campaign is not None:
         _refuse(arguments, ("scenario", "mode", "preset", "nodes", "again"), "a campaign")
         return members.plan(campaign, run_options.request_of(arguments))
+    if arguments.start_over:
+        raise InputError(
+            f"{campaign_run.START_OVER} needs a campaign: every other run is a new one",
+            hint=f"leave out {campaign_run.START_OVER}",
+        )
     if arguments.again:
         return [_plan_again(arguments)]
     return [Planned("", *request.make_plan(run_options.request_of(arguments)))]
@@ -107,7 +109,7 @@ def _check(
 ) -> Submission:
     """How to submit the runs. Raises InputError that lists why this machine cannot."""
     submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
-    if arguments.keep_engine and planned[0].plan.slurm is not None:
+    if arguments.keep_engine and any(each.plan.slurm is not None for each in planned):
         raise InputError(
             "--keep-engine has no effect on a job for one run: Slurm ends the engines with the job",
             hint="make several runs in one job: srun --nodes=1 --pty bash, and there: "
@@ -139,7 +141,7 @@ def warn_of_changes(planned: Sequence[Planned]) -> None:
 
 
 def _waits(arguments: argparse.Namespace, planned: Sequence[Planned]) -> bool:
-    on_slurm = planned[0].plan.slurm is not None
+    on_slurm = not planned or planned[0].plan.slurm is not None  # none: all are jobs
     if arguments.wait is False and not on_slurm and planned[0].name:
         raise InputError(
             "--no-wait cannot be used with a campaign on a single machine: this command starts "
@@ -154,105 +156,14 @@ def _run(planned: Planned, submission: Submission, *, waits: bool, as_json: bool
         job = members.submit(planned, submission)
         on_slurm = job.plan.slurm is not None
         if not as_json and (not waits or on_slurm):
-            print(_submitted(job), flush=True)
+            print(announced(job), flush=True)
         if waits or (interrupt.asked and not on_slurm):
-            code = _wait(job, interrupt, quietly=as_json)
+            code = wait(job, interrupt, quietly=as_json)
         else:
             code = detached(job) if interrupt.asked else EXIT_VALID
     if as_json:
-        print_json(_outcome(job))
+        print_json(outcome_of(job))
     return code
-
-
-def _run_campaign(
-    campaign: Campaign,
-    planned: Sequence[Planned],
-    submission: Submission,
-    *,
-    waits: bool,
-    as_json: bool,
-) -> int:
-    """Start all jobs in Slurm, but one run after the other on this machine: at the same time they
-    would slow each other down."""
-    folder = members.new_folder(campaign, planned[0].run_root)
-    on_slurm = planned[0].plan.slurm is not None
-    notes = sys.stderr if as_json else sys.stdout
-    jobs = []
-    with Interrupt() as interrupt:
-        for job in members.submit_all(campaign, folder, planned, submission):
-            jobs.append(job)
-            print(_submitted(job), file=notes, flush=True)
-            if not on_slurm:
-                _wait(job, interrupt, quietly=as_json)
-            if interrupt.asked:
-                _print_rest(jobs, planned)
-                break
-        if on_slurm or interrupt.asked:
-            again = f"python -m sut.campaign {folder}"
-            print(f"compare the runs when they have finished: {again}", file=notes, flush=True)
-        for job in jobs if waits and on_slurm else ():
-            if not interrupt.asked:
-                _wait(job, interrupt, quietly=as_json)
-        interrupted = interrupt.asked
-    if as_json:
-        runs = [_outcome(job, each.name) for job, each in zip(jobs, planned, strict=False)]
-        print_json({"campaign": campaign.name, "folder": str(folder), "runs": runs})
-    if interrupted:
-        return EXIT_DETACHED
-    with contextlib.redirect_stdout(notes):
-        return compare([str(folder)]) if waits else EXIT_VALID
-
-
-def _wait(job: Job, interrupt: Interrupt, *, quietly: bool) -> int:
-    """Follow a run to its end. Returns its exit code. Quietly: progress on standard error, and no
-    result."""
-    if not quietly:
-        return follow(job, interrupt)
-    if not until_ended(job, interrupt, Console(stderr=True)):
-        return EXIT_DETACHED
-    close_if_unrecorded(job)
-    notify.warn_of_failure(job.run_dir)
-    found = _outcome(job).result
-    return EXIT_FAILED if found is None else found.exit_code
-
-
-def _outcome(job: Job, name: str = "") -> Outcome:
-    return outcome.of(job.run_dir, job.submitted.job_id, job.plan, name)
-
-
-def _print_rest(jobs: Sequence[Job], planned: Sequence[Planned]) -> None:
-    """What an interrupted campaign leaves, and how to go on."""
-    text = f"stopped: {len(jobs)} of {quantity(len(planned), 'runs')} started"
-    if jobs[0].plan.slurm is not None:
-        names = " ".join(job.submitted.job_id for job in jobs)
-        if cluster := jobs[0].plan.slurm.clusters:
-            names = f"--clusters={cluster} {names}"
-        text += f"; to cancel the submitted jobs: scancel {names}"
-    left = "; ".join(each.name for each in planned[len(jobs) :])
-    if left:
-        text += f"; not started: {left}"
-    print(f"{text}\nhint: to start the campaign again: {as_typed()}", file=sys.stderr)
-
-
-def _submitted(job: Job) -> str:
-    """Where the run is, and how to follow it."""
-    job_id, run_dir = job.submitted.job_id, job.run_dir
-    here = job.plan.slurm is None
-    begun, run = ("started", run_dir) if here else (f"job {job_id} submitted", job_id)
-    return (
-        f"{begun}: {job.plan.benchmark}, {job.plan.scenario}, {_where(job.plan)}\n"
-        f"  files   {run_dir}\n"
-        f"  watch   python -m sut.watch {run}\n"
-        f"  cancel  python -m sut.cancel {run}"
-    )
-
-
-def _where(plan: Plan) -> str:
-    if plan.slurm is None:
-        return f"{quantity(len(plan.replicas), 'replicas')} on this machine"
-    named = plan.nodes_text() and f" ({plan.nodes_text()})"
-    nodes = quantity(len(plan.nodes), "nodes")
-    return f"{quantity(len(plan.replicas), 'replicas')} on {nodes}{named}"
 
 
 if __name__ == "__main__":

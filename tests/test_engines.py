@@ -32,7 +32,8 @@ from sut.run import keeping
 from sut.run.replicas import NUM_WARMUP_SAMPLES, Replicas
 from sut.run.serving import Serving
 from sut.rundir import RunDir
-from sut.serving import engine_settings, keepers, kept, keys, registry
+from sut.serving import ended, engine_settings, keepers, kept, keys, registry
+from sut.serving.ended import Ended
 from sut.serving.keeper_messages import Served, Setup, StartEngine
 from sut.serving.nodes import Nodes
 from sut.serving.process import Command
@@ -309,8 +310,8 @@ def test_stop_kills_a_keeper_that_does_not_answer(
     engines = engines_of(keeper)
     (keeper_id,) = registry.ids()
     keeper.suspend()
-    monkeypatch.setattr(keepers, "END_S", 0.1)
-    assert keepers.stop(keeper_id, 0.1) == ""
+    monkeypatch.setattr(keepers, "END_S", 0.1, "by this test")
+    assert keepers.stop(keeper_id, 0.1, "by this test") == ""
     until(lambda: gone([keeper, *engines]))
 
 
@@ -363,7 +364,7 @@ def test_a_keeper_that_accepts_no_connection_is_not_dead(
                 stack.enter_context(connected)
         assert list(keepers.living()) == [("test", None)]
         assert registry.ids() == ["test"]
-        assert "no answer" in keepers.stop("test", 0.1)
+        assert "no answer" in keepers.stop("test", 0.1, "by this test")
         with pytest.raises(OSError, match="in use"):
             kept.create(small_setup(tmp_path, keep_s=600), "127.0.0.1", 1)
     keeper.resume()
@@ -512,14 +513,14 @@ def test_stop_does_not_kill_a_run_whose_keeper_has_not_started(
         "with registry.locked(): listener = registry.listen('test')\n"
         "time.sleep(600)"
     )
-    monkeypatch.setattr(keepers, "END_S", 0.1)
+    monkeypatch.setattr(keepers, "END_S", 0.1, "by this test")
     with subprocess.Popen([sys.executable, "-c", code], env=environment()) as starter:
         until(lambda: registry.ids() == ["test"])
         until(lambda: owners() != [])
-        assert "no answer" in keepers.stop("test", 0.1)
+        assert "no answer" in keepers.stop("test", 0.1, "by this test")
         assert starter.poll() is None
         starter.kill()
-    assert keepers.stop("test", 0.1) == ""
+    assert keepers.stop("test", 0.1, "by this test") == ""
 
 
 def test_engines_end_with_their_job(tmp_path: Path) -> None:
@@ -629,10 +630,36 @@ def test_an_engine_that_becomes_ready_at_the_deadline_is_ready(tmp_path: Path) -
     assert limited == [80]
 
 
-def test_the_log_says_why_engines_ended(tmp_path: Path) -> None:
+def test_the_log_and_the_list_say_why_engines_ended(tmp_path: Path) -> None:
     run(tmp_path, *KEEP)
+    (keeper_id,) = registry.ids()
     assert sut_engines("stop", "--all").returncode == 0
     log = RunDir(tmp_path / "runs" / "latest").keeper_log
-    until(
-        lambda: "the engines end: a later run or sut engines stop asked for it" in log.read_text()
-    )
+    until(lambda: "the engines end: by sut engines stop" in log.read_text())
+    none, _, head, row = sut_engines().stdout.splitlines()
+    assert none == "no kept engines on this machine" and head.split()[0] == "ended"
+    assert row.startswith(keeper_id) and row.endswith("by sut engines stop")
+
+
+def test_the_next_run_names_the_run_that_ended_its_engines(tmp_path: Path) -> None:
+    run(tmp_path, *KEEP)
+    (keeper_id,) = registry.ids()
+    run(tmp_path)  # without --keep-engine
+    needed = f"run {(tmp_path / 'runs' / 'latest').resolve()} started its own on the same cores"
+    (end,) = ended.all_recent()
+    assert (end.keeper, end.why) == (keeper_id, needed)
+    assert end.keeper in sut_engines().stdout
+    third = run(tmp_path, *KEEP)
+    assert third.engines is not None
+    told = f"the engines of these settings ended at {end.ended_utc}: {needed}"
+    assert told in third.engines.notes
+    fourth = run(tmp_path, *KEEP)
+    assert origin(fourth).warm and fourth.engines is not None and fourth.engines.notes == ()
+
+
+def test_an_old_end_is_forgotten(tmp_path: Path) -> None:
+    with registry.locked():
+        ended.note(Ended(keeper="k", what="x", ended_utc="2026-01-01T00:00:00Z", why="y"))
+        (registry.folder() / "z.ended").write_text("{")
+    assert ended.all_recent() == [] and ended.of("k") is None
+    assert [each.name for each in registry.folder().glob("*.ended")] == ["z.ended"]

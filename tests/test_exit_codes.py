@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import records
-from cli import environment, fast, until
+from cli import ROOT, environment, fast, until
 from jobs import LONG, plan_for, write_plan
 
 from sut.results import record
@@ -28,6 +28,23 @@ def run_with(redirects: str, *words: str, cwd: Path, **variables: str) -> tuple[
     done = subprocess.run(command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True)
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
     return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("code", "of_make"), [(0, 0), (1, 0), (2, 2), (3, 2)])
+def test_make_demo_ends_with_0_for_each_verdict(code: int, of_make: int, tmp_path: Path) -> None:
+    """make prints an error of its own for every other code of a command."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexit {code}\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "--assume-old=build", "demo", f"PY={python}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == of_make, done.stderr
+    assert ("INVALID is a result" in done.stderr) == (code == 1)
+    assert ("Error" in done.stderr) == (code > 1)
 
 
 LOST = [">/dev/full 2>&1", ">&- 2>&-", "> >(exec true) 2>&1"]

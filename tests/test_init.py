@@ -153,7 +153,10 @@ def test_writes_a_site_of_this_machine_once(
     assert init.main(["mine", "--local"]) == 0
     before = (tmp_path / "mine.yaml").read_text()
     assert init.main(["mine", "--local", "--device", "cuda"]) == 2
-    assert "error: mine.yaml exists\nhint: use it: --site mine.yaml; choose another name" in capsys.readouterr().err
+    assert (
+        "error: mine.yaml exists\nhint: use it: --site mine.yaml; choose another name"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "mine.yaml").read_text() == before
     assert init.main(["mine", "--local", "--device", "cuda", "--force"]) == 0
     assert capsys.readouterr().out.startswith("replaced mine.yaml\n")

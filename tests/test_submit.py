@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from cli import ROOT, environment, fast, latest, processes_of, set_arguments, submit, until
 
+from sut import cancel
 from sut.plan.benchmark import Scenario
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
@@ -111,7 +112,7 @@ def two_runs(tmp_path: Path) -> str:
         "scenarios": ["server"],
         "preset": "quick",
         "runs": [
-            {"name": "small", "nodes": "", "sets": ["engine.max_num_seqs=8"]},
+            {"name": "small", "sets": ["engine.max_num_seqs=8"]},
             {"name": "large", "nodes": "", "sets": ["engine.max_num_seqs=32"]},
         ],
     }
@@ -146,10 +147,67 @@ def test_an_interrupted_campaign_starts_no_further_run(tmp_path: Path, two_runs:
     stdout, stderr = run.communicate(timeout=20)
     assert run.returncode == 130
     assert "stopped: 1 of 2 runs started; not started: large, server\n" in stderr
-    assert f"hint: to start the campaign again: {sys.executable} -m sut.submit " in stderr
+    assert f"hint: to run what is left: {sys.executable} -m sut.submit " in stderr
     failure = latest(tmp_path).failure
     assert failure is not None and failure.code == "cancelled" and "FAILED" in stdout
     assert list((tmp_path / "runs").glob("*-replay-server-quick*")) == [run_dir]
+
+
+def test_an_interrupted_campaign_goes_on_with_what_is_missing(
+    tmp_path: Path, two_runs: str
+) -> None:
+    """The first run has a verdict, the second failed: only the second starts again."""
+    assert submit(tmp_path, "--config", two_runs).returncode == 1
+    (folder,) = (tmp_path / "runs").glob("*-campaign-two")
+    first, second = json.loads((folder / "campaign.json").read_bytes())["members"]
+    (Path(second["run_dir"]) / "record.json").unlink()
+
+    dry = submit(tmp_path, "--config", two_runs, "--dry-run")
+    assert dry.returncode == 0 and "large, server: dry run" in dry.stdout
+    assert "small, server: dry run" not in dry.stdout
+    run = submit(tmp_path, "--config", two_runs)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"continuing campaign {folder}: 1 of 2 runs left\n")
+    assert f"  skipped  small, server: INVALID  {first['run_dir']}\n" in run.stderr
+    after = json.loads((folder / "campaign.json").read_bytes())["members"]
+    assert after[0] == first and after[1]["name"] == second["name"]
+    assert after[1]["run_dir"] != second["run_dir"] and "compared" in run.stdout
+    assert len(list((tmp_path / "runs").glob("*-replay-server-quick*"))) == 3
+
+    whole = submit(tmp_path, "--config", two_runs)  # nothing was left
+    assert whole.stderr == "" and whole.stdout.count("started: ") == 2
+    assert len(list((tmp_path / "runs").glob("*-campaign-two*"))) == 2
+
+
+@pytest.mark.parametrize("how", ["--start-over", "--set"])
+def test_a_campaign_starts_over_if_asked_or_changed(
+    tmp_path: Path, two_runs: str, how: str
+) -> None:
+    assert submit(tmp_path, "--config", two_runs).returncode == 1
+    (folder,) = (tmp_path / "runs").glob("*-campaign-two")
+    members = json.loads((folder / "campaign.json").read_bytes())["members"]
+    (Path(members[1]["run_dir"]) / "record.json").unlink()
+    more = (how,) if how == "--start-over" else (how, "max_query_count=20")
+    run = submit(tmp_path, "--config", two_runs, *more, "--dry-run")
+    assert "continuing" not in run.stderr and run.stdout.count(": dry run") == 2
+
+
+def test_a_campaign_whose_run_is_alive_is_not_continued(tmp_path: Path, two_runs: str) -> None:
+    """Its command was killed; its run is not."""
+    long = ("--set", "max_query_count=null", "--set", "min_duration_ms=60000")
+    run, run_dir = _started(tmp_path, *long, arguments=("--config", two_runs))
+    until(lambda: "performance" in (run_dir / "progress.jsonl").read_text())
+    run.kill()
+    run.communicate(timeout=20)
+    again = submit(tmp_path, "--config", two_runs, *long)
+    assert again.returncode == 2 and "run small, server of campaign " in again.stderr
+    assert " is running on this machine\nhint: wait for its end" in again.stderr
+    assert cancel.main([str(run_dir)]) == 0
+
+
+def test_only_a_campaign_starts_over(tmp_path: Path) -> None:
+    run = submit(tmp_path, *fast(), "--start-over")
+    assert run.returncode == 2 and "--start-over needs a campaign" in run.stderr
 
 
 def test_a_campaign_on_one_machine_needs_its_command(tmp_path: Path, two_runs: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from sut.plan.benchmark import Scenario
 from sut.plan.config import Campaign, CampaignRun
 from sut.plan.plan import Plan
 from sut.rundir import RunDir, write_atomic
+from sut.units import quantity
 from sut.values import Struct
 
 
@@ -31,10 +32,11 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class Started(Struct, frozen=True, kw_only=True):
-    """A submitted campaign."""
+    """A submitted campaign. ``plans`` are the digests of all of its plans, by their runs."""
 
     name: str
     members: tuple[Member, ...]
+    plans: dict[str, str] = {}
 
 
 class Planned(NamedTuple):
@@ -92,18 +94,31 @@ def submit(planned: Planned, submission: Submission) -> Job:
 
 
 def submit_all(
-    campaign: Campaign, folder: Path, planned: Sequence[Planned], submission: Submission
-) -> Iterator[Job]:
-    """Submit every run, one a step. ``folder`` lists the submitted ones at any time."""
-    started: tuple[Member, ...] = ()
+    campaign: Campaign,
+    folder: Path,
+    planned: Sequence[Planned],
+    submission: Submission,
+    earlier: Mapping[str, Member],
+) -> Iterator[tuple[str, Job]]:
+    """Submit every run that no ``earlier`` submission left, one a step: its name and job.
+    ``folder`` lists the submitted ones at any time."""
+    members = dict(earlier)
     for each in planned:
+        if each.name in members:
+            continue
         job = submit(each, submission)
         run_dir, job_id = str(job.run_dir), job.submitted.job_id
-        started += (Member(name=each.name, run_dir=run_dir, job_id=job_id),)
-        content = msgspec.json.encode(Started(name=campaign.name, members=started))
+        members[each.name] = Member(name=each.name, run_dir=run_dir, job_id=job_id)
+        in_order = tuple(members[one.name] for one in planned if one.name in members)
+        started = Started(name=campaign.name, members=in_order, plans=digests(planned))
         with newrun.writing_to(folder):
-            write_atomic(folder / runs.CAMPAIGN, msgspec.json.format(content))
-        yield job
+            content = msgspec.json.format(msgspec.json.encode(started))
+            write_atomic(folder / runs.CAMPAIGN, content)
+        yield each.name, job
+
+
+def digests(planned: Sequence[Planned]) -> dict[str, str]:
+    return {each.name: each.plan.digest() for each in planned}
 
 
 def _request(
@@ -119,3 +134,24 @@ def _request(
         preset=campaign.preset,
         campaign_sets=(*campaign.sets, *run.sets),
     )
+
+
+def announced(job: Job) -> str:
+    """Where the run is, and how to follow it."""
+    job_id, run_dir = job.submitted.job_id, job.run_dir
+    here = job.plan.slurm is None
+    begun, run = ("started", run_dir) if here else (f"job {job_id} submitted", job_id)
+    return (
+        f"{begun}: {job.plan.benchmark}, {job.plan.scenario}, {_where(job.plan)}\n"
+        f"  files   {run_dir}\n"
+        f"  watch   python -m sut.watch {run}\n"
+        f"  cancel  python -m sut.cancel {run}"
+    )
+
+
+def _where(plan: Plan) -> str:
+    if plan.slurm is None:
+        return f"{quantity(len(plan.replicas), 'replicas')} on this machine"
+    named = plan.nodes_text() and f" ({plan.nodes_text()})"
+    nodes = quantity(len(plan.nodes), "nodes")
+    return f"{quantity(len(plan.replicas), 'replicas')} on {nodes}{named}"

@@ -129,6 +129,11 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         "is started again and rejoins them",
     )
     parser.add_argument(
+        "--start-over",
+        action="store_true",
+        help="start all runs of a campaign; default: those that an earlier command left",
+    )
+    parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=None,

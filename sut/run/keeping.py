@@ -18,8 +18,9 @@ from sut.inputs import model
 from sut.plan.plan import Mode, Plan
 from sut.results.offered import OfferedLoad
 from sut.results.progress import Progress
-from sut.serving import engine_settings, keepers, kept, keys
+from sut.serving import ended, engine_settings, keepers, kept, keys
 from sut.serving.channel import LostError
+from sut.serving.ended import Ended
 from sut.serving.engine_settings import Settings
 from sut.serving.keeper_messages import Setup, Status
 from sut.serving.kept import Kept
@@ -42,12 +43,12 @@ def choose(nodes: Nodes, here: Allocation, model_path: Path | None, progress: Pr
     if plan.mode is Mode.PREFLIGHT:
         return Choice(None, ())
     if not plan.keep_engine_min:
-        return Choice(None, tuple(_clear(plan, here, {}, "", progress)))
+        return Choice(None, tuple(_clear(nodes, here, {}, "", progress)))
     progress.step("looking for warm engines")
     sha256 = None if model_path is None else model.model_hash(model_path)
     settings = engine_settings.of_run(plan, host, model_path, sha256, here)
     keeper = engine_settings.id_of(settings)
-    cleared = tuple(_clear(plan, here, settings, keeper, progress))
+    cleared = tuple(_clear(nodes, here, settings, keeper, progress))
     setup = Setup(
         keeper=keeper,
         what=f"{plan.benchmark} ({plan.engine.kind}, {plan.device})",
@@ -59,10 +60,17 @@ def choose(nodes: Nodes, here: Allocation, model_path: Path | None, progress: Pr
         run=str(nodes.run_dir),
         keep_s=plan.keep_engine_min * 60.0,
     )
+    before = ended.of(keeper)
     found = _held(setup, host, len(plan.replicas))
     if isinstance(found, Kept):
+        if found.granted is None and before is not None:
+            cleared += (_how_ended(before),)
         return Choice(found, cleared)
     return Choice(None, (*cleared, f"own engines, which end with this run ({found})"))
+
+
+def _how_ended(end: Ended) -> str:
+    return f"the engines of these settings ended at {end.ended_utc}: {end.why}"
 
 
 def _held(setup: Setup, host: str, num_replicas: int) -> Kept | str:
@@ -84,11 +92,11 @@ def _job_process(environment: Mapping[str, str]) -> int | None:
 
 
 def _clear(
-    plan: Plan, here: Allocation, settings: Settings, keeper: str, progress: Progress
+    nodes: Nodes, here: Allocation, settings: Settings, keeper: str, progress: Progress
 ) -> Iterator[str]:
     """End idle engines on this run's cores or GPUs, except those of ``keeper``. They would take
     memory, and a busy GPU fails preflight."""
-    ours = set(engine_settings.resources(plan))
+    ours, run = set(engine_settings.resources(nodes.plan)), nodes.run_dir
     try:
         found = list(keepers.living())
     except OSError:
@@ -97,12 +105,18 @@ def _clear(
         if other == keeper or status is None or not _in_the_way(status, ours, here):
             continue
         progress.step(f"stopping idle engines {other} ({status.what})")
-        if not keepers.stop(other, GRACE_S):
+        needed = "other engines" if settings else "its own"
+        why = f"run {run} started {needed} on the same {_place(ours)}"
+        if not keepers.stop(other, GRACE_S, why):
             yield f"ended idle engines {other}: {_why(status, settings)}"
 
 
 def _in_the_way(status: Status, ours: set[str], here: Allocation) -> bool:
     return not status.run and status.job_id == here.job_id and not ours.isdisjoint(status.resources)
+
+
+def _place(resources: set[str]) -> str:
+    return "GPUs" if any(each.startswith("gpu") for each in resources) else "cores"
 
 
 def _why(status: Status, settings: Settings) -> str:

@@ -21,8 +21,9 @@ from types import FrameType
 from sut.errors import RunError
 from sut.results import attempts
 from sut.rundir import RunDir
-from sut.serving import registry
+from sut.serving import ended, registry
 from sut.serving.channel import Channel, LostError
+from sut.serving.ended import Ended
 from sut.serving.keeper_messages import (
     REQUEST,
     SETUP,
@@ -241,7 +242,7 @@ class Keeper:
 
     def _stop(self, request: Stop, channel: Channel) -> Answer:
         if self._holder in (None, channel):
-            raise EndError("a later run or sut engines stop asked for it", request.grace_s, channel)
+            raise EndError(request.why, request.grace_s, channel)
         self._leaving = True
         return self._in_use()
 
@@ -264,6 +265,14 @@ class Keeper:
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 stack.enter_context(registry.locked())
+                ended.note(
+                    Ended(
+                        keeper=self._setup.keeper,
+                        what=self._setup.what,
+                        ended_utc=attempts.utc_now(),
+                        why=ending.why,
+                    )
+                )
             with contextlib.suppress(OSError):
                 registry.path_of(self._setup.keeper).unlink()
             # Before the lock is released: until then this keeper counts as alive.

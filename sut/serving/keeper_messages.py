@@ -73,9 +73,11 @@ class GetStatus(Struct, frozen=True, kw_only=True, tag="get_status"):
 
 class Stop(Struct, frozen=True, kw_only=True, tag="stop"):
     """Stop the engines and end; ``grace_s`` after that, kill them. The answer is Done once they
-    have ended. While a run holds them it is Problem for all others, and they end with that run."""
+    have ended. While a run holds them it is Problem for all others, and they end with that run.
+    ``why`` is for people."""
 
     grace_s: float
+    why: str
 
 
 class Exits(Struct, frozen=True, kw_only=True, tag="exits"):

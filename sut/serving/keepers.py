@@ -35,7 +35,7 @@ def living() -> Iterator[tuple[str, Status | None]]:
             yield keeper, answer if isinstance(answer, Status) else None
 
 
-def stop(keeper: str, grace_s: float) -> str:
+def stop(keeper: str, grace_s: float, why: str) -> str:
     """Stop a keeper and its engines, and wait for their end. A run that uses them keeps them to its
     end: then the answer is the reason. A keeper that does not answer is killed, and the kernel ends
     its engines."""
@@ -48,7 +48,7 @@ def stop(keeper: str, grace_s: float) -> str:
     pid = registry.pid_of(connected)
     with contextlib.closing(Channel(connected)) as channel:
         try:
-            channel.send(Stop(grace_s=grace_s))
+            channel.send(Stop(grace_s=grace_s, why=why))
             if not channel.poll(grace_s + END_S):
                 return kill(pid)
             answer = channel.receive(ANSWER)

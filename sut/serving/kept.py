@@ -16,7 +16,7 @@ import msgspec
 
 from sut.errors import RunError
 from sut.rundir import RunDir
-from sut.serving import keepers, registry
+from sut.serving import ended, keepers, registry
 from sut.serving.channel import Channel, LostError
 from sut.serving.keeper_messages import (
     ANSWER,
@@ -105,7 +105,7 @@ class Kept:
         not answer is killed, and the kernel ends its engines."""
         if self._channel is not None:
             with contextlib.suppress(LostError):  # its end is the engines' end
-                self._channel.send(Stop(grace_s=grace_s))
+                self._channel.send(Stop(grace_s=grace_s, why="their run did not leave them"))
                 # There may be unread answers, so no answer says that it is the one to this request.
                 while self._channel.poll(grace_s + keepers.END_S):
                     self._channel.receive(ANSWER)
@@ -166,6 +166,7 @@ def create(setup: Setup, host: str, num_replicas: int) -> Kept:
     with contextlib.ExitStack() as stack:
         stack.enter_context(registry.locked())
         listener = stack.enter_context(registry.listen(setup.keeper))
+        ended.forget(setup.keeper)
         sockets = [stack.enter_context(_reserve(host)) for _ in range(3 * num_replicas)]
         ours, theirs = socket.socketpair()
         stack.enter_context(theirs)

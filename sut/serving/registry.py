@@ -1,6 +1,6 @@
 """Where the keepers of engines are found: one socket each, in a folder of this user and machine.
 
-A keeper is alive while its socket accepts connections. Nothing else is stored, so nothing becomes
+A keeper is alive while its socket accepts connections. Nothing else says so, so nothing becomes
 stale: whoever finds a socket that refuses a connection removes it.
 """
 

@@ -20,8 +20,9 @@ from sut.launch.members import Job
 from sut.machine import processes
 from sut.report.summary import summary
 from sut.results import attempts, diagnosis, record
-from sut.watch import notify
+from sut.watch import notify, outcome
 from sut.watch.observer import Observer
+from sut.watch.outcome import Outcome
 from sut.watch.patience import GIVE_UP_S, Patience
 from sut.watch.screen import Screen
 from sut.watch.state import RunState
@@ -35,6 +36,23 @@ EXIT_DETACHED = 130  # Ctrl-C: the run has no result yet
 def follow(job: Job, interrupt: Interrupt) -> int:
     """Show a job's progress until it ends, then its result. Returns the exit code."""
     return _show_result(job) if until_ended(job, interrupt) else EXIT_DETACHED
+
+
+def wait(job: Job, interrupt: Interrupt, *, quietly: bool) -> int:
+    """Follow a run to its end. Returns its exit code. Quietly: progress on standard error, and no
+    result."""
+    if not quietly:
+        return follow(job, interrupt)
+    if not until_ended(job, interrupt, Console(stderr=True)):
+        return EXIT_DETACHED
+    close_if_unrecorded(job)
+    notify.warn_of_failure(job.run_dir)
+    found = outcome_of(job).result
+    return EXIT_FAILED if found is None else found.exit_code
+
+
+def outcome_of(job: Job, name: str = "") -> Outcome:
+    return outcome.of(job.run_dir, job.submitted.job_id, job.plan, name)
 
 
 def until_ended(job: Job, interrupt: Interrupt, console: Console | None = None) -> bool:
