@@ -536,7 +536,7 @@ def test_a_lost_job_shows_what_its_output_reports(queued: RunDir, tmp_path: Path
     assert (shown["cause"], shown["hint"], shown["lines"]) == (known.cause, known.remedy, [error])
     text = watch(tmp_path, "4711", "--once", **env).stdout
     assert f"job 4711 on jw[2-3] is FAILED: {known.cause}" in text
-    assert f"\nslurm/4711_0_log.out:\n{error}\n" in text and f"hint: {known.remedy}" in text
+    assert f"\njob/4711_0_log.out:\n{error}\n" in text and f"hint: {known.remedy}" in text
 
 
 @pytest.mark.parametrize("by", ["squeue", "sacct"])
