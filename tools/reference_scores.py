@@ -18,7 +18,7 @@ from sut.plan import config
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode
 from sut.plan.resolve import resolve
-from sut.results import accuracy
+from sut.results import accuracy, rouge
 
 BENCHMARK = "smollm2-135m-news"
 REFERENCE = Path(__file__).parent.parent / "configs" / "reference" / f"{BENCHMARK}.json"
@@ -42,7 +42,7 @@ def main() -> None:
     )
     wheels.use_nltk_data()
     result = {
-        "scores": accuracy.score(accuracy.decode(answers, path), samples.references),
+        "scores": rouge.score(accuracy.decode(answers, path), samples.references),
         "num_samples": len(answers),
         "model_sha256": model.model_hash(path),
         "data_sha256": samples.sha256,

@@ -1,15 +1,13 @@
 """Accuracy: the scores of the token ids LoadGen logged in accuracy mode.
 
 As MLCommons' reference scores Llama-3.1-8B: the first answer of each sample, decoded without
-special tokens; rouge_score with its stemmer on texts split into one sentence a line by nltk's
-punkt; the mean F-measure times 100, rounded to 4 digits; gen_len is the number of characters of
-all split answers. tokens_per_sample, for a benchmark with a gate on it, is the mean number of
-token ids of an answer, rounded to one digit as in MLCommons' reference of llama2-70b.
+special tokens; the scores of :mod:`sut.results.rouge`; gen_len is the number of characters of all
+answers, split into sentences. tokens_per_sample, for a benchmark with a gate on it, is the mean
+number of token ids of an answer, rounded to one digit as in MLCommons' reference of llama2-70b.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +16,11 @@ from sut.errors import InputError, RunError
 from sut.plan.benchmark import DatasetKind, Generation
 from sut.plan.plan import Plan
 from sut.results import answers as logged
+from sut.results import rouge
 
 PROGRAM_OUTPUT = "scorer.txt"
 _EXACT_MATCH = re.compile(r"'exact_match':\s*([0-9]+(?:\.[0-9]+)?)\s*$", re.MULTILINE)
 TOKENS_PER_SAMPLE = "tokens_per_sample"
-ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def score_phase(
@@ -51,7 +49,7 @@ def score_phase(
     wheels.use_nltk_data()
     order = sorted(answers)
     texts = decode([answers[index] for index in order], model_path)
-    scores = score(texts, [references[index] for index in order])
+    scores = rouge.score(texts, [references[index] for index in order])
     return scores | _tokens_per_sample(answers, plan)
 
 
@@ -123,26 +121,6 @@ def decode(token_ids: Sequence[Sequence[int]], model_path: Path) -> list[str]:
     return list(tokenizer.batch_decode([list(ids) for ids in token_ids], skip_special_tokens=True))
 
 
-def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """rouge1, rouge2, rougeL, rougeLsum and gen_len. Requires
-    :func:`sut.inputs.wheels.use_nltk_data`. Raises ValueError for lists that are empty or differ
-    in length.
-    """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    if not predictions or len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
-    predictions = [_one_sentence_a_line(text) for text in predictions]
-    references = [_one_sentence_a_line(text) for text in references]
-    scorer = RougeScorer(ROUGE, use_stemmer=True)
-    scores = [scorer.score(r, p) for r, p in zip(references, predictions, strict=True)]
-    means = {
-        name: round(100 * math.fsum(float(s[name].fmeasure) for s in scores) / len(scores), 4)
-        for name in ROUGE
-    }
-    return means | {"gen_len": float(sum(map(len, predictions)))}
-
-
 def exact_match(
     answers: Mapping[int, Sequence[int]],
     prompts: Sequence[Sequence[int]],
@@ -157,9 +135,3 @@ def exact_match(
         for index, tokens in answers.items()
     )
     return matches / len(answers)
-
-
-def _one_sentence_a_line(text: str) -> str:
-    import nltk
-
-    return "\n".join(nltk.sent_tokenize(text.strip()))
