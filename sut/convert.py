@@ -15,7 +15,7 @@ import msgspec
 from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
 from sut.inputs import pickles, tokenized
-from sut.inputs.pickles import Column
+from sut.inputs.pickles import Table
 from sut.rundir import write_atomic
 from sut.units import quantity
 
@@ -72,7 +72,7 @@ def convert(
     parquet = data.startswith(_PARQUET)
     table = _of_parquet(path, data) if parquet else pickles.read_table(data, path)
     prompts = _column(path, table, tokens, _TOKENS, "--tokens")
-    texts: Column = [""] * len(prompts)
+    texts: Sequence[object] = [""] * len(prompts)
     if references is not None or set(_REFERENCES) & table.keys():
         texts = _column(path, table, references, _REFERENCES, "--references")
     if not prompts:
@@ -93,8 +93,8 @@ def _sample(path: Path, index: int, pair: tuple[object, object]) -> tokenized.Sa
 
 
 def _column(
-    path: Path, table: dict[str, Column], name: str | None, usual: Sequence[str], option: str
-) -> Column:
+    path: Path, table: Table, name: str | None, usual: Sequence[str], option: str
+) -> Sequence[object]:
     found = [each for each in ([name] if name else usual) if each in table]
     if not found:
         raise InputError(
@@ -120,7 +120,7 @@ def _decompressed(path: Path, data: bytes) -> bytes:
         ) from None
 
 
-def _of_parquet(path: Path, data: bytes) -> dict[str, Column]:
+def _of_parquet(path: Path, data: bytes) -> Table:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -130,7 +130,7 @@ def _of_parquet(path: Path, data: bytes) -> dict[str, Column]:
             hint=f"{sys.executable} -m pip install pyarrow",
         ) from None
     try:
-        table: dict[str, Column] = parquet.read_table(io.BytesIO(data)).to_pydict()
+        table: Table = parquet.read_table(io.BytesIO(data)).to_pydict()
     except pyarrow.ArrowException as error:
         raise InputError(
             f"{path}: damaged Parquet: {error}", hint="download the file again"

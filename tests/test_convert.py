@@ -51,6 +51,15 @@ def test_prompts_and_references_are_those_of_the_pickle(tmp_path: Path) -> None:
     assert dataset.load(plan_for(file, num_samples=1), None).prompts == [[1, 5, 9]]
 
 
+@pytest.mark.parametrize("kind", ["", "-arrays", "-arrow", "-arrow-types"])
+def test_converts_every_table_of_pandas_3(tmp_path: Path, kind: str) -> None:
+    output = tmp_path / "data.jsonl"
+    assert convert.main([str(ORCA.with_name(f"pandas-3.1.1{kind}.pkl")), str(output)]) == 0
+    _, samples = tokenized.read(output, output.read_bytes())
+    assert [sample.tokens for sample in samples] == [[1, 2, 29871], [4, 5, 6, 7, 29871], [3, 29871]]
+    assert [sample.reference for sample in samples] == ["One. Two.", "", "é"]
+
+
 def test_converts_a_compressed_table_of_pandas(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

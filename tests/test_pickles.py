@@ -8,7 +8,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import pickle
+import re
 import resource
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from sut.errors import InputError
-from sut.inputs import pickles
+from sut.inputs import inert, pickled_arrow, pickles
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "pickles").glob("*.pkl"))
 TABLE = {
@@ -27,6 +29,9 @@ TABLE = {
     "short": [False, False, True],
     "share": [0.5, 1.0, 0.25],
 }
+
+
+OURS = {module.__name__ for module in (inert, pickled_arrow, pickles)}
 
 
 def refusal(data: bytes) -> str:
@@ -46,7 +51,7 @@ class Calls:
 
 
 def test_there_are_golden_files() -> None:
-    assert len(GOLDEN) == 6 and {file.name[:8] for file in GOLDEN} == {
+    assert len(GOLDEN) == 8 and {file.name[:8] for file in GOLDEN} == {
         "pandas-1",
         "pandas-2",
         "pandas-3",
@@ -58,6 +63,48 @@ def test_reads_pandas_tables_without_pandas(file: Path) -> None:
     loaded = set(sys.modules)
     assert pickles.read_table(file.read_bytes(), file) == TABLE
     assert not {name for name in set(sys.modules) - loaded if name.startswith(("pandas", "numpy"))}
+
+
+def arrow(kind: str, length: int, start: int, *buffers: bytes | None) -> list[object]:
+    """The values of an array as pyarrow restores it."""
+    made = [None if each is None else pickled_arrow._Buffer(each) for each in buffers]
+    whole = (pickled_arrow._Type(kind), length, -1, start, made, [], None)
+    return pickled_arrow._Array(whole).values()
+
+
+OFFSETS = struct.pack("<5i", 0, 1, 3, 3, 4)
+
+
+def test_reads_arrows_arrays_from_any_position() -> None:
+    text = "aéd".encode()
+    assert arrow("string", 4, 0, None, OFFSETS, text) == ["a", "é", "", "d"]
+    assert arrow("string", 3, 1, b"\x0a", OFFSETS, text) == ["é", None, "d"]
+    assert arrow("bool", 3, 7, None, b"\x80\x02") == [True, False, True]
+    assert arrow("int16", 2, 1, b"\x04", struct.pack("<3h", 1, 2, -3)) == [None, -3]
+    assert arrow("string", 0, 0, None, struct.pack("<i", 0), None) == []
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (("string", 5, 0, None, OFFSETS, b"abcd"), "a truncated buffer"),
+        (("string", 4, 0, None, OFFSETS, b"abc"), "damaged offsets"),
+        (("string", 2, 0, None, struct.pack("<3i", 0, 4, 0), b"abcd"), "damaged offsets"),
+        (("string", 1, 0, None, struct.pack("<2i", -1, 1), b"abcd"), "damaged offsets"),
+        (("int64", 2, 0, None, bytes(15)), "a truncated buffer"),
+        (("bool", 8, 7, None, b"\xff"), "a truncated buffer"),
+        (("int8", 9, 0, b"\xff", bytes(9)), "a truncated buffer"),
+        (("int8", 1, -1, None, bytes(9)), "a negative length"),
+        (("int8", -1, 0, None, bytes(9)), "a negative length"),
+        (
+            ("decimal128(5, 2)", 1, 0, None, bytes(16)),
+            "of type decimal128(5, 2), which is not read",
+        ),
+    ],
+)
+def test_refuses_a_damaged_array_of_arrow(array: Any, problem: str) -> None:
+    with pytest.raises(inert.UnknownError, match=re.escape(problem)):
+        arrow(*array)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -100,7 +147,7 @@ def test_refuses_a_function_inside_a_real_table(tmp_path: Path) -> None:
 def test_known_names_are_inert(tmp_path: Path) -> None:
     """A pickle may combine the known names in any way: nothing of pandas or numpy is called."""
     for (module, name), made in pickles._ALLOWED.items():
-        assert made is slice or made.__module__ == pickles.__name__, f"{module}.{name}"
+        assert made is slice or made.__module__ in OURS, f"{module}.{name}"
         by_name = f"c{module}\n{name}\n(I1\nI2\ntR.".encode()
         assert "data.pkl: " in refusal(by_name)
 

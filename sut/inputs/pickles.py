@@ -2,7 +2,8 @@
 
 A pickle names functions to call. Here each name stands for an inert class of this module, and a
 name that is not listed is refused; neither pandas nor numpy is imported. The layouts are those of
-``DataFrame.to_pickle`` of pandas 1.3 to 3, and of lists and dicts of plain values.
+``DataFrame.to_pickle`` of pandas 1.3 to 3, also with columns of Arrow, and of lists and dicts of
+plain values.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sut.errors import InputError
+from sut.inputs import pickled_arrow
+from sut.inputs.inert import Column, Inert, UnknownError, Word
 from sut.units import quantity
 
 # numpy's kinds and sizes of numbers, as codes of the module array.
@@ -22,13 +25,13 @@ _NUMBERS |= {"f4": "f", "f8": "d"}
 _HINT = "write it again with pandas, its texts as objects: frame.astype(object).to_pickle(...)"
 _REFUSED = (
     "it may run any program: do not unpickle it. Tables of pandas 1.3 to 3 with texts, numbers and "
-    "lists are read"
+    "lists are read, as to_pickle(protocol=5) writes them"
 )
 
-Column = Sequence[object]
+Table = dict[str, Sequence[object]]  # by column
 
 
-def read_table(data: bytes, where: object) -> dict[str, Column]:
+def read_table(data: bytes, where: object) -> Table:
     """The columns of a pickled DataFrame, dict of columns or list of dicts, by name, in the order
     of the rows. Values are str, int, float, bool, None and lists of them.
 
@@ -40,7 +43,7 @@ def read_table(data: bytes, where: object) -> dict[str, Column]:
         table = _table(found)
     except _NotAllowedError as error:
         raise InputError(f"{where}: refused: the pickle names {error}", hint=_REFUSED) from None
-    except _UnknownError as error:
+    except UnknownError as error:
         raise InputError(f"{where}: {error}", hint=_HINT) from None
     except Exception as error:  # pickle raises any, for a damaged file
         what = f"{type(error).__name__}: {error}"
@@ -57,45 +60,28 @@ class _NotAllowedError(Exception):
     """A name that no table needs."""
 
 
-class _UnknownError(Exception):
-    """An unknown layout."""
-
-
-class _Inert:
-    """An object of a pickle: what it was made of, and its state."""
-
-    def __init__(self, *args: Any, **_: object) -> None:
-        self.args = args
-        self.state: Any = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    __hash__ = None  # type: ignore[assignment]  # as a key it would have no equal
-
-
-class _Dtype(_Inert):
+class _Dtype(Inert):
     """numpy.dtype(name, align, copy), with the byte order in its state."""
 
     def code(self) -> str:
         order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
         name = self.args[0]
         if not isinstance(name, str) or order == ">":
-            raise _UnknownError(f"an array of type {order}{name}, which is not read")
+            raise UnknownError(f"an array of type {order}{name}, which is not read")
         return name
 
 
-class _Array(_Inert):
+class _Array(Column):
     """numpy.ndarray: an empty one that gets its state."""
 
     def values(self) -> list[Any]:
         if not isinstance(self.state, tuple) or len(self.state) != 5:
-            raise _UnknownError("an array without its content")
+            raise UnknownError("an array without its content")
         _, shape, dtype, by_column, content = self.state
         return _values(content, dtype, shape, "F" if by_column else "C")
 
 
-class _Buffer(_Inert):
+class _Buffer(Column):
     """numpy's _frombuffer(content, dtype, shape, order), of protocol 5."""
 
     def values(self) -> list[Any]:
@@ -103,7 +89,7 @@ class _Buffer(_Inert):
         return _values(content, dtype, shape, order)
 
 
-class _Scalar(_Inert):
+class _Scalar(Inert):
     """numpy's scalar(dtype, content)."""
 
     def value(self) -> Any:
@@ -111,7 +97,7 @@ class _Scalar(_Inert):
         return _values(content, dtype, (), "C")[0]
 
 
-class _Index(_Inert):
+class _Index(Column):
     """pandas' _new_Index(class, {"data": ...} or {"start": ...})."""
 
     def values(self) -> list[Any]:
@@ -119,19 +105,19 @@ class _Index(_Inert):
         return [] if data is None else _list(data)
 
 
-class _Frame(_Inert):
+class _Frame(Inert):
     """pandas.DataFrame; its manager is in its state."""
 
 
-class _Manager(_Inert):
+class _Manager(Inert):
     """pandas' BlockManager(blocks, axes)."""
 
 
-class _Block(_Inert):
+class _Block(Inert):
     """pandas' _unpickle_block(values, places of its columns, ndim)."""
 
 
-class _StringArray(_Inert):
+class _StringArray(Column):
     """pandas' array of texts; the last array of its state has them."""
 
     def values(self) -> list[Any]:
@@ -144,11 +130,11 @@ class _StringArray(_Inert):
                 parts.extend(part.values())
             elif isinstance(part, tuple | list):
                 parts.extend(part)
-        raise _UnknownError("texts that are not in an array of objects")
+        raise UnknownError("texts that are not in an array of objects")
 
 
-class _Word(_Inert):
-    """A type that is named and not used."""
+class _Missing(Inert):
+    """pandas.NA, itself and not a call."""
 
 
 _NUMPY: dict[str, dict[str, type]] = {
@@ -157,7 +143,8 @@ _NUMPY: dict[str, dict[str, type]] = {
 }  # in numpy.core, and from numpy 2 in numpy._core
 _ALLOWED: dict[tuple[str, str], Callable[..., Any] | type] = {
     ("builtins", "slice"): slice,
-    ("numpy", "ndarray"): _Word,
+    **pickled_arrow.ALLOWED,
+    ("numpy", "ndarray"): Word,
     ("numpy", "dtype"): _Dtype,
     **{
         (f"numpy.{core}.{module}", name): kind
@@ -170,13 +157,14 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | type] = {
     ("pandas.core.internals.managers", "BlockManager"): _Manager,
     ("pandas._libs.internals", "_unpickle_block"): _Block,
     ("pandas.core.indexes.base", "_new_Index"): _Index,
-    ("pandas", "Index"): _Word,
-    ("pandas", "RangeIndex"): _Word,
-    ("pandas", "StringDtype"): _Word,
-    ("pandas.core.indexes.base", "Index"): _Word,
-    ("pandas.core.indexes.range", "RangeIndex"): _Word,
-    ("pandas.core.indexes.numeric", "Int64Index"): _Word,
-    ("pandas.core.arrays.string_", "StringDtype"): _Word,
+    ("pandas", "NA"): _Missing,
+    ("pandas", "Index"): Word,
+    ("pandas", "RangeIndex"): Word,
+    ("pandas", "StringDtype"): Word,
+    ("pandas.core.indexes.base", "Index"): Word,
+    ("pandas.core.indexes.range", "RangeIndex"): Word,
+    ("pandas.core.indexes.numeric", "Int64Index"): Word,
+    ("pandas.core.arrays.string_", "StringDtype"): Word,
     ("pandas.core.arrays.string_", "StringArray"): _StringArray,
     ("pandas.arrays", "StringArray"): _StringArray,
     ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"): _StringArray,
@@ -200,7 +188,7 @@ class _Unpickler(pickle._Unpickler):
             raise _NotAllowedError(f"{module}.{name}") from None
 
 
-def _table(found: Any) -> dict[str, Column]:
+def _table(found: Any) -> Table:
     match found:
         case _Frame():
             columns = _of_frame(found)
@@ -208,25 +196,25 @@ def _table(found: Any) -> dict[str, Column]:
             columns = {key: _list(column) for key, column in found.items()}
         case [dict(), *_]:
             if any(not isinstance(row, dict) or row.keys() != found[0].keys() for row in found):
-                raise _UnknownError("the rows differ in their keys")
+                raise UnknownError("the rows differ in their keys")
             columns = {key: [row[key] for row in found] for key in found[0]}
         case _:
-            raise _UnknownError("no table: expected a DataFrame, a dict or a list of dicts")
+            raise UnknownError("no table: expected a DataFrame, a dict or a list of dicts")
     if any(not isinstance(name, str) for name in columns):
-        raise _UnknownError("the columns have no names")
+        raise UnknownError("the columns have no names")
     return {name: [_plain(value) for value in column] for name, column in columns.items()}
 
 
-def _of_frame(frame: _Frame) -> dict[str, Column]:
+def _of_frame(frame: _Frame) -> Table:
     state = frame.state
     manager = state.get("_mgr", state.get("_data")) if isinstance(state, dict) else None
     if not isinstance(manager, _Manager) or len(manager.args) != 2:
-        raise _UnknownError("a DataFrame of a pandas version that is not read")
+        raise UnknownError("a DataFrame of a pandas version that is not read")
     blocks, (names, _) = manager.args
     columns = names.values()
     if len(set(columns)) != len(columns):
-        raise _UnknownError("two columns have the same name")
-    table: dict[str, Column] = dict.fromkeys(columns, ())
+        raise UnknownError("two columns have the same name")
+    table: Table = dict.fromkeys(columns, ())
     for block in blocks:
         values, places = block.args[:2]
         places = _places(places, len(columns))
@@ -246,11 +234,11 @@ def _places(given: object, most: int) -> list[int]:
 
 
 def _list(value: object) -> list[Any]:
-    if isinstance(value, _Array | _Buffer | _Index | _StringArray):
+    if isinstance(value, Column):
         return value.values()
     if isinstance(value, list | tuple):
         return list(value)
-    raise _UnknownError(f"a column of type {type(value).__name__}, which is not read")
+    raise UnknownError(f"a column of type {type(value).__name__}, which is not read")
 
 
 def _plain(value: Any) -> object:
@@ -260,12 +248,14 @@ def _plain(value: Any) -> object:
             return value
         case _Scalar():
             return value.value()
-        case _Array() | _Buffer() | list() | tuple():
+        case type() if value is _Missing:
+            return None
+        case Column() | list() | tuple():
             return [_plain(each) for each in _list(value)]
         case dict():
             return {str(key): _plain(each) for key, each in value.items()}
         case _:
-            raise _UnknownError(f"a value of type {type(value).__name__}, which is not read")
+            raise UnknownError(f"a value of type {type(value).__name__}, which is not read")
 
 
 def _values(content: Any, dtype: Any, shape: Any, order: str) -> list[Any]:
@@ -281,9 +271,9 @@ def _values(content: Any, dtype: Any, shape: Any, order: str) -> list[Any]:
     elif code in _NUMBERS:
         flat = array(_NUMBERS[code], bytes(content)).tolist()
     else:
-        raise _UnknownError(f"an array of type {code}, which is not read")
+        raise UnknownError(f"an array of type {code}, which is not read")
     if len(flat) != size:
-        raise _UnknownError(f"an array of {quantity(len(flat), 'values')} with the shape {shape}")
+        raise UnknownError(f"an array of {quantity(len(flat), 'values')} with the shape {shape}")
     return _nested(flat, tuple(shape) or (1,), order == "F")
 
 
@@ -292,7 +282,7 @@ def _nested(flat: Sequence[Any], shape: tuple[int, ...], by_column: bool) -> lis
     if len(shape) == 1:
         return list(flat)
     if len(shape) > 2:
-        raise _UnknownError(f"an array of {len(shape)} dimensions")
+        raise UnknownError(f"an array of {len(shape)} dimensions")
     rows, columns = shape
     if by_column:
         return [list(flat[row::rows]) for row in range(rows)]

@@ -1,8 +1,10 @@
-"""Write the table that tests/test_pickles.py expects, with the pandas that is installed.
+"""Write the table that tests/test_pickles.py expects, with the pandas that is installed: make.py
+FOLDER. With pyarrow, pandas 3 keeps texts as Arrow's, and two files of its own are written.
 
 Its columns are those of MLCommons' OpenOrca file; its rows were filtered and shuffled like there.
 """
 
+import importlib.util
 import random
 import sys
 from pathlib import Path
@@ -23,6 +25,14 @@ frame = pandas.DataFrame(
 frame = frame[frame["tok_input_length"] > 1].sample(frac=1, random_state=1)
 name = f"pandas-{pandas.__version__}"
 folder = Path(sys.argv[1])
+if importlib.util.find_spec("pyarrow"):
+    import pyarrow
+
+    frame.to_pickle(folder / f"{name}-arrow.pkl")
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    table.to_pandas(types_mapper=pandas.ArrowDtype).to_pickle(folder / f"{name}-arrow-types.pkl")
+    sys.exit()
+
 frame.to_pickle(folder / f"{name}.pkl")
 frame["tok_input"] = frame["tok_input"].apply(lambda ids: numpy.array(ids, dtype=numpy.int32))
 frame["tok_input_length"] = frame["tok_input_length"].astype(object)
