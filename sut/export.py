@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from sut.command import Parser, command
 from sut.errors import EXIT_VALID, InputError
@@ -19,8 +19,22 @@ from sut.rundir import RunDir, write_atomic
 from sut.units import quantity
 
 RUNS, SAMPLES = "runs", "samples"
-_OF_FILES = ("path", "mtime_ns", "size")  # of a row: not of the run
+
 Table = dict[str, list[Any]]  # by column
+Types = dict[str, type]  # by column: str, int, float or bool; any may lack a value
+_OF_FILES = ("path", "mtime_ns", "size")  # of a row: not of the run
+TYPES: dict[str, Types] = {
+    RUNS: {
+        name: next(iter(get_args(hint)), hint)  # float of float | None
+        for name, hint in get_type_hints(Row).items()
+        if name not in _OF_FILES
+    },
+    SAMPLES: {
+        **dict.fromkeys(("run_id", "test"), str),
+        **{name: float if name.endswith("_ms") else int for name in SampleLog.__struct_fields__},
+        **dict.fromkeys(("ttft_ms", "tpot_ms"), float),
+    },
+}
 
 
 @command
@@ -47,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables = {RUNS: runs(folders), SAMPLES: samples(folders)}
     for name, table in tables.items():
         path = options.output / f"{name}.{options.format}"
-        content = to_csv(table) if options.format == "csv" else to_parquet(table)
+        content = to_csv(table) if options.format == "csv" else to_parquet(table, TYPES[name])
         try:
             write_atomic(path, content)
         except OSError as error:
@@ -60,27 +74,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def runs(folders: Sequence[RunDir]) -> Table:
     """A row a run: what ``sut.history`` lists. Raises InputError for a damaged record."""
-    names = [name for name in Row.__struct_fields__ if name not in _OF_FILES]
-    table: Table = {name: [] for name in names}
+    table: Table = {name: [] for name in TYPES[RUNS]}
     for folder in folders:
         record.read(folder.record)  # says what is wrong with it
         row = read_row(folder.root.parent, folder.root.name, folder.record.stat())
-        for name in names:
-            table[name].append(getattr(row, name))
+        for name, column in table.items():
+            column.append(getattr(row, name))
     return table
 
 
 def samples(folders: Sequence[RunDir]) -> Table:
     """A row for each completed sample, in order of completion within its test. Times are in ms from
     the test's start; latencies are the dispatcher's. Raises InputError."""
-    own = SampleLog.__struct_fields__
-    table: Table = {name: [] for name in ("run_id", "test", *own, "ttft_ms", "tpot_ms")}
+    table: Table = {name: [] for name in TYPES[SAMPLES]}
     for folder in folders:
         for test, log in _logs(folder):
             rows = range(len(log))
             table["run_id"] += [folder.root.name] * len(log)
             table["test"] += [test] * len(log)
-            for name in own:
+            for name in SampleLog.__struct_fields__:
                 table[name] += getattr(log, name)
             table["ttft_ms"] += map(log.ttft_ms, rows)
             table["tpot_ms"] += map(log.tpot_ms, rows)
@@ -102,8 +114,9 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def to_parquet(table: Table) -> bytes:
-    """Raises InputError without pyarrow, which nothing else here needs."""
+def to_parquet(table: Table, types: Types) -> bytes:
+    """The same types for every table, also for a column without a value: other tools read several
+    files as one. Raises InputError without pyarrow, which nothing else here needs."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -112,8 +125,10 @@ def to_parquet(table: Table) -> bytes:
             f"Parquet needs the package pyarrow, which {sys.executable} does not have",
             hint="pip install pyarrow, or --format csv",
         ) from None
+    arrow = {str: "string", int: "int64", float: "float64", bool: "bool"}
+    schema = pyarrow.schema([(name, arrow[kind]) for name, kind in types.items()])
     sink = pyarrow.BufferOutputStream()
-    parquet.write_table(pyarrow.table(table), sink)
+    parquet.write_table(pyarrow.table(table, schema), sink)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 

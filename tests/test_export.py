@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import subprocess
 import sys
@@ -54,12 +55,39 @@ def test_csv_has_every_run_and_sample(project: Path) -> None:
         assert float(each["ttft_ms"]) == pytest.approx(ttft, abs=1e-6) and ttft > 0
 
 
+NEEDS_PYARROW = "needs pyarrow, which no lock file has: pip install pyarrow"
+
+
 def test_parquet_has_the_same(project: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason=NEEDS_PYARROW)
     run = RunDir(project / "runs" / "latest")
     assert export.main([str(run), "--format", "parquet", "--output", str(tmp_path)]) == 0
-    table = parquet.read_table(tmp_path / "samples.parquet").to_pydict()
-    assert table == export.samples([run])
+    for name, table in (("runs", export.runs([run])), ("samples", export.samples([run]))):
+        assert parquet.read_table(tmp_path / f"{name}.parquet").to_pydict() == table
+
+
+@pytest.mark.parametrize("name", export.TYPES)
+def test_parquet_has_the_same_types_without_a_value(name: str) -> None:
+    """Otherwise other tools cannot read several files as one table."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason=NEEDS_PYARROW)
+    types = export.TYPES[name]
+    arrow = {str: "string", int: "int64", float: "double", bool: "bool"}
+    for values in ([], [None, None]):
+        content = export.to_parquet({column: list(values) for column in types}, types)
+        schema = parquet.read_schema(io.BytesIO(content))
+        assert {each.name: str(each.type) for each in schema} == {
+            column: arrow[kind] for column, kind in types.items()
+        }
+
+
+def test_every_value_has_its_columns_type(project: Path) -> None:
+    run = RunDir(project / "runs" / "latest")
+    for name, table in (("runs", export.runs([run])), ("samples", export.samples([run]))):
+        assert table.keys() == export.TYPES[name].keys() and all(table.values())
+        for column, values in table.items():
+            kind = export.TYPES[name][column]
+            also = {int} if kind is float else set()  # LoadGen's numbers
+            assert {type(value) for value in values} <= {kind, type(None), *also}
 
 
 def test_parquet_without_its_package_is_refused(
