@@ -96,6 +96,14 @@ def test_a_container_that_does_not_start_leaves_a_record(
     ("squeue", "preempted", "sacct", "signalled", "code", "text"),
     [
         ("COMPLETING|None", "", "CANCELLED by 1500", "", "cancelled", "job 7 was cancelled before"),
+        (
+            "COMPLETING|None",
+            "",
+            "RESIZING\nCANCELLED by 1500",
+            "",
+            "cancelled",
+            "job 7 was cancelled before",
+        ),
         ("COMPLETING|None", "", "", "SIGTERM", "cancelled", "ended by SIGTERM on jw2 before"),
         ("COMPLETING|TimeLimit", "", "", "SIGTERM", "truncated", "job 7 reached its wall limit"),
         ("COMPLETING|None", "2026-11-28", "RUNNING", "SIGTERM", "cancelled", "job 7 was preempted"),

@@ -157,8 +157,10 @@ def ending(job_id: str) -> str:
     if reason in _ENDING:
         return _ENDING[reason]
     sacct = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=State"]
-    rows = _output([*sacct, f"--jobs={job_id}"], _ASK_AT_END_S).split()
-    return rows[0] if rows and rows[0] in ENDED else ""
+    # A job that lost a node has a row for its time before (RESIZING), as the first.
+    rows = _output([*sacct, f"--jobs={job_id}"], _ASK_AT_END_S).splitlines()
+    state = rows[-1].partition(" ")[0] if rows else ""  # CANCELLED by 1500
+    return state if state in ENDED else ""
 
 
 def _job_of(job_id: str, row: Sequence[str], cluster: str, *, in_queue: bool) -> JobState:
