@@ -13,10 +13,10 @@ from sut.inputs import model, model_config
 from sut.plan.benchmark import Model
 
 
-def header(num_bytes: int) -> bytes:
-    """The head of a safetensors file with this many bytes of tensors."""
+def header(num_bytes: int, tensor: str = "w") -> bytes:
+    """The head of a safetensors file with one tensor of this many bytes."""
     text = json.dumps(
-        {"w": {"dtype": "U8", "shape": [num_bytes], "data_offsets": [0, num_bytes]}}
+        {tensor: {"dtype": "U8", "shape": [num_bytes], "data_offsets": [0, num_bytes]}}
     ).encode()
     return struct.pack("<Q", len(text)) + text
 

@@ -66,9 +66,10 @@ GPT_OSS: dict[str, Any] = {
 }
 
 
-def sparse(file: Path, gib: float) -> None:
-    """A safetensors file of this size, of which only the head is written."""
-    head = header(int(gib * GIB))
+def sparse(file: Path, gib: float, tensor: str = "") -> None:
+    """A safetensors file of this size, of which only the head is written. Its tensor has the
+    file's name by default."""
+    head = header(int(gib * GIB), tensor or file.name)
     file.write_bytes(head)
     with file.open("r+b") as content:
         content.truncate(len(head) + int(gib * GIB))
@@ -158,6 +159,18 @@ def test_without_an_index_every_file_is_weights(tmp_path: Path) -> None:
     assert model.check(path) == []
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.fp16.safetensors"])
+def test_without_an_index_a_tensor_counts_once(tmp_path: Path, name: str) -> None:
+    path = folder(tmp_path / "m", LLAMA, 2, 3)
+    (path / model.INDEX).unlink()
+    sparse(path / name, 2.5, tensor="model-00001-of-00002.safetensors")
+    size = model_config.size(path)
+    assert size is not None and size.weights_gib == pytest.approx(5.5, abs=0.01)
+    (path / name).write_bytes(b"not weights")
+    size = model_config.size(path)
+    assert size is not None and size.weights_gib == pytest.approx(5, abs=0.01)
+
+
 def test_a_missing_shard_leaves_the_size_unknown(tmp_path: Path) -> None:
     path = folder(tmp_path / "m", LLAMA, 2, 3)
     (path / "model-00002-of-00002.safetensors").unlink()
@@ -208,6 +221,27 @@ def test_a_text_config_without_a_type_has_the_models(tmp_path: Path) -> None:
 def test_other_names_of_a_nested_config(tmp_path: Path, part: str) -> None:
     nested = {"model_type": "x", part: {**LLAMA, "model_type": "llama"}}
     assert kv_of(tmp_path, nested) == KvCache(heads=8, values=256, layers=32)
+
+
+def test_a_config_is_nested_twice(tmp_path: Path) -> None:
+    """As Qwen/Qwen2.5-Omni-7B's, whose talker is another language model."""
+    config = {
+        "model_type": "qwen2_5_omni",
+        "talker_config": {"num_attention_heads": 12, "num_hidden_layers": 24},
+        "thinker_config": {
+            "model_type": "qwen2_5_omni_thinker",
+            "text_config": {**LLAMA, "model_type": "qwen2_5_omni_text", "bos_token_id": 151644},
+        },
+    }
+    assert kv_of(tmp_path, config) == KvCache(heads=8, values=256, layers=32)
+    assert model_config.bos_token_id(tmp_path) == 151644
+
+
+def test_a_nested_config_has_the_defaults_of_its_type(tmp_path: Path) -> None:
+    """As llava-hf/llava-1.5-7b-hf's, which gives the language model's type only."""
+    vision = {"num_attention_heads": 16, "num_hidden_layers": 24, "hidden_size": 1024}
+    config = {"text_config": {"model_type": "llama"}, "vision_config": vision}
+    assert kv_of(tmp_path, config) == KvCache(heads=32, values=256, layers=32)
 
 
 def test_bos_is_the_configs_before_the_generations(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ SINGLE = "model.safetensors"
 CONSOLIDATED = "consolidated"
 CONSOLIDATED_INDEX = "consolidated.safetensors.index.json"
 LFS_POINTER = b"version https://git-lfs"
+_NOT_SAFETENSORS = (ValueError, LookupError, TypeError, AttributeError)
 
 
 def locate(model: Model) -> Path:
@@ -114,14 +115,30 @@ def weights(path: Path) -> list[Path]:
 
 
 def weight_bytes(path: Path) -> int | None:
-    """The size of the files that vLLM reads: a model that is there twice is read once. None where
-    one of them is missing."""
+    """The size of the weights that vLLM keeps: a model that is there twice is kept once. None where
+    a file is missing."""
     files = weights(path)
     own = [file for file in files if file.name.startswith(CONSOLIDATED)]
+    files, index = (own, CONSOLIDATED_INDEX) if own else (files, INDEX)
     try:
-        return sum(file.stat().st_size for file in own or files)
+        num_bytes = sum(file.stat().st_size for file in files)
+        return num_bytes if len(files) == 1 or _named(path / index) else _tensor_bytes(files)
     except OSError:
         return None
+    except _NOT_SAFETENSORS:
+        return num_bytes
+
+
+def _tensor_bytes(files: list[Path]) -> int:
+    """The size of the tensors of files without an index. vLLM reads all of them, and keeps one
+    tensor of a name."""
+    found: dict[str, int] = {}
+    for file in files:
+        _, tensors = _header(file)
+        for name, tensor in tensors.items():
+            begin, end = tensor["data_offsets"]
+            found[name] = max(end - begin, found.get(name, 0))
+    return sum(found.values())
 
 
 def _named(index: Path) -> set[Path]:
@@ -144,24 +161,33 @@ def _check_json(file: Path) -> list[str]:
 
 
 def _check_weights(file: Path) -> list[str]:
-    """Compare the file's size with its header: 8 bytes of length, JSON header, tensors."""
+    """Compare the file's size with its header."""
     try:
-        size = file.stat().st_size
         with file.open("rb") as content:
-            head = content.read(8)
-            if LFS_POINTER.startswith(head):
+            if LFS_POINTER.startswith(content.read(8)):
                 return [f"{file}: a Git LFS pointer, not the weights; run: git lfs pull"]
-            length = int.from_bytes(head, "little")
-            header = json.loads(content.read(length)) if length <= size else {}
-            ends = [t["data_offsets"][1] for k, t in header.items() if k != "__metadata__"]
+        size = file.stat().st_size
+        begin, tensors = _header(file)
+        ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+        expected = begin + max(ends, default=0)
     except OSError as error:
         return [f"{file}: {error.strerror}"]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except _NOT_SAFETENSORS:
         return [f"{file}: not a safetensors file"]
-    expected = 8 + length + max(ends, default=0)
     if not ends or size != expected:
         return [f"{file}: incomplete: {size:,} of {expected:,} bytes"]
     return []
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where a safetensors file's data begin, and its tensors by name: 8 bytes of length, a JSON
+    header, the data. Of a file that is shorter than its header, no tensors. Raises OSError, and
+    ``_NOT_SAFETENSORS`` for another file."""
+    with file.open("rb") as content:
+        length = int.from_bytes(content.read(8), "little")
+        whole = length <= file.stat().st_size
+        header = json.loads(content.read(length)) if whole else {}
+        return 8 + length, {k: tensor for k, tensor in header.items() if k != "__metadata__"}
 
 
 def model_hash(path: Path) -> str:
