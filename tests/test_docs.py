@@ -11,7 +11,7 @@ from cli import ROOT
 WIDTH = 120
 PAGES = [
     str(page.relative_to(ROOT))
-    for pattern in ("*.md", "docs/**/*.md", "csrc/**/*.md", "benchmarks/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "csrc/**/*.md", "benchmarks/**/*.md", "tests/*.md")
     for page in sorted(ROOT.glob(pattern))
 ]
 

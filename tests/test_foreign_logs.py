@@ -359,6 +359,13 @@ def test_an_accuracy_test_without_errors_names_none(
     assert "errors" not in err and "score its mlperf_log_accuracy.json" in err
 
 
+def test_a_submission_run_has_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One log of an accuracy test and of the performance test that follows it."""
+    folder = make(tmp_path / "log", mode="SubmissionRun", user_conf=SMALLEST_VALID)
+    code, verdict = printed(folder, capsys)
+    assert (code, verdict["verdict"]) == (0, verdict["loadgen_validity"]) == (0, "VALID")
+
+
 # Names of logs.
 
 
@@ -404,6 +411,18 @@ def test_the_summary_is_not_the_detail_log(
 ) -> None:
     summary = smallest_valid() / "mlperf_log_summary.txt"
     assert "give LoadGen's mlperf_log_detail.txt" in refusal(summary, capsys)
+
+
+def test_a_report_of_another_program_is_no_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the v6.0 results, beside an accuracy log that LoadGen wrote."""
+    report = tmp_path / f"dynamo_{mllog.FILE_NAME}"
+    report.write_text('Benchmark Detail\n================\n{"qps_billion": 9.188757524813504}\n')
+    assert f"{mllog.FILE_NAME}): No such file" in refusal(tmp_path, capsys)
+    assert "LoadGen" in refusal(report, capsys)
+    write(tmp_path, server())
+    assert print_verdict([str(tmp_path)]) == 0
 
 
 def test_a_log_of_loadgens_old_format_is_named(

@@ -168,6 +168,31 @@ def test_a_job_that_ended_without_a_record_gets_one(
     assert found.failure is not None and found.failure.code == "no_record"
 
 
+NO_ANSWER = {
+    "unreachable": "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",
+    "no accounting": "echo 'Slurm accounting storage is disabled' >&2; exit 1",
+    "nothing printed": "exit 0",
+    "a header only": "echo 'CLUSTER: second'",
+    "hanging": "exec sleep 60",
+}
+
+
+@pytest.mark.parametrize("answer", list(NO_ANSWER))
+def test_a_record_ends_the_wait_whatever_slurm_does(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    script = f"#!/bin/sh\n{NO_ANSWER[answer]}\n"
+    programs = install(tmp_path, squeue=script, sacct=script)
+    monkeypatch.setenv("PATH", programs, prepend=os.pathsep)
+    monkeypatch.setattr(slurm, "ANSWER_S", 0.2)
+    progress(job.run_dir)
+    found = liveness.of_run(job.run_dir, job.plan)
+    assert found.state == "unknown" and "or does not answer" in found.why
+    record.write(completed(plan=job.plan), job.run_dir)
+    with Interrupt() as interrupt:
+        assert follow.follow(job, interrupt) == record.read(job.run_dir.record).exit_code
+
+
 # Slurm's words.
 
 

@@ -222,9 +222,12 @@ def test_reads_the_runs_own_gpus_among_the_jobs(
     [
         (None, [0, 1, 2, 3]),
         ("MIG-377e0049-554c-540b-93c6-d0976f8426cb", []),
+        ("MIG-GPU-aaaa/7/0", []),  # of drivers before R470
         ("NoDevFiles", []),
+        ("void", []),
         ("-1", []),
         ("", []),
+        (" 1 , 0", [1, 0]),
         ("0,-1,2", [0]),
         ("4,0", []),
         ("GPU-", []),  # the beginning of several

@@ -33,6 +33,7 @@ WAITING = frozenset(
 )
 # Why a job that is COMPLETING ends, in the words of squeue, as the state that it will have.
 _ENDING = {"TimeLimit": "TIMEOUT", "NodeDown": "NODE_FAIL", "OutOfMemory": "OUT_OF_MEMORY"}
+ANSWER_S = 30.0  # a command without an answer counts as failed
 _ASK_AT_END_S = 5.0  # KillWait, by default 30 s, is all the time that the end of a job has
 # States of a job that has its nodes.
 ACTIVE = frozenset(
@@ -245,12 +246,16 @@ def _known(text: str) -> str:
     return "" if text in ("N/A", "None", "(null)", "Unknown", "None assigned") else text
 
 
-def _output(command: Sequence[str], limit_s: float = 30.0) -> str:
+def _output(command: Sequence[str], limit_s: float | None = None) -> str:
     """A command's output; empty if it cannot start, fails or times out. A job's name or comment
     can be bytes that are no text."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=limit_s
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ANSWER_S if limit_s is None else limit_s,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
