@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 from cli import environment, latest, set_arguments, submit
+from plans import plan_of
 from test_vllm import OF_ENGINES
 
+from sut.errors import RunError
 from sut.inputs.cache import cache_dir
 from sut.plan import config
 from sut.plan.document import read
 from sut.results import answers
 from sut.results.phase_record import PhaseRecord
 from sut.rundir import RunDir
+from sut.serving import wire
 from tools import tiny_moe
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -58,6 +61,14 @@ def tokens_of(folder: Path) -> dict[int, tuple[int, ...]]:
     """The answers of the newest accuracy test, by sample."""
     found = answers.read(RunDir(folder / "runs" / "latest").loadgen("accuracy"))
     return {answer.sample: answer.tokens for answer in found}
+
+
+def test_names_a_dtype_that_the_weights_cannot_have(tmp_path: Path) -> None:
+    tiny_moe.make_model(tmp_path, mxfp4=True)
+    plan = plan_of("smollm2-135m-news", sets=["engine.dtype=float32"])
+    refused = "torch.float32 is not supported for quantization method"
+    with pytest.raises(RunError, match=rf"(?s){refused}.*\nhint: .*--set engine\.dtype=bfloat16"):
+        wire.encode(plan, [[1, 2]], tmp_path)
 
 
 def test_the_sampling_is_the_official_benchmarks(folder: Path) -> None:
