@@ -115,7 +115,7 @@ def main() -> int:
     if name in COMMANDS:
         return _main_of(name)(words[1:])
     if name and not name.startswith("-"):
-        return _unknown(name)
+        return _unknown(name, words[1:])
     if later := next((word for word in words if word in COMMANDS), ""):
         return _option_first(later, words)
     parser = _parser()
@@ -136,10 +136,14 @@ def _main_of(name: str) -> Callable[[list[str]], int]:
     return found
 
 
-def _unknown(name: str) -> int:
+def _unknown(name: str, others: list[str]) -> int:
     nearest = difflib.get_close_matches(name, COMMANDS, 1)
     meant = OTHER_NAMES.get(name) or (f"sut {nearest[0]}" if nearest else "")
-    hint = f"did you mean: {meant}" if meant else "for all commands: sut --help"
+    if name == "help" and others[:1] and others[0] in COMMANDS:
+        meant, others = f"sut {others[0]} --help", []
+    hint = "for all commands: sut --help"
+    if meant:
+        hint = f"did you mean: {meant} {'' if name == 'help' else shlex.join(others)}".rstrip()
     print(f"error: unknown command: {name}\nhint: {hint}", file=sys.stderr)
     return EXIT_BAD_INPUT
 

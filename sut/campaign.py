@@ -18,7 +18,7 @@ import msgspec
 from sut import layout
 from sut.cluster.runs import CAMPAIGN
 from sut.command import Parser, command
-from sut.errors import EXIT_FAILED, InputError, SutError
+from sut.errors import EXIT_FAILED, InputError, SutError, quoted
 from sut.history import campaign_page
 from sut.history.comparison import Run
 from sut.home import expanded
@@ -77,7 +77,7 @@ def _started(folder: Path) -> Started:
     except (OSError, *UNDECODABLE) as error:
         if RunDir(folder).plan.is_file():
             raise InputError(
-                f"{folder} is a run, not a campaign", hint=f"python -m sut.watch {folder}"
+                f"{folder} is a run, not a campaign", hint=f"python -m sut.watch {quoted(folder)}"
             ) from None
         if folder.is_file() and folder.suffix in (".yaml", ".yml"):
             raise InputError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
 from sut.command import as_typed, print_json
-from sut.errors import EXIT_VALID
+from sut.errors import EXIT_VALID, quoted
 from sut.interrupts import Interrupt
 from sut.launch import members, unfinished
 from sut.launch.members import Job, Planned
@@ -70,7 +70,7 @@ def run(found: Campaigned, submission: Submission, *, waits: bool, as_json: bool
                 _print_rest(jobs, planned)
                 break
         if on_slurm or interrupt.asked:
-            again = f"python -m sut.campaign {folder}"
+            again = f"python -m sut.campaign {quoted(folder)}"
             print(f"compare the runs when they have finished: {again}", file=notes, flush=True)
         for job in jobs.values() if waits and on_slurm else ():
             if not interrupt.asked:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sut.cluster import runs, sbatch, slurm
 from sut.command import Parser, command_of_run
-from sut.errors import CANCELLED, EXIT_VALID, InputError, RunError
+from sut.errors import CANCELLED, EXIT_VALID, InputError, RunError, quoted
 from sut.launch import ending, node
 from sut.launch.options import add_runs, find_run, shared
 from sut.machine import processes
@@ -63,7 +63,7 @@ def cancel(run: RunDir) -> str:
             return f"the run was cancelled already and is ending (process {pid})\n{_follow(run)}"
         return f"cancelled the run on this machine (SIGTERM to process {pid})\n{_follow(run)}"
     raise InputError(
-        f"the run is not active ({run}): {_state(run)}", hint=f"python -m sut.watch {run}"
+        f"the run is not active ({run}): {_state(run)}", hint=f"python -m sut.watch {quoted(run)}"
     )
 
 
@@ -123,7 +123,7 @@ def _process(run: RunDir) -> int | None:
 
 def _follow(run: RunDir) -> str:
     record = f"  record  {run.record}, when its engines have stopped"
-    return f"{record}\n  watch   python -m sut.watch {run}"
+    return f"{record}\n  watch   python -m sut.watch {quoted(run)}"
 
 
 def _is_finished(run: RunDir) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sut import layout
 from sut.command import Parser, at_least, command, print_json
-from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError, quoted
 from sut.history.comparison import Comparison, Difference, Run, Word, compare, compare_with_history
 from sut.history.figures import LEAST_SAMPLES, LEAST_SAMPLES_P99
 from sut.history.index import Index
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if same := [folder for folder, count in counts.items() if count > 1]:
         raise InputError(
             f"the same run twice: {same[0].name}",
-            hint=f"compare it with earlier runs of its plan: python -m sut.compare {same[0]}",
+            hint="compare it with earlier runs of its plan: "
+            f"python -m sut.compare {quoted(same[0])}",
         )
     comparisons = _compare(folders, root, options.tolerance / 100)
     if options.json:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         texts = [text(each, width) for each in comparisons]
         print("\n\n".join([*texts, "\n".join(layout.wrap(UNVERIFIED, width))]))
     words = {each.word for one in comparisons for each in one.differences}
-    again = f"python -m sut.submit --again {folders[0]}"
+    again = f"python -m sut.submit --again {quoted(folders[0])}"
     if not comparisons or words & {"noise not known", "too noisy"}:
         print(f"hint: repeat the runs to measure noise: {again}", file=sys.stderr)
     elif "too few samples" in words:

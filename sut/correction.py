@@ -12,7 +12,7 @@ def placeholder(action: argparse.Action) -> str:
         return str(next(iter(action.choices)))
     metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     name = metavar.split("|")[0]  # NAME|FILE: a shell would read a pipe
-    return "latest" if name == "RUN" and action.nargs is None else name
+    return "latest" if name == "RUN" and action.nargs in (None, "+") else name
 
 
 def replaced(words: Sequence[str], old: str, new: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sut import layout
 from sut.command import Parser, command, print_json
-from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
+from sut.errors import EXIT_FAILED, EXIT_VALID, InputError, quoted
 from sut.launch.options import add
 from sut.serving import ended, keepers, registry
 from sut.serving.keeper_messages import Status
@@ -56,7 +56,7 @@ def _living() -> Living:
     except OSError as error:
         raise InputError(
             f"cannot read the registry of engines ({error.filename}): {error.strerror}",
-            hint=f"make the folder accessible to you alone: chmod 700 {registry.folder()}",
+            hint=f"make the folder accessible to you alone: chmod 700 {quoted(registry.folder())}",
         ) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import shlex
 from collections.abc import Iterable
 
 EXIT_VALID = 0
@@ -81,6 +82,11 @@ def other_folder(cause: int | None, option: str) -> str:
     if cause in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space, or use another folder: {option}"
     return f"use a folder that you can write to: {option}"
+
+
+def quoted(value: object) -> str:
+    """A value as one word of a shell, for a command that can be pasted."""
+    return shlex.quote(str(value))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

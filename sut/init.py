@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sut.command import Parser, command
-from sut.errors import EXIT_VALID, InputError
+from sut.errors import EXIT_VALID, InputError, quoted
 from sut.launch import files, site_file, survey
 from sut.plan import config
 from sut.plan.site import Device
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"partition {found.nodes.partition.name}" if found.nodes else "this machine"
         raise InputError(
             f"{others[0]} is a site of {what}",
-            hint=f"use it: --site {_named(others[0])}; or write another: "
-            f"python -m sut.init {found.name}",
+            hint=f"use it: --site {quoted(_named(others[0]))}; or write another: "
+            f"python -m sut.init {quoted(found.name)}",
         )
     _write(path, text, replace=options.force)
     print(site_file.summary(found))
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each in others:
         print(f"note: {each} is a site of the same {'nodes' if found.nodes else 'machine'}")
     check = f"check the lines marked {site_file.CHECK}, then: " * (site_file.CHECK in text)
-    print(f"next: {check}python -m sut.doctor --site {site}")
+    print(f"next: {check}python -m sut.doctor --site {quoted(site)}")
     return EXIT_VALID
 
 
@@ -71,7 +71,7 @@ def _refuse_a_shipped_name(options: argparse.Namespace) -> None:
         raise InputError(
             f"{options.name} is the name of a site that comes with this project",
             hint=f"choose another name: python -m sut.init my-{options.name}; or use that site: "
-            f"--site {options.name}",
+            f"--site {quoted(options.name)}",
         )
 
 
@@ -84,8 +84,8 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
     if exists and not replace:
         raise InputError(
             f"{path} exists",
-            hint=f"use it: --site {_named(path)}; choose another name: python -m sut.init NAME; or "
-            "replace the file: --force",
+            hint=f"use it: --site {quoted(_named(path))}; choose another name: "
+            "python -m sut.init NAME; or replace the file: --force",
         )
     try:
         write_atomic(path, text, mode=0o644)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sut.command import Parser, command
-from sut.errors import InputError, RunError
+from sut.errors import InputError, RunError, quoted
 from sut.inputs import hashes, model
 from sut.launch.options import add_runs, find_run, shared
 from sut.plan.plan import Mode
@@ -58,7 +58,7 @@ def _phase(found: Record, run_dir: RunDir) -> PhaseRecord:
     if changes := verification.of_files(found, run_dir):
         raise InputError(
             f"{run_dir.root} was changed since it was recorded: {changes[0]}",
-            hint=f"python -m sut.verify {run_dir.root}",
+            hint=f"python -m sut.verify {quoted(run_dir.root)}",
         )
     return phase
 
@@ -68,12 +68,12 @@ def _program(found: Record, run_dir: RunDir, options: argparse.Namespace) -> Pat
     if not wanted:
         raise InputError(
             f"{run_dir.root}: benchmark {found.plan.benchmark} is scored here, by the run itself",
-            hint=f"python -m sut.verdict {run_dir.root}",
+            hint=f"python -m sut.verdict {quoted(run_dir.root)}",
         )
     if options.inference is None or options.references is None:
         raise InputError(
             f"benchmark {found.plan.benchmark} is scored by MLCommons' {wanted}",
-            hint=f"{CLONE}, then python -m sut.score {run_dir.root} --inference inference "
+            hint=f"{CLONE}, then python -m sut.score {quoted(run_dir.root)} --inference inference "
             "--references FILE",
         )
     return _existing(options.inference / wanted, "--inference")

@@ -14,7 +14,7 @@ import msgspec
 from sut import layout
 from sut.cluster import liveness, runs
 from sut.command import Parser, at_least, command, print_json
-from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError, quoted
 from sut.home import expanded
 from sut.launch.options import RUN, add, add_runs, find_run, shared
 from sut.plan.plan import Mode, Plan, load_plan
@@ -137,7 +137,8 @@ def _folder(options: argparse.Namespace) -> Path:
             record.read(run_dir.record)  # says what to do
         if state == "ended" and not run_dir.loadgen(Mode.PERFORMANCE).is_dir():
             raise InputError(
-                f"{run_dir}: the run ended without a record", hint=f"python -m sut.watch {run_dir}"
+                f"{run_dir}: the run ended without a record",
+                hint=f"python -m sut.watch {quoted(run_dir)}",
             )
     return run_dir.root
 
@@ -182,8 +183,8 @@ def _without_verdict(run_dir: RunDir, status: str, failure: Failure) -> InputErr
     message = Message.of(failure.message)
     logs = run_dir.loadgen(Mode.PERFORMANCE)
     hints = [message.hint] if message.hint else []
-    hints += [f"to judge its logs: python -m sut.verdict {logs}"] if logs.is_dir() else []
-    hints = hints or [f"its report has more: less {run_dir.report}"]
+    hints += [f"to judge its logs: python -m sut.verdict {quoted(logs)}"] if logs.is_dir() else []
+    hints = hints or [f"its report has more: less {quoted(run_dir.report)}"]
     first = f"{run_dir}: the run has no verdict: {status}, {failure.code}: {message.first}"
     return InputError("\n".join([first, *map(marked, message.log)]), hint="; ".join(hints))
 

@@ -16,8 +16,11 @@ from sut.machine import checkout
 from sut.results import record, signature, verification
 from sut.results.record import Record
 from sut.results.verification import Verified
-from sut.rundir import RunDir
+from sut.rundir import JOB, OLDER_JOB, RunDir
 from sut.units import quantity
+
+# Written after a record, or about the folder. Older runs have slurm.
+OF_EVERY_RUN = ("claims", JOB, OLDER_JOB, "notices.json")
 
 
 @command
@@ -141,8 +144,12 @@ def _text(result: dict[str, Any]) -> str:
     if written := result["signature_written"]:
         lines.append(f"  signed: {written}")
     lines += [f"  not checked: {line}" for line in result["unchecked"]]
-    if files := result["uncovered"]:
-        lines.append(f"  not covered by the record: {', '.join(_by_folder(files))}")
+    files = result["uncovered"]
+    of_every_run = [each for each in files if each.partition("/")[0] in OF_EVERY_RUN]
+    others = [each for each in files if each not in of_every_run]
+    for listed, why in ((of_every_run, "; every run has them"), (others, "")):
+        if listed:
+            lines.append(f"  not covered by the record: {', '.join(_by_folder(listed))}{why}")
     return "\n".join(lines)
 
 

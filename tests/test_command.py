@@ -159,12 +159,15 @@ def test_prints_the_help_without_a_command() -> None:
         ("xyz", "for all commands: sut --help"),
         ("run", "did you mean: sut submit"),
         ("job", "did you mean: python -m sut.job"),
+        ("ls --root '/a b'", "did you mean: sut history --root '/a b'"),
+        ("help submit", "did you mean: sut submit --help"),
+        ("help nothing", "did you mean: sut --help"),
     ],
 )
 def test_refuses_an_unknown_command(word: str, hint: str) -> None:
-    run = sut(word)
+    run = sut(*shlex.split(word))
     assert run.returncode == 2
-    assert run.stderr == f"error: unknown command: {word}\nhint: {hint}\n"
+    assert run.stderr == f"error: unknown command: {word.split()[0]}\nhint: {hint}\n"
 
 
 def test_refuses_an_option_before_the_command() -> None:
@@ -202,7 +205,7 @@ def test_refuses_an_unknown_option_with_a_hint() -> None:
         ("submit --json=yes --mode all", "submit --json --mode all"),
         ("submit --full --site 'a b'", "submit --full --site 'a b' --dry-run"),
         ("cancel --root /x", "cancel --root /x latest"),
-        ("compare --json", "compare --json RUN"),
+        ("compare --json", "compare --json latest"),
         ("validate", "validate FILE"),
         ("package --division closed", "package --division closed --submitter NAME RUN"),
         ("engines stopp 3fa2", "engines stop 3fa2"),

@@ -14,7 +14,7 @@ import msgspec
 
 from sut.cluster import runs, slurm
 from sut.cluster.liveness import Process, this_process
-from sut.errors import InputError, RunError
+from sut.errors import InputError, RunError, quoted
 from sut.rundir import RunDir
 from sut.values import UNDECODABLE, Struct
 
@@ -55,7 +55,7 @@ class Claim:
                 raise RunError(
                     f"another attempt has taken over the run directory ({self._run_dir}): "
                     f"{last or 'its claim was removed'}",
-                    hint=f"python -m sut.watch {self._run_dir}",
+                    hint=f"python -m sut.watch {quoted(self._run_dir)}",
                     code="taken_over",
                 )
             if _create(self._run_dir, number + 1, self._owner):

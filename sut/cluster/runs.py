@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from sut.cluster import slurm
-from sut.errors import InputError
+from sut.errors import InputError, quoted
 from sut.home import expanded
 from sut.plan.plan import load_plan
 from sut.rundir import RunDir
@@ -49,32 +49,33 @@ def names(root: Path) -> list[str]:
 
 
 def _not_found(name: str, root: Path) -> InputError:
+    listing = f"python -m sut.history --root {quoted(root)}"
     if (link := root / name).is_symlink():  # latest, or of a job
         left = names(root)
         newest = f"the newest run that is left: {left[0]}; " if left else ""
         return InputError(
             f"{name} is {link.readlink().name}, whose folder {root} no longer has",
-            hint=f"{newest}all runs: python -m sut.history --root {root}",
+            hint=f"{newest}all runs: {listing}",
         )
     if (Path(name) / CAMPAIGN).is_file():
         return InputError(
             f"{name} is a campaign, not a run",
-            hint=f"python -m sut.campaign {name}; its runs: python -m sut.history --root {root}",
+            hint=f"python -m sut.campaign {quoted(name)}; its runs: {listing}",
         )
     if (Path(name) / LOADGEN_LOG).is_file():
         return InputError(
             f"{name} is a folder of LoadGen's logs, not a run directory",
-            hint=f"judge the logs: python -m sut.verdict {name}",
+            hint=f"judge the logs: python -m sut.verdict {quoted(name)}",
         )
     if Path(name).is_file():
         return InputError(
             f"{name} is a file, not a run directory",
-            hint=f"give the run's folder; list the runs: python -m sut.history --root {root}",
+            hint=f"give the run's folder; list the runs: {listing}",
         )
     if Path(name).is_dir():
         return InputError(
             f"{name} is not a run directory: it has no plan.json",
-            hint=f"list the runs: python -m sut.history --root {root}",
+            hint=f"list the runs: {listing}",
         )
     known = names(root)
     if not known:
@@ -87,9 +88,9 @@ def _not_found(name: str, root: Path) -> InputError:
     close += difflib.get_close_matches(name, [LATEST, *known], n=1)
     return InputError(
         f"{name}: no such run in the current folder or under {root}",
-        hint=f"did you mean {close[0]}? All runs: python -m sut.history --root {root}"
+        hint=f"did you mean {close[0]}? All runs: {listing}"
         if close
-        else f"list the runs: python -m sut.history --root {root}",
+        else f"list the runs: {listing}",
     )
 
 

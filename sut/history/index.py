@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from sut.errors import InputError
+from sut.errors import InputError, quoted
 from sut.history.row import Row, read_row
 from sut.rundir import RunDir, remove_stale, write_atomic
 
@@ -139,7 +139,7 @@ def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[str]]:
     if RunDir(root).plan.is_file():
         raise InputError(
             f"{root}: this is one run, not a folder of runs",
-            hint=f"give the folder that contains it: --root {root.parent}",
+            hint=f"give the folder that contains it: --root {quoted(root.parent)}",
         )
     records: dict[str, os.stat_result] = {}
     without = []

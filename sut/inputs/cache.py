@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sut.errors import InputError, SutError, other_folder
+from sut.errors import InputError, SutError, other_folder, quoted
 from sut.home import container_image, expanded
 from sut.plan.plan import Plan
 from sut.rundir import write_atomic
@@ -67,7 +67,7 @@ def only_ours(folder: Path) -> Path:
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise InputError(
                 f"other users may write to {each} (mode {stat.S_IMODE(found.st_mode):o})",
-                hint=f"if you know all that is in it: chmod -R go-w {folder}; else choose "
+                hint=f"if you know all that is in it: chmod -R go-w {quoted(folder)}; else choose "
                 "another: --set site.cache=/path",
             )
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sut.cluster import slurm
-from sut.errors import InputError
+from sut.errors import InputError, quoted
 from sut.plan import config
 from sut.plan.site import Site
 
@@ -27,7 +27,7 @@ def default() -> str:
     if len(fitting) > 1:
         raise InputError(
             f"several sites match this cluster: {', '.join(fitting)}",
-            hint=f"choose one: --site {fitting[0]}",
+            hint=f"choose one: --site {quoted(fitting[0])}",
         )
     if not fitting:
         raise InputError(

@@ -33,7 +33,7 @@ def show(
     else:
         width = layout.terminal_width() or layout.PAGE
         print("\n\n".join(page.render(each, width) for each in pages))
-        if not checks.problems(checked):
+        if planned and not checks.problems(checked):
             print(f"\n{page.commands(_command(), planned[0].run_root)}")
     checks.problems(checked).raise_all()
     return EXIT_VALID

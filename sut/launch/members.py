@@ -10,7 +10,7 @@ import msgspec
 
 from sut.cluster import runs
 from sut.cluster.sbatch import Submission
-from sut.errors import Errors, InputError, SutError
+from sut.errors import Errors, InputError, SutError, quoted
 from sut.launch import ending, executor, newrun
 from sut.launch.executor import Submitted
 from sut.launch.notices import NOBODY, Notices
@@ -144,8 +144,8 @@ def announced(job: Job) -> str:
     return (
         f"{begun}: {job.plan.benchmark}, {job.plan.scenario}, {_where(job.plan)}\n"
         f"  files   {run_dir}\n"
-        f"  watch   python -m sut.watch {run}\n"
-        f"  cancel  python -m sut.cancel {run}"
+        f"  watch   python -m sut.watch {quoted(run)}\n"
+        f"  cancel  python -m sut.cancel {quoted(run)}"
     )
 
 

@@ -24,6 +24,7 @@ from sut.errors import (
     InputError,
     RunError,
     SutError,
+    quoted,
 )
 from sut.launch import ending
 from sut.plan.plan import Plan, load_plan
@@ -191,7 +192,7 @@ def _ended(plan: Plan, run_dir: RunDir, here: Allocation, code: int | None) -> R
     if not logs:
         return RunError(failed, hint="read the output of its job", code=NO_RECORD, node=node)
     shown = diagnosis.of(*logs)
-    return shown.error(failed, hint=f"less {shown.log}", code=NO_RECORD, node=node)
+    return shown.error(failed, hint=f"less {quoted(shown.log)}", code=NO_RECORD, node=node)
 
 
 def ended_by_slurm(plan: Plan, run_dir: RunDir, job_id: str, state: str) -> RunError | None:

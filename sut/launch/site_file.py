@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from sut.errors import InputError
+from sut.errors import InputError, quoted
 from sut.launch.survey import Found, Nodes
 from sut.plan import config
 from sut.plan.site import APPTAINER, Device, Site
@@ -39,7 +39,7 @@ env: {{}} # for the engines, e.g. {{NCCL_IB_DISABLE: "1"}} without RDMA
     check = f" Check the lines marked {CHECK}, then:" if CHECK in body else ""
     return f"""\
 # Written by python -m sut.init.{check}
-#   python -m sut.doctor --site {site}
+#   python -m sut.doctor --site {quoted(site)}
 # All keys: python -m sut.list keys site
 {body}"""
 

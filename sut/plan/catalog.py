@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sut.errors import InputError
+from sut.errors import InputError, quoted
 from sut.plan import config, document
 from sut.plan.benchmark import Benchmark, Preset
 from sut.plan.config import Campaign
@@ -104,7 +104,7 @@ def _each(
         try:
             found = cells(config.read_as(path, struct))
         except InputError:
-            found = {"description": f"invalid: python -m sut.validate {path}"}
+            found = {"description": f"invalid: python -m sut.validate {quoted(path)}"}
         yield row(name=name, file=str(path), **found)
 
 

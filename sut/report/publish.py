@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
+from sut.errors import quoted
 from sut.report import evidence, render
 from sut.report.markdown import block, inline
 from sut.report.page import Figure
@@ -38,7 +39,7 @@ def publish(record: Record, run_dir: RunDir) -> tuple[AuxiliaryFailure, ...]:
     except Exception as error:
         traceback.print_exc()
         problem = f"report.html not written ({run_dir}): {error!r}"
-    again = f"Run `python -m sut.report {run_dir}` to try again."
+    again = f"Run `python -m sut.report {quoted(run_dir)}` to try again."
     note = "" if problem is None else f"{problem}. {again}"
     found = [] if problem is None else [_failure(problem)]
     if of_markdown := _markdown(record, run_dir, note, again):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sut import layout
+from sut.errors import quoted
 from sut.plan.plan import Mode, Plan
 from sut.plan.site import Device
 from sut.report import repeats, sweep
@@ -135,7 +136,7 @@ def summary(
     lines += _labelled("took", _times(record.timings))
     lines += [f"  report    {run_dir.report}{_plots(record, run_dir)}"]
     if record.failure and record.failure.replica is not None:
-        lines += [f"  next      less {run_dir.replica_log(record.failure.replica)}"]
+        lines += [f"  next      less {quoted(run_dir.replica_log(record.failure.replica))}"]
     return "\n".join(layout.fold(lines, width, _HANG))
 
 

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from sut.errors import CANCELLED, NO_RECORD, NODE_LOST, TRUNCATED, InputError, RunError, SutError
+from sut.errors import (
+    CANCELLED,
+    NO_RECORD,
+    NODE_LOST,
+    TRUNCATED,
+    InputError,
+    RunError,
+    SutError,
+    quoted,
+)
 from sut.machine.environment import Environment
 from sut.plan.plan import Plan
 from sut.results import record, sameness
@@ -154,7 +163,7 @@ def failure_of(error: SutError) -> record.Failure:
 
 
 def _again(run_dir: RunDir) -> str:
-    return f"start a new run of the plan: python -m sut.submit --again {run_dir}"
+    return f"start a new run of the plan: python -m sut.submit --again {quoted(run_dir)}"
 
 
 def require_same(
@@ -176,7 +185,7 @@ def require_same(
         raise RunError(
             f"this run cannot continue after {done}: {', '.join(map(str, changed))}",
             code="changed",
-            hint=f"measure all phases again: python -m sut.submit --again {run_dir}",
+            hint=f"measure all phases again: python -m sut.submit --again {quoted(run_dir)}",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError, quoted
 from sut.machine.environment import Environment
 from sut.plan.plan import Mode, Plan
 from sut.results import engine_rules, integrity
@@ -255,7 +255,7 @@ def read(path: Path) -> Record:
         if RunDir(folder).plan.is_file():
             raise InputError(
                 f"{folder}: no record: the run is pending, running, or was killed",
-                hint=f"python -m sut.watch {folder}",
+                hint=f"python -m sut.watch {quoted(folder)}",
             ) from None
         raise InputError(f"{path}: no such file", hint="pass a run directory") from None
     except OSError as error:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sut.errors import RunError
+from sut.errors import RunError, quoted
 from sut.machine.environment import Environment
 from sut.plan.hostlist import compact
 from sut.results import record
@@ -79,7 +79,7 @@ def require(nodes: Sequence[NodePreflight], run_dir: RunDir) -> None:
         lines = [f"{name}: {check.name}: {check.text}" for name, check in failed]
         names = dict.fromkeys(name for name, _ in failed)
         made_by = record.command_of(run_dir)
-        again = made_by.text if made_by else f"python -m sut.submit --again {run_dir}"
+        again = made_by.text if made_by else f"python -m sut.submit --again {quoted(run_dir)}"
         raise RunError(
             f"preflight failed on {compact(names)}:\n" + "\n".join(lines),
             code="preflight",

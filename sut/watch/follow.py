@@ -13,7 +13,7 @@ from rich.console import Console
 from sut import layout
 from sut.cluster import liveness, sbatch
 from sut.cluster.liveness import Liveness
-from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError
+from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError, quoted
 from sut.interrupts import Interrupt
 from sut.launch import ending, node
 from sut.launch.members import Job
@@ -153,7 +153,7 @@ def close_if_unrecorded(job: Job) -> bool:
 def _given_up(job: Job, why: str) -> str:
     return (
         f"error: no sign of job {job.submitted.job_id} for {GIVE_UP_S / 60:g} minutes ({why}); it "
-        f"may still run\nhint: look at it later: python -m sut.watch {job.run_dir}"
+        f"may still run\nhint: look at it later: python -m sut.watch {quoted(job.run_dir)}"
     )
 
 
@@ -173,4 +173,4 @@ def _why_no_record(job: Job, found: Liveness) -> RunError:
             code=NO_RECORD,
         )
     shown = diagnosis.of(log, *run_dir.job_logs())
-    return shown.error(failed, hint=f"less {shown.log}", code=NO_RECORD)
+    return shown.error(failed, hint=f"less {quoted(shown.log)}", code=NO_RECORD)

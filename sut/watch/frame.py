@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sut import layout
+from sut.errors import quoted
 from sut.report.summary import Message
 from sut.results.record import headline
 from sut.units import exact, number, quantity
@@ -71,7 +72,7 @@ def _drawn(state: RunState, spinner: Spinner | None, width: int) -> RenderableTy
     if replicas and state.state == "running":
         parts += [Text(), _replicas(replicas, width)]
     if state.state == "running" and any(_is_lost(phase) for phase in state.phases):
-        parts += [Text(f"to end the run: python -m sut.cancel {state.run}", "dim")]
+        parts += [Text(f"to end the run: python -m sut.cancel {quoted(state.run)}", "dim")]
     return Group(*parts)
 
 

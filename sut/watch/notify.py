@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from sut.errors import EXIT_FAILED
+from sut.errors import EXIT_FAILED, quoted
 from sut.launch import notices
 from sut.plan.plan import load_plan
 from sut.report.summary import title
@@ -48,7 +48,7 @@ def warn_of_failure(run_dir: RunDir) -> None:
             problem = last[last.rindex(FAILED) :].partition("\n")[0]
             print(
                 f"warning: {problem} (its output: {log})\n"
-                f"hint: to run it again: python -m sut.notify {run_dir}",
+                f"hint: to run it again: python -m sut.notify {quoted(run_dir)}",
                 file=sys.stderr,
             )
             return
