@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import EXIT_VALID, InputError
 from sut.inputs import model, wheels
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         examples=("/media/usb/mlperf-sut", "--convert"),
     )
     parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, nargs="?", help="created if it does not exist"
+        "folder", metavar="FOLDER", type=a_path, nargs="?", help="created if it does not exist"
     )
     parser.add_argument(
         "--convert",

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
 import msgspec
@@ -257,6 +258,14 @@ def as_typed() -> str:
 def print_json(value: object) -> None:
     """For programs: a value on standard output."""
     print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
+
+
+def a_path(text: str) -> Path:
+    """The type of an option: a file or folder. An empty word, as of a shell variable that is not
+    set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:

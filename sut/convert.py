@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import EXIT_VALID, InputError
 from sut.inputs import pickles, tokenized
 from sut.inputs.pickles import Table
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="exit codes: 0 done, 2 bad input",
         examples=("open_orca_gpt4_tokenized_llama.sampled_24576.pkl.gz open_orca.jsonl",),
     )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("output", metavar="OUTPUT", type=Path, help="replaced if it exists")
+    parser.add_argument("file", metavar="FILE", type=a_path)
+    parser.add_argument("output", metavar="OUTPUT", type=a_path, help="replaced if it exists")
     parser.add_argument(
         "--tokens", metavar="COLUMN", help=f"of the token ids; else {' or '.join(_TOKENS)}"
     )

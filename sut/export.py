@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import EXIT_VALID, InputError
 from sut.history.row import Row, read_row
 from sut.launch.options import add_runs, find_runs, shared
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_runs(parser, nargs="+")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv")
     parser.add_argument(
-        "--output", type=Path, default=Path("export"), metavar="DIR", help="default: export"
+        "--output", type=a_path, default=Path("export"), metavar="DIR", help="default: export"
     )
     options = parser.parse(argv)
     folders = find_runs(options.run, options)

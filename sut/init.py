@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import EXIT_VALID, InputError, quoted
 from sut.launch import files, site_file, survey
 from sut.plan import config
@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.name and not re.fullmatch(r"[\w.-]+", options.name):
         raise InputError(
             f"{options.name!r} is not a name of a site",
-            hint="use letters, digits, dots, - and _: python -m sut.init my-site",
+            hint="use letters, digits, dots, - and _: python -m sut.init "
+            + (re.sub(r"[^\w.-]+", "-", options.name).strip("-.") or "my-site"),
         )
     _refuse_a_shipped_name(options)
     found = survey.ask(options.name, options.partition, options.device, options.local)
@@ -122,7 +123,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help=f"file to write (default: NAME.yaml in {FOLDER}, or here if there is no such folder)",
     )

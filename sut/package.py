@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import EXIT_VALID, InputError
 from sut.launch.options import add, add_runs, find_runs
 from sut.plan import config
@@ -161,7 +161,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(parser, "site", help="site whose file describes the system (default: the runs' site)")
     add(parser, "root")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="folder to create (default: submission-NAME)"
+        "--output",
+        type=a_path,
+        metavar="FOLDER",
+        help="folder to create (default: submission-NAME)",
     )
     parser.add_argument(
         "--preview",
@@ -169,7 +172,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="build even if the runs cannot be submitted; every file is marked",
     )
     parser.add_argument(
-        "--check", type=Path, metavar="FOLDER", help="check that no file of a submission changed"
+        "--check", type=a_path, metavar="FOLDER", help="check that no file of a submission changed"
     )
     options = parser.parse(argv)
     needed = {

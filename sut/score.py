@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import InputError, RunError, quoted
 from sut.inputs import hashes, model
 from sut.launch.options import add_runs, find_run, shared
@@ -139,9 +139,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         parents=[shared("site", "root")],
     )
     add_runs(parser)
-    parser.add_argument("--inference", metavar="DIR", type=Path, help=f"a checkout: {CLONE}")
+    parser.add_argument("--inference", metavar="DIR", type=a_path, help=f"a checkout: {CLONE}")
     parser.add_argument(
-        "--references", metavar="FILE", type=Path, help="MLCommons' file, before its conversion"
+        "--references", metavar="FILE", type=a_path, help="MLCommons' file, before its conversion"
     )
     parser.add_argument(
         "--python",

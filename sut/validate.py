@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID, InputError
 from sut.launch import files
 
@@ -20,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         examples=("mine.yaml", "configs/*/*.yaml"),
     )
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="a benchmark, a site or a campaign"
+        "files", nargs="+", type=a_path, metavar="FILE", help="a benchmark, a site or a campaign"
     )
     code = EXIT_VALID
     for path in parser.parse(argv).files:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sut.command import Parser, command
+from sut.command import Parser, a_path, command
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
 from sut.launch.options import add, add_runs, find_runs, shared
 from sut.machine import checkout
@@ -52,13 +52,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add_runs(parser, "runs", nargs="+")
     parser.add_argument(
         "--sign",
-        type=Path,
+        type=a_path,
         metavar="KEY",
         help="sign the records that are as recorded, with this SSH key, into record.json.sig",
     )
     parser.add_argument(
         "--signers",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="require a signature by a key in this file, of ssh-keygen's allowed signers",
     )

@@ -199,6 +199,8 @@ def test_refuses_an_unknown_option_with_a_hint() -> None:
         ("submit offline --preset quick", "submit --scenario offline --preset quick"),
         ("submit qps=4 --set 'x=[1, 2]'", "submit --set qps=4 --set 'x=[1, 2]'"),
         ("submit --preset", "submit --preset quick"),
+        ("watch latest --root ''", "watch latest --root DIR"),
+        ("export latest --output=", "export latest --output=DIR"),
         ("submit --site --mode all", "submit --site NAME --mode all"),
         ("submit --repeat two --mode all", "submit --repeat N --mode all"),
         ("submit --sweep target_qps=5", "submit --sweep target_qps=A,B,..."),

@@ -185,6 +185,7 @@ def test_a_campaigns_nodes_may_be_a_number_or_absent(tmp_path: Path, nodes: str)
             ["--config", "nowhere.yaml"],
             "nowhere.yaml: no such file\nhint: give a .yaml file",
         ),
+        (["--config", "latin1.yaml"], "latin1.yaml: not a text in UTF-8 (byte 10)\nhint: give a"),
         (["--config", "replay.yaml"], "hint: the benchmark of this name: --config replay\n"),
         (["--config", "jw-validation.yml"], "of this name: --config jw-validation\n"),
         (["--site", "x/jw.yaml"], "hint: the site of this name: --site jw\n"),
@@ -206,6 +207,9 @@ def test_a_campaigns_nodes_may_be_a_number_or_absent(tmp_path: Path, nodes: str)
 def test_refuses_bad_input_before_anything_starts(
     tmp_path: Path, arguments: list[str], part: str
 ) -> None:
+    (tmp_path / "latin1.yaml").write_bytes(
+        "name: caf\N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1")
+    )
     run = submit(tmp_path, *arguments)
     assert run.returncode == 2
     assert part in run.stderr, run.stderr

@@ -160,6 +160,9 @@ def test_writes_a_site_of_this_machine_once(
     assert (tmp_path / "mine.yaml").read_text() == before
     assert init.main(["mine", "--local", "--device", "cuda", "--force"]) == 0
     assert capsys.readouterr().out.startswith("replaced mine.yaml\n")
+    capsys.readouterr()
+    assert init.main(["my site", "--local"]) == 2
+    assert capsys.readouterr().err.endswith(": python -m sut.init my-site\n")
     assert init.main(["../x"]) == 2 and init.main(["--local", "--partition", "x"]) == 2
 
 

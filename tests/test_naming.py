@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +150,35 @@ def test_names_a_folder_without_runs(tmp_path: Path) -> None:
     campaign = f"{tmp_path} is a campaign, not a run\nhint: python -m sut.campaign {tmp_path};"
     with pytest.raises(InputError, match=re.escape(campaign)):
         runs.find(str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("watch", ["nope"]),
+        ("cancel", ["latest"]),
+        ("compare", ["latest"]),
+        ("verdict", ["nope"]),
+        ("submit", ["--again", "nope"]),
+    ],
+)
+def test_hints_can_be_pasted_whatever_a_folder_is_called(
+    name: str,
+    typed: list[str],
+    valid: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A folder with spaces, quotes and an umlaut is one word of a shell."""
+    root = tmp_path / "it's \N{LATIN SMALL LETTER U WITH DIAERESIS} & more"
+    shutil.copytree(valid.root, root / valid.root.name)
+    (root / "latest").symlink_to(valid.root.name)
+    monkeypatch.setenv("SUT_RUN_ROOT", str(root))
+    COMMANDS[name][0](typed)
+    hint = capsys.readouterr().err.partition("\nhint: ")[2]
+    words = shlex.split(hint.strip())
+    assert any(word.startswith(str(root)) and Path(word).exists() for word in words), hint
 
 
 def root_of(**options: object) -> Path:

@@ -181,6 +181,7 @@ def test_spins_while_it_loads_and_only_then() -> None:
     with Screen(Console(file=piped)) as screen:
         screen.show(loading)
         screen.wait(0.0)
+        screen.show(run_state(state="finished"))  # its result follows
     assert piped.getvalue() == "   7.0 s  loading, 7 s, usually 34 s\n"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sut.cluster import runs
-from sut.command import Parser
+from sut.command import Parser, a_path
 from sut.errors import Errors, InputError
 from sut.home import expanded
 from sut.rundir import RunDir
@@ -32,7 +32,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "site, or local)",
     },
     "root": {
-        "type": Path,
+        "type": a_path,
         "metavar": "DIR",
         "help": f"folder that contains the runs (default: ${RUN_ROOT}, or the site's run_root)",
     },

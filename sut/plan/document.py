@@ -43,7 +43,7 @@ _T = TypeVar("_T", bound=Struct)
 def read(path: Path) -> Document:
     """The YAML mapping in a file. Raises InputError."""
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             text = file.read(MAX_CHARS + 1)
         document = _parse(text)
     except OSError as error:
@@ -54,7 +54,12 @@ def read(path: Path) -> Document:
         raise InputError(
             f"{path}:{line}: invalid YAML: {error.problem}", hint=_correction(path, text, line)
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a text in UTF-8 (byte {error.start + 1:,})",
+            hint=f"give a YAML file, or convert the text: iconv -t utf-8 {shlex.quote(str(path))}",
+        ) from None
+    except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise InputError(f"{path}: invalid YAML: {problem}", hint=_again(path)) from None
     if not isinstance(document, dict):

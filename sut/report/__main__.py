@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from sut.command import Parser, command
-from sut.errors import EXIT_FAILED
+from sut.errors import EXIT_FAILED, quoted
 from sut.launch.options import add_runs, find_runs, shared
 from sut.report.publish import ONLY_HTML, write_html, write_markdown
 from sut.results import record
@@ -25,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 write_markdown(result, run_dir, problem or "")
         except OSError as error:
             where = error.filename or run_dir
-            print(f"error: report not written ({where}): {error.strerror}", file=sys.stderr)
+            print(
+                f"error: report not written ({where}): {error.strerror}\n"
+                f"hint: copy the run to a folder that you can write to: cp -r {quoted(run_dir)} FOLDER",
+                file=sys.stderr,
+            )
             return EXIT_FAILED
         print(run_dir.report_html)
         if problem is not None:

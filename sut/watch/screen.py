@@ -51,6 +51,8 @@ class Screen:
             self._spins = is_waiting(state)
             self._live.update(frame(state, self._spinner if self._spins else None), refresh=True)
             return
+        if state.state == "finished" and not state.ending:
+            return  # its result follows
         now, (last_step, last_s) = time.monotonic(), self._last
         step = f"{state.state} {state.ending or state.step}"
         if step != last_step or now - last_s >= PLAIN_INTERVAL_S:
