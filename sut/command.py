@@ -191,7 +191,10 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     meant = OTHER_WORDS.get(word, "")
     close = [meant] if meant and (meant in choices or " " in meant) else []
     close = close or [each for each in choices if len(word) > 2 and each.startswith(word)]
-    close = close or difflib.get_close_matches(word, choices, n=1)
+    if not close:  # by letters: the dashes are alike in all options
+        letters = {each.lstrip("-"): each for each in choices}
+        near = difflib.get_close_matches(word.lstrip("-"), letters, n=1)
+        close = [letters[each] for each in near]
     return close[0] if close else ""
 
 

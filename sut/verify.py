@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sut.command import Parser, a_path, command
-from sut.errors import EXIT_INVALID, EXIT_VALID, InputError
+from sut.errors import EXIT_INVALID, EXIT_VALID, InputError, quoted
 from sut.launch.options import add, add_runs, find_runs, shared
 from sut.machine import checkout
 from sut.results import record, signature, verification
@@ -19,6 +19,7 @@ from sut.results.verification import Verified
 from sut.rundir import JOB, OLDER_JOB, RunDir
 from sut.units import quantity
 
+_KEYS = (b"ssh-", b"ecdsa-", b"sk-")  # begin a public key of SSH
 # Written after a record, or about the folder. Older runs have slurm.
 OF_EVERY_RUN = ("claims", JOB, OLDER_JOB, "notices.json")
 
@@ -32,12 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"cannot read {options.signers}: no such file",
             hint="give a file of lines 'NAME ssh-ed25519 KEY': docs/verify.md",
         )
+    if options.signers is not None and _is_public_key(options.signers):
+        raise InputError(
+            f"{options.signers} is a public key, not a list of signers: its lines have no names",
+            hint=f"make a list: (printf 'NAME '; cat {quoted(options.signers)}) >signers; then "
+            "--signers signers",
+        )
     results = [_verify(run_dir, options) for run_dir in find_runs(options.runs, options)]
     if options.json:
         print(json.dumps(results, indent=2))
     else:
         print("\n\n".join(map(_text, results)))
     return EXIT_INVALID if any(result["differences"] for result in results) else EXIT_VALID
+
+
+def _is_public_key(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline(64).startswith(_KEYS)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

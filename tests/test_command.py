@@ -233,6 +233,11 @@ def test_an_error_shows_the_corrected_command(typed: str, corrected: str) -> Non
             "leave out what is unknown: python -m sut.verdict latest; all options: "
             "python -m sut.verdict --help",
         ),
+        (
+            "history --filter x",
+            "leave out what is unknown: python -m sut.history; all options: "
+            "python -m sut.history --help",
+        ),
         ("tune --again 'a b'", "python -m sut.submit --again 'a b'"),
         ("list runs", "sut history"),
     ],

@@ -326,6 +326,8 @@ def test_a_signed_run_names_its_signer(run: RunDir, key: Path, capsys: Printed) 
     assert "as recorded: VALID, signed by alice@example.org" in capsys.readouterr().out
     assert verify.main([str(run)]) == 0
     assert "not checked: who signed the record: add --signers FILE" in capsys.readouterr().out
+    assert verify.main([str(run), "--signers", f"{key}.pub"]) == 2
+    assert f"error: {key}.pub is a public key, not a list of signers" in capsys.readouterr().err
 
 
 def test_signing_names_the_signature_it_wrote(run: RunDir, key: Path, capsys: Printed) -> None:

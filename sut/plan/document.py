@@ -54,9 +54,9 @@ def read(path: Path) -> Document:
         raise InputError(
             f"{path}:{line}: invalid YAML: {error.problem}", hint=_correction(path, text, line)
         ) from None
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
         raise InputError(
-            f"{path}: not a text in UTF-8 (byte {error.start + 1:,})",
+            f"{path}: not a text in UTF-8",
             hint=f"give a YAML file, or convert the text: iconv -t utf-8 {shlex.quote(str(path))}",
         ) from None
     except yaml.YAMLError as error:

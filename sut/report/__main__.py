@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = error.filename or run_dir
             print(
                 f"error: report not written ({where}): {error.strerror}\n"
-                f"hint: copy the run to a folder that you can write to: cp -r {quoted(run_dir)} FOLDER",
+                "hint: copy the run to a folder that you can write to: "
+                f"cp -r {quoted(run_dir)} FOLDER",
                 file=sys.stderr,
             )
             return EXIT_FAILED

@@ -21,7 +21,7 @@ from sut.cluster.allocation import Allocation, check, of_process
 from sut.command import run_dir_of
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_VALID, RunError, SutError
 from sut.plan.placement import on_nodes
-from sut.plan.plan import Plan, load_plan
+from sut.plan.plan import Mode, Plan, load_plan
 from sut.report.summary import summary
 from sut.results import attempts, record
 from sut.run.measure import measure
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         plan = load_plan(run_dir.plan)
         check(plan, allocation, run_dir)
-        signals.continuing = sbatch.continuing(plan, run_dir)
+        if plan.mode is not Mode.PREFLIGHT:  # of sut.doctor, which has nothing to keep
+            signals.continuing = sbatch.continuing(plan, run_dir)
         if allocation.node > 0:
             _leave(_follow(plan, run_dir, allocation))
         recorder = Recorder(plan, run_dir, allocation)
