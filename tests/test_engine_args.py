@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from sut.errors import Errors
+from sut.errors import Errors, InputError
+from sut.launch.request import RunRequest, make_plan
+from sut.machine import environment
 from sut.plan import engine_args
+from sut.plan.benchmark import Scenario
 from sut.serving import vllm_layouts
 from sut.serving.wire import VLLM_VERSION
 from tools import vllm_options
@@ -149,6 +153,16 @@ def test_an_option_is_judged_by_the_engines_version(word: str, has: str, lacks: 
     assert f"vLLM {lacks} has no option {name}; {has} has\n" in found(word, version=lacks)
     for unknown in (None, "0.99.0"):  # any tested version's
         assert found(word, version=unknown) == ""
+
+
+def test_a_run_in_this_python_is_judged_by_its_version() -> None:
+    if not environment.versions(environment.VLLM):
+        pytest.skip("vLLM is not installed")
+    newer = ("""engine.extra_args=["--watchdog-config={}"]""",)
+    request = RunRequest(benchmark="smollm2-135m-news", scenario=Scenario.SERVER, sets=newer)
+    with pytest.raises(InputError, match=f"vLLM {VLLM_VERSION} has no option --watchdog-config"):
+        make_plan(msgspec.structs.replace(request, site="local"))
+    make_plan(msgspec.structs.replace(request, site="devcluster"))  # in an image
 
 
 def test_a_choice_of_one_version_is_a_choice_where_the_version_is_unknown() -> None:
