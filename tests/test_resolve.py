@@ -260,6 +260,33 @@ def test_refuses_seeds_on_a_cpu_that_splits_prompts(option: str) -> None:
         plan_of("smollm2-135m-news", sets=(*SEEDED, other))
 
 
+@pytest.mark.parametrize("prompt", ["''", "Summarize:", "{ input }"])
+def test_refuses_a_prompt_without_the_text(prompt: str) -> None:
+    with pytest.raises(InputError, match=r"dataset\.prompt has no {input}.*\n.*dataset\.prompt="):
+        plan_of("smollm2-135m-news", sets=[f"dataset.prompt={prompt!r}"])
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "changes", "refused"),
+    [
+        ("replay", ["use_token_latencies=null"], True),
+        ("replay", ["use_token_latencies=false"], True),
+        ("replay", ["use_token_latencies=false", "ttft_latency_ms=null"], True),  # TPOT's
+        ("replay", ["use_token_latencies=true"], False),
+        ("smollm2-135m-news", [], False),
+    ],
+)
+def test_refuses_limits_that_loadgen_ignores(
+    benchmark: str, changes: list[str], refused: bool
+) -> None:
+    sets = [f"scenarios.server.{change}" for change in changes]
+    if not refused:
+        assert plan_of(benchmark, sets=sets)
+        return
+    with pytest.raises(InputError, match="t_latency_ms has no effect without use_token_latencies"):
+        plan_of(benchmark, sets=sets)
+
+
 @pytest.mark.parametrize("key", ["scenarios.server.target_qps ", "presets.smoke.server.target_qps"])
 def test_a_set_load_overrides_the_sites(key: str) -> None:
     plan = plan_of("smollm2-135m-news", site="devcluster", nodes="jw2", sets=(f"{key}=5",))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import msgspec
 import pytest
-from cli import set_arguments, submit
+from cli import ROOT, set_arguments, submit
 from plans import plan_of
 from test_convert import ORCA
 
@@ -203,6 +206,8 @@ def test_names_what_to_fetch(
     [
         ("raise SystemExit(4)", 3, "exited with code 4"),
         ("print('no score')", 2, "printed no 'exact_match'"),
+        ("print('exact_match: 83')", 2, "printed no 'exact_match'"),
+        ("print({'exact_match': 83, 'of': 24})", 2, "printed no 'exact_match'"),
     ],
 )
 def test_a_program_that_fails_scores_nothing(
@@ -218,3 +223,39 @@ def test_a_program_that_fails_scores_nothing(
     assert score.main([str(run), *options]) == code
     assert problem in capsys.readouterr().err
     assert (run / "record.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ["{'exact_match': 83.5}", '{"scores": {"exact_match": 83.5}}  '])
+def test_reads_a_score_that_is_printed_in_a_dict(tmp_path: Path, line: str) -> None:
+    (tmp_path / accuracy.PROGRAM_OUTPUT).write_text(f"'exact_match': 1\n{line}\n")
+    assert accuracy.of_program(tmp_path) == {"exact_match": 83.5}
+
+
+def test_the_docs_own_benchmark_and_scorer_work(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for name, language in (("quiz.yaml", "yaml"), ("score.py", "python")):
+        block = re.search(rf"\d\. `{name}`.*?   ```{language}\n(.*?)   ```", page, re.DOTALL)
+        assert block
+        (tmp_path / name).write_text(textwrap.dedent(block[1]))
+    right, wrong = ("ABCD"[i % 4] for i in range(50)), "E"
+    questions = [{"input": "6 times 7?", "output": f"Answer: {letter}"} for letter in right]
+    (tmp_path / "quiz.json").write_text(json.dumps(questions))
+    (site,) = re.findall(r"`mine\.yaml`, the site: `(.+)`", page)
+    (tmp_path / "mine.yaml").write_text(site)
+    checked = submit(tmp_path, "quiz.yaml", command="validate")
+    assert checked.returncode == 0, checked.stderr
+    sets = ["engine.kind=replay", "engine.replay.answers=references"]
+    words = ("--config", "quiz.yaml", "--site", "mine.yaml", "--scenario", "server")
+    run = submit(tmp_path, *words, "--mode", "accuracy", *set_arguments(sets))
+    assert run.returncode == 1 and "accuracy  not scored yet" in run.stdout, run.stdout + run.stderr
+    for changed, expected in ((0, "100"), (5, "90"), (6, "88")):
+        for question in questions[:changed]:
+            question["output"] = wrong
+        (tmp_path / "quiz.json").write_text(json.dumps(questions))
+        done = submit(
+            *(tmp_path, "latest", "--site", "mine.yaml", "--inference", "."),
+            *("--references", "quiz.json"),
+            command="score",
+        )
+        assert f"exact_match {expected}\n" in done.stdout, done.stdout + done.stderr
+        assert done.returncode == (1 if expected == "88" else 0)

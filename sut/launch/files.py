@@ -18,6 +18,7 @@ from sut.plan.site import Device, Site
 from sut.units import quantity
 
 ANY_CPUS = range(1024)
+_BETWEEN = "\nerror: "  # the errors of one InputError
 
 
 def check(path: Path) -> str:
@@ -39,7 +40,7 @@ def check(path: Path) -> str:
         return f"{path}: {_resolved(kind, path)}"
     except InputError as error:  # between keys, so that no line is wrong
         raise InputError(
-            "\nerror: ".join(f"{path}: {each}" for each in str(error).split("\nerror: "))
+            _BETWEEN.join(f"{path}: {each}" for each in str(error).split(_BETWEEN))
         ) from None
 
 
@@ -74,7 +75,7 @@ def _benchmark(benchmark: Benchmark) -> str:
     modes = [Mode.PERFORMANCE, Mode.ACCURACY] if apart else [Mode.ALL]
     modes += [Mode.COMPLIANCE] if apart and tests.on_performance_data else []
     modes += [Mode.TEST07] if tests.test07 else []
-    found: dict[str, InputError] = {}  # by message: most errors are the same in each
+    found: dict[str, InputError] = {}  # by message: most errors are the same in each plan
     for scenario in benchmark.scenarios.known():
         for preset, mode in itertools.product(Preset, modes):
             if benchmark.presets.of(preset).of(scenario) is None:
@@ -89,7 +90,7 @@ def _benchmark(benchmark: Benchmark) -> str:
                     usable_cpus=ANY_CPUS,
                 )
             except InputError as error:
-                found[str(error)] = error
+                found |= {each: InputError(each) for each in str(error).split(_BETWEEN)}
     Errors(found.values()).raise_all()
     names = ", ".join(benchmark.scenarios.known())
     return f"a valid benchmark, {benchmark.name}: {names or 'no scenario'}"

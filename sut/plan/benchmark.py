@@ -53,6 +53,11 @@ class DatasetKind(enum.StrEnum):
         """Whether a site gives the path of its file."""
         return self in (DatasetKind.CNN_EVAL, DatasetKind.TOKENIZED)
 
+    @property
+    def is_text(self) -> bool:
+        """Whether ``Dataset.prompt`` makes the prompts."""
+        return self in (DatasetKind.CNN_EVAL, DatasetKind.NEWS)
+
 
 class Generation(Struct, frozen=True, kw_only=True):
     """Sampling parameters, by vLLM's names. Greedy is ``temperature: 0``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sut.errors import Errors
-from sut.plan import engine_args
+from sut.plan import engine_args, mlperf_conf
 from sut.plan.benchmark import (
     AUTO,
     Benchmark,
@@ -34,7 +34,9 @@ def check(
     """Add to ``errors`` each contradiction. ``settings`` are those of the scenario, ``num_nodes``
     the run's."""
     _check_paths(benchmark, errors)
+    _check_prompt(benchmark, errors)
     _check_lengths(benchmark, errors)
+    _check_token_limits(benchmark, scenario, settings, errors)
     if scenario is not Scenario.SINGLE_STREAM and settings.target_qps is None:
         errors.add(
             f"scenario {scenario} has no target_qps",
@@ -119,6 +121,32 @@ def _check_paths(benchmark: Benchmark, errors: Errors) -> None:
                 f"{key}.path is not used: a benchmark gets its paths from the site",
                 hint=f"""--set 'site.{key}s."{given.name}"={given.path}'""",
             )
+
+
+def _check_prompt(benchmark: Benchmark, errors: Errors) -> None:
+    if benchmark.dataset.kind.is_text and "{input}" not in benchmark.dataset.prompt:
+        errors.add(
+            "dataset.prompt has no {input}, where the text of a sample goes, so all prompts would "
+            "be the same",
+            hint="""--set 'dataset.prompt="{input}"'""",
+        )
+
+
+def _check_token_limits(
+    benchmark: Benchmark, scenario: Scenario, settings: ScenarioSettings, errors: Errors
+) -> None:
+    """LoadGen ignores the limits of a test that does not count tokens."""
+    counts = settings.use_token_latencies
+    if counts is None:
+        counts = (settings.loadgen_name or benchmark.model.loadgen_name) in mlperf_conf.MODELS
+    for name in ("ttft_latency_ms", "tpot_latency_ms"):
+        if getattr(settings, name) is not None and not counts:
+            errors.add(
+                f"scenarios.{scenario}.{name} has no effect without use_token_latencies",
+                hint=f"--set scenarios.{scenario}.use_token_latencies=true, and for Server "
+                f"--set scenarios.{scenario}.target_latency_ms=0",
+            )
+            return
 
 
 def _check_lengths(benchmark: Benchmark, errors: Errors) -> None:

@@ -22,6 +22,7 @@ from sut.units import exact, number, quantity
 
 NUM_STEPS = 3  # named with their times
 _HANG = " " * 12  # below the first line of a row
+_UNSCORED = "  accuracy  not scored yet: python -m sut.score"
 MANY_CPUS = 0.25  # from which other programs on the engines' machine matter
 
 
@@ -144,7 +145,7 @@ def _figures(phase: PhaseRecord) -> list[str]:
     """A phase's scores, its compliance, or its latencies and speed."""
     if phase.accuracy is not None:
         scores = (f"{metric} {value:,.10g}" for metric, value in phase.accuracy.items())
-        return [f"  accuracy  {', '.join(scores)} (unverified)"]
+        return [f"  accuracy  {', '.join(scores)} (unverified)" if phase.accuracy else _UNSCORED]
     if phase.test06 is not None:
         passed = "passed" if phase.verdict.verdict == "VALID" else "not passed"
         return [f"  TEST06    {passed}, on {quantity(phase.test06.num_answers, 'answers')}"]

@@ -19,7 +19,8 @@ from sut.results import answers as logged
 from sut.results import rouge
 
 PROGRAM_OUTPUT = "scorer.txt"
-_EXACT_MATCH = re.compile(r"'exact_match':\s*([0-9]+(?:\.[0-9]+)?)\s*$", re.MULTILINE)
+# At the end of a line: 'exact_match': 83.130, also in a dict that was printed.
+_EXACT_MATCH = re.compile(r"""['"]exact_match['"]:\s*([0-9]+(?:\.[0-9]+)?)[\s}]*$""", re.MULTILINE)
 TOKENS_PER_SAMPLE = "tokens_per_sample"
 
 
@@ -72,8 +73,8 @@ def of_program(log_dir: Path) -> dict[str, float]:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     if not found:
         raise InputError(
-            f"{path}: MLCommons' scorer printed no 'exact_match'",
-            hint="see its output there, and run python -m sut.score again",
+            f"{path}: the scorer printed no 'exact_match'",
+            hint="it prints a line 'exact_match': PERCENT; then run python -m sut.score again",
         )
     return {"exact_match": float(found[-1])}
 

@@ -141,7 +141,7 @@ def _remedy(check: Check, facts: Facts) -> str | None:
         case "whole_data_set":
             return "Remove accuracy_sample_count, so that the whole data set is scored."
         case "accuracy_exact_match" if check.measured is None:
-            return "Run MLCommons' own scorer: python -m sut.score RUN --inference DIR."
+            return "Run its scorer: python -m sut.score RUN --inference DIR --references FILE."
         case code if code.startswith("accuracy_"):
             return (
                 "Compare the prompt, the generation settings, the data type and the model's files "
