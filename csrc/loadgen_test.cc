@@ -14,11 +14,14 @@
 #include <thread>
 #include <vector>
 
+#include "clock.h"
 #include "loadgen_settings.h"
 #include "sealed_file.h"
 
 namespace sut {
 namespace {
+
+constexpr double kAbandonS = 5;  // for LoadGen to flush its logs
 
 mlperf::TestSettings settings_of(const LoadGenTest::Options& options) {
   mlperf::TestSettings settings =
@@ -74,14 +77,18 @@ class Library : public mlperf::QuerySampleLibrary {
 
   // Abandons the test and flushes LoadGen's logs, or waits for the end of a test that is past its
   // last sample. AbortTest and the end of StartTest both stop LoadGen's logger, and only one of
-  // them may, so LoadGen blocks at its next stage once the test is abandoned.
+  // them may, so LoadGen blocks at its next stage once the test is abandoned. Blocks for ever where
+  // LoadGen does: never call it with a lock, nor on a thread that must go on.
   void abort() {
-    std::unique_lock lock(mutex_);
-    if (abandoned_) return;
-    changed_.wait(lock, [this] { return stage_ != Stage::kEnding; });
-    if (stage_ == Stage::kFinished || stage_ == Stage::kEnded) return;
-    abandoned_ = true;
-    if (stage_ == Stage::kMeasuring) mlperf::AbortTest();
+    {
+      std::unique_lock lock(mutex_);
+      if (abandoned_) return;
+      changed_.wait(lock, [this] { return stage_ != Stage::kEnding; });
+      if (stage_ == Stage::kFinished || stage_ == Stage::kEnded) return;
+      abandoned_ = true;
+      if (stage_ != Stage::kMeasuring) return;
+    }
+    mlperf::AbortTest();
   }
 
  private:
@@ -219,6 +226,23 @@ struct LoadGenTest::Session {
     dispatcher->notify();
   }
 
+  // Aborts the test, which may never return, on a thread of its own. Returns whether it has been
+  // aborted within `timeout_s`.
+  static bool abort(const std::shared_ptr<Session>& session, double timeout_s) {
+    std::unique_lock lock(session->abort_mutex);
+    if (!session->aborting) {
+      session->aborting = true;
+      std::thread([session] {
+        session->library.abort();
+        std::lock_guard done(session->abort_mutex);
+        session->aborted = true;
+        session->abort_changed.notify_all();
+      }).detach();
+    }
+    return session->abort_changed.wait_for(lock, std::chrono::duration<double>(timeout_s),
+                                           [&] { return session->aborted; });
+  }
+
   void abandon(std::string why) {
     library.abandon();
     dispatcher->fail({"loadgen_error", std::move(why), -1});
@@ -230,6 +254,11 @@ struct LoadGenTest::Session {
   const std::unique_ptr<SealedFile> audit_conf;
   Library library;
   SystemUnderTest system;
+
+  std::mutex abort_mutex;
+  std::condition_variable abort_changed;
+  bool aborting = false;
+  bool aborted = false;
 };
 
 LoadGenTest::LoadGenTest(std::shared_ptr<Dispatcher> dispatcher, const Options& options)
@@ -239,7 +268,7 @@ LoadGenTest::~LoadGenTest() {
   if (!thread_.joinable()) return;
   if (!session_->library.over()) {
     session_->dispatcher->fail({"test_abandoned", "LoadGen's test was abandoned", -1});
-    session_->library.abort();
+    Session::abort(session_, kAbandonS);
   }
   if (session_->library.over())
     thread_.join();
@@ -263,9 +292,11 @@ void LoadGenTest::start() {
 
 bool LoadGenTest::wait(double timeout_s) {
   const Library& library = session_->library;
+  const std::int64_t begin = now_ns();
   session_->dispatcher->wait([&] { return library.over(); }, timeout_s);
-  if (!library.over() && session_->dispatcher->stopped()) session_->library.abort();
-  return library.over() || session_->dispatcher->stopped();
+  if (library.over()) return true;
+  if (!session_->dispatcher->stopped()) return false;
+  return Session::abort(session_, timeout_s - static_cast<double>(now_ns() - begin) / 1e9);
 }
 
 void LoadGenTest::end() { session_->system.end(); }

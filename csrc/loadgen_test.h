@@ -37,7 +37,7 @@ class LoadGenTest {
   // Reads the configuration. Throws std::invalid_argument if LoadGen rejects it.
   LoadGenTest(std::shared_ptr<Dispatcher> dispatcher, const Options& options);
 
-  // Never blocks for long: a running test is abandoned and its dispatcher fails.
+  // Blocks for 5 s at most: a running test is abandoned and its dispatcher fails.
   ~LoadGenTest();
   LoadGenTest(const LoadGenTest&) = delete;
   LoadGenTest& operator=(const LoadGenTest&) = delete;
@@ -49,7 +49,8 @@ class LoadGenTest {
   void start();
 
   // Blocks until StartTest has returned or was left, or the dispatcher has stopped and LoadGen's
-  // logs are flushed (true), or `timeout_s` has passed (false).
+  // logs are flushed (true), or `timeout_s` has passed (false). LoadGen itself may hang: then it is
+  // false however often it is called.
   bool wait(double timeout_s);
 
   // Whether StartTest returned after a complete test.

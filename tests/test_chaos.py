@@ -3,6 +3,7 @@ docs/reliability.md; ``make test`` runs those that are not marked."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -324,6 +326,8 @@ def make_unwritable(run: Running, log: str) -> None:
     (run.run_dir.loadgen("performance") / log).mkdir(parents=True)
 
 
+ACCURACY_LOG = "mlperf_log_accuracy.json"
+PIPE_BYTES = 4096
 UNWRITABLE = {
     "mlperf_log_summary.txt": "loadgen_error",
     "mlperf_log_detail.txt": "os_error",
@@ -337,6 +341,51 @@ def test_loadgens_log_is_not_writable(tmp_path: Path, table: list[Outcome], log:
         found = run.ended(f"folder in place of `{log}`", 120)
     assert (found.exit_code, found.code) == (3, UNWRITABLE[log])
     table.append(found)
+
+
+def make_unread(run: Running, phase: str, log: str) -> None:
+    """A pipe in place of one of LoadGen's logs, before its test begins."""
+    folder = run.run_dir.loadgen(phase)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(folder / log)
+
+
+@pytest.mark.chaos
+def test_loadgen_never_begins(tmp_path: Path, table: list[Outcome]) -> None:
+    """It waits for a reader when it opens its log."""
+    with started(tmp_path, "performance") as run:
+        make_unread(run, "performance", ACCURACY_LOG)
+        found = run.ended("LoadGen waits for ever for its log", 200)
+    assert (found.exit_code, found.status, found.code) == (3, "failed", "loadgen_hung")
+    table.append(found)
+
+
+@pytest.mark.parametrize("signalled", [False, pytest.param(True, marks=pytest.mark.chaos)])
+def test_loadgen_never_returns(tmp_path: Path, table: list[Outcome], signalled: bool) -> None:
+    """The thread that writes its logs waits for a reader, all samples are answered, and whoever
+    ends or aborts the test waits for that thread."""
+    with started(tmp_path, "accuracy", STAGES["accuracy"]) as run:
+        make_unread(run, "accuracy", ACCURACY_LOG)
+        pipe = os.open(run.run_dir.loadgen("accuracy") / ACCURACY_LOG, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            until(run.is_there, 120)
+            if signalled:
+                until(lambda: is_full(pipe), 60)
+                kill(run.head, signal.SIGTERM)
+            how = ", and SIGTERM to the run" if signalled else ""
+            found = run.ended(f"LoadGen never returns: its log takes nothing{how}", 200)
+        finally:
+            os.close(pipe)
+    code = "cancelled" if signalled else "loadgen_hung"
+    assert (found.exit_code, found.status, found.code) == (3, "failed", code)
+    assert found.kept.startswith("verdict of performance, logs")
+    table.append(found)
+
+
+def is_full(pipe: int) -> bool:
+    waiting = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(waiting, sys.byteorder) >= PIPE_BYTES // 2
 
 
 @pytest.mark.parametrize("phase", MEASURING)
@@ -500,7 +549,6 @@ def test_vllm(tmp_path: Path, table: list[Outcome], number: signal.Signals, code
 @pytest.mark.chaos
 @pytest.mark.vllm
 @pytest.mark.own_cache
-@pytest.mark.xfail(strict=True, reason="killed vLLM workers leave files in /dev/shm")
 def test_vllm_worker_stopped(tmp_path: Path, table: list[Outcome]) -> None:
     """One of an engine's two worker processes; the engine core itself goes on."""
     sets = (

@@ -2,6 +2,9 @@
 // when an engine dies during a test, wait() returns and the logs are on disk.
 #include "../loadgen_test.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -128,6 +131,28 @@ void a_test_without_a_log_folder_fails(const fs::path& folder) {
   CHECK(system.dispatcher->failure()->code == "loadgen_error");
 }
 
+// The thread that writes LoadGen's logs waits for the reader of a pipe, and AbortTest for it.
+void an_abort_that_never_returns_does_not_hold_its_caller(const fs::path& folder) {
+  System system(1);
+  {
+    sut::LoadGenTest test(system.dispatcher,
+                          options_in(folder / "hung", "Offline", sut::LoadGenTest::Mode::kAccuracy));
+    const fs::path log = folder / "hung" / "mlperf_log_accuracy.json";
+    CHECK(mkfifo(log.c_str(), 0600) == 0);
+    const int pipe = open(log.c_str(), O_RDONLY | O_NONBLOCK);
+    CHECK(pipe >= 0 && fcntl(pipe, F_SETPIPE_SZ, 4096) > 0);
+    test.start();
+    while (system.dispatcher->stats().completed == 0 ||
+           system.dispatcher->stats().completed < system.dispatcher->stats().issued)
+      CHECK(!test.wait(0.01));
+    CHECK(!test.wait(1));
+    system.dispatcher->fail({"given_up", "", -1});
+    CHECK(!test.wait(1));
+    CHECK(system.dispatcher->stopped() && !test.finished() && !test.ended());
+  }
+  CHECK(system.dispatcher->failure()->code == "given_up");
+}
+
 // For a test after which LoadGen can run no other.
 template <typename Test>
 void in_a_child_process(Test test) {
@@ -149,6 +174,7 @@ int main(int argc, char** argv) {
   char name[] = "/tmp/loadgen_test.XXXXXX";
   const fs::path folder = mkdtemp(name);
   in_a_child_process([&] { a_test_without_a_log_folder_fails(folder); });
+  in_a_child_process([&] { an_abort_that_never_returns_does_not_hold_its_caller(folder); });
   every_scenario_completes(folder);
   a_test_can_be_ended(folder);
   a_test_past_its_last_query_completes(folder);

@@ -16,6 +16,7 @@ from sut.results import sample_log
 from sut.results.measured import Measured
 from sut.results.progress import Progress
 from sut.run.budget import BudgetWatch
+from sut.run.hang import LoadGenWatch
 from sut.run.loss_log import LossLog
 from sut.run.replicas import POLL_S, Replicas
 from sut.rundir import RunDir, write_atomic
@@ -67,9 +68,11 @@ def run_phase(
     try:
         running.start()
         losses = LossLog(replicas)
+        hang = LoadGenWatch(replicas.dispatcher, log_dir, plan.timeouts.stall_s, user_conf)
         while not running.wait(POLL_S):
             replicas.check()
             _require_steady(wall_clock, test)
+            hang.look()
             losses.print_news()
             budget.look(time.monotonic() - start)
             if progress.due(test.name):
@@ -81,7 +84,7 @@ def run_phase(
         _require_steady(wall_clock, test)
     except BaseException as error:
         replicas.dispatcher.fail("interrupted", str(error))  # has no effect after another failure
-        running.wait(FLUSH_S)  # LoadGen writes what it has logged so far
+        running.wait(FLUSH_S)  # LoadGen writes what it has logged so far, unless it hangs
         with contextlib.suppress(OSError):  # report the first error
             sample_log.write(run_dir.samples(test.name), replicas.dispatcher.samples())
         raise

@@ -1,0 +1,76 @@
+"""Whether LoadGen still goes on with its test."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from sut import _core
+from sut.errors import RunError
+from sut.results import answers, mllog
+from sut.units import number, quantity
+
+LOGS = (mllog.FILE_NAME, answers.FILE_NAME, "mlperf_log_summary.txt")
+LEAST_S = 30.0  # LoadGen prepares millions of queries, and sorts as many latencies
+# Between two queries of the Server scenario passes an exponential time: one of more than 30 means
+# comes once in 10^13 queries.
+GAPS = 30
+LOOK_S = 0.5
+SEEN_S = 1.0  # of the time between two looks, what counts
+
+
+class LoadGenWatch:
+    """LoadGen has no deadlines: where its log cannot be written, its test never returns.
+
+    It hangs when for :func:`limit_s` no sample was queued or in flight, none was issued, and no log
+    grew. Time in which this process itself was held up, as by a folder that does not answer, counts
+    for a second only."""
+
+    def __init__(
+        self, dispatcher: _core.Dispatcher, log_dir: Path, stall_s: float, user_conf: str
+    ) -> None:
+        self._limit_s = limit_s(stall_s, user_conf)
+        self._dispatcher, self._log_dir = dispatcher, log_dir
+        self._last: tuple[int, ...] = ()
+        self._looked = time.monotonic()
+        self._silent_s = 0.0
+
+    def look(self) -> None:
+        """Raise RunError if LoadGen hangs."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        stats = self._dispatcher.live_stats()
+        is_idle = stats.issued == stats.completed + stats.withdrawn
+        state = (stats.issued, stats.completed, *self._log_sizes())
+        if not is_idle or state != self._last:
+            self._silent_s = 0.0
+        else:
+            self._silent_s += min(now - self._looked, SEEN_S)
+        self._last, self._looked = state, now
+        if self._silent_s > self._limit_s:
+            raise RunError(
+                f"LoadGen has stopped: for {quantity(round(self._limit_s), 's')} it issued no "
+                f"sample and logged nothing. It has the answers to all {number(stats.issued)} "
+                "samples that it issued",
+                hint=f"see whether its logs can be written: ls -l {self._log_dir}",
+                code="loadgen_hung",
+            )
+
+    def _log_sizes(self) -> list[int]:
+        return [_size(self._log_dir / name) for name in LOGS]
+
+
+def limit_s(stall_s: float, user_conf: str) -> float:
+    """How long LoadGen may do nothing, with the test settings ``user_conf``."""
+    server = re.search(r"^[^#\n]*\.Server\.target_qps = (\S+)$", user_conf, re.MULTILINE)
+    gaps_s = GAPS / float(server[1]) if server else 0.0  # others wait for nothing but answers
+    return max(stall_s, LEAST_S) + gaps_s
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
