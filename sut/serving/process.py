@@ -25,6 +25,7 @@ from sut.plan.plan import Plan
 from sut.plan.site import Device
 from sut.serving import dtype, keys
 from sut.serving.keys import EngineKeys, KeyFile
+from sut.serving.shared_memory import SharedMemory
 from sut.serving.vllm_headless import PARENT
 from sut.serving.vllm_report import EXTRA_ARGS, REPORT
 from sut.values import Struct
@@ -198,6 +199,7 @@ class EngineProcess:
         self._key_file = None if engine_keys is None else KeyFile(engine_keys)
         if self._key_file is not None:
             added[keys.VARIABLE] = self._key_file.path
+        self._shared_memory = SharedMemory()
         with _usr2_blocked():
             try:
                 self._process = subprocess.Popen(
@@ -234,18 +236,22 @@ class EngineProcess:
 
     def terminate(self) -> None:
         """Send SIGTERM to its process group. Does not wait."""
+        self._shared_memory.look(self.pid)  # of several processes, some may end without cleaning up
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL to its process group. Does not wait."""
+        self._shared_memory.look(self.pid)
         self._signal(signal.SIGKILL)
 
     def stop(self, deadline: float) -> None:
-        """Wait until its process group has ended. At ``deadline`` (``time.monotonic``), kill it."""
+        """Wait until its process group has ended. At ``deadline`` (``time.monotonic``), kill it.
+        No shared memory stays."""
         while self.lives() and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._signal(signal.SIGKILL)
+        self.kill()
         self._process.wait()
+        self._shared_memory.remove(self.pid)
         self._close_key_file()
 
     def _close_key_file(self) -> None:

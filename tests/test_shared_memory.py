@@ -1,0 +1,102 @@
+"""What killed engines leave in /dev/shm: real processes that share real segments."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import pytest
+from cli import until
+
+from sut.serving.process import Command, EngineProcess
+from sut.serving.shared_memory import FOLDER
+
+# Argument: a segment to share as well, or nothing. Prints the names of its own segments: one of
+# which a child has the only mapping, and a semaphore of another.
+ENGINE = """
+import multiprocessing, os, sys, time
+from multiprocessing.shared_memory import SharedMemory
+
+def child(lock):
+    made = SharedMemory(create=True, size=4096)
+    print(made.name, lock._semlock.name.strip("/"), flush=True)
+    os.kill(os.getpid(), 19)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    given = [SharedMemory(name) for name in sys.argv[1:]]
+    context = multiprocessing.get_context("spawn")
+    lock = context.Lock()
+    context.Process(target=child, args=(lock,)).start()
+    time.sleep(600)
+"""
+
+
+def engine(tmp_path: Path, *given: str) -> tuple[EngineProcess, list[Path]]:
+    program = tmp_path / "engine.py"
+    program.write_text(ENGINE)
+    command = Command(argv=(sys.executable, str(program), *given), env=dict(os.environ))
+    process = EngineProcess(command, subprocess.PIPE, 0, None)
+    names = process.output.readline().decode().split()
+    assert len(names) == 2, names
+    made = [FOLDER / names[0], FOLDER / f"sem.{names[1]}"]
+    assert all(each.exists() for each in made), made
+    return process, made
+
+
+@pytest.fixture
+def earlier() -> Iterator[SharedMemory]:
+    """A segment from before the engine's start, as of another program."""
+    made = SharedMemory(create=True, size=4096)
+    yield made
+    made.close()
+    made.unlink()
+
+
+def test_a_killed_engine_leaves_none(tmp_path: Path, earlier: SharedMemory) -> None:
+    process, made = engine(tmp_path, earlier.name)
+    process.terminate()  # the child is stopped: it does not clean up
+    process.stop(time.monotonic() + 0.2)
+    until(lambda: not process.lives())
+    assert [each for each in made if each.exists()] == []
+    assert (FOLDER / earlier.name).exists()
+
+
+def test_a_segment_that_another_process_uses_stays(tmp_path: Path) -> None:
+    process, (shared, semaphore) = engine(tmp_path)
+    other = SharedMemory(shared.name)
+    try:
+        process.stop(time.monotonic())
+        assert shared.exists() and not semaphore.exists()
+    finally:
+        other.close()
+        other.unlink()
+
+
+def test_another_users_segment_stays(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("changing a file's owner needs root")
+    process, (shared, semaphore) = engine(tmp_path)
+    os.chown(shared, 65534, -1)
+    try:
+        process.stop(time.monotonic())
+        assert shared.exists() and not semaphore.exists()
+    finally:
+        shared.unlink()
+
+
+def test_a_file_that_replaced_one_stays(tmp_path: Path) -> None:
+    process, (shared, semaphore) = engine(tmp_path)
+    process.terminate()
+    shared.unlink()
+    shared.write_bytes(b"another's")
+    try:
+        process.stop(time.monotonic())
+        assert shared.read_bytes() == b"another's" and not semaphore.exists()
+    finally:
+        shared.unlink()
