@@ -87,8 +87,8 @@ def check(
         # part of a prompt but the last.
         errors.add(
             "vLLM on a CPU fails where it splits a prompt that is sampled with generation.seed",
-            hint=f"""--set 'engine.extra_args=["{WHOLE[0]}"]', """
-            "or let equal prompts differ: --set generation.seed=null",
+            hint=f"""--set 'engine.extra_args=["{WHOLE[0]}"]' (vLLM 0.33: {WHOLE[1]}), """
+            "or let equal prompts have different answers: --set generation.seed=null",
         )
 
 
