@@ -127,6 +127,19 @@ def test_refuses_a_folder_and_an_unwritable_output(
     assert "cannot write" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint16"])
+def test_converts_parquet(tmp_path: Path, kind: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    tokens = pyarrow.array(TABLE["tok_input"], pyarrow.list_(getattr(pyarrow, kind)()))
+    table = pyarrow.table({"input_tokens": tokens, "output": TABLE["output"]})
+    parquet.write_table(table, tmp_path / "data.parquet", row_group_size=1)
+    output = tmp_path / "data.jsonl"
+    assert convert.main([str(tmp_path / "data.parquet"), str(output)]) == 0
+    samples = dataset.load(plan_for(output), None)
+    assert samples.prompts == TABLE["tok_input"] and samples.references == TABLE["output"]
+
+
 def test_refuses_damaged_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "data.parquet"
     file.write_bytes(b"PAR1 and no more")
