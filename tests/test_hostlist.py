@@ -23,6 +23,9 @@ from sut.plan.hostlist import HostlistError, compact, expand
         ("r[0-1]n[1-2]", "r0n1 r0n2 r1n1 r1n2"),
         ("a[1,3]-ib,b-gpu.site[5]", "a1-ib a3-ib b-gpu.site5"),
         ("[1-2]", "1 2"),
+        ("nid[001033,003837-003838]", "nid001033 nid003837 nid003838"),
+        ("gpu-15-[23-24,27]", "gpu-15-23 gpu-15-24 gpu-15-27"),
+        ("asusgpu[1-2],steven,a100a", "asusgpu1 asusgpu2 steven a100a"),
     ],
 )
 def test_expands_a_hostlist(text: str, names: str) -> None:

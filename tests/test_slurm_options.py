@@ -273,6 +273,7 @@ def test_refuses_an_option_that_would_break_the_run(written: str, message: str) 
         ("gpu:tesla_v100-sxm2-32gb:4", "gpu:tesla_v100-sxm2-32gb:1"),
         ("gpu:8(S:0-3)", "gpu:1"),
         ("gpu:a100:3(IDX:0,2-3)", "gpu:a100:1"),  # scontrol show node, GresUsed
+        ("gpu:(null):3(IDX:0-2)", "gpu:1"),
         ("gpu:2", "gpu:1"),
         ("gpu", "gpu:1"),
         ("gres:gpu:a100:4", "gpu:a100:1"),
@@ -295,6 +296,16 @@ def test_understands_the_gpus_that_slurm_prints(cluster: Cluster, printed: str, 
         ("shard:8", "gres=gpu:a30 (list"),
         ("gpu:a100:4(S:0-1),shard:a100:32(S:0-1)", '{gres: "gpu:a100:N,shard:a100:32"}\', N GPUs'),
         ("hbm:16G,gpu:4", '{gres: "hbm:16G,gpu:N"}\', N GPUs'),
+        ("gpu:A100:4(S:0-1),ls", '{gres: "gpu:A100:N,ls"}\', N GPUs'),  # one without a number
+        ("gpu:nvidia_a100-sxm4-80gb:8(S:4-7),tmp:28000G", "gres=gpu:nvidia_a100-sxm4-80gb; to"),
+        (  # of Slurm's own documentation
+            "gpu:tesla:2,gpu:kepler:2,mps:400,bandwidth:lustre:no_consume:4G",
+            "gres=gpu:tesla or --set site.slurm.gres=gpu:kepler; to ask",
+        ),
+        (
+            "gpu:h100:6(S:0-1),gpu:1g.10gb:28(S:0-1)",
+            "gres=gpu:h100 or --set site.slurm.gres=gpu:1g",
+        ),
         ("a100", "gres=gpu:a30 (list"),
         ("gpu:a100:no_consume:2", "gres=gpu:a30 (list"),
     ],

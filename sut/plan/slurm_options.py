@@ -18,6 +18,7 @@ ANY_GPU = "gpu"
 _GPUS = re.compile(r"(?:gres[:/])?gpu(?::([^:,=()\s]+))??(?:[:=](\d+))?", re.ASCII)
 _NAMES_GPUS = re.compile(r"(?:gres[:/])?gpu(?:[:=]|$)")
 _SOCKETS = re.compile(r"\([^()]*\)")  # gpu:a30:2(S:0-1)
+_NO_TYPE = ":(null)"  # as in GresUsed: gpu:(null):3(IDX:0-2)
 _NAME = re.compile(r"[a-z][a-z0-9-]+", re.ASCII)
 # Options that a run sets itself, and how to change them.
 _OWN = {
@@ -171,7 +172,8 @@ def _kind(key: str, text: str, number: int, errors: Errors) -> str:
     """The type of GPU in the value of an option, which may be as Slurm prints it; empty if any will
     do. A number in it must be enough for the run, whose number takes its place."""
     where, is_gres = f"slurm.{key} is {text}", key == "gres"
-    parts = [each.strip() for each in _SOCKETS.sub("", text).split(",")]
+    text = _SOCKETS.sub("", text.replace(_NO_TYPE, ""))
+    parts = [each.strip() for each in text.split(",")]
     if not is_gres:
         parts = [each if _NAMES_GPUS.match(each) else f"{ANY_GPU}:{each}" for each in parts]
     found = {each: match for each in parts if (match := _GPUS.fullmatch(each))}
