@@ -36,6 +36,7 @@ constexpr std::int64_t kCheckIntervalNs = 1'000'000;
 Engine::Engine(const Options& options, const Connection::Keys& keys)
     : options_(options),
       faults_(options.faults),
+      ahead_s_(faults_.take(FaultKind::kClockAhead) ? 3600 : 0),
       scheduler_(options.limits, options.model),
       front_end_(options.handshake_address, options.reconnects, keys) {}
 
@@ -136,13 +137,15 @@ void Engine::start_step(std::int64_t now) {
   in_step_ = true;
 }
 
+double Engine::clock_s() const { return static_cast<double>(now_ns()) * 1e-9 + ahead_s_; }
+
 void Engine::finish_step() {
   const std::span<const Output> outputs = scheduler_.end_step();
   SchedulerStats stats = scheduler_.stats();
   for (const Output& output : outputs) stats.num_cache_hits += output.num_cached_tokens;
   stats.num_draft_tokens = faults_.take(FaultKind::kDraft, num_completed_);
   std::span<const char> frame =
-      encoder_.encode(outputs, stats, static_cast<double>(now_ns()) * 1e-9);
+      encoder_.encode(outputs, stats, clock_s());
   if (faults_.take(FaultKind::kTruncate, num_completed_)) frame = frame.first(frame.size() / 2);
   if (faults_.take(FaultKind::kReorder, num_completed_)) {
     held_back_.assign(frame.begin(), frame.end());
@@ -168,7 +171,7 @@ std::optional<int> Engine::inject_due_faults() {
     const Output output{.request_id = kUnknownId, .token = 1, .num_prompt_tokens = 1};
     const std::span<const Output> outputs(&output, 1);
     front_end_.send(
-        encoder_.encode(outputs, scheduler_.stats(), static_cast<double>(now_ns()) * 1e-9));
+        encoder_.encode(outputs, scheduler_.stats(), clock_s()));
   }
   if (due(FaultKind::kResetInput)) front_end_.reset_input();
   if (due(FaultKind::kResetOutput)) front_end_.reset_output();

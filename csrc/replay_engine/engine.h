@@ -31,9 +31,11 @@ class Engine {
   void start_step(std::int64_t now);
   void finish_step();
   std::optional<int> inject_due_faults();
+  double clock_s() const;
 
   const Options options_;
   FaultPlan faults_;
+  const double ahead_s_;  // of this machine's clock
   Scheduler scheduler_;
   OutputEncoder encoder_;
   FrontEnd front_end_;

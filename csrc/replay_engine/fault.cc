@@ -39,6 +39,7 @@ constexpr Form kForms[] = {
     {"endless", FaultKind::kEndless, true, false},
     {"forget", FaultKind::kForget, true, false},
     {"foreign-token", FaultKind::kForeignToken, true, false},
+    {"clock-ahead", FaultKind::kClockAhead, false, false},
 };
 
 template <typename Number>

@@ -30,6 +30,7 @@ enum class FaultKind {
   kEndless,
   kForget,
   kForeignToken,
+  kClockAhead,
 };
 
 struct Fault {

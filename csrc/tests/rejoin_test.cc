@@ -79,6 +79,20 @@ void the_lost_engine_is_not_heard() {
   CHECK(s.completed == s.issued && s.issued == 60 && s.admitted == 60);
 }
 
+// As on a node that was started again: its monotonic clock counts from the start.
+void its_clock_may_be_behind_that_of_the_lost_engine() {
+  System system(2, {"--fault", "clock-ahead"});
+  system.dispatcher->continue_after_loss(true);
+  CHECK(sut::generate(*system.dispatcher, {1, 2}, 1, 60).size() == 2);
+  system.engines[1]->kill();
+  wait_until([&] { return !system.dispatcher->losses().empty(); });
+  RestartedEngine restarted;
+  warm_up(restarted);
+  system.dispatcher->rejoin(1, *restarted.dispatcher);
+  CHECK(sut::generate(*system.dispatcher, {5, 6, 7}, 1, 60).size() == 3);
+  CHECK(!system.dispatcher->failure() && system.dispatcher->losses().size() == 1);
+}
+
 void samples_wait_for_the_only_replica() {
   System system(1, kOptions, kSlow);
   system.dispatcher->continue_after_loss(true);
@@ -212,6 +226,7 @@ int main(int argc, char** argv) {
   replay_engine_path = argv[1];
   a_replica_rejoins();
   the_lost_engine_is_not_heard();
+  its_clock_may_be_behind_that_of_the_lost_engine();
   samples_wait_for_the_only_replica();
   what_waits_is_dropped_by_a_failure();
   a_replica_can_be_lost_again();
