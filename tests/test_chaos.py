@@ -549,6 +549,7 @@ def test_vllm(tmp_path: Path, table: list[Outcome], number: signal.Signals, code
 @pytest.mark.chaos
 @pytest.mark.vllm
 @pytest.mark.own_cache
+@pytest.mark.timeout(900)
 def test_vllm_worker_stopped(tmp_path: Path, table: list[Outcome]) -> None:
     """One of an engine's two worker processes; the engine core itself goes on."""
     sets = (
@@ -556,8 +557,9 @@ def test_vllm_worker_stopped(tmp_path: Path, table: list[Outcome]) -> None:
         "engine.pipeline_parallel_size=2",
         "engine.enforce_eager=false",
         "engine.extra_args=[-cc.mode=2, -cc.backend=eager]",
+        "site.timeouts.ready_s=500",  # three processes, each of which imports vllm
     )
-    vllm = {"config": "smollm2-135m-news", "within_s": 280}
+    vllm = {"config": "smollm2-135m-news", "within_s": 650}
     with running(tmp_path, "performance", sets, **vllm) as run:
         workers = psutil.Process(run.engine).children(recursive=True)
         named = [each for each in workers if "Worker" in " ".join(each.cmdline())]
