@@ -12,7 +12,8 @@ from sut.results import answers, mllog
 from sut.units import number, quantity
 
 LOGS = (mllog.FILE_NAME, answers.FILE_NAME, "mlperf_log_summary.txt")
-LEAST_S = 30.0  # LoadGen prepares millions of queries, and sorts as many latencies
+STALLS = 5  # of `stall_s`: LoadGen prepares millions of queries, and sorts as many latencies
+LEAST_S = 30.0
 # Between two queries of the Server scenario passes an exponential time: one of more than 30 means
 # comes once in 10^13 queries.
 GAPS = 30
@@ -66,7 +67,7 @@ def limit_s(stall_s: float, user_conf: str) -> float:
     """How long LoadGen may do nothing, with the test settings ``user_conf``."""
     server = re.search(r"^[^#\n]*\.Server\.target_qps = (\S+)$", user_conf, re.MULTILINE)
     gaps_s = GAPS / float(server[1]) if server else 0.0  # others wait for nothing but answers
-    return max(stall_s, LEAST_S) + gaps_s
+    return max(STALLS * stall_s, LEAST_S) + gaps_s
 
 
 def _size(file: Path) -> int:
