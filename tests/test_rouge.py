@@ -93,8 +93,11 @@ def test_many_texts_are_scored_in_processes(monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [3, 2]
 
 
-def test_scores_the_share_of_a_process_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+@pytest.mark.parametrize("program", ["/bin/false", "/none"])
+def test_scores_the_share_of_a_process_that_fails(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
     assert rouge.in_processes(PAIRS, 2) == rouge.one_by_one(PAIRS)
 
 

@@ -11,10 +11,9 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 SHARE = 200  # pairs that are worth a process, which takes 2 s to start
@@ -47,7 +46,7 @@ def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, fl
 
 
 def in_processes(pairs: Sequence[tuple[str, str]], num: int) -> Scored:
-    """A process that fails, as for want of memory, has its share scored in this one."""
+    """A process that fails or cannot start, as for want of memory, has its share scored here."""
     shares = [pairs[len(pairs) * i // num : len(pairs) * (i + 1) // num] for i in range(num)]
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(share)) for share in shares]
@@ -58,17 +57,22 @@ def in_processes(pairs: Sequence[tuple[str, str]], num: int) -> Scored:
 
 @contextmanager
 def _worker(pairs: Sequence[tuple[str, str]]) -> Iterator[Callable[[], Scored]]:
-    """A process that scores ``pairs``. In a session of its own: Ctrl-C is for its parent."""
-    with tempfile.TemporaryFile() as content, tempfile.TemporaryFile() as output:
+    """A process that scores ``pairs``. In a session of its own: Ctrl-C is for its parent. Its input
+    and output are in memory: /tmp in a container has 64 MiB."""
+    with _memory() as content, _memory() as output:
         content.write(json.dumps(pairs).encode())
         content.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, str(os.getpid())],
-            stdin=content,
-            stdout=output,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __spec__.name, str(os.getpid())],
+                stdin=content,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:
+            yield lambda: one_by_one(pairs)
+            return
 
         def scored() -> Scored:
             if process.wait() != 0:
@@ -81,6 +85,10 @@ def _worker(pairs: Sequence[tuple[str, str]]) -> Iterator[Callable[[], Scored]]:
         finally:
             process.kill()
             process.wait()
+
+
+def _memory() -> BinaryIO:
+    return open(os.memfd_create("pairs"), "w+b")
 
 
 def one_by_one(pairs: Sequence[tuple[str, str]], parent: int | None = None) -> Scored:
