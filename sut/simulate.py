@@ -7,7 +7,6 @@ The performance test is simulated in seconds, on this machine, before any node i
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +15,8 @@ import msgspec
 from sut import layout
 from sut.command import Parser, command, print_json
 from sut.errors import EXIT_VALID, InputError, nearest
+from sut.launch import engine_sweep
+from sut.launch.engine_sweep import Swept
 from sut.launch.options import add, add_runs, find_run
 from sut.plan import config
 from sut.plan.benchmark import Preset, Scenario
@@ -31,8 +32,6 @@ from sut.units import exact, number, quantity
 
 DEFAULT = "llama3.1-8b"  # what the GPUs' step times are of
 MOST_REPLICAS = 1024
-SWEPT = ("engine.max_num_seqs", "engine.max_num_batched_tokens")
-MOST_LIMIT = 1_000_000
 SIMULATED = "simulated"  # a path that is not read
 
 
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = options.replicas or [len(basis.plan.replicas)]
     found = [
         forecast.forecast(each, count, options.target_qps)
-        for each in _swept(basis, options.sweep)
+        for each in swept(basis, options.sweep)
         for count in counts
     ]
     if options.json:
@@ -90,11 +89,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--sweep",
-        type=_limit,
+        type=engine_sweep.parse,
         action="append",
         default=[],
         metavar="engine.KEY=A,B,...",
-        help=f"simulate each of these values of {' or '.join(SWEPT)}; repeatable: each combination",
+        help=f"simulate each of these values of {' or '.join(engine_sweep.KEYS)}; "
+        "repeatable: each combination",
     )
     add(parser, "root")
     add(parser, "json")
@@ -116,25 +116,11 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def _limit(text: str) -> tuple[str, tuple[int, ...]]:
-    """``engine.max_num_seqs=8,16,32``: the key without ``engine.``, and its values."""
-    key, _, values = text.partition("=")
-    parts = values.split(",")
-    if key.strip() not in SWEPT:
-        raise argparse.ArgumentTypeError(
-            f"{text}: only {' and '.join(SWEPT)} can be swept here{nearest(key, SWEPT)}"
-        )
-    if not all(part.strip().isdecimal() and 0 < int(part) <= MOST_LIMIT for part in parts):
-        raise argparse.ArgumentTypeError(f"{text}: expected whole numbers, e.g. {key}=8,16,32")
-    return key.strip().removeprefix("engine."), tuple(dict.fromkeys(map(int, parts)))
-
-
-def _swept(basis: Basis, sweep: Sequence[tuple[str, tuple[int, ...]]]) -> Iterator[Basis]:
+def swept(basis: Basis, sweep: Sequence[Swept]) -> Iterator[Basis]:
     """The basis with each combination of the values. Raises InputError where a step is smaller than
     the batch that decodes in it."""
-    keys, values = [key for key, _ in sweep], [each for _, each in sweep]
-    for combination in itertools.product(*values):
-        changes = dict(zip(keys, combination, strict=True))
+    for setting in engine_sweep.settings(sweep):
+        changes = {key.removeprefix("engine."): value for key, value in setting.items()}
         engine = msgspec.structs.replace(basis.plan.engine, **changes)
         if engine.max_num_batched_tokens < engine.max_num_seqs:
             raise InputError(

@@ -44,11 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
         campaigned = campaign_run.of(campaign, planned, arguments) if campaign else None
         if campaigned is not None:
             planned = campaigned.left
-        checked = [checks.check(each.plan, each.run_root) for each in planned]
+        found = [checked(each) for each in planned]
         if arguments.dry_run:
             output.is_the_result()
-            return dry_run.show(planned, checked, arguments)
-        submission = _check(arguments, planned, checked)
+            return dry_run.show(planned, found, arguments)
+        submission = check(arguments, planned, found)
     waits = _waits(arguments, planned)
     warn_of_changes(planned)
     if campaigned is None:
@@ -92,6 +92,11 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
     return Planned("", plan, given_root(arguments.root) or run_dir.root.parent, notified)
 
 
+def checked(planned: Planned) -> list[Finding]:
+    """What this machine can check of a run."""
+    return checks.check(planned.plan, planned.run_root)
+
+
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> None:
     """Raise InputError where an option is given that would have no effect."""
     given = [f"--{name}" for name in names if getattr(arguments, name) not in (None, [])]
@@ -104,7 +109,7 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> 
         )
 
 
-def _check(
+def check(
     arguments: argparse.Namespace, planned: Sequence[Planned], checked: Sequence[Sequence[Finding]]
 ) -> Submission:
     """How to submit the runs. Raises InputError that lists why this machine cannot."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sut.command import Parser, at_least
+from sut.launch import engine_sweep
 from sut.launch.options import RUN, add, add_runs, shared
 from sut.launch.request import RunRequest
 from sut.plan.benchmark import Preset, Scenario
@@ -33,16 +34,63 @@ def parse_tune(argv: Sequence[str] | None) -> argparse.Namespace:
         "Find the highest load at which a run is VALID, with no number from you: measure the "
         "engines, simulate the run, and confirm the result with a run at that load."
     )
-    examples = ("--scenario server", "--scenario interactive --preset official")
+    examples = (
+        "--scenario server",
+        "--scenario interactive --preset official",
+        "--scenario offline --sweep engine.max_num_seqs=8,16,32",
+    )
     options = parser("tune", about, examples)
+    _add_settings(options)
     options.set_defaults(tune=True)
     arguments = _parsed(options, argv)
+    if not arguments.engine_sweep and (arguments.from_run or arguments.seconds):
+        options.error("--from and --seconds need --sweep engine.KEY=A,B,...")
+    if arguments.engine_sweep and (arguments.repeat or arguments.resume):
+        options.error("--sweep cannot be combined with --repeat or --resume")
     if arguments.again:
         options.error(
             "--again repeats an earlier plan; a run that was tuned tunes again",
             f"python -m sut.submit --again {shlex.quote(arguments.again)}",
         )
     return arguments
+
+
+def _add_settings(options: Parser) -> None:
+    """The options of a search for the best engine settings."""
+    group = options.add_argument_group("engine settings (docs/tuning.md)")
+    group.add_argument(
+        "--sweep",
+        type=_setting,
+        action="append",
+        default=[],
+        dest="engine_sweep",
+        metavar="engine.KEY=A,B,...",
+        help=f"find the best of these values of {' or '.join(engine_sweep.KEYS)}, each with its "
+        "own start of the engines; repeatable: each combination",
+    )
+    add_runs(
+        group,
+        "--from",
+        dest="from_run",
+        help="simulate the values with the step times of this run, and measure only the best "
+        f"{engine_sweep.NUM_BEST}",
+    )
+    group.add_argument(
+        "--seconds",
+        type=at_least(1, float),
+        metavar="S",
+        help="length of the tests of the first round; each round doubles it (default: "
+        f"{engine_sweep.TEST_S:g})",
+    )
+    group.add_argument("--resume", metavar="FOLDER", help="continue an interrupted search")
+
+
+def _setting(text: str) -> engine_sweep.Swept:
+    if text.partition("=")[0].strip() == "target_qps":
+        raise argparse.ArgumentTypeError(
+            f"{text}: cannot be combined with sut.tune, which searches for target_qps"
+        )
+    return engine_sweep.parse(text)
 
 
 def _parsed(options: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,10 +100,10 @@ def _parsed(options: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
-    """The options of a run, for the command ``name``."""
+def parser(command: str, about: str, examples: Sequence[str]) -> Parser:
+    """The options of a run, for the command ``sut.COMMAND``."""
     parser = Parser(
-        prog=f"python -m sut.{name}",
+        prog=f"python -m sut.{command}",
         description=about,
         epilog="exit codes: 0 VALID, 1 INVALID or an accuracy gate failed, 2 bad input, 3 the run "
         "failed",
@@ -113,13 +161,14 @@ def parser(name: str, about: str, examples: Sequence[str]) -> Parser:
         metavar="N",
         help="run N performance tests on one start of the engines, and show their mean and spread",
     )
-    parser.add_argument(
-        "--sweep",
-        type=_loads,
-        metavar="target_qps=A,B,...",
-        help="run a performance test at each of these loads on one start of the engines, and show "
-        "latencies, throughput and goodput against the load",
-    )
+    if command != "tune":  # it has its own
+        parser.add_argument(
+            "--sweep",
+            type=_loads,
+            metavar="target_qps=A,B,...",
+            help="run a performance test at each of these loads on one start of the engines, and "
+            "show latencies, throughput and goodput against the load",
+        )
     parser.add_argument(
         "--on-replica-loss",
         type=str.lower,
@@ -170,8 +219,7 @@ def _loads(text: str) -> tuple[float, ...]:
     if not equals or key.strip() != "target_qps":
         raise argparse.ArgumentTypeError(
             f"{text}: only target_qps can be swept, e.g. target_qps=2,4,8; to compare engine "
-            "settings, simulate them (python -m sut.simulate --from RUN --sweep KEY=...), then "
-            "measure the best in a campaign (docs/report.md)"
+            "settings: python -m sut.tune --sweep engine.KEY=A,B,... (docs/tuning.md)"
         )
     try:
         loads = sorted(map(float, values.split(",")))

@@ -91,6 +91,22 @@ def of_run(run_dir: RunDir, record: Record) -> Basis:
     )
 
 
+def for_plan(basis: Basis, plan: Plan) -> Basis:
+    """The basis of another run of the same benchmark. Raises InputError."""
+    if plan.benchmark != basis.plan.benchmark:
+        raise InputError(
+            f"the step times are of a run of {basis.plan.benchmark}, not of {plan.benchmark}",
+            hint=f"use them for it: --config {basis.plan.benchmark}",
+        )
+    indices, num_samples = range(len(basis.prompt_tokens)), plan.dataset.num_samples
+    return msgspec.structs.replace(
+        basis,
+        plan=plan,
+        prompt_tokens=tuple(by_index(indices, basis.prompt_tokens, num_samples)),
+        output_tokens=tuple(by_index(indices, basis.output_tokens, num_samples)),
+    )
+
+
 def of_gpu(gpu: Hardware, plan: Plan) -> Basis:
     """From the table. Prompts are a stand-in, and every answer has the longest length."""
     longest = plan.engine.max_model_len - plan.generation.max_tokens
