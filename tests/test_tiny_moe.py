@@ -66,7 +66,7 @@ def tokens_of(folder: Path) -> dict[int, tuple[int, ...]]:
 def test_names_a_dtype_that_the_weights_cannot_have(tmp_path: Path) -> None:
     tiny_moe.make_model(tmp_path, mxfp4=True)
     plan = plan_of("smollm2-135m-news", sets=["engine.dtype=float32"])
-    refused = "torch.float32 is not supported for quantization method"
+    refused = f"the model {tmp_path}: torch.float32 is not supported for quantization method"
     with pytest.raises(RunError, match=rf"(?s){refused}.*\nhint: .*--set engine\.dtype=bfloat16"):
         wire.encode(plan, [[1, 2]], tmp_path)
 

@@ -215,8 +215,9 @@ def _vllms_config(plan: Plan, model_path: Path) -> Any:
         ).create_engine_config()
     except ValueError as error:  # also pydantic's
         reasons = [each["msg"] for each in error.errors()] if hasattr(error, "errors") else [error]
+        why = "; ".join(str(reason).removeprefix("Value error, ") for reason in reasons)
         raise RunError(
-            f"vLLM refuses the model {model_path}: {'; '.join(map(str, reasons))}",
+            f"vLLM refuses the model {model_path}: {why}",
             hint="change the setting it names, such as --set engine.dtype=bfloat16",
             code="engine_config",
         ) from None
