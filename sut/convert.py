@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sut.command import Parser, a_path, command
-from sut.errors import EXIT_VALID, InputError
+from sut.errors import EXIT_VALID, InputError, quoted
 from sut.inputs import pickles, tokenized
 from sut.inputs.pickles import Table
 from sut.rundir import write_atomic
@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         write_atomic(options.output, content)
     except OSError as error:
-        raise InputError(f"cannot write {options.output}: {error.strerror}") from None
+        raise InputError(
+            f"cannot write {options.output}: {error.strerror}",
+            hint=f"another file: python -m sut.convert {quoted(options.file)} OUTPUT",
+        ) from None
     lengths = [len(sample.tokens) for sample in samples]
     print(
         f"{options.output}: {quantity(len(samples), 'samples')}, {min(lengths):,} to "
@@ -108,7 +111,10 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(
+            f"cannot read {path}: {error.strerror}",
+            hint="give the file that you downloaded; where to get it: docs/benchmarks.md",
+        ) from None
 
 
 def _decompressed(path: Path, data: bytes) -> bytes:

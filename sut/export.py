@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"cannot write {path}: {error.strerror}", hint="another folder: --output DIR"
             ) from None
         print(f"{path}: {quantity(len(next(iter(table.values()))), 'rows')}")
+    with_samples = set(tables[SAMPLES]["run_id"])
+    for name in (folder.root.name for folder in folders if folder.root.name not in with_samples):
+        print(f"note: {name} has no samples: no test of it is recorded")
     return EXIT_VALID
 
 

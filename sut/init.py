@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint="use letters, digits, dots, - and _: python -m sut.init "
             + (re.sub(r"[^\w.-]+", "-", options.name).strip("-.") or "my-site"),
         )
-    _refuse_a_shipped_name(options)
+    _refuse_a_name_in_use(options)
     found = survey.ask(options.name, options.partition, options.device, options.local)
-    if not options.name and found.name in _shipped():  # this cluster's or this host's
+    if not options.name and found.name in _sites():  # this cluster's or this host's
         found = msgspec.structs.replace(found, name=f"my-{found.name}")
     path = options.output or _path(found.name)
     site = _named(path)
@@ -62,17 +62,17 @@ def _named(path: Path) -> str:
     return path.stem if path.parent == FOLDER else str(path)
 
 
-def _shipped() -> set[str]:
-    return {path.stem for path in config.all_shipped("sites")}
+def _sites() -> dict[str, Path]:
+    return config.files("sites")
 
 
-def _refuse_a_shipped_name(options: argparse.Namespace) -> None:
+def _refuse_a_name_in_use(options: argparse.Namespace) -> None:
     """In some folders ``--site NAME`` would be the other site of this name."""
-    if options.name in _shipped() and not options.force:
+    if options.name in _sites() and not options.force:
         raise InputError(
-            f"{options.name} is the name of a site that comes with this project",
-            hint=f"choose another name: python -m sut.init my-{options.name}; or use that site: "
-            f"--site {quoted(options.name)}",
+            f"there is a site {options.name}: {_sites()[options.name]}",
+            hint=f"use it: --site {quoted(options.name)}; choose another name: "
+            f"python -m sut.init my-{options.name}; or replace it: --force",
         )
 
 

@@ -119,7 +119,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse(argv)
     if options.what is None:
         raise InputError(
-            f"nothing to list given: choose {', '.join(HEADS)}",
+            f"what to list is missing: give one of {', '.join(HEADS)}",
             hint="python -m sut.list benchmarks",
         )
     return options

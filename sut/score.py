@@ -54,7 +54,11 @@ def _phase(found: Record, run_dir: RunDir) -> PhaseRecord:
     scored = (Mode.ACCURACY, Mode.TEST07)
     phase = next((each for each in found.phases if each.test.mode in scored), None)
     if phase is None:
-        raise InputError(f"{run_dir.root}: has no accuracy test", hint="run --mode accuracy")
+        raise InputError(
+            f"{run_dir.root}: has no accuracy test",
+            hint=f"run it: python -m sut.submit --config {quoted(found.plan.benchmark)} "
+            f"--scenario {found.plan.scenario} --mode accuracy",
+        )
     if changes := verification.of_files(found, run_dir):
         raise InputError(
             f"{run_dir.root} was changed since it was recorded: {changes[0]}",

@@ -55,6 +55,16 @@ def test_csv_has_every_run_and_sample(project: Path) -> None:
         assert float(each["ttft_ms"]) == pytest.approx(ttft, abs=1e-6) and ttft > 0
 
 
+def test_says_that_a_run_has_no_samples(tmp_path: Path) -> None:
+    done = submit(
+        tmp_path, *fast(), "--mode", "accuracy", "--set", 'engine.replay.faults=["die@0"]'
+    )
+    assert done.returncode == 3
+    done = submit(tmp_path, "latest", command="export")
+    assert done.returncode == 0 and "samples.csv: 0 rows" in done.stdout
+    assert re.search(r"^note: \S+ has no samples: no test of it is recorded$", done.stdout, re.M)
+
+
 NEEDS_PYARROW = "needs pyarrow, which no lock file has: pip install pyarrow"
 
 

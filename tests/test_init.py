@@ -89,7 +89,11 @@ def test_a_shipped_sites_name_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert init.main(["local", "--local"]) == 2
-    assert "hint: choose another name: python -m sut.init my-local; or" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: there is a site local: ")
+    assert (
+        "hint: use it: --site local; choose another name: python -m sut.init my-local; or" in error
+    )
     assert init.main(["local", "--local", "--force"]) == 0
     monkeypatch.setattr(slurm, "cluster_name", lambda: "devcluster")
     assert init.main([]) == 0

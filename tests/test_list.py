@@ -74,7 +74,7 @@ def test_searches_names_and_meanings(capsys: pytest.CaptureFixture[str]) -> None
         list_command.main(["key"])
     assert "did you mean keys?" in capsys.readouterr().err
     assert list_command.main([]) == 2
-    assert "choose benchmarks, campaigns, sites" in capsys.readouterr().err
+    assert "give one of benchmarks, campaigns, sites" in capsys.readouterr().err
 
 
 def test_a_narrow_list_keeps_names_whole() -> None:

@@ -74,5 +74,18 @@ def test_refuses_nodes_that_are_no_hostlist(tmp_path: Path, names: str, problem:
         assert str(error.value) == f"{file}: {problem}"
 
 
+def test_names_a_file_here_that_a_site_may_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for there, hint in ((False, "give a .yaml file"), (True, "the file here: --site mine.yaml")):
+        if there:
+            (tmp_path / "mine.yaml").touch()
+        with pytest.raises(InputError, match="unknown site 'mine'") as error:
+            config.find("sites", "mine")
+        assert f"\nhint: {hint}" in str(error.value)
+
+
 def test_finds_the_shipped_sites() -> None:
-    assert {"local", "jw", "devcluster", "template"} <= set(config.sites())
+    found = set(config.sites())
+    assert {"local", "jw", "devcluster"} <= found and "template" not in found

@@ -23,7 +23,7 @@ from sut.history.row import Row, read_row
 from sut.rundir import RunDir, remove_stale, write_atomic
 
 FILE_NAME = ".history.sqlite"
-VERSION = 5  # of the table; a file of another version is discarded
+VERSION = 6  # of the table; a file of another version is discarded
 MAX_DEPTH = 3  # levels of folders that are searched for runs
 
 

@@ -160,7 +160,7 @@ def read_row(root: Path, path: str, stat: os.stat_result) -> Row:
         nodes=",".join(sorted(nodes - {""})),
         num_replicas=len(plan.replicas),
         plan_digest=record.plan_digest,
-        target_qps=measures.target_qps or _asked_qps(record),
+        target_qps=None if preflight else measures.target_qps or _asked_qps(record),
         tokens_per_s=measures.tokens_per_s,
         cost_per_million_tokens=performance.cost_per_million_tokens if performance else None,
         samples_per_s=measures.samples_per_s,

@@ -24,7 +24,7 @@ _BETWEEN = "\nerror: "  # the errors of one InputError
 def check(path: Path) -> str:
     """The file and what it is, in a line. Raises InputError with every error in it."""
     if not path.exists():
-        raise InputError(f"{path}: no such file", hint=_files_of(path.name))
+        raise InputError(f"{path}: no such file", hint=_files_of(path))
     read = document.read(path)
     kind = config.kind_of(read)
     if kind is None:
@@ -44,12 +44,13 @@ def check(path: Path) -> str:
         ) from None
 
 
-def _files_of(name: str) -> str:
-    """The command that checks what the user may have meant by ``name``."""
+def _files_of(path: Path) -> str:
+    """The command that checks what the user may have meant by ``path``, or lists its kind."""
     for kind in ("benchmarks", "sites", "campaigns"):
-        if found := config.files(kind).get(Path(name).stem):
+        if found := config.files(kind).get(path.stem):
             return f"python -m sut.validate {shlex.quote(str(found))}"
-    return "give the path of a .yaml file; those that exist: python -m sut.list benchmarks"
+    kind = path.parent.name if path.parent.name in ("sites", "campaigns") else "benchmarks"
+    return f"give the path of a .yaml file; those that exist: python -m sut.list {kind}"
 
 
 def _resolved(kind: str, path: Path) -> str:

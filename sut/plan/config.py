@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sut.errors import InputError, nearest
+from sut.errors import InputError, nearest, quoted
 from sut.home import expanded
 from sut.plan import hostlist
 from sut.plan.benchmark import Benchmark, Preset, Scenario
@@ -186,9 +186,12 @@ def find(kind: str, name: str) -> Path:
         # --config takes both.
         campaigns = files("campaigns") if kind == "benchmarks" else {}
         also = f"; campaigns: {', '.join(sorted(campaigns))}" if campaigns else ""
+        here = Path(f"{name}.yaml")
+        one_here = f"the file here: {_OPTIONS[kind.removesuffix('s')]} {quoted(here)}; or "
         raise InputError(
             f"unknown {kind.removesuffix('s')} '{name}'{nearest(name, [*known, *campaigns])}",
-            hint=f"give a .yaml file, or one of these {kind}: {', '.join(sorted(known))}{also}",
+            hint=f"{one_here if here.is_file() else 'give a .yaml file, or '}"
+            f"one of these {kind}: {', '.join(sorted(known))}{also}",
         )
     return known[name]
 
@@ -219,9 +222,12 @@ def _is_path(name: str) -> bool:
 
 
 def files(kind: str) -> dict[str, Path]:
-    """Files by name; those under the current folder have precedence over the shipped ones."""
+    """Files by name; those under the current folder have precedence over the shipped ones. The
+    template is for copying."""
     folders = [Path.cwd() / "configs" / kind, *_own_folders(kind)]
-    return {path.stem: path for each in reversed(folders) for path in sorted(each.glob("*.yaml"))}
+    found = {path.stem: path for each in reversed(folders) for path in sorted(each.glob("*.yaml"))}
+    found.pop("template", None)
+    return found
 
 
 def _own_folders(kind: str) -> list[Path]:

@@ -63,7 +63,7 @@ def read(path: Path) -> Document:
         problem = " ".join(str(error).split())
         raise InputError(f"{path}: invalid YAML: {problem}", hint=_again(path)) from None
     if not isinstance(document, dict):
-        hint = f"begin with name: NAME, a key a line, as in {_EXAMPLE}"
+        hint = f"begin with name: NAME, a key a line, as in {_EXAMPLE}; a site: python -m sut.init"
         raise InputError(f"{path}: expected a YAML mapping", hint=hint)
     return document
 
