@@ -25,6 +25,7 @@ from sut.plan import config
 from sut.plan.benchmark import Preset
 from sut.plan.config import Campaign
 from sut.plan.plan import OnReplicaLoss
+from sut.run import length
 from sut.watch.follow import detached, outcome_of, wait
 
 
@@ -93,8 +94,14 @@ def _plan_again(arguments: argparse.Namespace) -> Planned:
 
 
 def checked(planned: Planned) -> list[Finding]:
-    """What this machine can check of a run."""
-    return checks.check(planned.plan, planned.run_root)
+    """What this machine can check of a run. Prints warnings."""
+    plan, run_root = planned.plan, planned.run_root
+    found = checks.check(plan, run_root)
+    if plan.slurm is not None:
+        found.append(checks.run_length(plan, length.expect(plan, run_root)))
+    for warning in (each.warning for each in found if each.warning):
+        print(f"warning: {warning}", file=sys.stderr)
+    return found
 
 
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> None:

@@ -32,12 +32,12 @@ from sut.errors import InputError
 from sut.launch import newrun, notices
 from sut.launch.notices import Notices
 from sut.plan.plan import load_plan
-from sut.results import diagnosis, record
+from sut.results import diagnosis, record, usual
 from sut.results.measures import measure
 from sut.results.progress import Line, ReplicaProgress
 from sut.results.record import EngineOrigin, Engines, Step
 from sut.rundir import RunDir, write_atomic
-from sut.watch import follow, usual
+from sut.watch import follow
 from sut.watch.frame import frame, line
 from sut.watch.observer import NOTIFYING, REPORTING, Observer
 from sut.watch.projection import Projection
@@ -161,11 +161,11 @@ def test_usual_times_are_of_runs_that_were_alike(tmp_path: Path) -> None:
     origin = EngineOrigin(replica=0, warm=True, started_utc="2026-01-06T00:00:00Z")
     warm = completed(plan=plan, timings=(step("load", 0.1),), engines=Engines(replicas=(origin,)))
     record.write(warm, RunDir(tmp_path / "20260107-x"))
-    ours = RunDir(tmp_path / "20260108-x")
-    assert usual.step_times(ours, plan) == {"load": 20.0}
-    assert usual.step_times(ours, other) == {"load": 500.0}
-    assert usual.step_times(ours, plan_of("replay", sets=["engine.max_num_seqs=9"])) == {}
-    assert usual.step_times(RunDir(tmp_path / "none" / "x"), plan) == {}
+    assert usual.step_times(tmp_path, plan) == {"load": 20.0}
+    assert usual.step_times(tmp_path, plan, "20260103-x") == {"load": 15.0}
+    assert usual.step_times(tmp_path, other) == {"load": 500.0}
+    assert usual.step_times(tmp_path, plan_of("replay", sets=["engine.max_num_seqs=9"])) == {}
+    assert usual.step_times(tmp_path / "none", plan) == {}
 
 
 def test_spins_while_it_loads_and_only_then() -> None:

@@ -14,10 +14,12 @@ from sut.cluster import limits, partitions, slurm
 from sut.cluster.partitions import Partition
 from sut.cluster.sbatch import Submission
 from sut.errors import Errors, InputError
-from sut.launch import executor, path_checks
+from sut.launch import executor, path_checks, plan_words
 from sut.launch.finding import Finding
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
+from sut.results import length
+from sut.results.length import Length
 
 
 def check(plan: Plan, run_root: Path) -> list[Finding]:
@@ -41,6 +43,44 @@ def problems(planned: Sequence[Sequence[Finding]]) -> Errors:
 
 def once(errors: Iterable[InputError]) -> Errors:
     return Errors({str(error): error for error in errors}.values())
+
+
+def run_length(plan: Plan, expected: Length | str) -> Finding:
+    """Whether the wall limit is enough for the length, which is the reason where it is not known.
+    A run that certainly exceeds it is a problem, one that is expected to a warning."""
+    assert plan.slurm is not None
+    if isinstance(expected, str):
+        return Finding("length", f"not checked: {expected}", made=False)
+    made = Finding("length", f"{_length_text(plan, expected)}; {expected.source}")
+    limit_s = length.limit_s(plan)
+    if expected.total_s <= limit_s:
+        return made
+    text = (
+        f"the run is expected to take {_length_text(plan, expected)}: it would be ended after "
+        f"{plan_words.duration(limit_s)} ({expected.source})"
+    )
+    hint = (
+        f"allow more time: --set site.slurm.time_min={length.enough_min(plan, expected)}; or "
+        "choose more nodes, a smaller --preset or a target_qps that the engines can keep up with"
+    )
+    if expected.shortest_s is not None and expected.shortest_s > limit_s:
+        least = plan_words.duration(expected.shortest_s)
+        made.problems.add(f"{text}; its tests take at least {least} {expected.fastest}", hint=hint)
+    else:
+        made.warning = f"{text}\nhint: {hint}"
+    return made
+
+
+def _length_text(plan: Plan, expected: Length) -> str:
+    assert plan.slurm is not None
+    about = f"about {plan_words.duration(expected.tests_s)} in its tests"
+    if expected.load:
+        about += f" (simulated at {expected.load})"
+    if expected.startup_s is None:
+        about += ", loading and warm-up on top"
+    else:
+        about += f" and {plan_words.duration(expected.startup_s)} besides, as in earlier runs"
+    return f"{about}, with a wall limit of {plan.slurm.time_min:,} min"
 
 
 def _machine(plan: Plan) -> Finding:

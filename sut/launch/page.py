@@ -25,6 +25,7 @@ class Checked(Struct, frozen=True, kw_only=True):
     ok: bool | None
     text: str
     problems: tuple[str, ...] = ()
+    warning: str = ""
 
 
 class Page(Struct, frozen=True, kw_only=True):
@@ -88,7 +89,13 @@ def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
         official=plan.official,
         not_official_because=plan.not_official_because,
         checks=tuple(
-            Checked(name=c.name, ok=c.ok, text=c.text, problems=tuple(map(str, c.problems)))
+            Checked(
+                name=c.name,
+                ok=c.ok,
+                text=c.text,
+                problems=tuple(map(str, c.problems)),
+                warning=c.warning,
+            )
             for c in checks
         ),
     )
@@ -143,4 +150,5 @@ def _rows(page: Page) -> Iterator[tuple[str, list[str]]]:
 
 def _check(check: Checked, width: int) -> str:
     words = {True: "ok", False: "NOT OK", None: "-"}
-    return f"{words[check.ok]:6}  {check.name:{width}}  {check.text}".rstrip()
+    word = "WARN" if check.warning else words[check.ok]
+    return f"{word:6}  {check.name:{width}}  {check.text}".rstrip()

@@ -66,6 +66,12 @@ class Hardware(Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def fastest(self) -> float:
+        """The part of the step times that no engine can go below: at the data sheet's peaks, with
+        weights and operations of 8 bits."""
+        return self.efficiency / self.bytes_per_weight
+
+    @property
     def times(self) -> ServiceTimes:
         weights = _LAYER_WEIGHTS * self.bytes_per_weight + _HEAD_WEIGHTS * 2
         us_per_byte = 1e6 / (self.bytes_per_s * self.efficiency)

@@ -129,12 +129,17 @@ def stand_in_prompts(num_samples: int, longest: int) -> list[int]:
     return [min(max(length, SHORTEST_PROMPT), longest) for length in lengths]
 
 
-def forecast(basis: Basis, num_replicas: int, target_qps: float | None = None) -> Forecast:
-    """The test on so many replicas, at ``target_qps`` or at the load to ask for. Raises
-    InputError."""
+def forecast(
+    basis: Basis,
+    num_replicas: int,
+    target_qps: float | None = None,
+    most_tokens: float = math.inf,
+) -> Forecast:
+    """The test on so many replicas, at ``target_qps`` or at the load to ask for, with
+    ``most_tokens`` in all simulated answers. Raises InputError."""
     plan = _with_replicas(basis.plan, num_replicas)
     limits = _limits(plan)
-    test = Simulator(plan, limits, basis.prompt_tokens, basis.output_tokens)
+    test = Simulator(plan, limits, basis.prompt_tokens, basis.output_tokens, most_tokens)
     found = None
     if plan.scenario is Scenario.OFFLINE:
         target_qps = target_qps or _rounded(_offline_rate(test, basis.service))

@@ -7,9 +7,11 @@ sees seeds, arrival times or the order of samples (docs/tuning.md).
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from sut import _core
+from sut.errors import InputError
 from sut.plan.plan import Plan
 from sut.results import peak
 from sut.results.peak import Limits, Tried
@@ -29,12 +31,15 @@ class Simulator:
         limits: Limits | None,
         prompt_tokens: Sequence[int],
         output_tokens: Sequence[int],
+        most_tokens: float = math.inf,
     ) -> None:
-        """``prompt_tokens`` and ``output_tokens`` are by index of the sample."""
+        """``prompt_tokens`` and ``output_tokens`` are by index of the sample. Tests with more than
+        ``most_tokens`` in all their answers are refused with an InputError."""
         self._plan = plan
         self._limits = limits
         self._prompt_tokens = prompt_tokens
         self._output_tokens = output_tokens
+        self._left_tokens = most_tokens
 
     def attempt(self, qps: float, service: ServiceTimes, slowdown: float = 1.0) -> Tried:
         """A test at ``qps`` with every step ``slowdown`` times as long; ended once it cannot be
@@ -61,6 +66,9 @@ class Simulator:
     ) -> _core.Simulated:
         """The test, ended once more than ``stop_over`` samples are over a limit."""
         plan, engine, limits = self._plan, self._plan.engine, self._limits
+        self._left_tokens -= len(schedule) * statistics.fmean(self._output_tokens)
+        if self._left_tokens < 0:
+            raise InputError("it takes too long to simulate")
         return _core.simulate(
             schedule=schedule,
             prompt_tokens=self._prompt_tokens,

@@ -17,12 +17,12 @@ from sut.plan.benchmark import AUTO
 from sut.plan.hostlist import HostlistError, expand
 from sut.plan.placement import on_nodes
 from sut.plan.plan import Plan, load_plan
-from sut.results import attempts, diagnosis, mllog, record
+from sut.results import attempts, diagnosis, mllog, record, usual
 from sut.results.goal import Goal, goal_of
 from sut.results.progress import Line, Reader
 from sut.rundir import RunDir
 from sut.units import quantity
-from sut.watch import notify, usual
+from sut.watch import notify
 from sut.watch.state import PhaseState, RunState, Shown, left_s, measured, with_result
 
 WINDOW_LINES = 15  # about as many seconds: the window of current rates
@@ -61,7 +61,7 @@ class Observer:
 
     @functools.cached_property
     def _usual(self) -> dict[str, float]:
-        return usual.step_times(self.run, self.plan)
+        return usual.step_times(self.run.root.parent, self.plan, self.run.root.name)
 
     def look(self) -> RunState:
         new = self._reader.read()

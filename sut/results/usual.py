@@ -1,4 +1,4 @@
-"""How long each step of a run usually takes: by the records beside it of runs that were alike."""
+"""How long each step of a run usually takes: by the records of earlier, alike runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -45,11 +46,11 @@ class _Record(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Record)
 
 
-def step_times(run: RunDir, plan: Plan) -> dict[str, float]:
+def step_times(run_root: Path, plan: Plan, but: str = "") -> dict[str, float]:
     """The median duration of each step in seconds, by its name; empty without earlier runs of the
-    same benchmark, site and engine settings."""
+    same benchmark, site and engine settings under ``run_root``. The run ``but`` is left out."""
     ours = msgspec.json.decode(msgspec.json.encode(plan), type=_Plan)
-    alike = [r for r in _records(run) if r.usual and r.plan == ours][:NUM_USED]
+    alike = [r for r in _records(run_root, but) if r.usual and r.plan == ours][:NUM_USED]
     times: dict[str, list[float]] = {}
     for record in alike:
         for step in record.timings:
@@ -57,23 +58,23 @@ def step_times(run: RunDir, plan: Plan) -> dict[str, float]:
     return {name: statistics.median(durations) for name, durations in times.items()}
 
 
-def _records(run: RunDir) -> Iterator[_Record]:
-    """The newest records under the same run root; names of runs begin with their time."""
+def _records(run_root: Path, but: str) -> Iterator[_Record]:
+    """The newest records."""
     num_seen = 0
-    for name in _others(run):
+    for name in newest(run_root, but):
         with contextlib.suppress(OSError, *UNDECODABLE):  # running, or not a run
-            content = RunDir(run.root.parent / name).record.read_bytes()
+            content = RunDir(run_root / name).record.read_bytes()
             num_seen += 1
             yield _decoder.decode(content)
         if num_seen == NUM_SEEN:
             return
 
 
-def _others(run: RunDir) -> list[str]:
+def newest(run_root: Path, but: str = "") -> list[str]:
+    """The names of the folders of runs, which begin with their time, newest first."""
     try:
-        names = os.listdir(run.root.parent)
+        names = os.listdir(run_root)
     except OSError:
         return []
     # Not links such as "latest", which name a run twice.
-    runs = [n for n in names if n[:1].isdigit() and n != run.root.name]
-    return sorted(runs, reverse=True)
+    return sorted((n for n in names if n[:1].isdigit() and n != but), reverse=True)
