@@ -533,6 +533,7 @@ VLLM = (
 @pytest.mark.chaos
 @pytest.mark.vllm
 @pytest.mark.own_cache
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, DIED), (signal.SIGSTOP, "stall")], ids=["KILL", "STOP"]
 )

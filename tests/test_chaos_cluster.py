@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from chaos import Outcome, table_of
 from cluster.cluster import Cluster
@@ -39,8 +40,8 @@ def _of(cluster: Cluster, run: ClusterRun, fault: str, began: float) -> Outcome:
     return Outcome(fault, "performance", found.exit_code, found.status, code, took_s, kept)
 
 
-def _measuring(cluster: Cluster, seconds: float = 8) -> ClusterRun:
-    run = submit(cluster, *replay(seconds), "--nodes", "jw[2-3]")
+def _measuring(cluster: Cluster, seconds: float = 8, *options: str) -> ClusterRun:
+    run = submit(cluster, *replay(seconds), "--nodes", "jw[2-3]", *options)
     until(run.has_measured, 120)
     return run
 
@@ -74,6 +75,31 @@ def test_node_loss(idle: Cluster, table: list[Outcome], fault: str) -> None:
     found = _of(idle, run, f"{fault} (reported after {reported_s:.0f} s, then restored)", began)
     assert found.status == "completed" and LOST in found.kept
     table.append(found)
+
+
+CONTINUE = ("--on-replica-loss", "continue")  # the job has Slurm's --no-kill
+
+
+@pytest.mark.parametrize("fault", ["a node's power is cut", "a node's link is cut"])
+def test_continues_after_node_loss(idle: Cluster, table: list[Outcome], fault: str) -> None:
+    """The node returns after the end of the job."""
+    lose, restore = NODE_LOSS[fault]
+    run = _measuring(idle, 40, *CONTINUE)
+    began = time.monotonic()
+    lose(idle)
+    try:
+        until(lambda: run.dir.record.is_file() and not run.record().interim, 300)
+        run.end(300)
+        took_s = round(time.monotonic() - began, 1)
+    finally:
+        restore(idle)
+    found = _of(idle, run, f"{fault}, with `--on-replica-loss continue`", began)
+    assert (found.status, found.exit_code) == ("completed", 1)
+    ((loss,),) = (phase.losses for phase in run.record().phases)
+    assert (loss.replica, loss.nodes, loss.code) == (1, (OTHER,), LOST), loss
+    assert run.record().verdict == "INVALID" and len(run.record().attempts) == 1
+    kept = f"{found.kept}; loss recorded after {loss.at_s:.0f} s of the test"
+    table.append(msgspec.structs.replace(found, took_s=took_s, kept=kept))
 
 
 def test_head_loss(idle: Cluster, table: list[Outcome]) -> None:
