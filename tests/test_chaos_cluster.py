@@ -102,6 +102,19 @@ def test_continues_after_node_loss(idle: Cluster, table: list[Outcome], fault: s
     table.append(msgspec.structs.replace(found, took_s=took_s, kept=kept))
 
 
+def test_head_loss_without_kill(idle: Cluster, table: list[Outcome]) -> None:
+    """Slurm starts the run again here too: its batch script is lost."""
+    run = _measuring(idle, 8, *CONTINUE)
+    began = time.monotonic()
+    idle.power_off(HEAD)
+    time.sleep(20)
+    idle.power_on(HEAD)
+    fault = "the power of the run's first node is cut for 20 s, with `--on-replica-loss continue`"
+    found = _of(idle, run, fault, began)
+    assert found.status == "completed"
+    table.append(found)
+
+
 def test_head_loss(idle: Cluster, table: list[Outcome]) -> None:
     """Nothing of the run is left that could write a record: Slurm starts it again."""
     run = _measuring(idle)
