@@ -90,10 +90,11 @@ def test_finds_the_known_best_setting_and_continues(tmp_path: Path) -> None:
         (["--seconds", "5"], "need --sweep engine.KEY"),
         (["--sweep", "engine.max_num_seqs=1,2", "--no-wait"], "--no-wait cannot be combined"),
         (["--sweep", "engine.max_num_seqs=1", "--sweep", "engine.max_num_seqs=2"], "given twice"),
+        (["--config", "replay", "--resume", "nowhere"], "--config cannot be combined with"),
         (["--resume", "nowhere"], "no search of engine settings found"),
     ],
 )
 def test_refuses_what_is_no_search(tmp_path: Path, arguments: list[str], text: str) -> None:
-    run = submit(tmp_path, "--config", "replay", *arguments, command="tune")
+    run = submit(tmp_path, *arguments, command="tune")
     assert run.returncode == 2 and text in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "runs").exists()

@@ -16,6 +16,8 @@ from sut.launch.request import RunRequest
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.plan import Mode, OnReplicaLoss
 
+FIXED = ("config", "site", "nodes", "scenario", "mode", "preset", "set", "root")  # of a search
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     examples = (
@@ -47,6 +49,12 @@ def parse_tune(argv: Sequence[str] | None) -> argparse.Namespace:
         options.error("--from and --seconds need --sweep engine.KEY=A,B,...")
     if arguments.engine_sweep and (arguments.repeat or arguments.resume):
         options.error("--sweep cannot be combined with --repeat or --resume")
+    given = [f"--{name}" for name in FIXED if getattr(arguments, name) not in (None, [])]
+    if arguments.resume and given:
+        options.error(
+            f"{', '.join(given)} cannot be combined with --resume: the search has its own",
+            f"python -m sut.tune --resume {shlex.quote(arguments.resume)}",
+        )
     if arguments.again:
         options.error(
             "--again repeats an earlier plan; a run that was tuned tunes again",

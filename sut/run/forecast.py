@@ -78,8 +78,8 @@ def of_run(run_dir: RunDir, record: Record) -> Basis:
         what = "its engines' steps" if service is None else "a performance test"
         raise InputError(
             f"the run did not measure {what} ({run_dir})",
-            hint="use one whose load was measured: python -m sut.submit --config "
-            f"{record.plan.benchmark} --set target_qps=auto, or python -m sut.tune",
+            hint="use one of Server or Interactive whose load was measured: python -m sut.submit "
+            f"--config {record.plan.benchmark} --scenario server --set target_qps=auto",
         )
     indices, num_samples = samples.sample_index, record.plan.dataset.num_samples
     return Basis(
