@@ -572,6 +572,29 @@ def test_vllm_worker_stopped(tmp_path: Path, table: list[Outcome]) -> None:
 
 
 @pytest.mark.chaos
+@pytest.mark.vllm
+@pytest.mark.own_cache
+@pytest.mark.timeout(900)
+def test_vllm_returns(tmp_path: Path, table: list[Outcome]) -> None:
+    """Its samples wait for it, so the test of some seconds cannot end before."""
+    few = ("scenarios.server.min_duration_ms=15000", "scenarios.server.min_query_count=60")
+    sets = (*VLLM, *few, "site.timeouts.sample_s=400")
+    restart = ("--on-replica-loss", "restart")
+    vllm = {"config": "smollm2-135m-news", "within_s": 250, "options": restart}
+    with running(tmp_path, "performance", sets, **vllm) as run:
+        kill(run.engine, signal.SIGKILL)
+        found = run.ended("vLLM engine killed, with `--on-replica-loss restart`", 500)
+        (phase,) = record.read(run.run_dir.record).phases
+    assert (found.exit_code, found.status) == (1, "completed")
+    (loss,) = phase.losses
+    assert loss.code == DIED and loss.returned_s is not None
+    assert phase.dispatcher is not None and phase.dispatcher.failed == 0
+    assert "lost_replicas" in [reason.code for reason in phase.verdict.reasons]
+    kept = f"{found.kept}; the engine returned after {loss.returned_s - loss.at_s:.0f} s"
+    table.append(msgspec.structs.replace(found, kept=kept))
+
+
+@pytest.mark.chaos
 def test_second_attempt(tmp_path: Path, table: list[Outcome]) -> None:
     with running(tmp_path, "performance", SHORT) as run:
         second = subprocess.run(
