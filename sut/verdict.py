@@ -151,10 +151,10 @@ def _find(path: Path) -> _Test:
     others = _other_phases(run_dir) if run_dir.record.is_file() else ()
     path = of_run if of_run.is_dir() else path
     folder = (path if path.is_dir() else path.parent).resolve()
-    plan, counted, chosen_qps, accelerator = None, None, None, ""
+    plan, of, counted, chosen_qps, accelerator = None, None, None, None, ""
     run_dir = RunDir(folder.parent.parent)
     if run_dir.loadgen(folder.name) == folder and run_dir.plan.is_file():
-        plan = load_plan(run_dir.plan)
+        plan, of = load_plan(run_dir.plan), run_dir
         if run_dir.record.is_file():
             run = record.read(run_dir.record)
             counted = next((phase for phase in run.phases if phase.name == folder.name), None)
@@ -162,7 +162,7 @@ def _find(path: Path) -> _Test:
             if counted is not None:
                 chosen_qps = plan.chosen_qps(counted.test, chosen_qps)
             accelerator = next((gpu.name for gpu in run.environment.gpus), "")
-    return _Test(mllog.read(path), folder, plan, counted, chosen_qps, others, accelerator)
+    return _Test(_read(path, of), folder, plan, counted, chosen_qps, others, accelerator)
 
 
 def _other_phases(run_dir: RunDir) -> tuple[PhaseRecord, ...]:
@@ -183,10 +183,29 @@ def _without_verdict(run_dir: RunDir, status: str, failure: Failure) -> InputErr
     message = Message.of(failure.message)
     logs = run_dir.loadgen(Mode.PERFORMANCE)
     hints = [message.hint] if message.hint else []
-    hints += [f"to judge its logs: python -m sut.verdict {quoted(logs)}"] if logs.is_dir() else []
+    hints += [f"to judge its logs: python -m sut.verdict {quoted(logs)}"] if _is_whole(logs) else []
     hints = hints or [f"its report has more: less {quoted(run_dir.report)}"]
     first = f"{run_dir}: the run has no verdict: {status}, {failure.code}: {message.first}"
     return InputError("\n".join([first, *map(marked, message.log)]), hint="; ".join(hints))
+
+
+def _is_whole(logs: Path) -> bool:
+    try:
+        mllog.read(logs)
+    except InputError:
+        return False
+    return True
+
+
+def _read(path: Path, run_dir: RunDir | None) -> DetailLog:
+    """The log at ``path``. The error for one that a run of ours did not finish names the run."""
+    try:
+        return mllog.read(path)
+    except InputError as error:
+        if run_dir is None:
+            raise
+        hint = f"see why the run ended: python -m sut.watch {quoted(run_dir)}"
+        raise InputError(Message.of(str(error)).first, hint=hint) from None
 
 
 def _judge(test: _Test, options: argparse.Namespace) -> Verdict:
@@ -204,6 +223,7 @@ def _judge(test: _Test, options: argparse.Namespace) -> Verdict:
         asked_round=options.round,
         max_tokens=options.max_tokens,
         chosen_qps=test.chosen_qps,
+        hopeless=counted.hopeless if counted else None,
         foreign=plan is None,
     )
     for check in counted.verdict.checks if counted else ():

@@ -315,7 +315,7 @@ def test_a_truncated_run_prints_one_way_to_continue(tmp_path: Path) -> None:
         assert job.wait() == {0: 3}
     failure = job.record.failure
     assert failure is not None and failure.code == "truncated"
-    hint = f"to continue with the interrupted phase: python -m sut.job {run_dir}"
+    hint = f"to continue: python -m sut.job {run_dir}"
     assert failure.message.endswith(f"hint: {hint}")
     report = run_dir.report.read_text()
     assert report.count(str(run_dir)) >= 1 and "runs the same plan again" not in report

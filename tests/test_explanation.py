@@ -559,7 +559,7 @@ def test_the_command_prints_the_highest_load_once(
     )
     assert print_verdict([str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "Highest load:\n  - The run's own load, 25 queries/s, met the limits" in out
+    assert "Highest load:\n  - 25 queries/s, which LoadGen offered on average, met" in out
     write(tmp_path, broken(SLOW_TTFT))
     assert print_verdict([str(tmp_path)]) == 1
     out = capsys.readouterr().out

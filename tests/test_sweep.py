@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -28,10 +29,13 @@ from sut.report.render import render_html
 from sut.report.summary import summary
 from sut.results import goodput, mllog, record, rules
 from sut.results.phase_record import PhaseRecord
+from sut.results.progress import Line
 from sut.results.sample_log import SampleLog
 from sut.rundir import RunDir
 from sut.submission import reasons
 from sut.submission.runs import Run
+from sut.watch.frame import line
+from sut.watch.observer import Observer
 
 # One sequence of 20 tokens at a time, 2 ms a step: at most 25 samples/s.
 SLOW = (
@@ -285,3 +289,15 @@ def test_goodput_is_the_share_within_both_limits(tmp_path: Path) -> None:
         goodput.of(offline, SampleLog(**{name: array("q") for name in SampleLog.__struct_fields__}))
         is None
     )
+
+
+def test_progress_shows_the_load_of_the_running_test(tmp_path: Path) -> None:
+    of = plan_of("replay", mode=Mode.PERFORMANCE, sweep=(20.0, 60.0, 200.0))
+    run, observer = write_plan(of, tmp_path / "run"), None
+    for t_s, name, qps in ((1.0, "performance", 20), (9.0, "performance-2", 60)):
+        at = Line(t_s=t_s, step=name, stage=name, phase=name, pid=os.getpid())
+        with run.progress.open("ab") as file:
+            file.write(msgspec.json.encode(at) + b"\n")
+        observer = observer or Observer(run)
+        state = observer.look()
+        assert state.target_qps == qps and f"{name} at {qps} queries/s:" in line(state)

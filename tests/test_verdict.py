@@ -16,7 +16,8 @@ from records import PLAN_OF_SMALLEST_VALID, accuracy, completed, performance
 
 from sut.errors import InputError
 from sut.plan.benchmark import Accuracy, Gate
-from sut.results import mllog, record
+from sut.results import mllog, record, sample_log
+from sut.results.budget import Hopeless
 from sut.results.early_stopping import num_over_limit, queries_needed
 from sut.results.judge import Verdict, judge_accuracy, judge_performance, overall, with_check
 from sut.results.measures import measure
@@ -446,6 +447,54 @@ def test_a_failed_run_has_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixtu
     shutil.rmtree(run_dir.loadgen("performance"))
     assert print_verdict([str(run_dir)]) == 2
     assert f"hint: its report has more: less {run_dir.report}" in capsys.readouterr().err
+
+
+def test_an_incomplete_log_of_a_run_leads_to_its_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = Failure(code="cancelled", message="cancelled by Ctrl-C")
+    run_dir = run_with(tmp_path, status="failed", verdict=None, failure=failure)
+    logs = run_dir.loadgen("performance")
+    log = logs / "mlperf_log_detail.txt"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if '"result_' not in line))
+    assert print_verdict([str(run_dir)]) == 2
+    err = capsys.readouterr().err
+    assert "cancelled by Ctrl-C" in err and "sut.verdict" not in err
+    assert print_verdict([str(logs)]) == 2
+    err = capsys.readouterr().err
+    assert "LoadGen did not finish this test" in err
+    assert err.endswith(f"hint: see why the run ended: python -m sut.watch {run_dir}\n")
+    run_dir.plan.unlink()
+    assert print_verdict([str(logs)]) == 2
+    assert capsys.readouterr().err.endswith(f"run the test again: tail {log}\n")
+
+
+def test_the_verdict_has_the_moment_that_the_run_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Hopeless(limit="TTFT", since_s=0.123, num_over=1, num_allowed=0, num_queries=480)
+    run_dir = run_with(tmp_path, msgspec.structs.replace(measured(), hopeless=found))
+    log = run_dir.loadgen("performance") / "mlperf_log_detail.txt"
+    too_slow = {
+        "result_validity": "INVALID",
+        "result_perf_constraints_met": False,
+        "result_first_token_99.00_percentile_latency_ns": 9_000_000_000,
+    }
+    text = log.read_text()
+    for key, value in too_slow.items():
+        text = with_value(key, value)(text)
+    log.write_text(text)
+    issued = [1_000_000 * row for row in range(500)]
+    slow = {"first_token_ns": 9_000_000_000, "completed_ns": 9_100_000_000}
+    columns = {name: [8] * 500 for name in ("replica", "prompt_tokens", "output_tokens")}
+    columns |= {"sample_index": list(range(500)), "issued_ns": issued, "admitted_ns": issued}
+    columns |= {name: [at + later for at in issued] for name, later in slow.items()}
+    sample_log.write(run_dir.samples("performance"), columns)
+    for folder in (run_dir.root, run_dir.loadgen("performance")):
+        assert print_verdict([str(folder)]) == 1
+        out = " ".join(capsys.readouterr().out.split())
+        assert "From 0.123 s on, samples that still waited" in out
 
 
 def test_a_run_that_goes_on_has_no_verdict_yet(tmp_path: Path) -> None:

@@ -391,6 +391,7 @@ def test_a_run_whose_controller_ended_is_lost(tmp_path: Path) -> None:
         controller.kill()
     state = look(tmp_path)
     assert (state["state"], state["why"]) == ("lost", "its process has ended")
+    assert {phase["state"] for phase in state["phases"]} == {"not started"}
     (run.job / f"{controller.pid}_submitted.pkl").rename(run.job / f"{os.getpid()}_submitted.pkl")
     assert look(tmp_path)["state"] == "lost"  # a process with its id, but another one
 

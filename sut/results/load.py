@@ -224,7 +224,10 @@ def _of_windows(taken: Sequence[_Window], num_windows: int, window_s: float) -> 
     mean = queries / len(taken)
     if len(taken) == num_windows:
         qps = mean / window_s
-        text = f"The run's own load, {number(qps)} queries/s, met the limits; it tried no higher."
+        text = (
+            f"{number(qps)} queries/s, which LoadGen offered on average, met the limits; the run "
+            "tried no higher."
+        )
         return QpsEstimate(qps=qps, text=text)
     busiest = max(window.queries for window in taken)
     # The mean of a Poisson number that is above the busiest once in a hundred times.

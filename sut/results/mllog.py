@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sut.errors import InputError
+from sut.errors import InputError, quoted
 from sut.results import log_lines
 from sut.results.log_lines import PREFIX, Entry, NotWhole
 from sut.values import Struct
@@ -267,7 +267,7 @@ def _check_whole(log: DetailLog) -> None:
         raise InputError(
             f"incomplete LoadGen log ({log.path}): LoadGen did not finish this test, so there is "
             f"no result{last}",
-            hint="find out why the run ended, then run the test again",
+            hint=f"read its last lines, then run the test again: tail {quoted(log.path)}",
         )
     log.number(_last_key(log))
 

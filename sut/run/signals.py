@@ -66,7 +66,7 @@ class Signals:
 
 
 def _error(number: signal.Signals, continuing: str) -> RunError:
-    hint = f"to continue with the interrupted phase: {continuing}" if continuing else ""
+    hint = f"to continue: {continuing}" if continuing else ""
     if number is signal.SIGUSR2:
         message = "stopped because the wall limit is near (SIGUSR2); finished phases are kept"
         return RunError(message, hint=hint, code=TRUNCATED)

@@ -7,6 +7,7 @@ import functools
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from sut.cluster import liveness
@@ -16,7 +17,7 @@ from sut.launch import notices
 from sut.plan.benchmark import AUTO
 from sut.plan.hostlist import HostlistError, expand
 from sut.plan.placement import on_nodes
-from sut.plan.plan import Plan, load_plan
+from sut.plan.plan import Plan, Test, load_plan
 from sut.results import attempts, diagnosis, mllog, record, usual
 from sut.results.goal import Goal, goal_of
 from sut.results.progress import Line, Reader
@@ -81,7 +82,7 @@ class Observer:
             scenario=self.plan.scenario,
             mode=self.plan.mode,
             preset=self.plan.preset,
-            target_qps=self._target_qps(),
+            target_qps=self._target_qps(phases),
             site=self.plan.site,
             state=state,
             job=self._liveness.job,
@@ -114,9 +115,13 @@ class Observer:
                 return None
             raise
 
-    def _target_qps(self) -> float | None:
+    def _target_qps(self, phases: Sequence[PhaseState]) -> float | None:
+        """The load of the running test; of a sweep none between its tests."""
         if self.plan.scenario.loadgen != "Server":
             return None
+        if self.plan.sweep:
+            running = (Test.named(each.name) for each in phases if each.state == "running")
+            return next(map(self.plan.chosen_qps, running), None)
         planned = self.plan.loadgen_settings.target_qps
         return self._chosen_qps if planned == AUTO else float(planned) if planned else None
 
@@ -236,7 +241,7 @@ class Observer:
                 name=name, state="done", verdict=judged.verdict.verdict, reasons=reasons
             )
         elif lines is None:
-            return PhaseState(name=name, state="stopped" if over else "waiting")
+            return PhaseState(name=name, state="not started" if over else "waiting")
         elif over:
             shell = PhaseState(name=name, state="stopped")
         elif self._last is not None and self._last.phase == name:

@@ -38,7 +38,7 @@ class PhaseState(Struct, frozen=True, kw_only=True):
     ``projection`` is None once the phase has a ``verdict``."""
 
     name: str
-    state: Literal["waiting", "running", "judging", "done", "stopped"]
+    state: Literal["waiting", "running", "judging", "done", "stopped", "not started"]
     verdict: str | None = None
     reasons: tuple[str, ...] = ()
     elapsed_s: float = 0.0
@@ -91,7 +91,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     usual_s: float | None  # how long it took in earlier runs that were alike; None: unknown
     left_s: float | None
     phases: tuple[PhaseState, ...]
-    target_qps: float | None = None  # of a Server run, once it is known
+    target_qps: float | None = None  # of a Server run once it is known, of a sweep's running test
     verdict: str | None = None  # of a finished run
     status: str | None = None
     exit_code: int | None = None
