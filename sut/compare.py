@@ -27,6 +27,7 @@ from sut.units import number, quantity
 
 MAX_EARLIER = 20  # earlier runs that a run is compared with
 TOLERANCE = 0.02
+_COMPLETED = "verdict IN ('VALID', 'INVALID')"
 NO_INTERVAL: dict[Word, str] = {
     "too few samples": f"p99 needs {LEAST_SAMPLES_P99} samples in each test, other figures "
     f"{LEAST_SAMPLES}",
@@ -96,6 +97,13 @@ def _compare(folders: Sequence[RunDir], root: Path, tolerance: float) -> list[Co
     earlier = _of_plan(folders[0], first.known, root, "created_utc < ?", created)
     if not earlier:
         print(f"{first.name} has no earlier run of its plan to compare with", file=sys.stderr)
+        if others := _like(folders[0], first.known, root):
+            like = f"{quantity(len(others), 'earlier runs')} of its benchmark and scenario"
+            print(
+                f"hint: {like} {'differ' if len(others) > 1 else 'differs'} in a setting; see "
+                f"which: python -m sut.compare {quoted(others[-1])} {quoted(first.name)}",
+                file=sys.stderr,
+            )
         return []
     return [compare_with_history(first, earlier, tolerance)]
 
@@ -115,9 +123,9 @@ def _of_plan(
     folder: RunDir, of: Record, root: Path, condition: str = "true", *values: str
 ) -> list[Run]:
     """The last completed runs of a record's plan, oldest first. They are under ``root``, or beside
-    a run that is not."""
-    root = root if folder.root.is_relative_to(root.resolve()) else folder.root.parent
-    where = f"plan_digest = ? AND verdict IN ('VALID', 'INVALID') AND {condition}"
+    a run that is not there."""
+    root = _root_of(folder, root)
+    where = f"plan_digest = ? AND {_COMPLETED} AND {condition}"
     with Index(root) as index:
         rows = index.rows(where, [of.plan_digest, *values], limit=MAX_EARLIER)
     found = []
@@ -125,6 +133,18 @@ def _of_plan(
         with contextlib.suppress(InputError):  # of another schema version
             found.append(Run(name=row.path, record=record.read(root / row.path)))
     return found
+
+
+def _like(folder: RunDir, of: Record, root: Path) -> list[str]:
+    """The last completed runs before it of the same benchmark and scenario, oldest first."""
+    where = f"benchmark = ? AND scenario = ? AND created_utc < ? AND {_COMPLETED}"
+    values = (of.plan.benchmark, of.plan.scenario, of.created_utc)
+    with Index(_root_of(folder, root)) as index:
+        return [row.path for row in reversed(index.rows(where, values, limit=MAX_EARLIER))]
+
+
+def _root_of(folder: RunDir, root: Path) -> Path:
+    return root if folder.root.is_relative_to(root.resolve()) else folder.root.parent
 
 
 def text(comparison: Comparison, width: int | None = None) -> str:

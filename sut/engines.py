@@ -73,8 +73,11 @@ def _chosen(arguments: argparse.Namespace, living: Living) -> list[str]:
     for wanted in arguments.ids:
         found = [each for each in living if each.startswith(wanted)]
         if len(found) != 1:
-            problem = "several engines" if found else "no engines"
-            raise InputError(f"{problem} with id {wanted}", hint="for all ids: sut engines")
+            problem = f"{'several' if found else 'no'} engines with id {wanted}"
+            ends = [end for end in ended.all_recent() if end.keeper.startswith(wanted)]
+            if ends and not found:
+                problem = f"engines {ends[-1].keeper} have ended: {ends[-1].why}"
+            raise InputError(problem, hint="for all ids: sut engines")
         chosen += found
     return chosen
 

@@ -264,6 +264,17 @@ def test_accepts_the_first_run_of_a_plan(tmp_path: Path) -> None:
     assert shown.stdout == ""
 
 
+def test_names_an_earlier_run_of_another_plan(tmp_path: Path) -> None:
+    nights(tmp_path, [50])
+    (other,) = other_plan(51)
+    later = msgspec.structs.replace(other, run_id="later", created_utc="2099-01-01T00:00:00Z")
+    record.write(later, RunDir(tmp_path / "runs" / "later"))
+    shown = command(tmp_path, "later")
+    assert shown.returncode == 0 and "has no earlier run of its plan" in shown.stderr
+    hint = "1 earlier run of its benchmark and scenario differs in a setting; see which: "
+    assert f"hint: {hint}python -m sut.compare night-1 later" in shown.stderr
+
+
 def test_prints_json(tmp_path: Path) -> None:
     nights(tmp_path, [50, 51, 49, 50, 75])
     (printed,) = json.loads(command(tmp_path, "night-5", "--json").stdout)

@@ -639,6 +639,9 @@ def test_the_log_and_the_list_say_why_engines_ended(tmp_path: Path) -> None:
     none, _, head, row = sut_engines().stdout.splitlines()
     assert none == "no kept engines on this machine" and head.split()[0] == "ended"
     assert row.startswith(keeper_id) and row.endswith("by sut engines stop")
+    again = sut_engines("stop", keeper_id)
+    assert again.returncode == 2
+    assert f"error: engines {keeper_id} have ended: by sut engines stop" in again.stderr
 
 
 def test_the_next_run_names_the_run_that_ended_its_engines(tmp_path: Path) -> None:

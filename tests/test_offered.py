@@ -112,7 +112,7 @@ def test_the_embedded_benchmark_measures_its_load_by_default() -> None:
 
 def test_singlestream_has_no_load_to_measure() -> None:
     change = "scenarios.singlestream.target_qps=auto"
-    with pytest.raises(InputError, match="auto, which singlestream does not support") as error:
+    with pytest.raises(InputError, match="is auto, but singlestream always has one query") as error:
         plan_of("replay", Scenario.SINGLE_STREAM, sets=(change,))
     assert "--set scenarios.singlestream.target_qps=null" in str(error.value)
 

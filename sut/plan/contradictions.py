@@ -42,9 +42,10 @@ def check(
             f"scenario {scenario} has no target_qps",
             hint=f"--set scenarios.{scenario}.target_qps=1",
         )
-    if settings.target_qps == AUTO and scenario is Scenario.SINGLE_STREAM:
+    if settings.target_qps is not None and scenario is Scenario.SINGLE_STREAM:
         errors.add(
-            f"scenarios.{scenario}.target_qps is {AUTO}, which {scenario} does not support",
+            f"scenarios.{scenario}.target_qps is {settings.target_qps}, but {scenario} always has "
+            "one query at a time",
             hint="leave it out; target_latency_ms sizes a SingleStream run: "
             f"--set scenarios.{scenario}.target_qps=null",
         )

@@ -105,10 +105,11 @@ def time_min(site: Site, run_s: float, errors: Errors, *, measures_load: bool = 
     load = "raise target_qps"
     if measures_load:
         load = f"set target_qps ({AUTO} is planned with {quantity(ASSUMED_QPS, 'queries')}/s)"
+    choices = f"{load}, choose a smaller --preset, or " if run_s / 60 >= 1 else ""
     errors.add(
         f"the run needs about {needed:,} minutes ({run_s / 60:,.0f} of them measuring), but site "
         f"{site.name} has a limit of {limit:,} (site.{key}), enough for "
         f"{max(0.0, room / SLACK / 60):,.0f} minutes of measuring",
-        hint=f"{load}, choose a smaller --preset, or --set site.{key}={needed}",
+        hint=f"{choices}--set site.{key}={needed}",
     )
     return limit

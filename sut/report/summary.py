@@ -12,7 +12,7 @@ from sut.plan.site import Device
 from sut.report import repeats, sweep
 from sut.report.latencies import latencies
 from sut.results import messaging
-from sut.results.auxiliary import PLOTS
+from sut.results.auxiliary import PLOTS, REPORT
 from sut.results.diagnosis import MARK
 from sut.results.measures import measure
 from sut.results.phase_record import PhaseRecord
@@ -133,7 +133,9 @@ def summary(
         if because := record.not_official_because:
             lines += _labelled("note", [f"not official: {'; '.join(because)}"])
         lines += [f"            {messaging.unverified(plan, official=not because)}"]
-    lines += _labelled("warning", [each.text for each in record.auxiliary_failures])
+    # A report that the run could not draw may have been drawn since.
+    failed = [e for e in record.auxiliary_failures if e.part != REPORT or not _has_plots(run_dir)]
+    lines += _labelled("warning", [each.text for each in failed])
     lines += _labelled("took", _times(record.timings))
     lines += [f"  report    {run_dir.report}{_plots(record, run_dir)}"]
     if record.failure and record.failure.replica is not None:
@@ -197,9 +199,12 @@ def total_s(steps: Sequence[Step]) -> float:
 
 
 def _plots(record: Record, run_dir: RunDir) -> str:
-    drawn = run_dir.report_html.is_file() and any(run_dir.loadgen_root.glob(f"*/{SAMPLES}"))
-    drawn = drawn and all(each.part != PLOTS for each in record.auxiliary_failures)
+    drawn = _has_plots(run_dir) and all(each.part != PLOTS for each in record.auxiliary_failures)
     return " (report.html has the plots)" if drawn else ""
+
+
+def _has_plots(run_dir: RunDir) -> bool:
+    return run_dir.report_html.is_file() and any(run_dir.loadgen_root.glob(f"*/{SAMPLES}"))
 
 
 def _labelled(label: str, lines: Iterable[str]) -> list[str]:
