@@ -97,11 +97,11 @@ def _compare(folders: Sequence[RunDir], root: Path, tolerance: float) -> list[Co
     earlier = _of_plan(folders[0], first.known, root, "created_utc < ?", created)
     if not earlier:
         print(f"{first.name} has no earlier run of its plan to compare with", file=sys.stderr)
-        if others := _like(folders[0], first.known, root):
-            like = f"{quantity(len(others), 'earlier runs')} of its benchmark and scenario"
+        if like := _like(folders[0], first.known, root):
+            count = f"{len(like)} earlier runs" if len(like) > 1 else "an earlier run"
             print(
-                f"hint: {like} {'differ' if len(others) > 1 else 'differs'} in a setting; see "
-                f"which: python -m sut.compare {quoted(others[-1])} {quoted(first.name)}",
+                f"hint: {count} of its benchmark and scenario with another setting, the last: "
+                f"python -m sut.compare {quoted(like[-1])} {quoted(first.name)}",
                 file=sys.stderr,
             )
         return []

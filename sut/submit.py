@@ -6,8 +6,10 @@ A benchmark and a site become a plan, the plan a run directory, the run director
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -24,8 +26,8 @@ from sut.machine import checkout
 from sut.plan import config
 from sut.plan.benchmark import Preset
 from sut.plan.config import Campaign
-from sut.plan.plan import OnReplicaLoss
-from sut.run import length
+from sut.plan.plan import OnReplicaLoss, Plan
+from sut.results.length import Length
 from sut.watch.follow import detached, outcome_of, wait
 
 
@@ -98,10 +100,19 @@ def checked(planned: Planned) -> list[Finding]:
     plan, run_root = planned.plan, planned.run_root
     found = checks.check(plan, run_root)
     if plan.slurm is not None:
-        found.append(checks.run_length(plan, length.expect(plan, run_root)))
+        found.append(checks.run_length(plan, _length(plan, run_root)))
     for warning in (each.warning for each in found if each.warning):
         print(f"warning: {warning}", file=sys.stderr)
     return found
+
+
+def _length(plan: Plan, run_root: Path) -> Length | str:
+    """The expected length, or why it is not known: a login node has no C++ core to simulate it."""
+    if importlib.util.find_spec("sut._core") is None:
+        return "the C++ core, which simulates it, is not in this environment"
+    from sut.run import length
+
+    return length.expect(plan, run_root)
 
 
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], other: str) -> None:

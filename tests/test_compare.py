@@ -271,7 +271,7 @@ def test_names_an_earlier_run_of_another_plan(tmp_path: Path) -> None:
     record.write(later, RunDir(tmp_path / "runs" / "later"))
     shown = command(tmp_path, "later")
     assert shown.returncode == 0 and "has no earlier run of its plan" in shown.stderr
-    hint = "1 earlier run of its benchmark and scenario differs in a setting; see which: "
+    hint = "an earlier run of its benchmark and scenario with another setting, the last: "
     assert f"hint: {hint}python -m sut.compare night-1 later" in shown.stderr
 
 

@@ -322,6 +322,17 @@ def test_a_python_without_the_core_prints_no_traceback(tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert "missing sut._core" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+    planned = "sut.submit --config replay --site devcluster --set site.container=null --dry-run"
+    done = subprocess.run(
+        [sys.executable, "-m", *planned.split()],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert "the C++ core, which simulates it, is not in this environment" in " ".join(
+        done.stdout.split()
+    )
 
 
 def test_a_core_of_other_sources_is_refused(tmp_path: Path) -> None:

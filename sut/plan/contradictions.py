@@ -5,7 +5,6 @@ from __future__ import annotations
 from sut.errors import Errors
 from sut.plan import engine_args, mlperf_conf
 from sut.plan.benchmark import (
-    AUTO,
     Benchmark,
     Compliance,
     DatasetKind,
