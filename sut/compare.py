@@ -170,6 +170,9 @@ def text(comparison: Comparison, width: int | None = None) -> str:
     words = {each.word for each in comparison.differences}
     notes = (f"{word}: {note}" for word, note in NO_INTERVAL.items() if word in words)
     lines += [line for note in notes for line in layout.wrap(note, width, rest=layout.INDENT)]
+    if not comparison.same_benchmark:
+        note = "the runs are of different benchmarks: no change is a regression"
+        lines += layout.wrap(note, width, rest=layout.INDENT)
     for regression in comparison.regressions:
         lines += layout.wrap(f"REGRESSION: {regression}", width, rest=layout.INDENT)
     return "\n".join(lines)

@@ -250,7 +250,24 @@ def _table(plan: Plan, found: Sequence[Forecast], width: int | None) -> list[str
         ]
         for each in found
     ]
-    return layout.columns(head, rows, range(len(head)), width)
+    lines = layout.columns(head, rows, range(len(head)), None)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    return _turned(head, rows, width)
+
+
+def _turned(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The table with a line for each figure and a column for each row, as many as there is room
+    for; the others are below."""
+    gap, longest = "  ", max(len(cell) for row in rows for cell in row)
+    fitting = max(1, (width - max(map(len, head))) // (longest + len(gap)))
+    lines: list[str] = []
+    for start in range(0, len(rows), fitting):
+        part = rows[start : start + fitting]
+        figures = list(zip(head, *part, strict=True))
+        lines += [""] * bool(lines)
+        lines += layout.columns((), figures, range(1, len(part) + 1), None, gap)
+    return lines
 
 
 def _time(seconds: float) -> str:

@@ -98,6 +98,17 @@ def test_a_lost_verdict_is_a_regression(after: Record, words: str) -> None:
     assert "it was VALID and is " + words in comparison.regressions[0]
 
 
+def test_another_benchmark_has_no_regression() -> None:
+    before = Run(name="a", record=measured(50))
+    plan = msgspec.structs.replace(before.known.plan, benchmark="other")
+    after = Run(name="b", record=msgspec.structs.replace(other_plan(90)[0], plan=plan))
+    repeats = [measured(51), measured(49), *other_plan(91, 89)]
+    comparison = compare(before, after, repeats, 0.02)
+    assert of(comparison, "TTFT p99").word == "worse" and not comparison.regressions
+    printed = text(comparison)
+    assert "REGRESSION" not in printed and "the runs are of different benchmarks" in printed
+
+
 def test_repeats_of_both_plans_give_the_noise() -> None:
     before = Run(name="a", record=measured(50))
     after = Run(name="b", record=other_plan(60)[0])

@@ -212,7 +212,7 @@ def test_reasons_contain_the_distance_to_the_limit(tmp_path: Path) -> None:
 def test_an_error_has_its_time(tmp_path: Path) -> None:
     found = reason(judge(tmp_path, server(), ("Boo",)), "loadgen_errors")
     assert found.crossed_s == pytest.approx(1.5, abs=0.1)
-    assert "1 error, at 1.52 s: " in found.text
+    assert "1 error, at 1.52 s from the start of its log: " in found.text
 
 
 def test_more_queries_cannot_fix_a_large_share_over(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_dry_run_says_that_the_load_will_be_measured(tmp_path: Path) -> None:
     run = submit(tmp_path, "--config", "replay", "--dry-run", *set_arguments([AUTO]))
     assert run.returncode == 0, run.stderr
     assert "auto: chosen by a simulation of the run with step times from" in run.stdout
-    assert "up to 8 min measuring" in run.stdout
+    assert "about 8 min measuring (auto counted as 1 query/s)" in run.stdout
 
 
 def test_the_wall_limit_suffices_for_a_low_load() -> None:

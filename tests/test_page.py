@@ -61,6 +61,13 @@ def test_prefers_a_plans_setting_to_mlperf_confs() -> None:
     assert shown.size == "at least 60 s and 470 queries"
 
 
+def test_a_quick_tests_size_is_its_shorter_limit() -> None:
+    plan = plan_of("llama3.1-8b", preset=Preset.QUICK, site="jw")
+    ended = "ended at 10 queries, even if that is sooner"
+    assert plan.loadgen_settings.max_query_count == 10
+    assert page.of(plan, ()).size.endswith(f"; {ended}")
+
+
 def test_an_accuracy_test_issues_each_sample_once() -> None:
     plan = msgspec.structs.replace(plan_of("replay"), mode=Mode.ACCURACY)
     assert page.of(plan, ()).size == "500 samples, each once"

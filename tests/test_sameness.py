@@ -31,3 +31,10 @@ def test_ignores_fields_that_follow_from_others() -> None:
     plan = msgspec.structs.replace(PLAN, official=True, not_official_because=())
     found = mismatches(of_record(completed()), of_record(completed(plan=plan)))
     assert list(map(str, found)) == ["plan.official: False -> True"]
+
+
+def test_a_text_of_several_lines_is_one_short_line() -> None:
+    (found,) = mismatches({"prompt": "one\n\ntwo"}, {"prompt": "one\n" + 99 * "x"})
+    assert found.before == '"one\\n\\ntwo" (8 characters)'
+    assert found.after.startswith('"one\\nxxx') and found.after.endswith('..." (103 characters)')
+    assert len(found.after) < 90

@@ -14,6 +14,8 @@ from sut.results import gpus
 from sut.results.measures import measure
 from sut.results.steps import EngineStep
 from sut.results.tuning import CONFIRM
+from sut.run import forecast
+from sut.units import number, quantity
 
 
 def simulated(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
@@ -182,6 +184,20 @@ def test_refuses_limits_that_cannot_be_simulated(
     except SystemExit as ended:
         code = int(ended.code or 0)
     assert code == 2 and text in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_has_a_line_for_each_figure() -> None:
+    gpu = gpus.BY_NAME["a30"]
+    options = simulate._options(["--gpu", "a30"])
+    basis = forecast.of_gpu(gpu, simulate._plan(options, gpu))
+    found = [forecast.forecast(basis, count, 1.0) for count in (1, 2, 3, 4)]
+    wide, narrow = (simulate._text(basis, found, width).splitlines() for width in (200, 60))
+    assert "TTFT p50, p99" in wide[4] and max(map(len, narrow)) <= 60
+    (first, *_, last) = (line for line in narrow if line.startswith("TTFT p50, p99"))
+    for each, row in ((found[0], first), (found[-1], last)):
+        assert f"{number(each.ttft_ms.p50)}, {quantity(each.ttft_ms.p99, 'ms')}" in row
+    tables = [line.split() for line in narrow if line.startswith("replicas")]
+    assert [count for _, *counts in tables for count in counts] == ["1", "2", "3", "4"]
 
 
 def test_no_line_of_text_is_long(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     noise: str
     regressions: tuple[str, ...]
     without_test: tuple[str, ...] = ()  # runs without a finished performance test
+    same_benchmark: bool = True  # otherwise nothing is a regression
 
 
 def compare(before: Run, after: Run, repeats: Sequence[Record], tolerance: float) -> Comparison:
@@ -167,8 +168,10 @@ def _comparison(
         if d.word == "worse" and abs(d.change) > tolerance
     ]
     if last.word == "VALID" and after.word != "VALID":
-        regressions.insert(0, f"it was VALID and is {after.word}: {'; '.join(after.why())}")
+        why = "; ".join(each.removesuffix(".") for each in after.why())
+        regressions.insert(0, f"it was VALID and is {after.word}: {why}")
     was, now = (sameness.of_record(run.known) for run in (last, after))
+    same_benchmark = was["plan.benchmark"] == now["plan.benchmark"]
     return Comparison(
         before=tuple(run.name for run in before),
         after=after.name,
@@ -177,7 +180,8 @@ def _comparison(
         changed=tuple(map(str, sameness.mismatches(was, now))),
         differences=tuple(differences),
         noise=source,
-        regressions=tuple(regressions),
+        regressions=tuple(regressions) if same_benchmark else (),
+        same_benchmark=same_benchmark,
         without_test=tuple(run.name for run in (last, after) if run.phase is None),
     )
 

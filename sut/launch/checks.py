@@ -18,6 +18,7 @@ from sut.launch import executor, path_checks, plan_words
 from sut.launch.finding import Finding
 from sut.plan.hostlist import compact
 from sut.plan.plan import Plan
+from sut.plan.site import Device
 from sut.results import length
 from sut.results.length import Length
 
@@ -84,7 +85,9 @@ def _length_text(plan: Plan, expected: Length) -> str:
 
 
 def _machine(plan: Plan) -> Finding:
-    made = Finding("machine", f"runs {sys.executable}" if plan.container is None else "")
+    parts = [f"runs {sys.executable}"] if plan.container is None else []
+    parts += ["its GPUs are checked when the run starts"] if plan.device is Device.CUDA else []
+    made = Finding("machine", "; ".join(parts))
     try:
         executor.check(plan, Submission())
     except InputError as error:

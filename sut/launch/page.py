@@ -11,8 +11,10 @@ from sut.cluster import runs, sbatch
 from sut.launch import plan_words
 from sut.launch.finding import Finding
 from sut.plan import duration
+from sut.plan.benchmark import AUTO
 from sut.plan.plan import Plan
 from sut.rundir import RunDir
+from sut.units import quantity
 from sut.values import Struct
 
 _TITLE = 10  # width of the first column
@@ -138,9 +140,10 @@ def _rows(page: Page) -> Iterator[tuple[str, list[str]]]:
     yield "limits", [page.limits]
     yield "size", [page.size]
     wall = f"; wall limit {page.wall_limit_min:,} min" if page.wall_limit_min else ""
-    about = "up to" if page.measures_load else "about"
     measuring = plan_words.duration(page.measuring_s)
-    yield "time", [f"{about} {measuring} measuring, after loading and warm-up{wall}"]
+    planned = f" ({AUTO} counted as {quantity(duration.ASSUMED_QPS, 'queries')}/s)"
+    at = planned if page.measures_load else ""
+    yield "time", [f"about {measuring} measuring{at}, after loading and warm-up{wall}"]
     reasons = [f"- {reason}" for reason in page.not_official_because]
     yield "official", ["yes" if page.official else "no:", *reasons]
     if page.checks:

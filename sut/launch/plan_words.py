@@ -94,7 +94,7 @@ def size(plan: Plan) -> str:
         *([duration(settings.max_duration_ms / 1e3)] if settings.max_duration_ms else []),
     ]
     text = f"at least {shortest} and {least}"
-    return text + (f"; at most {' or '.join(most)}" if most else "")
+    return text + (f"; ended at {' or '.join(most)}, even if that is sooner" if most else "")
 
 
 def _is_offline(plan: Plan) -> bool:

@@ -22,7 +22,7 @@ NO_DIFFERENCE = frozenset(f"plan.{name}" for name in WITHOUT_EFFECT)
 
 Facts = Mapping[str, Any]
 
-WIDTH = 60  # of a list or a mapping in text
+WIDTH = 60  # of a list, a mapping or a text of several lines
 
 
 class Mismatch(NamedTuple):
@@ -102,4 +102,8 @@ def _text(value: Any) -> str:
             if len(whole) <= WIDTH
             else f"{quantity(len(value), 'entries')}, {whole[:WIDTH]}..."
         )
+    elif not text.isprintable():
+        whole = msgspec.json.encode(text).decode()
+        short = whole if len(whole) <= WIDTH else f'{whole[:WIDTH]}..."'
+        text = f"{short} ({quantity(len(text), 'characters')})"
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", text)
