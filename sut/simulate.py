@@ -26,8 +26,10 @@ from sut.plan.resolve import resolve
 from sut.plan.site import Device, Site
 from sut.results import cost, gpus, record
 from sut.results.gpus import Hardware
-from sut.run import forecast
+from sut.results.record import Record
+from sut.run import forecast, hindsight
 from sut.run.forecast import Basis, Forecast
+from sut.rundir import RunDir
 from sut.units import exact, number, quantity
 
 DEFAULT = "llama3.1-8b"  # what the GPUs' step times are of
@@ -38,7 +40,8 @@ SIMULATED = "simulated"  # a path that is not read
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    basis = _of_run(options) if options.from_run else _of_gpu(options)
+    run = _record(options) if options.from_run else None
+    basis = forecast.of_run(*run) if run else _of_gpu(options)
     counts = options.replicas or [len(basis.plan.replicas)]
     found = [
         forecast.forecast(each, count, options.target_qps)
@@ -48,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print_json({"source": basis.source, "forecasts": found})
     else:
-        print(_text(basis, found, layout.terminal_width()))
+        seen = hindsight.notes(run[1], basis, found) if run else []
+        print(_text(basis, found, layout.terminal_width(), seen))
     return EXIT_VALID
 
 
@@ -142,9 +146,9 @@ def _qps(text: str) -> float:
     return qps
 
 
-def _of_run(options: argparse.Namespace) -> Basis:
+def _record(options: argparse.Namespace) -> tuple[RunDir, Record]:
     run_dir = find_run(options.from_run, options)
-    return forecast.of_run(run_dir, record.read(run_dir.record))
+    return run_dir, record.read(run_dir.record)
 
 
 def _of_gpu(options: argparse.Namespace) -> Basis:
@@ -193,10 +197,11 @@ def _plan(options: argparse.Namespace, gpu: Hardware) -> Plan:
     )
 
 
-def _text(basis: Basis, found: Sequence[Forecast], width: int | None) -> str:
-    """For a terminal of ``width`` columns; None: for a pipe."""
-    plan = basis.plan
-    page = width or layout.PAGE
+def _text(
+    basis: Basis, found: Sequence[Forecast], width: int | None, seen: Sequence[str] = ()
+) -> str:
+    """For a terminal of ``width`` columns; None: for a pipe. ``seen`` is what a run measured."""
+    plan, page = basis.plan, width or layout.PAGE
     tests = ", ".join(test.name for test in plan.tests)
     title = f"{plan.benchmark}, {plan.scenario}, {plan.preset} preset: simulated, nothing was run"
     limits = f"{_limits(found)}; all sequences have room in the KV cache"
@@ -207,7 +212,7 @@ def _text(basis: Basis, found: Sequence[Forecast], width: int | None) -> str:
         "",
         *_table(plan, found, width),
         "",
-        *layout.fold(_notes(found, tests), page, ""),
+        *layout.fold([*_notes(found, tests), *seen], page, ""),
     ]
     return "\n".join(lines)
 

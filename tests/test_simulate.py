@@ -15,7 +15,7 @@ from sut.results.measures import measure
 from sut.results.steps import EngineStep
 from sut.results.tuning import CONFIRM
 from sut.run import forecast
-from sut.units import number, quantity
+from sut.units import exact, number, quantity
 
 
 def simulated(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
@@ -97,6 +97,18 @@ def test_a_runs_own_steps_forecast_it(tmp_path: Path, capsys: pytest.CaptureFixt
     most = 8e6 / found.load.service.step_us(full)
     assert 0.1 * most < same["tokens_per_s"] < 1.05 * most
     assert same["num_queries"] == seen.num_queries and same["verdict"] == "VALID"
+    assert simulate.main(at) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"At {exact(found.load.target_qps)} queries/s the run measured TTFT p99 "
+        f"{quantity(seen.ttft_ms.p99, 'ms')}, TPOT p99 {quantity(seen.tpot_ms.p99, 'ms')}, "
+        f"{found.verdict}; simulated: TTFT p99 {quantity(same['ttft_ms']['p99'], 'ms')}," in shown
+    )
+    (forecasted,) = simulated(capsys, *at)
+    assert found.load.peak is not None
+    peaks = (found.load.peak.target_qps, forecasted["peak_qps"])
+    differs = number(peaks[0]) != number(peaks[1])
+    assert (f"The run simulated a peak of {number(peaks[0])} queries/s" in shown) == differs
     one, four = simulated(capsys, *at, "--replicas", "1,4")
     assert 3 < four["peak_qps"] / one["peak_qps"] < 6
     assert four["cost_per_million_tokens"] == pytest.approx(

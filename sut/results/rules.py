@@ -225,7 +225,8 @@ def _loadgen_errors(log: DetailLog) -> Check:
         text += ", the first" if first is not None and num > 1 else ""
         if first is not None and first.time_ms is not None:
             crossed_s = first.time_ms / 1e3
-            text += f"{'' if num > 1 else ','} at {quantity(crossed_s, 's')} from the start of its log"
+            at = f"at {quantity(crossed_s, 's')} from the start of its log"
+            text += f"{'' if num > 1 else ','} {at}"
         text += "." if first is None else f': "{first.message}".'
     return Check("loadgen_errors", num == 0, text, num, 0, "errors", crossed_s=crossed_s)
 
