@@ -34,12 +34,14 @@ revision() { # the commit, -dirty with changes, or unknown
   fi
 }
 
+usage="containers/build.sh cpu|cuda [--output FILE] [--base IMAGE] [--wheels FOLDER] [--only PART]"
+readonly usage
+
 parse() {
   device=${1:-} output='' base='' wheels='' parts='packages project'
   case $device in
   cpu | cuda) shift ;;
-  *) die "unknown device '$device': expected cpu or cuda" \
-    "containers/build.sh cpu|cuda [--output FILE] [--base IMAGE] [--wheels FOLDER] [--only PART]" ;;
+  *) die "unknown device '$device': expected cpu or cuda" "$usage" ;;
   esac
   while [ $# -gt 0 ]; do
     case $1 in
@@ -51,7 +53,7 @@ parse() {
       [[ $parts =~ ^(packages|project)$ ]] ||
         die "invalid value '$parts' for --only: expected packages or project"
       ;;
-    *) die "unknown option $1" "read the first lines of containers/build.sh" ;;
+    *) die "unknown option $1" "$usage" ;;
     esac
     shift 2
   done

@@ -129,3 +129,10 @@ def build(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def sources(checkout: Path) -> str:
     command = [checkout / "containers" / "build.sh", "--print-sources"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("arguments", [("xpu",), ("cpu", "--foo", "1")])
+def test_a_wrong_argument_of_the_build_shows_its_usage(arguments: tuple[str, ...]) -> None:
+    run = subprocess.run([BUILD, *arguments], capture_output=True, text=True)
+    assert run.returncode != 0 and arguments[-2 if len(arguments) > 1 else 0] in run.stderr
+    assert "hint: containers/build.sh cpu|cuda [--output FILE]" in run.stderr

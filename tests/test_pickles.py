@@ -152,6 +152,12 @@ def test_known_names_are_inert(tmp_path: Path) -> None:
         assert "data.pkl: " in refusal(by_name)
 
 
+def test_a_file_that_is_no_pickle_is_named_so() -> None:
+    shown = refusal(b"# A README\nwith text\n")
+    assert "not a pickled table, or damaged: it does not begin as a pickle does" in shown
+    assert "hint: give the file that you downloaded" in shown
+
+
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
 def test_refuses_a_damaged_table(file: Path) -> None:
     data = file.read_bytes()

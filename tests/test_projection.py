@@ -73,8 +73,15 @@ def test_compliance_test_has_no_limits() -> None:
 
 
 def test_run_that_falls_behind_ends_by_its_rate() -> None:
-    projection = project(SERVER, line(250, elapsed_s=50.0, queued=200))
+    projection = project(SERVER, line(250, elapsed_s=50.0, queued=200, in_flight=0))
     assert projection.left_s == pytest.approx(150.0)
+
+
+def test_the_first_seconds_count_samples_in_flight_as_half_done() -> None:
+    projection = project(SERVER, line(20, elapsed_s=4.0, queued=1, in_flight=40))
+    assert projection.left_s == pytest.approx(96.0)  # of 100 s; by the completed alone 196 s
+    late = project(SERVER, line(250, elapsed_s=20.0, queued=1, in_flight=10))
+    assert late.left_s == pytest.approx(80.0)  # LoadGen's schedule ends no earlier
 
 
 def test_projects_nothing_before_the_first_sample() -> None:
@@ -130,7 +137,7 @@ def test_incomplete_beginning_gives_no_goal() -> None:
 
 def test_offline_that_will_be_too_short_is_invalid() -> None:
     offline = goal(scenario="Offline", ttft_limit_ms=None, tpot_limit_ms=None, min_duration_s=60.0)
-    projection = project(offline, line(500, elapsed_s=10.0, ttft_p99_ms=9000.0))
+    projection = project(offline, line(500, elapsed_s=10.0, ttft_p99_ms=9000.0, in_flight=0))
     assert projection.words == "INVALID so far"
     assert projection.reasons == ("At this rate it will run about 20 s; at least 60 s needed.",)
     assert projection.left_s == pytest.approx(10.0)
@@ -138,7 +145,7 @@ def test_offline_that_will_be_too_short_is_invalid() -> None:
 
 def test_single_stream_continues_for_its_minimum_duration() -> None:
     single = goal(scenario="SingleStream", num_samples=64, min_samples=64, percentile=0.9)
-    projection = project(single, line(50, elapsed_s=10.0))
+    projection = project(single, line(50, elapsed_s=10.0, in_flight=0))
     assert projection.num_samples == 300 and projection.left_s == pytest.approx(50.0)
 
 

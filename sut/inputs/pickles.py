@@ -46,10 +46,11 @@ def read_table(data: bytes, where: object) -> Table:
     except UnknownError as error:
         raise InputError(f"{where}: {error}", hint=_HINT) from None
     except Exception as error:  # pickle raises any, for a damaged file
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"{where}: not a pickled table, or damaged: {what}", hint="download the file again"
-        ) from None
+        what, hint = f"{type(error).__name__}: {error}", "download the file again"
+        if not data.startswith(pickle.PROTO):
+            what = "it does not begin as a pickle does"
+            hint = "give the file that you downloaded; where to get it: docs/benchmarks.md"
+        raise InputError(f"{where}: not a pickled table, or damaged: {what}", hint=hint) from None
     lengths = {len(column) for column in table.values()}
     if len(lengths) > 1:
         raise InputError(f"{where}: the columns differ in length: {sorted(lengths)}", hint=_HINT)

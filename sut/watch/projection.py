@@ -60,10 +60,13 @@ def _total(goal: Goal, line: Line) -> int:
 def _left_s(goal: Goal, line: Line, total: int) -> float | None:
     if not line.completed or not line.elapsed_s:
         return None
-    by_rate = max(0, total - line.completed) * line.elapsed_s / line.completed
-    if goal.scenario == "Server" and line.queued == 0:  # it keeps up with the load
-        return max(0.0, goal.schedule_s - line.elapsed_s) if line.completed < total else 0.0
-    return by_rate
+    # Half of each sample in flight is done: without it the first seconds look far too slow.
+    done = line.completed + line.in_flight / 2
+    by_rate = max(0.0, total - done) * line.elapsed_s / done
+    if goal.scenario != "Server" or line.completed >= total:
+        return by_rate if line.completed < total else 0.0
+    by_schedule = max(0.0, goal.schedule_s - line.elapsed_s)
+    return by_schedule if line.queued == 0 else max(by_schedule, by_rate)
 
 
 def _certain(goal: Goal, line: Line, total: int) -> list[str]:
