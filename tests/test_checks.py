@@ -21,7 +21,7 @@ from sut.cluster.sbatch import Submission
 from sut.launch import checks, executor, newrun, path_checks
 from sut.plan import config, resolve
 from sut.plan.plan import Plan
-from sut.plan.site import Container
+from sut.plan.site import Container, Device
 
 PARTITIONS = """\
 PartitionName=gpu AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL Default=YES MaxNodes=UNLIMITED \
@@ -499,3 +499,13 @@ def test_reports_every_problem_before_anything_starts(
     whole = submit(tmp_path, *command, "--dry-run", "--json", env=env)
     (page,) = json.loads(whole.stdout)["runs"]
     assert {each["name"]: each["ok"] for each in page["checks"]}["partition"] is False
+
+
+def test_a_local_dry_run_leaves_its_gpus_to_the_start() -> None:
+    plan = plan_of("replay")
+    (machine, *_) = checks.check(plan, Path("/tmp"))
+    assert "GPUs" not in machine.text
+    on_gpus = msgspec.structs.replace(plan, device=Device.CUDA)
+    (machine, *_) = checks.check(on_gpus, Path("/tmp"))
+    assert machine.name == "machine"
+    assert machine.text.endswith("; its GPUs are checked when the run starts")

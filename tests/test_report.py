@@ -281,3 +281,12 @@ def test_a_message_keeps_each_error_and_hint_apart(text: str, message: Message) 
 )
 def test_only_a_performance_run_is_headed_valid(word: str, mode: str, shown: str) -> None:
     assert headline(word, mode) == shown
+
+
+def test_a_step_of_almost_no_time_is_not_among_the_longest(tmp_path: Path) -> None:
+    timings = (
+        Step(name="load", start_s=0.0, duration_s=12.0),
+        Step(name="shutdown", start_s=12.0, duration_s=0.002),
+    )
+    shown = summary(completed(timings=timings), RunDir(tmp_path))
+    assert "took      12 s, mostly load 12 s\n" in shown

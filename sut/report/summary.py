@@ -21,6 +21,7 @@ from sut.rundir import SAMPLES, RunDir
 from sut.units import exact, number, quantity
 
 NUM_STEPS = 3  # named with their times
+SHARE = 0.01  # of the total; shorter steps are not shown
 _HANG = " " * 12  # below the first line of a row
 _UNSCORED = "  accuracy  not scored yet: python -m sut.score"
 MANY_CPUS = 0.25  # from which other programs on the engines' machine matter
@@ -188,7 +189,8 @@ def _times(steps: Sequence[Step]) -> list[str]:
     """The total, and the steps that took the most of it."""
     if not steps:
         return []
-    longest = sorted(steps, key=lambda step: -step.duration_s)[:NUM_STEPS]
+    first, *others = sorted(steps, key=lambda step: -step.duration_s)[:NUM_STEPS]
+    longest = [first, *(each for each in others if each.duration_s >= SHARE * total_s(steps))]
     each = ", ".join(f"{step.name} {quantity(step.duration_s, 's')}" for step in longest)
     return [f"{quantity(total_s(steps), 's')}, mostly {each}"]
 
