@@ -79,10 +79,11 @@ def srun(plan: Plan, run_dir: RunDir, num_nodes: int) -> list[str]:
 
 
 def after_setup(plan: Plan, command: Sequence[str]) -> list[str]:
-    """The same command after the site's shell commands."""
-    if plan.slurm is None or not plan.slurm.setup:
+    """The same command after shell lines: the site's, and one that ends an srun that cannot end."""
+    lines = [*(sbatch.setup(plan.slurm) if plan.slurm else []), *sbatch.end_srun(plan)]
+    if not lines:
         return list(command)
-    return ["bash", "-c", "\n".join([*sbatch.setup(plan.slurm), 'exec "$@"']), "bash", *command]
+    return ["bash", "-c", "\n".join([*lines, 'exec "$@"']), "bash", *command]
 
 
 def srun_environment(of_batch: Mapping[str, str]) -> dict[str, str]:

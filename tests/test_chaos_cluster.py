@@ -80,7 +80,7 @@ def test_node_loss(idle: Cluster, table: list[Outcome], fault: str) -> None:
 CONTINUE = ("--on-replica-loss", "continue")  # the job has Slurm's --no-kill
 
 
-@pytest.mark.parametrize("fault", ["a node's power is cut", "a node's link is cut"])
+@pytest.mark.parametrize("fault", NODE_LOSS)
 def test_continues_after_node_loss(idle: Cluster, table: list[Outcome], fault: str) -> None:
     """The node returns after the end of the job."""
     lose, restore = NODE_LOSS[fault]

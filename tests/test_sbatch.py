@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,8 +17,8 @@ from cli import until
 from plans import plan_of
 
 from sut import batch
-from sut.cluster import container
-from sut.cluster.sbatch import Submission, continuing, parameters
+from sut.cluster import container, sbatch
+from sut.cluster.sbatch import Submission, parameters
 from sut.launch.executor import load_submitit
 from sut.plan.plan import OnReplicaLoss, Plan
 from sut.rundir import RunDir
@@ -175,20 +178,49 @@ def test_srun_starts_one_task_per_node() -> None:
     assert command[-4:] == ["-u", "-m", "sut.job", HARD] and sys.executable in command
 
 
-@pytest.mark.parametrize("policy", [OnReplicaLoss.CONTINUE, OnReplicaLoss.RESTART])
-def test_a_job_outlives_nodes_its_run_can_lose(policy: OnReplicaLoss) -> None:
-    run_dir = RunDir(HARD)
-    by_default = parameters(plan(), run_dir, Submission())
-    assert by_default["srun_args"] == ["--kill-on-bad-exit=1"]
-    assert "no-kill" not in by_default["additional_parameters"]
-    continues = msgspec.structs.replace(plan(), on_replica_loss=policy)
-    found = parameters(continues, run_dir, Submission())
-    assert found["srun_args"] == ["--kill-on-bad-exit=0", "--no-kill"]
-    assert found["additional_parameters"]["no-kill"] is True
-    assert {"--kill-on-bad-exit=0", "--no-kill"} <= set(batch.srun(continues, run_dir, 2))
-    assert "--no-kill" in shlex.split(continuing(continues, run_dir))
-    alone = msgspec.structs.replace(continues, nodes=continues.nodes[:1])
-    assert "no-kill" not in parameters(alone, run_dir, Submission())["additional_parameters"]
+# What squeue prints at each look: of a step, of none, or nothing where it does not answer.
+STEP, NONE, NO_ANSWER = "echo 1.batch; echo 1.0", "echo 1.batch", "exit 1"
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["its child", "by exec"])
+@pytest.mark.parametrize(
+    ("looks", "killed"),
+    [
+        ([NONE, STEP, NONE, NO_ANSWER, NONE], True),
+        ([STEP, NONE, STEP, NONE, STEP], False),
+        ([NONE, NONE, NO_ANSWER, NO_ANSWER, STEP], False),
+    ],
+)
+def test_an_srun_without_a_step_is_killed(
+    tmp_path: Path, looks: list[str], killed: bool, replaced: bool
+) -> None:
+    """``looks`` is what squeue does at each of its calls, and then its last."""
+    calls = tmp_path / "calls"
+    calls.touch()
+    cases = " ".join(f"{i}) {look};;" for i, look in enumerate([*looks, looks[-1]]))
+    cases = cases.replace(f"{len(looks)})", "*)")
+    squeue = f"n=$(wc -l <{calls}); echo >>{calls}; case $n in {cases} esac"
+    for name, script in (("squeue", squeue), ("sleep", "exec /bin/sleep 0.02")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    shutil.copy("/bin/sleep", tmp_path / "srun")
+    continues = msgspec.structs.replace(plan(), on_replica_loss=OnReplicaLoss.CONTINUE)
+    command = ["srun", "60" if killed else "2"]
+    if replaced:
+        command = batch.after_setup(continues, command)
+    else:
+        lines = [*sbatch.end_srun(continues), f"{shlex.join(command)}; exit $?"]
+        command = ["bash", "-c", "\n".join(lines)]
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "1"}
+    with (tmp_path / "errors").open("w") as errors:
+        done = subprocess.run(command, env=env, stderr=errors)
+    died = -signal.SIGKILL if replaced else 128 + signal.SIGKILL
+    assert done.returncode == (died if killed else 0)
+    assert ("it is killed" in (tmp_path / "errors").read_text()) == killed
+    until(lambda: len(looks) <= len(calls.read_text()))
+    seen = calls.read_text()
+    time.sleep(0.3)
+    assert len(calls.read_text()) <= len(seen) + 1  # nobody looks after the end
 
 
 @pytest.mark.parametrize("script", sorted((GOLDEN.parent.parent / "slurm").glob("*.sh")))

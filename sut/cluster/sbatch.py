@@ -74,7 +74,7 @@ def parameters(
         **{name: value for name, value in given.items() if value},
         **dict.fromkeys(replaced),  # submitit leaves out None
         "wckey": None,
-        "setup": _setup(asked, run_dir),
+        "setup": [*_setup(asked, run_dir), *end_srun(plan)],
         "srun_args": step_options(plan),
         "additional_parameters": {name: value for name, value in options.items() if value != ""},
     }
@@ -86,6 +86,32 @@ def step_options(plan: Plan) -> list[str]:
     return (
         ["--kill-on-bad-exit=0", "--no-kill"] if _outlives_nodes(plan) else ["--kill-on-bad-exit=1"]
     )
+
+
+# Where the job's nodes cannot reach each other, srun does not learn that another node's task ended,
+# and would wait for ever. Slurm's controller does: once it has twice shown no step, srun is killed,
+# whether it is this shell's child or has replaced it (exec).
+_END_SRUN = """\
+end_srun() {
+  local steps seen=0 gone=0
+  while [ "$gone" -lt 2 ]; do
+    sleep 15
+    kill -0 $$ 2>/dev/null || return
+    steps=$(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format=%i) || continue
+    case $steps in
+      *.[0-9]*) seen=1 gone=0 ;;
+      *.*) gone=$((gone + seen)) ;;
+    esac
+  done
+  echo "srun has not noticed that its step ended: it is killed" >&2
+  pkill -KILL -x srun --parent $$ || { [ "$(cat /proc/$$/comm)" = srun ] && kill -KILL $$; }
+}
+end_srun &"""
+
+
+def end_srun(plan: Plan) -> list[str]:
+    """Shell lines before srun, that end it where it does not end by itself."""
+    return [_END_SRUN] if _outlives_nodes(plan) else []
 
 
 def _outlives_nodes(plan: Plan) -> bool:
