@@ -17,22 +17,23 @@ from sut.serving.process import Command, EngineProcess
 from sut.serving.shared_memory import FOLDER
 
 # Argument: a segment to share as well, or nothing. Prints the names of its own segments: one of
-# which a child has the only mapping, and a semaphore of another.
+# which a child has the only mapping, and two semaphores: the child's, and one that only its maker
+# has mapped, under another name: glibc links it to its name afterwards.
 ENGINE = """
 import multiprocessing, os, sys, time
 from multiprocessing.shared_memory import SharedMemory
 
-def child(lock):
+def child(lock, name):
     made = SharedMemory(create=True, size=4096)
-    print(made.name, lock._semlock.name.strip("/"), flush=True)
+    print(made.name, *(each.strip("/") for each in (lock._semlock.name, name)), flush=True)
     os.kill(os.getpid(), 19)
     time.sleep(600)
 
 if __name__ == "__main__":
     given = [SharedMemory(name) for name in sys.argv[1:]]
     context = multiprocessing.get_context("spawn")
-    lock = context.Lock()
-    context.Process(target=child, args=(lock,)).start()
+    lock, own = context.Lock(), context.Lock()
+    context.Process(target=child, args=(lock, own._semlock.name)).start()
     time.sleep(600)
 """
 
@@ -43,8 +44,8 @@ def engine(tmp_path: Path, *given: str) -> tuple[EngineProcess, list[Path]]:
     command = Command(argv=(sys.executable, str(program), *given), env=dict(os.environ))
     process = EngineProcess(command, subprocess.PIPE, 0, None)
     names = process.output.readline().decode().split()
-    assert len(names) == 2, names
-    made = [FOLDER / names[0], FOLDER / f"sem.{names[1]}"]
+    assert len(names) == 3, names
+    made = [FOLDER / names[0], *(FOLDER / f"sem.{name}" for name in names[1:])]
     assert all(each.exists() for each in made), made
     return process, made
 
@@ -68,11 +69,11 @@ def test_a_killed_engine_leaves_none(tmp_path: Path, earlier: SharedMemory) -> N
 
 
 def test_a_segment_that_another_process_uses_stays(tmp_path: Path) -> None:
-    process, (shared, semaphore) = engine(tmp_path)
+    process, (shared, *semaphores) = engine(tmp_path)
     other = SharedMemory(shared.name)
     try:
         process.stop(time.monotonic())
-        assert shared.exists() and not semaphore.exists()
+        assert shared.exists() and not any(each.exists() for each in semaphores)
     finally:
         other.close()
         other.unlink()
@@ -81,22 +82,23 @@ def test_a_segment_that_another_process_uses_stays(tmp_path: Path) -> None:
 def test_another_users_segment_stays(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("changing a file's owner needs root")
-    process, (shared, semaphore) = engine(tmp_path)
+    process, (shared, *semaphores) = engine(tmp_path)
     os.chown(shared, 65534, -1)
     try:
         process.stop(time.monotonic())
-        assert shared.exists() and not semaphore.exists()
+        assert shared.exists() and not any(each.exists() for each in semaphores)
     finally:
         shared.unlink()
 
 
 def test_a_file_that_replaced_one_stays(tmp_path: Path) -> None:
-    process, (shared, semaphore) = engine(tmp_path)
+    process, (shared, *semaphores) = engine(tmp_path)
     process.terminate()
     shared.unlink()
     shared.write_bytes(b"another's")
     try:
         process.stop(time.monotonic())
-        assert shared.read_bytes() == b"another's" and not semaphore.exists()
+        assert shared.read_bytes() == b"another's"
+        assert not any(each.exists() for each in semaphores)
     finally:
         shared.unlink()

@@ -28,20 +28,22 @@ class SharedMemory:
 
     def __init__(self) -> None:
         self._before = files()
-        self._shared: set[FileId] = set()
+        self._shared: set[int] = set()  # inodes
 
     def look(self, group: int) -> None:
         """Note what the group's processes share now."""
-        self._shared |= _shared_by(_group(group)) - self._before
+        self._shared |= _shared_by(_group(group))
 
     def remove(self, group: int) -> None:
         """Remove what was noted and is still there, unless a process outside of the group shares it
         or another user owns it. The group's processes have been killed."""
-        left = self._shared & files()
+        left = {each for each in files() - self._before if each[1] in self._shared}
         if not left:
             return
-        left -= _shared_by(pid for pid in _pids() if _group_of(pid) != group)
+        in_use = _shared_by(pid for pid in _pids() if _group_of(pid) != group)
         for name, inode in left:
+            if inode in in_use:
+                continue
             with contextlib.suppress(OSError):
                 found = (FOLDER / name).lstat()
                 is_own = found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode)
@@ -64,21 +66,23 @@ def _group_of(pid: int) -> int:
         return -1
 
 
-def _shared_by(pids: Iterable[int]) -> set[FileId]:
-    found: set[FileId] = set()
+def _shared_by(pids: Iterable[int]) -> set[int]:
+    """Inodes of the folder's file system that the processes share for writing. Not a model there,
+    which is mapped privately."""
+    found: set[int] = set()
     for pid in pids:
         with contextlib.suppress(OSError):
-            found.update(_shared_in(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
+            device = FOLDER.stat().st_dev
+            maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+            found.update(inode for inode, its in _shared_in(maps) if its == device)
     return found
 
 
-def _shared_in(maps: str) -> Iterator[FileId]:
-    """The files directly in the folder that a process shares for writing. Not a model there, which
-    is mapped privately."""
+def _shared_in(maps: str) -> Iterator[tuple[int, int]]:
+    """The inode and the device of each file that is shared for writing. Its name may be another
+    there: glibc maps a semaphore before it has its name."""
     for line in maps.splitlines():
-        _, mode, _, _, inode, *rest = line.split(maxsplit=5)
-        path = rest[0] if rest else ""
-        if mode[1] == "w" and mode[3] == "s" and path.startswith(f"{FOLDER}/"):
-            name = path.removeprefix(f"{FOLDER}/")
-            if "/" not in name:  # nor of a file that was removed: "NAME (deleted)" is not there
-                yield name, int(inode)
+        _, mode, _, device, inode, *_ = line.split(maxsplit=5)
+        if mode[1] == "w" and mode[3] == "s":
+            major, minor = (int(number, 16) for number in device.split(":"))
+            yield int(inode), os.makedev(major, minor)
