@@ -21,6 +21,7 @@ from sut.serving.shared_memory import FOLDER
 # has mapped, under another name: glibc links it to its name afterwards.
 ENGINE = """
 import multiprocessing, os, sys, time
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 def child(lock, name):
@@ -31,6 +32,8 @@ def child(lock, name):
 
 if __name__ == "__main__":
     given = [SharedMemory(name) for name in sys.argv[1:]]
+    for each in given:  # else Python's tracker removes it as if this program had made it
+        resource_tracker.unregister(each._name, "shared_memory")
     context = multiprocessing.get_context("spawn")
     lock, own = context.Lock(), context.Lock()
     context.Process(target=child, args=(lock, own._semlock.name)).start()
