@@ -245,7 +245,8 @@ class LoadGenTest:
         ``timeout_s``.
 
         After a failure StartTest cannot return: LoadGen's logs are flushed and its thread
-        keeps running, so the process must exit with ``os._exit``."""
+        keeps running, so the process must exit with ``os._exit``. A LoadGen that hangs cannot
+        flush them: then it is False however often it is called."""
     def end(self) -> None:
         """End the test at LoadGen's next query: samples queued are withdrawn, those in flight
         complete, and StartTest is left without a result. Without a next query it completes.

@@ -144,8 +144,7 @@ void Engine::finish_step() {
   SchedulerStats stats = scheduler_.stats();
   for (const Output& output : outputs) stats.num_cache_hits += output.num_cached_tokens;
   stats.num_draft_tokens = faults_.take(FaultKind::kDraft, num_completed_);
-  std::span<const char> frame =
-      encoder_.encode(outputs, stats, clock_s());
+  std::span<const char> frame = encoder_.encode(outputs, stats, clock_s());
   if (faults_.take(FaultKind::kTruncate, num_completed_)) frame = frame.first(frame.size() / 2);
   if (faults_.take(FaultKind::kReorder, num_completed_)) {
     held_back_.assign(frame.begin(), frame.end());
@@ -170,8 +169,7 @@ std::optional<int> Engine::inject_due_faults() {
   if (due(FaultKind::kUnknownId)) {
     const Output output{.request_id = kUnknownId, .token = 1, .num_prompt_tokens = 1};
     const std::span<const Output> outputs(&output, 1);
-    front_end_.send(
-        encoder_.encode(outputs, scheduler_.stats(), clock_s()));
+    front_end_.send(encoder_.encode(outputs, scheduler_.stats(), clock_s()));
   }
   if (due(FaultKind::kResetInput)) front_end_.reset_input();
   if (due(FaultKind::kResetOutput)) front_end_.reset_output();
