@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import functools
 import math
@@ -13,7 +12,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
@@ -28,9 +27,6 @@ from sut.rundir import RunDir
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
-# Of choices: what many call "cuda", and what is no choice of sut.list.
-OTHER_WORDS = {"gpu": "cuda", "runs": "sut history", "jobs": "sut history"}
-
 COMPLETING = "_ARGCOMPLETE"  # in the environment of a program that completes for a shell
 
 _P = ParamSpec("_P")
@@ -41,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
+        self.allow_abbrev = False  # an abbreviation would change its meaning with a new option
         self._examples = [f"{self.prog} {words}".strip() for words in examples]
         self._words: list[str] = []  # of the command line
         self._value = ""  # the word that is converted
@@ -77,6 +74,8 @@ class Parser(argparse.ArgumentParser):
         self.error(f"missing {', '.join(names)}")
 
     def error(self, message: str, hint: str = "") -> NoReturn:
+        if message.startswith((_REQUIRED, _ONE_REQUIRED)) and (unknown := self._misspelt()):
+            self._refuse(unknown)
         if names := message.removeprefix(_REQUIRED).split(", ") * message.startswith(_REQUIRED):
             self.missing(names)
         hint = hint or self._hint or self._hint_for(message)
@@ -126,7 +125,7 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             choices = list(map(str, action.choices or ()))
-            near = _nearest(str(value), choices)
+            near = correction.nearest(str(value), choices)
             better = near if near in choices else correction.placeholder(action)
             command = self._command(correction.replaced(self._words, self._value, [better]))
             self._hint = near if near and near not in choices else command
@@ -150,16 +149,26 @@ class Parser(argparse.ArgumentParser):
             hint = f"leave out what is unknown: {hint}; all options: {self.prog} --help"
         self.error(f"unrecognized arguments: {shlex.join(unknown)}{_meant(meant)}", hint)
 
+    def _misspelt(self) -> list[str]:
+        """The words that look like an option and resemble one: a required argument is missing
+        because of them."""
+        options = self._option_string_actions
+        words = [word for word in self._words if word.startswith("--")]
+        unknown = [word for word in words if word.partition("=")[0] not in (*options, "--")]
+        return [word for word in unknown if self._instead_of(word)]
+
     def _instead_of(self, word: str) -> list[str]:
         """The words that were probably meant by one that is not an option."""
         options = self._option_string_actions
         if word.startswith("-"):
             name, *value = word.split("=", 1)
-            near = _nearest(name, options)
+            near = correction.nearest(name, options)
             return ["=".join([near, *value])] if near else []
         if "=" in word and "--set" in options:
             return ["--set", word]
-        chosen = (name for name, each in options.items() if word in _values_of(each, word))
+        chosen = (
+            name for name, each in options.items() if word in correction.values_of(each, word)
+        )
         return next(([name, word] for name in chosen), [])
 
     def _command(self, words: Sequence[str]) -> str:
@@ -170,6 +179,7 @@ class Parser(argparse.ArgumentParser):
 
 
 _REQUIRED = "the following arguments are required: "
+_ONE_REQUIRED = "one of the arguments "
 _EXCLUDES = re.compile(r"argument (\S+): not allowed with argument (\S+)")
 _NO_VALUE = re.compile(r"ignored explicit argument '(.*)'")
 
@@ -178,24 +188,6 @@ def _is(action: argparse.Action, name: str) -> bool:
     """Whether argparse calls an argument ``name``."""
     names = (*action.option_strings, "/".join(action.option_strings), action.metavar, action.dest)
     return name in names
-
-
-def _values_of(option: argparse.Action, prefix: str) -> Iterable[str]:
-    """What an option can be, as far as it is known: its choices, or the names of files."""
-    named = getattr(option, "completer", None) if option.dest in ("config", "site") else None
-    return named(prefix) if named else map(str, option.choices or ())
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    choices = list(known)
-    meant = OTHER_WORDS.get(word, "")
-    close = [meant] if meant and (meant in choices or " " in meant) else []
-    close = close or [each for each in choices if len(word) > 2 and each.startswith(word)]
-    if not close:  # by letters: the dashes are alike in all options
-        letters = {each.lstrip("-"): each for each in choices}
-        near = difflib.get_close_matches(word.lstrip("-"), letters, n=1, cutoff=0.7)
-        close = [letters[each] for each in near]
-    return close[0] if close else ""
 
 
 def _meant(words: str) -> str:

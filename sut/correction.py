@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+
+# Of choices: what many call "cuda", and what is no choice of sut.list.
+OTHER_WORDS = {"gpu": "cuda", "runs": "sut history", "jobs": "sut history"}
 
 
 def placeholder(action: argparse.Action) -> str:
@@ -57,3 +61,22 @@ def without(words: Sequence[str], action: argparse.Action) -> list[str]:
             found.append(word)
         skips = word in action.option_strings and action.nargs != 0
     return found
+
+
+def values_of(option: argparse.Action, prefix: str) -> Iterable[str]:
+    """What an option can be, as far as it is known: its choices, or the names of files."""
+    named = getattr(option, "completer", None) if option.dest in ("config", "site") else None
+    return named(prefix) if named else map(str, option.choices or ())
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant; "" where none resembles it."""
+    choices = list(known)
+    meant = OTHER_WORDS.get(word, "")
+    close = [meant] if meant and (meant in choices or " " in meant) else []
+    close = close or [each for each in choices if len(word) > 2 and each.startswith(word)]
+    if not close:  # by letters: the dashes are alike in all options
+        letters = {each.lstrip("-"): each for each in choices}
+        near = difflib.get_close_matches(word.lstrip("-"), letters, n=1, cutoff=0.7)
+        close = [letters[each] for each in near]
+    return close[0] if close else ""

@@ -196,6 +196,9 @@ def test_refuses_an_unknown_option_with_a_hint() -> None:
         ("submit --mode Acuracy", "submit --mode accuracy"),
         ("submit --senario offline --mode all", "submit --scenario offline --mode all"),
         ("submit --senario=offline", "submit --scenario=offline"),
+        ("submit --scenari offline --mode all", "submit --scenario offline --mode all"),
+        ("package RUN --submit a --division=open", "package RUN --submitter a --division=open"),
+        ("simulate --gp a30 --replicas 1", "simulate --gpu a30 --replicas 1"),
         ("submit offline --preset quick", "submit --scenario offline --preset quick"),
         ("submit qps=4 --set 'x=[1, 2]'", "submit --set qps=4 --set 'x=[1, 2]'"),
         ("submit --preset", "submit --preset quick"),
@@ -281,6 +284,17 @@ def test_suggests_the_nearest_option_or_choice(arguments: list[str], near: str) 
 def test_refuses_a_number_out_of_range(arguments: list[str], error: str) -> None:
     run = sut(*arguments)
     assert run.returncode == 2 and error in run.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_refuses_an_abbreviated_option(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sut", name, "--hel"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "unrecognized arguments: --hel (did you mean --help?)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
