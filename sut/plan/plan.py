@@ -232,7 +232,7 @@ class Plan(Struct, frozen=True, kw_only=True):
             later = f"{', '.join(map(user_conf.number, self.sweep))}: one after the other"
         elif chosen_qps is None and self.measures_load:
             later = f"measured by the run in its warm-up ({AUTO})"
-        qps = chosen_qps if self.measures_load or self.sweep else self.loadgen_settings.target_qps
+        qps = user_conf.target_qps(self.loadgen_settings, self.sweep, chosen_qps)
         prefix = f"{self.loadgen_name}.{self.scenario.loadgen}"
         settings = self.loadgen_settings
         if self.mode is Mode.TEST07:  # mlperf.conf has the size of the performance test's data
@@ -290,8 +290,7 @@ def load_plan(path: Path) -> Plan:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UNDECODABLE as error:
         raise InputError(
-            f"{path} is not a plan of this version: {error}",
-            hint=_SUBMIT_AGAIN,
+            f"{path} is not a plan of this version: {error}", hint=_SUBMIT_AGAIN
         ) from None
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from sut.plan.benchmark import ScenarioSettings
+from collections.abc import Sequence
+
+from sut.plan.benchmark import AUTO, ScenarioSettings
 
 
-def text(prefix: str, s: ScenarioSettings, target_qps: float | str | None, later: str) -> str:
+def target_qps(
+    s: ScenarioSettings, sweep: Sequence[float], chosen_qps: float | None
+) -> float | None:
+    """LoadGen's ``target_qps``, queries/s: ``chosen_qps`` where the settings leave it to the run or
+    to a sweep's tests. None: not known yet, or the scenario has none."""
+    return chosen_qps if sweep or s.target_qps == AUTO else s.target_qps
+
+
+def text(prefix: str, s: ScenarioSettings, target_qps: float | None, later: str) -> str:
     """The lines of these settings, with ``target_qps`` instead of theirs; ``later`` is a comment on
     where it comes from. ``prefix`` is LoadGen's model and scenario.
 
     Spaces around ``=`` are required: LoadGen silently ignores ``key=value``.
     """
-    values: dict[str, float | int | bool | str | None] = {
+    values: dict[str, float | int | bool | None] = {
         "target_qps": target_qps,
         "target_latency": s.target_latency_ms,
         "ttft_latency": s.ttft_latency_ms,

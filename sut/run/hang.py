@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
 from sut import _core
 from sut.errors import RunError
+from sut.plan import user_conf
+from sut.plan.plan import Plan
 from sut.results import answers, mllog
 from sut.units import number, quantity
 
@@ -17,6 +18,7 @@ LEAST_S = 30.0
 # Between two queries of the Server scenario passes an exponential time: one of more than 30 means
 # comes once in 10^13 queries.
 GAPS = 30
+LOADGENS_QPS = 1.0  # where user.conf has no target_qps
 LOOK_S = 0.5
 SEEN_S = 1.0  # of the time between two looks, what counts
 
@@ -29,9 +31,13 @@ class LoadGenWatch:
     for a second only."""
 
     def __init__(
-        self, dispatcher: _core.Dispatcher, log_dir: Path, stall_s: float, user_conf: str
+        self,
+        dispatcher: _core.Dispatcher,
+        log_dir: Path,
+        plan: Plan,
+        chosen_qps: float | None = None,
     ) -> None:
-        self._limit_s = limit_s(stall_s, user_conf)
+        self._limit_s = limit_s(plan, chosen_qps)
         self._dispatcher, self._log_dir = dispatcher, log_dir
         self._last: tuple[int, ...] = ()
         self._looked = time.monotonic()
@@ -63,11 +69,14 @@ class LoadGenWatch:
         return [_size(self._log_dir / name) for name in LOGS]
 
 
-def limit_s(stall_s: float, user_conf: str) -> float:
-    """How long LoadGen may do nothing, with the test settings ``user_conf``."""
-    server = re.search(r"^[^#\n]*\.Server\.target_qps = (\S+)$", user_conf, re.MULTILINE)
-    gaps_s = GAPS / float(server[1]) if server else 0.0  # others wait for nothing but answers
-    return max(STALLS * stall_s, LEAST_S) + gaps_s
+def limit_s(plan: Plan, chosen_qps: float | None = None) -> float:
+    """How long LoadGen may do nothing in a test of the plan, s. ``chosen_qps`` is the load that
+    the plan leaves to the run or its sweep (:meth:`Plan.chosen_qps`)."""
+    gaps_s = 0.0  # only Server waits for anything but answers
+    if plan.scenario.loadgen == "Server":
+        qps = user_conf.target_qps(plan.loadgen_settings, plan.sweep, chosen_qps)
+        gaps_s = GAPS / (LOADGENS_QPS if qps is None else qps)
+    return max(STALLS * plan.timeouts.stall_s, LEAST_S) + gaps_s
 
 
 def _size(file: Path) -> int:

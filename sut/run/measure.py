@@ -138,13 +138,14 @@ def _run_phase(test: Test, recorder: Recorder, serving: Serving) -> Measured:
     plan, run_dir, replicas = recorder.plan, recorder.run_dir, serving.replicas
     try:
         with recorder.step(test.name):
-            user_conf = plan.user_conf(plan.chosen_qps(test, recorder.chosen_qps))
+            qps = plan.chosen_qps(test, recorder.chosen_qps)
             return run_phase(
                 test,
                 replicas,
                 run_dir,
-                user_conf,
+                plan.user_conf(qps),
                 recorder.progress,
+                chosen_qps=qps,
                 stop_when_hopeless=plan.ends_when_hopeless,
             )
     except RunError:

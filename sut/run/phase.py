@@ -31,10 +31,13 @@ def run_phase(
     user_conf: str,
     progress: Progress,
     *,
+    chosen_qps: float | None = None,
     stop_when_hopeless: bool = False,
 ) -> Measured:
     """Run LoadGen's ``test`` with the settings ``user_conf``. The files ``user.conf`` and
     ``audit.config`` are for readers: LoadGen is given the text.
+
+    ``chosen_qps`` is the load in them that the plan does not have (:meth:`Plan.chosen_qps`).
 
     With ``stop_when_hopeless``, a test that can no longer be VALID ends at LoadGen's next query:
     samples in flight complete, those queued are withdrawn, and another test may follow.
@@ -68,7 +71,7 @@ def run_phase(
     try:
         running.start()
         losses = LossLog(replicas)
-        hang = LoadGenWatch(replicas.dispatcher, log_dir, plan.timeouts.stall_s, user_conf)
+        hang = LoadGenWatch(replicas.dispatcher, log_dir, plan, chosen_qps)
         while not running.wait(POLL_S):
             replicas.check()
             _require_steady(wall_clock, test)
