@@ -118,7 +118,8 @@ def _new(options: argparse.Namespace, job: Allocation) -> RunDir:
         "--start-over": options.start_over,
         "--dry-run": options.dry_run,
         "--full": options.full,
-        "--wait": options.wait is not None,
+        "--wait": options.wait is True,
+        "--no-wait": options.wait is False,
         "--json": options.json,
     }
     if given := [name for name, value in unusable.items() if value]:

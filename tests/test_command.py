@@ -232,6 +232,11 @@ def test_an_error_shows_the_corrected_command(typed: str, corrected: str) -> Non
             "python -m sut.watch --root /x latest",
         ),
         (
+            "submit --wait --mode all --no-wait",
+            "leave out one of the two: python -m sut.submit --wait --mode all, or: "
+            "python -m sut.submit --mode all --no-wait",
+        ),
+        (
             "verdict latest --duration 60",
             "leave out what is unknown: python -m sut.verdict latest; all options: "
             "python -m sut.verdict --help",

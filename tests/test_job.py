@@ -223,7 +223,7 @@ def test_refuses_options_that_a_job_cannot_use(
 ) -> None:
     in_job(monkeypatch, "jw2")
     assert batch.main(["--nodes", "2", "--no-wait", "--config", "replay"]) == 2
-    assert "error: --nodes, --wait cannot be used inside a job\nhint:" in capsys.readouterr().err
+    assert "error: --nodes, --no-wait cannot be used inside a job\nhint:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("main", [batch.main, nightly.main])

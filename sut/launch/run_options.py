@@ -190,12 +190,19 @@ def parser(command: str, about: str, examples: Sequence[str]) -> Parser:
         action="store_true",
         help="start all runs of a campaign; default: those that an earlier command left",
     )
-    parser.add_argument(
+    waits = parser.add_mutually_exclusive_group()
+    waits.add_argument(
         "--wait",
-        action=argparse.BooleanOptionalAction,
+        action="store_true",
         default=None,
-        help="follow the run to its end, or return at once (default: follow, but return on a "
-        "Slurm cluster)",
+        help="follow the run to its end (default on a single machine)",
+    )
+    waits.add_argument(
+        "--no-wait",
+        dest="wait",
+        action="store_false",
+        default=None,
+        help="return at once (default on a Slurm cluster)",
     )
     add(
         parser,
