@@ -101,13 +101,13 @@ def _chosen(peak: Peak, slowed: Peak, slowdown: float, small: Batch) -> tuple[fl
         )
     of_peak = f"of the simulated peak of {quantity(peak.target_qps, 'queries/s')}"
     limited = f", which {peak.limit} limits" if peak.limit else ""
+    slow = f"if the engines become {number(slowdown)} times as slow as in the warm-up"
     if slowed.target_qps >= LEAST * peak.target_qps:
         qps = min(slowed.target_qps, peak.target_qps)
-        why = f"VALID in simulation even if every step takes {number(slowdown)} times as long"
+        why = f"VALID in simulation even {slow}"
     else:
         qps = LEAST * peak.target_qps
-        why = f"no load near it is VALID in simulation if every step takes {number(slowdown)} "
-        why += "times as long"
+        why = f"warning: INVALID in simulation {slow}, so run nothing else on their machine"
     return qps, f"{qps / peak.target_qps:.0%} {of_peak}{limited}; {why}"
 
 
