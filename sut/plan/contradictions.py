@@ -45,8 +45,7 @@ def check(
         errors.add(
             f"scenarios.{scenario}.target_qps is {settings.target_qps}, but {scenario} always has "
             "one query at a time",
-            hint="leave it out; target_latency_ms sizes a SingleStream run: "
-            f"--set scenarios.{scenario}.target_qps=null",
+            hint=f"remove target_qps: --set scenarios.{scenario}.target_qps=null",
         )
     if mode is Mode.ALL and benchmark.accuracy_test is not None:
         errors.add(
