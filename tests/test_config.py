@@ -278,6 +278,16 @@ def test_an_invalid_config_file_is_named(tmp_path: Path, text: str, part: str) -
     assert str(file) in str(error.value)
 
 
+def test_an_empty_site_gets_a_sites_example(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.touch()
+    with pytest.raises(InputError) as error:
+        config.load_site(str(file))
+    assert str(error.value).endswith(
+        "hint: write one key a line, as in configs/sites/template.yaml"
+    )
+
+
 def test_a_file_of_any_length_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("# " + "x" * document.MAX_CHARS)

@@ -75,7 +75,7 @@ def test_plans_every_run_of_a_campaign(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "expected a YAML mapping\nhint: begin with name: NAME"),
+        ("", "expected a YAML mapping\nhint: write one key a line, as in configs/benchmarks/"),
         ("- x\n", "expected a YAML mapping"),
         (
             "name: [\n",

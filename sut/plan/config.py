@@ -125,7 +125,7 @@ def _keys(struct: type[Struct]) -> set[str]:
 
 def _read(path: Path, wanted: type[Struct]) -> Document:
     """Raises InputError for a file of another kind: every key would be an error."""
-    document = read(path)
+    document = read(path, wanted)
     kind = kind_of(document)
     if kind is not None and KINDS[kind] is not wanted:
         raise InputError(

@@ -40,8 +40,8 @@ _TOO_DEEP = "nested too deeply"
 _T = TypeVar("_T", bound=Struct)
 
 
-def read(path: Path) -> Document:
-    """The YAML mapping in a file. Raises InputError."""
+def read(path: Path, kind: type[Struct] | None = None) -> Document:
+    """The YAML mapping in a file; an error's example is a file of ``kind``. Raises InputError."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_CHARS + 1)
@@ -63,7 +63,8 @@ def read(path: Path) -> Document:
         problem = " ".join(str(error).split())
         raise InputError(f"{path}: invalid YAML: {problem}", hint=_again(path)) from None
     if not isinstance(document, dict):
-        hint = f"begin with name: NAME, a key a line, as in {_EXAMPLE}; a site: python -m sut.init"
+        example = _EXAMPLES.get(kind.__name__, _EXAMPLE) if kind else _EXAMPLE
+        hint = f"write one key a line, as in {example}"
         raise InputError(f"{path}: expected a YAML mapping", hint=hint)
     return document
 
