@@ -221,6 +221,7 @@ def test_json_without_waiting_has_no_result(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--json", "--no-wait")
     printed = json.loads(run.stdout)
     assert run.returncode == 0 and printed["result"] is None
+    assert printed["name"] is None
     until(lambda: (Path(printed["run_dir"]) / "report.md").is_file())
 
 
@@ -240,6 +241,14 @@ def test_marks_unofficial_results_everywhere(tmp_path: Path) -> None:
     assert "not official" in run.stdout and "**Not official**" in report
     assert record["plan"]["official"] is False
     assert "official    no:\n            - replay is not an MLPerf benchmark" in dry_run
+
+
+@pytest.mark.parametrize("full", [(), ("--full",)])
+def test_json_of_a_run_outside_a_campaign_has_no_name(
+    tmp_path: Path, full: tuple[str, ...]
+) -> None:
+    run = submit(tmp_path, *fast(), "--dry-run", "--json", *full)
+    assert [each["name"] for each in json.loads(run.stdout)["runs"]] == [None]
 
 
 def test_a_dry_run_prints_a_page(tmp_path: Path) -> None:

@@ -53,14 +53,13 @@ def describe(plan: Plan) -> str:
 
 
 def _whole(planned: Planned) -> dict[str, Any]:
-    return {"name": planned.name, "plan": planned.plan, "user_conf": planned.plan.user_conf()}
+    return {
+        "name": planned.name or None,
+        "plan": planned.plan,
+        "user_conf": planned.plan.user_conf(),
+    }
 
 
 def _command() -> str:
     """The command line of this dry run without what makes it one."""
-    return shlex.join(word for word in shlex.split(as_typed()) if not _makes_it_dry(word))
-
-
-def _makes_it_dry(word: str) -> bool:
-    # argparse accepts abbreviations.
-    return len(word) > len("--") and any(option.startswith(word) for option in OPTIONS)
+    return shlex.join(word for word in shlex.split(as_typed()) if word not in OPTIONS)

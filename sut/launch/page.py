@@ -33,7 +33,7 @@ class Checked(Struct, frozen=True, kw_only=True):
 class Page(Struct, frozen=True, kw_only=True):
     """A plan for reading. None: LoadGen takes mlperf.conf's value."""
 
-    name: str = ""  # of a campaign's run
+    name: str | None = None  # of a campaign's run
     benchmark: str
     site: str
     scenario: str
@@ -61,7 +61,7 @@ class Page(Struct, frozen=True, kw_only=True):
 def of(plan: Plan, checks: Sequence[Finding], name: str = "") -> Page:
     settings, samples = plan.loadgen_settings, plan.dataset.num_samples
     return Page(
-        name=name,
+        name=name or None,
         benchmark=plan.benchmark,
         site=plan.site,
         scenario=plan.scenario,

@@ -33,7 +33,7 @@ class Result(Struct, frozen=True, kw_only=True):
 class Outcome(Struct, frozen=True, kw_only=True):
     """A submitted run. ``result`` is None while it has none, and without --wait."""
 
-    name: str  # in a campaign; else empty
+    name: str | None  # in a campaign
     run_dir: str
     job_id: str  # Slurm's; on this machine, a process id
     plan_digest: str
@@ -51,7 +51,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 def of(run_dir: RunDir, job_id: str, plan: Plan, name: str = "") -> Outcome:
     """What was submitted, and its result if it has one."""
     return Outcome(
-        name=name,
+        name=name or None,
         run_dir=str(run_dir),
         job_id=job_id,
         plan_digest=plan.digest(),
