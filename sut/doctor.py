@@ -88,7 +88,7 @@ def _first_hour(options: argparse.Namespace) -> int:
         failed |= found.ok is False
         print(f"{_WORDS[found.ok]:6}  {found.command}")
         print(textwrap.indent(found.text, " " * 8), flush=True)
-    print(f"{_WORDS[None]:6}  {first_hour.BY_HAND}")
+    print(f"{_WORDS[None]:6}  {first_hour.by_hand(options.site or '')}")
     print(" " * 8 + "by hand: it starts an engine (docs/gpu.md)")
     if failed and slurm.is_here() and not allocation.of_process().job_id:
         print("hint: on a GPU node: srun --gres=gpu:1 python -m sut.doctor --gpu", file=sys.stderr)

@@ -539,7 +539,9 @@ VLLM = (
 )
 def test_vllm(tmp_path: Path, table: list[Outcome], number: signal.Signals, code: str) -> None:
     vllm = {"config": "smollm2-135m-news", "within_s": 250}
-    with running(tmp_path, "performance", VLLM, **vllm) as run:
+    # A stopped process answers no heartbeat either, which ends the connection after 10 s.
+    sets = (*VLLM, "site.timeouts.stall_s=5")
+    with running(tmp_path, "performance", sets, **vllm) as run:
         kill(run.engine, number)
         how = "killed" if number is signal.SIGKILL else "stopped"
         found = run.ended(f"vLLM engine {how}", 60)

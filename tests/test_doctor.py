@@ -94,7 +94,7 @@ def test_runs_the_commands_of_the_first_hour(tmp_path: Path, node: dict[str, str
     run = doctor(tmp_path, "--gpu", "--site", str(site), **node)
     found = results(run.stdout)
     commands = [step.command for step in first_hour.STEPS]
-    assert list(found) == [*commands, first_hour.BY_HAND], run.stdout + run.stderr
+    assert list(found) == [*commands, first_hour.by_hand(str(site))], run.stdout + run.stderr
     assert found["nvidia-smi -L"] == "ok\n2 NVIDIA A30"
     assert found[commands[2]] == "ok\nno process computes on a GPU"
     assert found["nvidia-smi topo -m"] == "-\nNVLink: NV4 2 times"
@@ -124,6 +124,10 @@ def test_names_what_a_gpu_node_has_wrong(tmp_path: Path, node: dict[str, str]) -
     assert found[commands[-2]] == "-\nno container: give --site"
 
 
+def test_the_last_command_has_the_site_given() -> None:
+    assert "--site jw " in first_hour.by_hand("jw") and "mine.yaml" in first_hour.by_hand("")
+
+
 def test_a_machine_without_gpus_fails_the_first_hour(tmp_path: Path) -> None:
     run = doctor(tmp_path, "--gpu", PATH=str(Path(sys.executable).parent))
     found = results(run.stdout)
@@ -144,5 +148,5 @@ def test_a_login_node_is_not_a_gpu_node(tmp_path: Path) -> None:
 
 def test_the_docs_have_every_command_of_the_first_hour() -> None:
     page = (ROOT / "docs" / "gpu.md").read_text()
-    for command in (*(step.command for step in first_hour.STEPS), first_hour.BY_HAND):
+    for command in (*(step.command for step in first_hour.STEPS), first_hour.by_hand("")):
         assert f"`{command}`" in page, command

@@ -363,7 +363,7 @@ def test_a_cancelled_run_writes_its_record(tmp_path: Path, number: signal.Signal
     assert "cancelling the run" in stderr
     record = latest(tmp_path)
     assert record.failure is not None and record.failure.code == "cancelled"
-    by = "Ctrl-C" if number is signal.SIGINT else "SIGTERM"
+    by = "Ctrl-C" if number is signal.SIGINT else "SIGTERM, which sut.cancel and scancel send"
     assert record.failure.first_line == f"cancelled by {by}" and record.exit_code == 3
     assert "FAILED" in stdout and processes_of(run_dir) == []
     assert "  next " not in stdout

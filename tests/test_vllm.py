@@ -184,14 +184,14 @@ def test_a_request_has_stop_ids_and_our_settings(plan: Plan, model_path: Path) -
     assert settings["_eos_token_id"] == eos and eos in settings["_all_stop_token_ids"]
 
 
-def test_a_server_run_with_a_model_fails_no_rule_but_speed(tmp_path: Path) -> None:
-    run = submit(tmp_path, "--scenario", "server", timeout_s=500)
-    assert run.returncode in (0, 1), run.stdout + run.stderr
+def test_a_server_run_with_a_model_is_valid(tmp_path: Path) -> None:
+    # A fifth of what two idle cores take: VALID beside other work too.
+    load = set_arguments(["scenarios.server.target_qps=10"])
+    run = submit(tmp_path, "--scenario", "server", *load, timeout_s=500)
+    assert run.returncode == 0, run.stdout + run.stderr
     record = latest(tmp_path)
     (phase,) = record.phases
-    of_speed = {"ttft_p99", "tpot_p99", "early_stopping"}  # not met on a busy machine
-    assert {check.code for check in phase.verdict.reasons} <= of_speed
-    assert record.status == "completed" and phase.loadgen_errors == ()
+    assert record.verdict == "VALID" and phase.loadgen_errors == ()
     assert record.hashes.model and record.hashes.data
     assert processes_of((tmp_path / "runs/latest").resolve()) == []
     log = (tmp_path / "runs/latest/logs/replica-0.log").read_text()

@@ -70,7 +70,8 @@ def _error(number: signal.Signals, continuing: str) -> RunError:
     if number is signal.SIGUSR2:
         message = "stopped because the wall limit is near (SIGUSR2); finished phases are kept"
         return RunError(message, hint=hint, code=TRUNCATED)
-    name = "Ctrl-C" if number in (CTRL_C, signal.SIGINT) else number.name
+    by_user = number in (CTRL_C, signal.SIGINT)
+    name = "Ctrl-C" if by_user else f"{number.name}, which sut.cancel and scancel send"
     return RunError(f"cancelled by {name}", hint=hint, code=CANCELLED)
 
 

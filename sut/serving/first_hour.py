@@ -152,6 +152,9 @@ STEPS = (
     Step(command=f"apptainer exec --nv {IMAGE} nvidia-smi -L", judge=_list),
 )
 # By hand: they start engines, or need a benchmark and a site.
-BY_HAND = (
-    "python -m sut.submit --config llama3.1-8b --site mine.yaml --scenario offline --preset quick"
-)
+BY_HAND = "python -m sut.submit --config llama3.1-8b --site SITE --scenario offline --preset quick"
+
+
+def by_hand(site: str) -> str:
+    """The last command, with the site's name or file; "" for none given."""
+    return BY_HAND.replace("SITE", shlex.quote(site or "mine.yaml"))
