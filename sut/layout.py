@@ -6,6 +6,7 @@ A ``width`` of None is that of a pipe or a file: each line is as long as it need
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -16,6 +17,9 @@ INDENT = " " * 4
 PAGE = 100  # columns of a page of prose in a pipe or a file
 LEAST_COLUMN = 24  # characters of a wrapped column; narrower ones are hard to read
 _NO_BREAK = "\xa0"
+# A figure stays on the line of its unit.
+_UNITS = r"ms|s|min|h|%|[KMG]i?B|W|J|queries|samples|tokens|(?:queries|samples|tokens)/s"
+_BEFORE_UNIT = re.compile(rf"(?<=\d) (?=(?:{_UNITS})(?![\w/]))")
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
@@ -30,7 +34,7 @@ def wrap(text: str, width: int | None, first: str = "", rest: str = "") -> list[
     if width is None or len(first) + len(text) <= width:
         return [f"{first}{text}".rstrip().replace(_NO_BREAK, " ")]
     lines = textwrap.wrap(
-        text,
+        _BEFORE_UNIT.sub(_NO_BREAK, text),
         width,
         initial_indent=first,
         subsequent_indent=rest,

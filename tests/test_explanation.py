@@ -272,6 +272,16 @@ def test_a_crossed_limit_has_its_time(tmp_path: Path) -> None:
     assert "10,000 samples exceeded the limit, the first at 403 s; from 409 s on" in found.text
 
 
+def test_a_crossing_of_two_rules_is_told_once(tmp_path: Path) -> None:
+    both = SLOW_TTFT | unstopped("ttft", 1000)
+    verdict = judge(tmp_path, broken(both), samples=samples(NUM, 10_000, 2500))
+    texts = {code: reason(verdict, code).text for code in ("ttft_p99", "early_stopping")}
+    (where,) = [code for code, text in texts.items() if "By the dispatcher's clock" in text]
+    other = next(code for code in texts if code != where)
+    assert texts[other].endswith(f"The samples over the limit are those of {where}.")
+    assert reason(verdict, other).crossed_s == reason(verdict, where).crossed_s
+
+
 def test_samples_that_waited_were_too_many_before_the_first_was_complete(tmp_path: Path) -> None:
     known = Hopeless(limit="TTFT", since_s=401.5, num_over=161, num_allowed=160, num_queries=20_000)
     log = samples(NUM, 10_000, 2500)

@@ -68,6 +68,11 @@ def test_wraps_the_last_column_before_it_breaks_the_table() -> None:
     ]
 
 
+def test_a_figure_stays_beside_its_unit() -> None:
+    assert layout.wrap("at most 1,000 ms now", 14) == ["at most", "1,000 ms now"]
+    assert layout.wrap("2 replicas of 4 are", 10) == ["2 replicas", "of 4 are"]
+
+
 def test_a_table_too_wide_is_a_paragraph_a_row() -> None:
     head, rows = ("key", "type", "limit", "meaning"), [("a.b", "text", "1", "LoadGen's key")]
     assert layout.columns(head, rows, (), 20) == [

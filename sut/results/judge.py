@@ -102,7 +102,7 @@ def judge_performance(
         preset=plan.preset if plan else None,
     )
     return verdict_of(
-        [remedies.explain(check, facts) for check in (*decisive, *beyond)],
+        remedies.explain((*decisive, *beyond), facts),
         doubted={check.code for check in beyond} if foreign else (),
         loadgen_validity=validity,
         official=official,
@@ -139,7 +139,7 @@ def judge_ended(
     facts = Facts(
         log=log, samples=samples, estimate=estimate, scenario=plan.scenario, preset=plan.preset
     )
-    beyond = [remedies.explain(each, facts) for each in rules.beyond_loadgen(log, num_failed, ())]
+    beyond = remedies.explain(rules.beyond_loadgen(log, num_failed, ()), facts)
     return verdict_of(
         [early_stopping, *beyond],
         official=official,
@@ -178,7 +178,7 @@ def judge_accuracy(
         checks += rules.beyond_loadgen(log, num_failed, replica_samples)
         counted = audit.of_answers(answers, max_tokens)
         checks += [counted] if counted else []
-        checks = [remedies.explain(check, Facts(log=log)) for check in checks]
+        checks = remedies.explain(checks, Facts(log=log))
     return verdict_of(checks, official=official, metrics=dict(scores))
 
 

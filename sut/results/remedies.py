@@ -53,14 +53,23 @@ class Crossing(Struct, frozen=True, kw_only=True):
     lost_s: float | None
 
 
-def explain(check: Check, facts: Facts) -> Check:
-    """The check with its remedy and its crossing, where it is not met and they are known."""
+def explain(checks: Iterable[Check], facts: Facts) -> list[Check]:
+    """The checks with their remedies and crossings, where they are not met and these are known. A
+    crossing that two checks share is told once."""
+    told: dict[Crossing, str] = {}
+    return [_explained(check, facts, told) for check in checks]
+
+
+def _explained(check: Check, facts: Facts, told: dict[Crossing, str]) -> Check:
     if check.met or check.remedy is not None:
         return check
     crossed = _crossing(check.code, facts)
     text, crossed_s = check.text, check.crossed_s
     if crossed is not None and crossed.first_s is not None:
-        text = f"{text} {_when(crossed, crossed.first_s)}"
+        code = told.setdefault(crossed, check.code)
+        of_another = f"The samples over the limit are those of {code}."
+        when = _when(crossed, crossed.first_s) if code == check.code else of_another
+        text = f"{text} {when}"
         crossed_s = min(crossed.first_s, crossed.lost_s or math.inf)
     return msgspec.structs.replace(
         check, text=text, remedy=_remedy(check, facts), crossed_s=crossed_s
