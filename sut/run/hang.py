@@ -61,7 +61,8 @@ class LoadGenWatch:
                 f"LoadGen has stopped: for {quantity(round(self._limit_s), 's')} it issued no "
                 f"sample and logged nothing. It has the answers to all {number(stats.issued)} "
                 "samples that it issued",
-                hint=f"see whether its logs can be written: ls -l {self._log_dir}",
+                hint="run it again: LoadGen seldom loses a log entry and waits for it; before, see "
+                f"whether its logs can be written: ls -l {self._log_dir}",
                 code="loadgen_hung",
             )
 
