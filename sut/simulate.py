@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for each in swept(basis, options.sweep)
         for count in counts
     ]
+    seen = hindsight.hindsight(run[1], basis, found) if run else None
     if options.json:
-        print_json({"source": basis.source, "forecasts": found})
+        print_json({"source": basis.source, "forecasts": found, "run": seen})
     else:
-        seen = hindsight.notes(run[1], basis, found) if run else []
-        print(_text(basis, found, layout.terminal_width(), seen))
+        print(_text(basis, found, layout.terminal_width(), hindsight.notes(seen)))
     return EXIT_VALID
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cli import fast, latest, set_arguments, submit
 
@@ -21,6 +22,7 @@ from sut.units import exact, number, quantity
 def simulated(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
     assert simulate.main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert (found["run"] is None) == ("--gpu" in arguments)
     forecasts: list[dict[str, Any]] = found["forecasts"]
     return forecasts
 
@@ -104,10 +106,19 @@ def test_a_runs_own_steps_forecast_it(tmp_path: Path, capsys: pytest.CaptureFixt
         f"{quantity(seen.ttft_ms.p99, 'ms')}, TPOT p99 {quantity(seen.tpot_ms.p99, 'ms')}, "
         f"{found.verdict}; simulated: TTFT p99 {quantity(same['ttft_ms']['p99'], 'ms')}," in shown
     )
-    (forecasted,) = simulated(capsys, *at)
+    assert simulate.main([*at, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (forecasted,), beside = printed["forecasts"], printed["run"]
+    assert beside["target_qps"] == found.load.target_qps
+    assert beside["measured"]["verdict"] == found.verdict
+    assert beside["simulated"]["verdict"] == same["verdict"]
+    for name, measured in (("ttft_ms", seen.ttft_ms), ("tpot_ms", seen.tpot_ms)):
+        assert beside["measured"][name] == msgspec.to_builtins(measured)
+        assert beside["simulated"][name] == {p: same[name][p] for p in ("p50", "p90", "p99")}
     assert found.load.peak is not None
     peaks = (found.load.peak.target_qps, forecasted["peak_qps"])
     differs = number(peaks[0]) != number(peaks[1])
+    assert beside["earlier_peak_qps"] == (peaks[0] if differs else None)
     assert (f"The run simulated a peak of {number(peaks[0])} queries/s" in shown) == differs
     one, four = simulated(capsys, *at, "--replicas", "1,4")
     assert 3 < four["peak_qps"] / one["peak_qps"] < 6
