@@ -8,6 +8,7 @@ from plans import plan_of
 
 from sut.errors import Errors, InputError
 from sut.plan import duration, fit
+from sut.plan.alternatives import Alternatives
 from sut.plan.benchmark import Dtype, Engine, Scenario, ScenarioSettings
 from sut.plan.kv_cache import KvCache, sequence_bytes
 from sut.plan.plan import Mode
@@ -59,7 +60,8 @@ def check(
     site = Site(name="s", device=Device.CUDA, env=env or {}, check_fit=check_fit)
     errors = Errors()
     node = SiteNode(name="n", gpus=1, gpu_memory_gib=gpu_memory_gib)
-    fit.check_model(size, engine, site, [node], errors)
+    others = Alternatives(size=size, engine=engine, site=site, nodes="", usable_cpus=())
+    fit.check_model(size, engine, site, [node], errors, others.hint)
     return "\n".join(map(str, errors))
 
 

@@ -9,6 +9,7 @@ from plans import plan_of
 from sut.errors import Errors
 from sut.launch import members
 from sut.launch.request import RunRequest
+from sut.plan.alternatives import Alternatives
 from sut.plan.benchmark import Engine
 from sut.plan.config import Campaign, CampaignRun
 from sut.plan.placement import Placement, on_nodes, place
@@ -39,7 +40,8 @@ def placed(site: Site, nodes: str = "", *, tp: int = 1, pp: int = 1) -> Placemen
 def refused(site: Site, nodes: str = "", *, tp: int = 1, pp: int = 1) -> str:
     engine = msgspec.structs.replace(ENGINE, tensor_parallel_size=tp, pipeline_parallel_size=pp)
     errors = Errors()
-    assert place(engine, site, nodes, (0, 1), errors) == Placement()
+    others = Alternatives(size=None, engine=engine, site=site, nodes=nodes, usable_cpus=(0, 1))
+    assert place(engine, site, nodes, (0, 1), errors, advise=others.hint) == Placement()
     return "\n".join(map(str, errors))
 
 
@@ -187,17 +189,17 @@ def test_replicas_get_the_cores_of_the_chosen_nodes() -> None:
             1,
             "unmatched [\nhint: give a number, all, or nodes of site big: ",
         ),
-        (cluster(2, 1), "1", 2, "use more nodes: --nodes 2"),
-        (cluster(2, 1), "2", 3, "use at most the 2 GPUs of site"),
-        (cluster(2, 3), "2", 4, "does not divide evenly over nodes of 3 GPUs"),
-        (cluster(1, 3), "1", 2, "leave 1 of 3 GPUs idle"),
+        (cluster(2, 1), "1", 2, "hint: --nodes 2"),
+        (cluster(2, 1), "2", 3, "hint: --set engine.tensor_parallel_size=N with N in 1, 2 that"),
+        (cluster(2, 3), "2", 4, "divide evenly over nodes of 3 GPUs\nhint: --set engine.tensor_p"),
+        (cluster(1, 3), "1", 2, "leave 1 of 3 GPUs idle\nhint: --set site.num_replicas=1"),
         (cluster(3, 1), "3", 2, "leave 1 of 3 GPUs idle"),
         (cluster(2, 1, num_replicas=3), "2", 1, "2 GPUs are enough for 2 replicas"),
         (cluster(2, 0), "1", 1, "need at least one GPU each (n0: 0)"),
         (unlike(4, 0), "all", 1, "need at least one GPU each (n0: 4, n1: 0)"),
         (unlike(4, 2), "all", 4, "does not fit on each node (n0: 4, n1: 2)"),
-        (unlike(6, 4), "all", 3, "do not divide the 6, 4 GPUs of a node evenly\nhint: use a div"),
-        (unlike(6, 4), "all", 4, "do not divide the 6, 4 GPUs of a node evenly\nhint: use a div"),
+        (unlike(6, 4), "all", 3, "do not divide the 6, 4 GPUs of a node evenly\nhint: --set "),
+        (unlike(6, 4), "all", 4, "do not divide the 6, 4 GPUs of a node evenly\nhint: --set "),
         (unlike(4, 2, num_replicas=7), "all", 1, "6 GPUs are enough for 6 replicas of 1"),
         (cluster(0, 0), "1", 1, "list the cluster's nodes"),
         (Site(name="here"), "jw2", 1, "is a single machine"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -75,12 +75,18 @@ def utilization(extra_args: Sequence[str]) -> float:
 
 
 def check_model(
-    size: ModelSize, engine: Engine, site: Site, nodes: Iterable[SiteNode], errors: Errors
+    size: ModelSize,
+    engine: Engine,
+    site: Site,
+    nodes: Iterable[SiteNode],
+    errors: Errors,
+    advise: Callable[[], str],
 ) -> None:
-    """Add to ``errors`` what prevents this engine from running the model on these nodes."""
+    """Add to ``errors`` what prevents this engine from running the model on these nodes.
+    ``advise`` makes the hint about the heads."""
     if not site.check_fit:
         return
-    _check_split(size, engine, errors)
+    _check_split(size, engine, errors, advise)
     max_len = None if site.env.get(_ALLOW_LONG, "").lower() in ("1", "true") else size.max_len
     if max_len is not None and engine.max_model_len > max_len:
         errors.add(
@@ -97,6 +103,12 @@ def check_model(
             f"({_parts(need, engine)}), and vLLM uses {usable:.1f} of {node.gpu_memory_gib:g} GiB",
             hint=f"{_more_gpus(size, engine, usable)}; or override this estimate: {OVERRIDE}",
         )
+
+
+def suits(size: ModelSize, engine: Engine, site: Site, nodes: Iterable[SiteNode]) -> bool:
+    """Whether the ranks divide the model's heads and each of these nodes has the memory."""
+    divides = not size.num_heads or _divides(engine.tensor_parallel_size, size)
+    return not site.check_fit or (divides and all(fits(size, engine, site, n) for n in nodes))
 
 
 def fits(size: ModelSize, engine: Engine, site: Site, node: SiteNode) -> bool:
@@ -169,7 +181,7 @@ def _parts(need: _Need, engine: Engine) -> str:
 
 def _more_gpus(size: ModelSize, engine: Engine, usable_gib: float) -> str:
     """How to spread the model so that it fits."""
-    for tp in _divisors(size) or _USUAL_SPLITS:
+    for tp in divisors(size) or _USUAL_SPLITS:
         more = msgspec.structs.replace(engine, tensor_parallel_size=tp)
         if tp > engine.tensor_parallel_size and _need(size, more).gib <= usable_gib:
             return f"use {quantity(_ranks(more), 'GPUs')}: --set engine.tensor_parallel_size={tp}"
@@ -189,16 +201,17 @@ def _ranks(engine: Engine) -> int:
     return engine.tensor_parallel_size * engine.pipeline_parallel_size
 
 
-def _check_split(size: ModelSize, engine: Engine, errors: Errors) -> None:
+def _check_split(
+    size: ModelSize, engine: Engine, errors: Errors, advise: Callable[[], str]
+) -> None:
     tp, pp = engine.tensor_parallel_size, engine.pipeline_parallel_size
     if size.num_heads and not _divides(tp, size):
         what = f"{size.num_heads} attention heads"
         if size.num_heads % tp == 0:
             what = f"{size.num_kv_heads} key-value heads, nor is it a multiple of them"
-        fitting = ", ".join(map(str, _divisors(size)))
         errors.add(
             f"engine.tensor_parallel_size {tp} does not divide the model's {what}",
-            hint=f"--set engine.tensor_parallel_size=N with N in {fitting}",
+            hint=advise(),
         )
     if size.num_layers and pp > size.num_layers:
         errors.add(
@@ -207,7 +220,9 @@ def _check_split(size: ModelSize, engine: Engine, errors: Errors) -> None:
         )
 
 
-def _divisors(size: ModelSize) -> list[int]:
+def divisors(size: ModelSize) -> list[int]:
+    """The tensor parallel sizes that divide the model's heads, ascending; empty where they are
+    unknown."""
     return [n for n in range(1, size.num_heads + 1) if _divides(n, size)]
 
 

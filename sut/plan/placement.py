@@ -29,6 +29,26 @@ from sut.values import Struct
 _RANKS = "tensor_parallel_size x pipeline_parallel_size"
 
 
+class Change(Struct, frozen=True, kw_only=True):
+    """Another division of the nodes; None: as it is."""
+
+    tensor_parallel_size: int | None = None
+    num_replicas: int | None = None
+    nodes: int | None = None
+
+    def options(self) -> str:
+        """The options of sut.submit that make the change."""
+        tp, replicas = self.tensor_parallel_size, self.num_replicas
+        return " ".join(
+            [f"--nodes {self.nodes}"] * (self.nodes is not None)
+            + [f"--set engine.tensor_parallel_size={tp}"] * (tp is not None)
+            + [f"--set site.num_replicas={replicas}"] * (replicas is not None)
+        )
+
+
+Advise = Callable[..., str]  # the hint for a division that fails, from the Changes to prefer
+
+
 class Placement(Struct, frozen=True, kw_only=True):
     """``candidates`` are the nodes that Slurm may choose from; empty if ``nodes`` have names."""
 
@@ -45,11 +65,13 @@ def place(
     usable_cpus: Sequence[int],
     errors: Errors,
     fits: Callable[[SiteNode], bool] = lambda _: True,
+    advise: Advise = lambda *_: "",
 ) -> Placement:
     """The nodes of a run and the replicas on them; empty after adding to ``errors``.
 
     ``nodes`` is a number of nodes, a hostlist, ``all``, or empty for one. ``usable_cpus`` are this
     machine's, for a site without Slurm. Slurm may choose only nodes that the model ``fits`` on.
+    ``advise`` makes the hints about sizes and numbers.
     """
     before = len(errors)
     pool, number = select(site, nodes, errors)
@@ -57,10 +79,12 @@ def place(
         return Placement()
     size = engine.tensor_parallel_size * engine.pipeline_parallel_size
     places = _places(site, pool[:number], size, errors)
-    num_replicas = _num_replicas(site, places, size, errors)
+    num_replicas = _num_replicas(site, places, size, errors, advise)
+    if len(errors) > before:
+        return Placement()
 
     def cores(node: SiteNode, problems: Errors) -> tuple[int, ...]:
-        return _cpus(engine, site, node, places[0], usable_cpus, problems)
+        return _cpus(engine, site, node, places[0], usable_cpus, problems, advise)
 
     able = [node for node in pool if fits(node) and _no_problem(cores, node)]
     pool = able if len(able) >= number else pool[:number]
@@ -137,7 +161,9 @@ def _places(site: Site, chosen: Sequence[SiteNode], size: int, errors: Errors) -
     return places
 
 
-def _num_replicas(site: Site, places: Sequence[int], size: int, errors: Errors) -> int:
+def _num_replicas(
+    site: Site, places: Sequence[int], size: int, errors: Errors, advise: Advise
+) -> int:
     """The site's number of replicas, or as many as fit."""
     what = "GPUs" if site.device is Device.CUDA else "places"
     total = sum(places)
@@ -146,43 +172,33 @@ def _num_replicas(site: Site, places: Sequence[int], size: int, errors: Errors) 
     is_unlike = len(set(places)) > 1
     uneven = (
         f"replicas of {size} ranks do not divide the {_list(dict.fromkeys(places))} {what} of a "
-        "node evenly",
-        f"use a divisor of {common}: --set engine.tensor_parallel_size=N",
+        "node evenly"
     )
-    problem, hint = "", ""
+    problem, prefer = "", Change(num_replicas=fits)
     if is_unlike and common % size != 0:
-        problem, hint = uneven if min(places) >= size else ("", "")  # else there is an error
+        problem = uneven if min(places) >= size else ""  # else there is an error
     elif common > 0 and size > common and size % common != 0:
         problem = (
             f"a replica of {size} ranks ({_RANKS}) does not divide evenly over nodes of "
             f"{common} {what}"
         )
-        hint = f"use a multiple of {common} ranks: --set engine.tensor_parallel_size=N"
     elif fits == 0:
         problem = (
             f"a replica needs {size} {what} ({_RANKS}), but the run has {total} on "
             f"{quantity(len(places), 'nodes')}"
         )
-        num_nodes = math.ceil(size / max(1, common))
-        hint = f"use more nodes: --nodes {num_nodes}"
-        if num_nodes > len(site.nodes):
-            hint = (
-                f"use at most the {common * len(site.nodes)} {what} of site {site.name}: "
-                "--set engine.tensor_parallel_size=N"
-            )
+        prefer = Change(nodes=math.ceil(size / max(1, common)))
     elif site.num_replicas is not None and site.num_replicas > fits:
         problem = (
             f"site.num_replicas is {site.num_replicas}, but {total} {what} are enough for {fits} "
             f"replicas of {size}"
         )
-        hint = f"--set site.num_replicas={fits}"
     elif site.num_replicas is None and total % size != 0:
         problem = f"replicas of {size} ranks ({_RANKS}) leave {total % size} of {total} {what} idle"
-        hint = f"to accept that: --set site.num_replicas={fits}"
-    elif size < common and common % size != 0:
-        problem, hint = uneven
+    elif size < common and common % size != 0 and len(places) > 1:
+        problem = uneven
     if problem:
-        errors.add(problem, hint=hint)
+        errors.add(problem, hint=advise(prefer))
     return site.num_replicas or fits
 
 
@@ -193,6 +209,7 @@ def _cpus(
     num_places: int,
     usable_cpus: Sequence[int],
     errors: Errors,
+    advise: Advise,
 ) -> tuple[int, ...]:
     """The cores that a node's engines share; empty for all of them, or for engines without any."""
     if engine.kind is EngineKind.REPLAY or site.device is Device.CUDA:
@@ -217,7 +234,7 @@ def _cpus(
         errors.add(
             f"{where}: {num_places} replicas need at least one core each; "
             f"{quantity(len(cpus), 'cores')} available",
-            hint=f"--set site.num_replicas={len(cpus)}",
+            hint=advise(Change(num_replicas=len(cpus))),
         )
     return cpus
 

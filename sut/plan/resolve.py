@@ -8,6 +8,7 @@ import msgspec
 
 from sut.errors import Errors, nearest
 from sut.plan import contradictions, duration, engine_args, fit, official, slurm_options
+from sut.plan.alternatives import Alternatives
 from sut.plan.benchmark import (
     AUTO,
     Accuracy,
@@ -75,7 +76,10 @@ def resolve(
     def fits(node: SiteNode) -> bool:
         return checked is None or fit.fits(checked, benchmark.engine, site, node)
 
-    placed = place(benchmark.engine, site, nodes, usable_cpus, errors, fits)
+    others = Alternatives(
+        size=checked, engine=benchmark.engine, site=site, nodes=nodes, usable_cpus=usable_cpus
+    )
+    placed = place(benchmark.engine, site, nodes, usable_cpus, errors, fits, others.hint)
     settings = _with_site_load(
         settings, benchmark, site, scenario, preset, len(placed.replicas), sets
     )
@@ -84,7 +88,7 @@ def resolve(
         engine_args.check(benchmark.engine.extra_args, errors, vllm_version)
     if checked is not None:
         on = placed.site_nodes or site.nodes  # all, where no placement was found
-        fit.check_model(checked, benchmark.engine, site, on, errors)
+        fit.check_model(checked, benchmark.engine, site, on, errors, others.hint)
     num_samples = benchmark.dataset.num_samples
     run_s = duration.of_tests(
         scenario,
