@@ -22,8 +22,13 @@ source tools/helpers.sh
 sources() { # the part of the checkout that goes into an image, as a tar archive
   tar --create --file - --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
     --mode=u+rwX,go+rX,go-w --exclude=__pycache__ --exclude='*.so' --exclude=sut/replay_engine \
+    --anchored --no-wildcards --exclude-from=<(users_sites) \
     CMakeLists.txt LICENSE README.md pyproject.toml setup.py configs containers csrc \
     requirements sut tools
+}
+
+users_sites() { # untracked, one a line: a run's plan contains its own. None outside a checkout
+  [ ! -e .git ] || git ls-files --others -z -- configs/sites 2>/dev/null | tr '\0' '\n'
 }
 
 revision() { # the commit, -dirty with changes, or unknown

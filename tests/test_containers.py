@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,46 @@ def build(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def sources(checkout: Path) -> str:
     command = [checkout / "containers" / "build.sh", "--print-sources"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def exported(folder: Path) -> Path:
+    """What an image is made of, without its commit."""
+    folder.mkdir()
+    parts = (
+        "CMakeLists.txt LICENSE README.md pyproject.toml setup.py configs containers requirements"
+    )
+    for part in (*parts.split(), "tools"):
+        of = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        of(ROOT / part, folder / part)
+    for part in ("csrc", "sut"):
+        (folder / part).mkdir()
+    return folder
+
+
+def git(checkout: Path, *words: str) -> None:
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", checkout, *author, *words], check=True, capture_output=True)
+
+
+def test_a_users_own_site_is_not_a_source_of_the_image(tmp_path: Path) -> None:
+    checkout = exported(tmp_path / "checkout")
+    git(checkout, "init")
+    git(checkout, "add", ".")
+    before = sources(checkout)
+    site = checkout / "configs" / "sites" / "my [new] site.yaml"
+    site.write_text("name: new\n")
+    (checkout / "configs" / "sites" / "mine.yaml").write_text("name: mine\n")  # ignored by git
+    assert sources(checkout) == before
+    git(checkout, "add", str(site))
+    assert sources(checkout) != before
+
+
+def test_every_site_outside_a_checkout_is_a_source_of_the_image(tmp_path: Path) -> None:
+    git(tmp_path, "init")  # of something else
+    folder = exported(tmp_path / "folder")
+    before = sources(folder)
+    (folder / "configs" / "sites" / "jw.yaml").write_text("name: jw\n")
+    assert sources(folder) != before
 
 
 @pytest.mark.parametrize("arguments", [("xpu",), ("cpu", "--foo", "1")])
