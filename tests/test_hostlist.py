@@ -84,6 +84,7 @@ def test_refuses_a_malformed_hostlist(text: str, problem: str) -> None:
         ("login gpu1 gpu2 login2", "login,gpu[1-2],login2"),
         ("gpu1-ib gpu2-ib", "gpu[1-2]-ib"),
         ("localhost", "localhost"),
+        ("w w4 w5", "w,w[4-5]"),
         ("9" * 300, "9" * 300),
     ],
 )
@@ -92,7 +93,7 @@ def test_prints_one_form(names: str, text: str) -> None:
 
 
 @given(
-    st.lists(st.from_regex(r"[a-c]{0,2}[0-9]{1,3}([a-c][0-9]{0,2})?", fullmatch=True), unique=True)
+    st.lists(st.from_regex(r"([a-c]{0,2}[0-9]{1,3}|[a-c])([a-c][0-9]{0,2})?", fullmatch=True), unique=True)
 )
 def test_reads_what_it_prints(names: list[str]) -> None:
     assert not names or expand(compact(names)) == names

@@ -43,7 +43,8 @@ def compact(names: Iterable[str]) -> str:
     """The hostlist of ``names``, in their order. Names with equal text around their last number
     are merged: ``jw[2-3]``; any others are separated by commas."""
     text = []
-    for (prefix, suffix), group in itertools.groupby(map(_numbered, names), lambda n: n.around):
+    alike = itertools.groupby(map(_numbered, names), lambda n: (n.around, n.number != ""))
+    for ((prefix, suffix), _), group in alike:
         ranges = _ranges([name.number for name in group])
         one = len(ranges) == 1 and "-" not in ranges[0]
         inner = ranges[0] if one else f"[{','.join(ranges)}]"
