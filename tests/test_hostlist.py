@@ -92,8 +92,9 @@ def test_prints_one_form(names: str, text: str) -> None:
     assert compact(names.split()) == text
 
 
-@given(
-    st.lists(st.from_regex(r"([a-c]{0,2}[0-9]{1,3}|[a-c])([a-c][0-9]{0,2})?", fullmatch=True), unique=True)
-)
+NAMES = st.from_regex(r"([a-c]{0,2}[0-9]{1,3}|[a-c])([a-c][0-9]{0,2})?", fullmatch=True)
+
+
+@given(st.lists(NAMES, unique=True))
 def test_reads_what_it_prints(names: list[str]) -> None:
     assert not names or expand(compact(names)) == names
