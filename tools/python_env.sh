@@ -33,11 +33,24 @@ print(sys._base_executable)' 2>/dev/null && return
     "install it, or name it: make PYTHON=/path/to/python3.11"
 }
 
-install() { # ARGUMENT...: pip's output goes to the log, its progress to the terminal
-  pip_install "$env/bin/python" "$@" 2>&1 | tee -a "$log" |
-    awk -v total="$total" '
-      /^Collecting / && ++n % 25 == 0 { printf "    %d of %d packages\n", n, total; fflush() }
-      /^Installing collected/ { print "    installing"; fflush() }'
+install_packages() { # pip's output
+  install -r requirements/build.lock &&
+    with_torch_index install -r requirements/torch-cpu.lock &&
+    install -r requirements/cpu.lock -r requirements/test.lock
+}
+
+install() { pip_install "$env/bin/python" "$@" 2>&1; }
+
+progress() { # TOTAL: of pip's output
+  awk -v total="$1" '
+    /^(Collecting|Processing|Requirement already satisfied:?) / && (++n % 25 == 0 || n == total) {
+      printf "    %d of %d packages\n", n, total; fflush()
+    }
+    /^Installing collected/ && n >= total { print "    installing"; fflush() }'
+}
+
+number_of_packages() { # LOCK...: that one call of pip installs
+  sed -n 's/^\([^ #]*\)==.*/\1/p' "$@" | sort -u | wc -l
 }
 
 make_env() {
@@ -46,10 +59,10 @@ make_env() {
   mkdir -p "$env"
   "$python" -m venv "$env" &>"$log" ||
     die "could not create a Python environment ($env): $(cat "$log")"
-  total=$(cat "${locks[@]}" | grep -c '==')
-  if ! { install -r requirements/build.lock &&
-    with_torch_index install -r requirements/torch-cpu.lock &&
-    install -r requirements/cpu.lock -r requirements/test.lock; }; then
+  local -r total=$(($(number_of_packages requirements/build.lock) +
+    $(number_of_packages requirements/torch-cpu.lock) +
+    $(number_of_packages requirements/{cpu,test}.lock)))
+  if ! install_packages | tee -a "$log" | progress "$total"; then
     tail -n 20 "$log" >&2
     die "could not install the Python packages" "read the log: $log"
   fi
