@@ -18,7 +18,8 @@ case $* in
   cp "$0" "$folder/bin/python"
   ;;
 '-m pip '*)
-  sed -n 's/^\([^ #]*\)==.*/\1/p' $(tr ' ' '\n' <<<"$*" | grep 'lock$') | sort -u | while read -r name; do
+  locks=$(tr ' ' '\n' <<<"$*" | grep 'lock$')
+  for name in $(sed -n 's/^\([^ #]*\)==.*/\1/p' $locks | sort -u); do
     case $name in
     setuptools) echo "Requirement already satisfied: $name in /there" ;;
     torch) echo "Processing /wheels/$name.whl (from -r FILE (line 3))" ;;
