@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from argcomplete.shell_integration import shellcode
 
-from sut import interrupts
+from sut import interrupts, messages
 from sut.command import COMPLETING, Parser, command
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID
 from sut.machine.checkout import ROOT
@@ -144,14 +144,14 @@ def _unknown(name: str, others: list[str]) -> int:
     hint = "for all commands: sut --help"
     if meant:
         hint = f"did you mean: {meant} {'' if name == 'help' else shlex.join(others)}".rstrip()
-    print(f"error: unknown command: {name}\nhint: {hint}", file=sys.stderr)
+    messages.report(f"error: unknown command: {name}\nhint: {hint}")
     return EXIT_BAD_INPUT
 
 
 def _option_first(name: str, words: list[str]) -> int:
     others = [word for index, word in enumerate(words) if index != words.index(name)]
     hint = shlex.join(["sut", name, *others])
-    print(f"error: options come after the command: {words[0]}\nhint: {hint}", file=sys.stderr)
+    messages.report(f"error: options come after the command: {words[0]}\nhint: {hint}")
     return EXIT_BAD_INPUT
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sut import messages
 from sut.campaign import main as compare
 from sut.cluster.sbatch import Submission
 from sut.command import as_typed, print_json
@@ -46,7 +47,7 @@ def of(campaign: Campaign, planned: list[Planned], arguments: argparse.Namespace
         print(f"continuing campaign {earlier.folder}: {what}", file=sys.stderr)
         for name, each in earlier.runs.items():
             print(f"  skipped  {name}: {each.word}  {each.member.run_dir}", file=sys.stderr)
-        print(f"hint: to start all of its runs again: {as_typed()} {START_OVER}", file=sys.stderr)
+        messages.report(f"hint: to start all of its runs again: {as_typed()} {START_OVER}")
     return Campaigned(campaign, planned, earlier)
 
 
@@ -98,4 +99,4 @@ def _print_rest(jobs: dict[str, Job], planned: Sequence[Planned]) -> None:
     if left := "; ".join(each.name for each in planned if each.name not in jobs):
         text += f"; not started: {left}"
     go_on = as_typed().replace(f" {START_OVER}", "")
-    print(f"{text}\nhint: to run what is left: {go_on}", file=sys.stderr)
+    messages.report(f"{text}\nhint: to run what is left: {go_on}")

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import msgspec
 
-from sut import correction, output
+from sut import correction, messages, output
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, SutError
 from sut.output import OutputError
 from sut.rundir import RunDir
@@ -79,7 +79,8 @@ class Parser(argparse.ArgumentParser):
         if names := message.removeprefix(_REQUIRED).split(", ") * message.startswith(_REQUIRED):
             self.missing(names)
         hint = hint or self._hint or self._hint_for(message)
-        self.exit(EXIT_BAD_INPUT, f"error: {message}\nhint: {hint}\n")
+        messages.report(f"error: {message}\nhint: {hint}")
+        self.exit(EXIT_BAD_INPUT)
 
     def with_words(self, *words: str) -> str:
         """The command line with these words at its end."""
@@ -221,21 +222,21 @@ def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P,
                 raise
             sys.stdout.flush()
         except SutError as error:
-            print(f"error: {error}", file=sys.stderr)
+            messages.report(f"error: {error}")
             return error.exit_code
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
         except OutputError as error:
             if error.errno == errno.EPIPE:
                 return EXIT_BROKEN_PIPE
-            print(f"error: cannot write to standard output: {error}", file=sys.stderr)
+            messages.report(f"error: cannot write to standard output: {error}")
             return EXIT_FAILED
         except Exception as error:
             traceback.print_exc()
-            print(f"error: internal error: {error!r}", file=sys.stderr)
+            messages.report(f"error: internal error: {error!r}")
             return EXIT_FAILED
         if lost := output.take_loss():
-            print(f"warning: output lost (standard output): {lost}", file=sys.stderr)
+            messages.report(f"warning: output lost (standard output): {lost}")
         return code
 
     return run

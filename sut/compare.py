@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sut import layout
+from sut import layout, messages
 from sut.command import Parser, at_least, command, print_json
 from sut.errors import EXIT_INVALID, EXIT_VALID, InputError, quoted
 from sut.history.comparison import Comparison, Difference, Run, Word, compare, compare_with_history
@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = {each.word for one in comparisons for each in one.differences}
     again = f"python -m sut.submit --again {quoted(folders[0])}"
     if not comparisons or words & {"noise not known", "too noisy"}:
-        print(f"hint: repeat the runs to measure noise: {again}", file=sys.stderr)
+        messages.report(f"hint: repeat the runs to measure noise: {again}")
     elif "too few samples" in words:
-        print("hint: compare longer runs: python -m sut.submit --preset smoke", file=sys.stderr)
+        messages.report("hint: compare longer runs: python -m sut.submit --preset smoke")
     regressed = any(comparison.regressions for comparison in comparisons)
     return EXIT_INVALID if regressed and options.fail_on_regression else EXIT_VALID
 
@@ -99,10 +99,9 @@ def _compare(folders: Sequence[RunDir], root: Path, tolerance: float) -> list[Co
         print(f"{first.name} has no earlier run of its plan to compare with", file=sys.stderr)
         if like := _like(folders[0], first.known, root):
             count = f"{len(like)} earlier runs" if len(like) > 1 else "an earlier run"
-            print(
+            messages.report(
                 f"hint: {count} of its benchmark and scenario with another setting, the last: "
-                f"python -m sut.compare {quoted(like[-1])} {quoted(first.name)}",
-                file=sys.stderr,
+                f"python -m sut.compare {quoted(like[-1])} {quoted(first.name)}"
             )
         return []
     return [compare_with_history(first, earlier, tolerance)]

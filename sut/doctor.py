@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from sut import messages
 from sut.cluster import allocation, slurm
 from sut.cluster.sbatch import Submission
 from sut.command import Parser, command
@@ -91,7 +92,7 @@ def _first_hour(options: argparse.Namespace) -> int:
     print(f"{_WORDS[None]:6}  {first_hour.by_hand(options.site or '')}")
     print(" " * 8 + "by hand: it starts an engine (docs/gpu.md)")
     if failed and slurm.is_here() and not allocation.of_process().job_id:
-        print("hint: on a GPU node: srun --gres=gpu:1 python -m sut.doctor --gpu", file=sys.stderr)
+        messages.report("hint: on a GPU node: srun --gres=gpu:1 python -m sut.doctor --gpu")
     return EXIT_FAILED if failed else EXIT_VALID
 
 

@@ -6,6 +6,8 @@ A ``width`` of None is that of a pipe or a file: each line is as long as it need
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 import sys
@@ -25,8 +27,15 @@ _BEFORE_UNIT = re.compile(rf"(?<=\d) (?=(?:{_UNITS})(?![\w/]))")
 def terminal_width(stream: TextIO | None = None) -> int | None:
     """Columns of the terminal that ``stream``, by default standard output, writes to; None if it
     is none."""
-    terminal = (stream or sys.stdout).isatty()
-    return shutil.get_terminal_size().columns if terminal else None
+    stream = stream or sys.stdout
+    if not stream.isatty():
+        return None
+    columns = 0
+    if not os.environ.get("COLUMNS"):
+        # shutil asks standard output, which may be a pipe where standard error is a terminal.
+        with contextlib.suppress(OSError, ValueError):
+            columns = os.get_terminal_size(stream.fileno()).columns
+    return columns or shutil.get_terminal_size().columns
 
 
 def wrap(text: str, width: int | None, first: str = "", rest: str = "") -> list[str]:

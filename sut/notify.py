@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from sut import messages
 from sut.command import Parser, command_of_run
 from sut.errors import EXIT_FAILED, EXIT_VALID, InputError
 from sut.launch import notices
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if notify.send(run_dir):
         return EXIT_VALID
     hint = "what it printed, if anything, is above; the command is in"
-    print(f"hint: {hint} {run_dir.notices}", file=sys.stderr)
+    messages.report(f"hint: {hint} {run_dir.notices}")
     return EXIT_FAILED
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from sut import messages
 from sut.cluster import sbatch, slurm
 from sut.cluster.allocation import Allocation
 from sut.command import command_of_run, run_dir_of
@@ -55,7 +56,7 @@ def _notify(run_dir: RunDir, here: Allocation) -> None:
         if _is_last(run_dir, here):
             notify.send(run_dir)
     except SutError as error:
-        print(f"warning: nobody was notified: {error}", file=sys.stderr)
+        messages.report(f"warning: nobody was notified: {error}")
 
 
 def _is_last(run_dir: RunDir, here: Allocation) -> bool:

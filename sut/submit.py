@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from sut import campaign_run, interrupts, output
+from sut import campaign_run, interrupts, messages, output
 from sut.cluster.sbatch import Submission
 from sut.command import as_typed, command_of_run, print_json
 from sut.errors import EXIT_VALID, Errors, InputError
@@ -102,7 +102,7 @@ def checked(planned: Planned) -> list[Finding]:
     if plan.slurm is not None:
         found.append(checks.run_length(plan, _length(plan, run_root)))
     for warning in (each.warning for each in found if each.warning):
-        print(f"warning: {warning}", file=sys.stderr)
+        messages.report(f"warning: {warning}")
     return found
 
 
@@ -156,10 +156,9 @@ def warn_of_changes(planned: Sequence[Planned]) -> None:
         changes = checkout.changes() or []
         if changes:
             some = ", ".join(changes[:5]) + (", ..." if len(changes) > 5 else "")
-            print(
+            messages.report(
                 f"warning: sut.package will refuse this run: the source has uncommitted changes "
-                f"({some})\nhint: stop the run, commit them, and submit again: git commit -a",
-                file=sys.stderr,
+                f"({some})\nhint: stop the run, commit them, and submit again: git commit -a"
             )
 
 

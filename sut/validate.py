@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from sut import messages
 from sut.command import Parser, a_path, command
 from sut.errors import EXIT_BAD_INPUT, EXIT_VALID, InputError
 from sut.launch import files
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             print(files.check(path))
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            messages.report(f"error: {error}")
             code = EXIT_BAD_INPUT
     return code
 

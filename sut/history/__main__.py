@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
-from sut import layout
+from sut import layout, messages
 from sut.cluster import liveness
 from sut.cluster.liveness import Word
 from sut.command import Parser, at_least, command, print_json
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(listing(index.root, rows, index.count(), index.without_record))
         if not rows and (nothing := nothing_matches(index, options)):
-            print(nothing, file=sys.stderr)
+            messages.report(nothing)
     return EXIT_VALID
 
 

@@ -14,6 +14,7 @@ import sys
 
 import msgspec
 
+from sut import messages
 from sut.cluster import claims, liveness
 from sut.errors import SutError
 from sut.machine import environment
@@ -36,16 +37,14 @@ def close(plan: Plan, run_dir: RunDir, attempt: Attempt, error: SutError) -> Rec
     cannot be written or the run directory is another attempt's, which is reported on standard
     error."""
     if not run_dir.plan.is_file():
-        print(
-            f"error: record not written ({run_dir.record}): the folder was removed", file=sys.stderr
-        )
+        messages.report(f"error: record not written ({run_dir.record}): the folder was removed")
         return None
     try:
         claim = claims.take(run_dir, attempt.job_id, attempt.restart)
         closed = attempts.close(plan, run_dir, attempt, error, environment.collect())
         claim.release()
     except (OSError, SutError) as problem:
-        print(f"error: record not written ({run_dir.record}): {problem}", file=sys.stderr)
+        messages.report(f"error: record not written ({run_dir.record}): {problem}")
         return None
     _draw(run_dir)
     return closed
@@ -79,4 +78,4 @@ def _draw(run_dir: RunDir) -> None:
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=REPORT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"error: report not written ({run_dir}): {error}", file=sys.stderr)
+        messages.report(f"error: report not written ({run_dir}): {error}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sut import messages
 from sut.cluster import allocation, claims, host, sbatch, slurm
 from sut.cluster.allocation import Allocation
 from sut.command import command_of_run
@@ -66,7 +67,7 @@ def _notify(run_dir: RunDir) -> None:
             command = [sys.executable, "-m", "sut.notify", str(run_dir)]
             subprocess.call(command, timeout=NOTIFY_S)
     except (InputError, OSError, subprocess.TimeoutExpired) as error:
-        print(f"warning: nobody was notified: {error}", file=sys.stderr)
+        messages.report(f"warning: nobody was notified: {error}")
 
 
 def run(run_dir: RunDir) -> int:

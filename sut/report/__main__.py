@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sut import messages
 from sut.command import Parser, command
 from sut.errors import EXIT_FAILED, quoted
 from sut.launch.options import add_runs, find_runs, shared
@@ -25,16 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 write_markdown(result, run_dir, problem or "")
         except OSError as error:
             where = error.filename or run_dir
-            print(
+            messages.report(
                 f"error: report not written ({where}): {error.strerror}\n"
                 "hint: copy the run to a folder that you can write to: "
-                f"cp -r {quoted(run_dir)} FOLDER",
-                file=sys.stderr,
+                f"cp -r {quoted(run_dir)} FOLDER"
             )
             return EXIT_FAILED
         print(run_dir.report_html)
         if problem is not None:
-            print(f"error: {problem}", file=sys.stderr)
+            messages.report(f"error: {problem}")
             code = EXIT_FAILED
     return code
 

@@ -2,6 +2,7 @@
 
 import sys
 
+from sut import messages
 from sut.errors import EXIT_BAD_INPUT, InputError
 from sut.machine import modules
 
@@ -11,5 +12,5 @@ if sys.argv[:1] == ["-m"]:
     try:
         modules.require(modules.OF_EVERY_RUN)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        messages.report(f"error: {error}")
         sys.exit(EXIT_BAD_INPUT)

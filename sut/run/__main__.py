@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sut import output
+from sut import messages, output
 from sut.cluster import sbatch
 from sut.cluster.allocation import Allocation, check, of_process
 from sut.command import run_dir_of
@@ -116,8 +116,10 @@ def _attempt(recorder: Recorder, allocation: Allocation, signals: Signals) -> Su
 
 def _leave(code: int, message: str = "") -> NoReturn:
     """End the process without destructors: LoadGen's thread may still be in its test."""
-    if message:
-        print(message, file=sys.stderr if code in (EXIT_BAD_INPUT, EXIT_FAILED) else sys.stdout)
+    if message and code in (EXIT_BAD_INPUT, EXIT_FAILED):
+        messages.report(message)
+    elif message:
+        print(message)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

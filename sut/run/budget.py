@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import msgspec
 
-from sut import _core
+from sut import _core, messages
 from sut.results import budget, mllog
 from sut.results.budget import Hopeless
 from sut.results.goal import Goal, goal_of
@@ -58,4 +57,4 @@ class BudgetWatch:
         if self._stop:
             self._test.end()
         hint = budget.ENDING if self._stop else budget.GOES_ON
-        print(f"warning: performance: {hopeless.text}\nhint: {hint}", file=sys.stderr, flush=True)
+        messages.report(f"warning: performance: {hopeless.text}\nhint: {hint}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from sut import messages
 from sut.plan.plan import OnReplicaLoss
 from sut.run.replicas import Replicas
 
@@ -34,5 +33,5 @@ class LossLog:
 
     def _print_once(self, key: str, text: str) -> None:
         if key not in self._printed:
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            messages.report(f"warning: {text}")
             self._printed.add(key)

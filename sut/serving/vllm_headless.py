@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 
+from sut import messages
 from sut.errors import RunError
 from sut.serving import vllm_layouts, vllm_sockets
 from sut.serving.vllm_report import report_all
@@ -43,9 +44,10 @@ def check_layout() -> None:
     """End the process, before it loads a model, if vLLM's protocol is not one that was tested."""
     try:
         if warning := vllm_layouts.check_installed():
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+            messages.report(f"warning: {warning}")
     except RunError as error:
-        sys.exit(f"error: {error}")
+        messages.report(f"error: {error}")
+        sys.exit(1)
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
