@@ -96,7 +96,7 @@ def _numbers(brackets: str, most: int) -> list[str]:
         found = _RANGE.fullmatch(each.strip())
         if found is None:
             raise HostlistError(f"'{each}' in [{brackets}] is not a number or a range")
-        if len(each) > MAX_NAME_CHARS:
+        if max(map(len, found.groups(""))) > MAX_NAME_CHARS:
             raise HostlistError(f"a number of more than {MAX_NAME_CHARS} digits")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
