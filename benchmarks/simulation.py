@@ -19,7 +19,7 @@ import msgspec
 from benchmarks.load import REPLAY_ENGINE, request
 from sut import _core
 from sut.report.markdown import table
-from sut.run.replicas import credit
+from sut.run.credit import credit
 from sut.serving import keys, wire
 from sut.serving.keys import KeyFile
 

@@ -24,7 +24,7 @@ from sut.results.peak import Limits, Peak, Tried
 from sut.results.service import ServiceTimes
 from sut.results.steps import EngineStep
 from sut.results.tuning import Trial
-from sut.run.replicas import credit
+from sut.run.credit import credit
 from sut.run.simulator import service_model, tried
 
 NUM_SAMPLES, OUTPUT_TOKENS = 13_368, 128  # llama3.1-8b's data set

@@ -342,7 +342,7 @@ def simulate(
     The engines are equal, or replica ``i`` takes ``step_factors[i]`` times as long for a step.
 
     ``prompt_tokens`` and ``output_tokens`` are by sample index. ``credit`` is the most samples in
-    flight on a replica, by default that of a run (:func:`sut.run.replicas.credit`). Ends early
+    flight on a replica, by default that of a run (:func:`sut.run.credit.credit`). Ends early
     once more than ``stop_over`` samples are over one of the limits, or at ``stop_after_ns``.
     Determined by its arguments. Raises ValueError.
     """

@@ -67,6 +67,10 @@ class Parser(argparse.ArgumentParser):
         self._words = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
+    def num_given(self, option: str) -> int:
+        """How often an option is on the command line."""
+        return sum(word.partition("=")[0] == option for word in self._words)
+
     def missing(self, names: Sequence[str]) -> NoReturn:
         """Refuse a command line without these options or, by their metavar, arguments."""
         actions = [next(each for each in self._actions if _is(each, name)) for name in names]

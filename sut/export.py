@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables = {RUNS: runs(folders), SAMPLES: samples(folders)}
     for name, table in tables.items():
         path = options.output / f"{name}.{options.format}"
+        replaced = ", in place of an earlier export" if path.exists() else ""
         content = to_csv(table) if options.format == "csv" else to_parquet(table, TYPES[name])
         try:
             write_atomic(path, content)
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(
                 f"cannot write {path}: {error.strerror}", hint="another folder: --output DIR"
             ) from None
-        print(f"{path}: {quantity(len(next(iter(table.values()))), 'rows')}")
+        print(f"{path}: {quantity(len(next(iter(table.values()))), 'rows')}{replaced}")
     with_samples = set(tables[SAMPLES]["run_id"])
     for name in (folder.root.name for folder in folders if folder.root.name not in with_samples):
         print(f"note: {name} has no samples: no test of it is recorded")
@@ -126,7 +127,7 @@ def to_parquet(table: Table, types: Types) -> bytes:
     except ImportError:
         raise InputError(
             f"Parquet needs the package pyarrow, which {sys.executable} does not have",
-            hint="pip install pyarrow, or --format csv",
+            hint=f"{sys.executable} -m pip install pyarrow; or --format csv",
         ) from None
     arrow = {str: "string", int: "int64", float: "float64", bool: "bool"}
     schema = pyarrow.schema([(name, arrow[kind]) for name, kind in types.items()])

@@ -18,6 +18,7 @@ from sut.errors import EXIT_VALID, InputError, nearest
 from sut.launch import engine_sweep
 from sut.launch.engine_sweep import Swept
 from sut.launch.options import add, add_runs, find_run
+from sut.machine import modules
 from sut.plan import config
 from sut.plan.benchmark import Preset, Scenario
 from sut.plan.keys import full
@@ -40,6 +41,7 @@ SIMULATED = "simulated"  # a path that is not read
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
+    modules.require_core("a simulation")
     run = _record(options) if options.from_run else None
     basis = forecast.of_run(*run) if run else _of_gpu(options)
     counts = options.replicas or [len(basis.plan.replicas)]

@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         campaigned = campaign_run.of(campaign, planned, arguments) if campaign else None
         if campaigned is not None:
             planned = campaigned.left
+        for each in planned:
+            executor.check_submission(each.plan, _submission(arguments))
         found = [checked(each) for each in planned]
         if arguments.dry_run:
             output.is_the_result()
@@ -131,7 +133,7 @@ def check(
     arguments: argparse.Namespace, planned: Sequence[Planned], checked: Sequence[Sequence[Finding]]
 ) -> Submission:
     """How to submit the runs. Raises InputError that lists why this machine cannot."""
-    submission = Submission(begin=arguments.begin, dependency=arguments.dependency)
+    submission = _submission(arguments)
     if arguments.keep_engine and any(each.plan.slurm is not None for each in planned):
         raise InputError(
             "--keep-engine has no effect on a job for one run: Slurm ends the engines with the job",
@@ -146,6 +148,10 @@ def check(
             errors.append(error)
     checks.once([*errors, *checks.problems(checked)]).raise_all()
     return submission
+
+
+def _submission(arguments: argparse.Namespace) -> Submission:
+    return Submission(begin=arguments.begin, dependency=arguments.dependency)
 
 
 def warn_of_changes(planned: Sequence[Planned]) -> None:

@@ -34,6 +34,7 @@ from sut.interrupts import Interrupt
 from sut.launch import dry_run, engine_sweep, members, run_options, settings_search
 from sut.launch.options import find_run
 from sut.launch.settings_search import Search
+from sut.machine import modules
 from sut.plan.benchmark import Scenario
 from sut.plan.config import load_campaign
 from sut.results import halving, record
@@ -85,6 +86,7 @@ def _begun(arguments: argparse.Namespace) -> tuple[Search, Path | None]:
 
 def _best_simulated(search: Search, arguments: argparse.Namespace) -> Search:
     """The search among the best settings in simulation. Raises InputError."""
+    modules.require_core("a simulation")
     run_dir = find_run(arguments.from_run, arguments)
     plan = settings_search.plan(search, 0, 0).plan
     basis = forecast.for_plan(forecast.of_run(run_dir, record.read(run_dir.record)), plan)

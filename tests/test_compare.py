@@ -98,6 +98,12 @@ def test_a_lost_verdict_is_a_regression(after: Record, words: str) -> None:
     assert "it was VALID and is " + words in comparison.regressions[0]
 
 
+def test_a_cancelled_run_is_no_regression() -> None:
+    after = failed(record.Failure(code="cancelled", message="cancelled by Ctrl-C"))
+    comparison = compare_with_history(Run(name="new", record=after), runs(50), 0.02)
+    assert comparison.regressions == ()
+
+
 def test_another_benchmark_has_no_regression() -> None:
     before = Run(name="a", record=measured(50))
     plan = msgspec.structs.replace(before.known.plan, benchmark="other")

@@ -109,7 +109,7 @@ def test_parquet_without_its_package_is_refused(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     run = str(project / "runs" / "latest")
     assert export.main([run, "--format", "parquet", "--output", str(tmp_path)]) == 2
-    assert "hint: pip install pyarrow, or --format csv" in capsys.readouterr().err
+    assert "-m pip install pyarrow; or --format csv" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from cli import fast, latest, set_arguments, submit
+from cli import environment, fast, latest, set_arguments, submit
 
 from sut import simulate
 from sut.results import gpus
@@ -227,3 +229,38 @@ def test_no_line_of_text_is_long(capsys: pytest.CaptureFixture[str]) -> None:
     for gpu in gpus.BY_NAME:
         assert simulate.main(["--gpu", gpu, "--target-qps", "1"]) == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
+
+
+WITHOUT_CORE = """
+import importlib.util, runpy, sys
+
+class Blocked:
+    def find_spec(name, *_):
+        if name == "sut._core":
+            raise ModuleNotFoundError(name)
+
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "sut._core" else found(name, *rest)
+sys.meta_path.insert(0, Blocked)
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
+
+
+def without_core(*words: str) -> subprocess.CompletedProcess[str]:
+    """``python -m WORDS`` as in a login node's environment."""
+    command = [sys.executable, "-c", WITHOUT_CORE, *words]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", ["simulate", "tune"])
+def test_a_login_node_reads_the_help(command: str) -> None:
+    shown = without_core(f"sut.{command}", "--help")
+    assert shown.returncode == 0 and "usage:" in shown.stdout, shown.stderr
+
+
+def test_a_simulation_without_the_core_says_where_to_run_it() -> None:
+    shown = without_core("sut.simulate", "--gpu", "a30")
+    assert shown.returncode == 2 and shown.stdout == ""
+    assert shown.stderr.startswith("error: a simulation needs the C++ core")
+    assert "hint: make -C" in shown.stderr and "apptainer exec IMAGE" in shown.stderr

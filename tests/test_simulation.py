@@ -10,7 +10,7 @@ import pytest
 from replay import MAX_TOKENS, served
 
 from sut import _core
-from sut.run.replicas import credit
+from sut.run.credit import credit
 
 NUM_SAMPLES = 40
 USER_CONF = """\

@@ -536,3 +536,13 @@ def test_refuses_a_cluster_without_sbatch(tmp_path: Path) -> None:
     run = submit(tmp_path, *fast(), "--site", "devcluster", *sets)
     assert run.returncode == 2 and "sbatch was not found on this machine" in run.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_scenario_is_refused(tmp_path: Path) -> None:
+    done = submit(tmp_path, *fast(), "--scenario", "offline", "--dry-run")
+    assert done.returncode == 2 and "argument --scenario: given twice" in done.stderr
+
+
+def test_a_dry_run_refuses_slurms_options_on_one_machine(tmp_path: Path) -> None:
+    done = submit(tmp_path, *fast(), "--begin", "02:00", "--dry-run")
+    assert done.returncode == 2 and "--begin and --dependency need a Slurm site" in done.stderr

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from sut.errors import InputError
+from sut.errors import CANCELLED, InputError
 from sut.history.figures import Figure, each_test, figures, num_samples, performance
 from sut.report.summary import reasons
 from sut.results import noise, sameness
@@ -51,6 +51,11 @@ class Run(Struct, frozen=True, kw_only=True):
     def phase(self) -> PhaseRecord | None:
         """Its performance phase, if it finished."""
         return performance(self.record) if self.record else None
+
+    @property
+    def is_cancelled(self) -> bool:
+        failure = self.record.failure if self.record else None
+        return failure is not None and failure.code == CANCELLED
 
     def why(self) -> list[str]:
         """Why it is not VALID; empty if it is."""
@@ -167,7 +172,7 @@ def _comparison(
         for d in differences
         if d.word == "worse" and abs(d.change) > tolerance
     ]
-    if last.word == "VALID" and after.word != "VALID":
+    if last.word == "VALID" and after.word != "VALID" and not after.is_cancelled:
         why = "; ".join(each.removesuffix(".") for each in after.why())
         regressions.insert(0, f"it was VALID and is {after.word}: {why}")
     was, now = (sameness.of_record(run.known) for run in (last, after))

@@ -38,13 +38,18 @@ class Submitted(NamedTuple):
     exited: Callable[[], bool] | None = None
 
 
-def check(plan: Plan, submission: Submission) -> None:
-    """Raise InputError if this machine cannot submit the plan."""
+def check_submission(plan: Plan, submission: Submission) -> None:
+    """Raise InputError for options of Slurm where the plan's site has none."""
     if plan.slurm is None and submission != Submission():
         raise InputError(
             f"--begin and --dependency need a Slurm site; site {plan.site} is a single machine",
             hint="leave out --begin and --dependency",
         )
+
+
+def check(plan: Plan, submission: Submission) -> None:
+    """Raise InputError if this machine cannot submit the plan."""
+    check_submission(plan, submission)
     if plan.slurm is not None and not slurm.is_here():
         raise InputError(
             f"site {plan.site} is a Slurm cluster, but sbatch was not found on this machine",

@@ -103,6 +103,12 @@ def _setting(text: str) -> engine_sweep.Swept:
 
 def _parsed(options: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = options.parse(argv)
+    for name in ("--scenario", "--mode", "--preset"):
+        if options.num_given(name) > 1:
+            options.error(
+                f"argument {name}: given twice",
+                "submit each by itself, or write a campaign: docs/report.md",
+            )
     if arguments.full and not arguments.dry_run:
         options.error("--full needs --dry-run", options.with_words("--dry-run"))
     return arguments

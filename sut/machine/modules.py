@@ -28,6 +28,16 @@ def require(names: tuple[str, ...]) -> None:
         _require_current_core()
 
 
+def require_core(of: str) -> None:
+    """Raise InputError where the C++ core is not built, as in a login node's environment. ``of`` is
+    what needs it."""
+    if importlib.util.find_spec(CORE) is None:
+        raise InputError(
+            f"{of} needs the C++ core, which this Python does not have ({sys.executable})",
+            hint=f"{_own()}; or in an image: apptainer exec IMAGE python -m sut.simulate",
+        )
+
+
 def _require_current_core() -> None:
     """In a checkout, the core must be built from its sources; a core without their hash is older
     than it. One that was built without setup.py has an empty hash."""
@@ -41,8 +51,10 @@ def _require_current_core() -> None:
 
 
 def _hint() -> str:
+    return f"{_own()}; or run in the image of a site: --site NAME"
+
+
+def _own() -> str:
     if (ROOT / "Makefile").is_file():
-        own = f"make -C {ROOT} build && source {ROOT}/.venv/bin/activate"
-    else:
-        own = "in a checkout: pip install '.[cpu]' (with a GPU: '.[cuda]')"
-    return f"{own}; or run in the image of a site: --site NAME"
+        return f"make -C {ROOT} build && source {ROOT}/.venv/bin/activate"
+    return "in a checkout: pip install '.[cpu]' (with a GPU: '.[cuda]')"

@@ -25,7 +25,8 @@ from sut.results.progress import Progress
 from sut.results.service import ServiceTimes
 from sut.results.steps import EngineStep
 from sut.results.work import quantiles
-from sut.run.replicas import Replicas, credit
+from sut.run.credit import credit
+from sut.run.replicas import Replicas
 from sut.run.simulator import Simulator, output_tokens
 from sut.rundir import RunDir
 from sut.units import number, quantity

@@ -12,6 +12,7 @@ from sut.errors import NODE_LOST, RunError
 from sut.plan.plan import OnReplicaLoss
 from sut.results.losses import ReplicaLoss
 from sut.results.progress import Progress
+from sut.run.credit import credit
 from sut.run.failures import exit_text, explained, in_logs
 from sut.run.restarts import Restarts
 from sut.serving import wire
@@ -246,9 +247,3 @@ class Replicas:
             self.dispatcher.lose(replica, NODE_LOST, why)
         for part, status in self.nodes.exits().items():
             self.dispatcher.lose(part[0], "engine_died", exit_text(part, status))
-
-
-def credit(max_num_seqs: int) -> int:
-    """The most samples in flight on a replica: what it can run and a quarter more. A freed place is
-    then filled in the same step, and a slow replica does not collect samples."""
-    return max_num_seqs + max(1, max_num_seqs // 4)

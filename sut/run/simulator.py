@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from sut import _core
 from sut.errors import InputError
 from sut.plan.plan import Plan
 from sut.results import peak
 from sut.results.peak import Limits, Tried
 from sut.results.service import ServiceTimes
 from sut.results.work import Quantiles, quantiles
-from sut.run.replicas import credit
+from sut.run.credit import credit
+
+if TYPE_CHECKING:  # a login node has no core, and reads the help of what simulates
+    from sut import _core
 
 SEED = 1  # of the noise
 
@@ -50,6 +53,8 @@ class Simulator:
 
     def schedule(self, qps: float) -> _core.Schedule:
         """LoadGen's, for a plan whose load is ``auto``."""
+        from sut import _core
+
         return _core.schedule(
             model=self._plan.loadgen_name,
             scenario=self._plan.scenario.loadgen,
@@ -65,6 +70,8 @@ class Simulator:
         stop_over: int | None = None,
     ) -> _core.Simulated:
         """The test, ended once more than ``stop_over`` samples are over a limit."""
+        from sut import _core
+
         plan, engine, limits = self._plan, self._plan.engine, self._limits
         self._left_tokens -= len(schedule) * statistics.fmean(self._output_tokens)
         if self._left_tokens < 0:
@@ -103,6 +110,8 @@ def tried(qps: float, schedule: _core.Schedule, found: _core.Simulated) -> Tried
 
 def service_model(service: ServiceTimes, slowdown: float = 1.0) -> _core.ServiceModel:
     """Fitted step times as the simulator has them: their noise has a median of 1, not a mean."""
+    from sut import _core
+
     scale = slowdown * math.exp(-(service.noise**2) / 2)
     return _core.ServiceModel(
         base_us=scale * service.base_us,

@@ -46,7 +46,7 @@ def _client() -> Any:
         raise InputError(
             f"--prometheus needs the package prometheus-client, which {sys.executable} does not "
             "have",
-            hint="pip install prometheus-client",
+            hint=f"{sys.executable} -m pip install prometheus-client",
         ) from None
     return prometheus_client
 
