@@ -28,6 +28,8 @@ def _slurm_conf(addresses: Mapping[str, str], head: str, compute: list[str]) -> 
         for node in compute
     )
     # cred_expire is also the delay before a requeued job may start again (default: 120 s).
+    # Nodes are pinged every third of SlurmdTimeout, but not while a lost node's ping waits for
+    # MessageTimeout (10 s): with less than 20 s its neighbour may be declared lost, too.
     return f"""\
 ClusterName=devcluster
 SlurmctldHost={head}({addresses[head]})
@@ -52,7 +54,7 @@ GresTypes=gpu
 MpiDefault=none
 JobRequeue=1
 ReturnToService=2
-SlurmdTimeout=15
+SlurmdTimeout=20
 KillWait=15
 ScronParameters=enable
 PreemptType=preempt/qos
