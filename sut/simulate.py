@@ -199,9 +199,7 @@ def _plan(options: argparse.Namespace, gpu: Hardware) -> Plan:
     )
 
 
-def _text(
-    basis: Basis, found: Sequence[Forecast], width: int | None, seen: Sequence[str] = ()
-) -> str:
+def _text(basis: Basis, found: Sequence[Forecast], width: int | None, seen: Sequence[str]) -> str:
     """For a terminal of ``width`` columns; None: for a pipe. ``seen`` is what a run measured."""
     plan, page = basis.plan, width or layout.PAGE
     tests = ", ".join(test.name for test in plan.tests)

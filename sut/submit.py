@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         campaigned = campaign_run.of(campaign, planned, arguments) if campaign else None
         if campaigned is not None:
             planned = campaigned.left
+        submission = _submission(arguments)
         for each in planned:
-            executor.check_submission(each.plan, _submission(arguments))
+            executor.check_submission(each.plan, submission)
         found = [checked(each) for each in planned]
         if arguments.dry_run:
             output.is_the_result()

@@ -216,7 +216,7 @@ def test_a_narrow_terminal_has_a_line_for_each_figure() -> None:
     options = simulate._options(["--gpu", "a30"])
     basis = forecast.of_gpu(gpu, simulate._plan(options, gpu))
     found = [forecast.forecast(basis, count, 1.0) for count in (1, 2, 3, 4)]
-    wide, narrow = (simulate._text(basis, found, width).splitlines() for width in (200, 60))
+    wide, narrow = (simulate._text(basis, found, width, []).splitlines() for width in (200, 60))
     assert "TTFT p50, p99" in wide[4] and max(map(len, narrow)) <= 60
     (first, *_, last) = (line for line in narrow if line.startswith("TTFT p50, p99"))
     for each, row in ((found[0], first), (found[-1], last)):

@@ -116,7 +116,7 @@ def test_every_scenario_runs_without_a_loadgen_error(
     run_dir = RunDir(tmp_path)
     samples = dataset.load(plan, model_path)
     test, progress = plans.Test(mode), Progress(run_dir.progress)
-    measured = run_phase(test, replicas, run_dir, plan.user_conf(), progress)
+    measured = run_phase(test, replicas, run_dir, progress)
     stats = measured.stats
     assert stats.completed == stats.issued >= 12 and stats.failed == 0
     phase = record_phase(

@@ -54,8 +54,8 @@ class Crossing(Struct, frozen=True, kw_only=True):
 
 
 def explain(checks: Iterable[Check], facts: Facts) -> list[Check]:
-    """The checks with their remedies and crossings, where they are not met and these are known. A
-    crossing that two checks share is told once."""
+    """The checks; each that is not met with its remedy and with when its limit was crossed, as far
+    as these are known. Where two share a crossing, only the first tells it."""
     told: dict[Crossing, str] = {}
     return [_explained(check, facts, told) for check in checks]
 

@@ -143,7 +143,6 @@ def _run_phase(test: Test, recorder: Recorder, serving: Serving) -> Measured:
                 test,
                 replicas,
                 run_dir,
-                plan.user_conf(qps),
                 recorder.progress,
                 chosen_qps=qps,
                 stop_when_hopeless=plan.ends_when_hopeless,

@@ -28,16 +28,14 @@ def run_phase(
     test: Test,
     replicas: Replicas,
     run_dir: RunDir,
-    user_conf: str,
     progress: Progress,
     *,
     chosen_qps: float | None = None,
     stop_when_hopeless: bool = False,
 ) -> Measured:
-    """Run LoadGen's ``test`` with the settings ``user_conf``. The files ``user.conf`` and
-    ``audit.config`` are for readers: LoadGen is given the text.
-
-    ``chosen_qps`` is the load in them that the plan does not have (:meth:`Plan.chosen_qps`).
+    """Run LoadGen's ``test``, with the load ``chosen_qps`` where the plan leaves it to the run
+    (:meth:`Plan.chosen_qps`). The files ``user.conf`` and ``audit.config`` are for readers: LoadGen
+    is given the text.
 
     With ``stop_when_hopeless``, a test that can no longer be VALID ends at LoadGen's next query:
     samples in flight complete, those queued are withdrawn, and another test may follow.
@@ -48,6 +46,7 @@ def run_phase(
     plan = replicas.plan
     log_dir = run_dir.loadgen(test.name)
     log_dir.mkdir(parents=True, exist_ok=True)
+    user_conf = plan.user_conf(chosen_qps)
     audit_conf = mlperf_conf.audit_config(plan.compliance_test(test.mode), plan.dataset.num_samples)
     write_atomic(run_dir.user_conf_of(test.name) if plan.sweep else run_dir.user_conf, user_conf)
     if audit_conf:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from sut import layout
+from sut import layout, messages
 from sut.cluster import liveness, sbatch
 from sut.cluster.liveness import Liveness
 from sut.errors import CANCELLED, EXIT_FAILED, NO_RECORD, RunError, quoted
@@ -132,20 +132,19 @@ def close_if_unrecorded(job: Job) -> bool:
     if attempts.has_record(job.run_dir):
         return True
     if not job.run_dir.plan.is_file():
-        print(
+        messages.report(
             f"error: the run's folder was removed while it ran ({job.run_dir})\n"
-            "hint: keep the folder until the run has ended, and submit the run again",
-            file=sys.stderr,
+            "hint: keep the folder until the run has ended, and submit the run again"
         )
         return False
     found = liveness.of_run(job.run_dir, job.plan)
     if found.state == "unknown":
-        print(_given_up(job, found.why), file=sys.stderr)
+        messages.report(_given_up(job, found.why))
         return False
     error = _why_no_record(job, found)
     attempt = ending.attempt_of(job.plan, job.submitted.job_id if job.plan.slurm else "")
     if ending.close(job.plan, job.run_dir, attempt, error) is None:
-        print(f"error: {error}", file=sys.stderr)
+        messages.report(f"error: {error}")
         return False
     return True
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+from sut import messages
 from sut.errors import EXIT_FAILED, quoted
 from sut.launch import notices
 from sut.plan.plan import load_plan
@@ -36,7 +37,7 @@ def send(run_dir: RunDir, limit_s: float = LIMIT_S) -> bool:
     finally:
         signal.signal(signal.SIGTERM, before)
     result = FAILED + problem if problem else "--notify command finished"
-    print(result, file=sys.stderr, flush=True)
+    messages.report(result)
     return not problem
 
 
@@ -46,10 +47,9 @@ def warn_of_failure(run_dir: RunDir) -> None:
         last = tail(log, LOG_LINES)
         if FAILED in last:
             problem = last[last.rindex(FAILED) :].partition("\n")[0]
-            print(
+            messages.report(
                 f"warning: {problem} (its output: {log})\n"
-                f"hint: to run it again: python -m sut.notify {quoted(run_dir)}",
-                file=sys.stderr,
+                f"hint: to run it again: python -m sut.notify {quoted(run_dir)}"
             )
             return
 
