@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from cli import ROOT, environment, processes_of, set_arguments, until
 
@@ -131,15 +133,15 @@ class Running:
 
     @property
     def engine(self) -> int:
-        """The first engine: the process whose output is its log. vLLM changes its name."""
-        log = str(self.run_dir.replica_log(0))
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if os.readlink(entry / "fd" / "1") == log:
-                    return int(entry.name)
-            except OSError:
-                continue
-        raise AssertionError(f"no process writes {log}")
+        """The first engine: the oldest process whose output is its log. vLLM changes its name, and
+        its workers have the same log."""
+        log, found = str(self.run_dir.replica_log(0)), []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                if os.readlink(f"/proc/{process.pid}/fd/1") == log:
+                    found.append((process.create_time(), process.pid))
+        assert found, f"no process writes {log}"
+        return min(found)[1]
 
     def ended(self, fault: str, within_s: float) -> Outcome:
         """Wait for the command to end, and check what every run promises."""

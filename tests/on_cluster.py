@@ -47,8 +47,17 @@ class ClusterRun:
 
     def end(self, timeout_s: float = 120) -> str:
         """The job's last state."""
-        until(lambda: self.state() not in ("PENDING", "RUNNING", "REQUEUED", ""), timeout_s)
-        return self.state()
+        found = ""
+
+        def over() -> bool:
+            nonlocal found
+            # Accounting ends an attempt as PREEMPTED or NODE_FAIL before it shows the next one.
+            active = self._cluster.run(f"squeue --noheader --job={self.job_id}").stdout.strip()
+            found = self.state()
+            return not active and found not in ("PENDING", "RUNNING", "REQUEUED", "")
+
+        until(over, timeout_s)
+        return found
 
     def has_measured(self, phase: str = "performance") -> bool:
         """Whether a phase is being measured."""
