@@ -84,11 +84,7 @@ $(VENV)/made-of: packages FORCE
 	@tools/python_env.sh $(VENV)
 
 build/stamp: $(VENV)/made-of $(CPP_SOURCES)
-	@echo "==> C++ core (about a minute the first time); the demo's model, converted for vLLM (20 s, once)"
-	@mkdir -p build
-	@$(PY) -m sut.assets --convert &>build/model.log & \
-	SUT_BUILD_DIR=build/release $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .; \
-	wait $$! || { echo "warning: no model yet; the first run that needs it tries again" && cat build/model.log; } >&2
+	@tools/core.sh $(PY)
 	@touch $@
 
 lint: build

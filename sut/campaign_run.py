@@ -64,7 +64,7 @@ def run(found: Campaigned, submission: Submission, *, waits: bool, as_json: bool
     with Interrupt() as interrupt:
         for name, job in members.submit_all(campaign, folder, planned, submission, known):
             jobs[name] = job
-            print(members.announced(job), file=notes, flush=True)
+            print(members.announced(job, name), file=notes, flush=True)
             if not on_slurm:
                 wait(job, interrupt, quietly=as_json)
             if interrupt.asked:

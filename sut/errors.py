@@ -35,6 +35,7 @@ class SutError(Exception):
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
+        self.message, self.hint = message, hint
         if code is not None:
             self.code = code
 
@@ -53,9 +54,15 @@ class Errors(list[InputError]):
         self.append(InputError(message, hint=hint))
 
     def raise_all(self) -> None:
-        """Raise one InputError that lists all of them; return if there are none."""
+        """Raise one InputError that lists all of them, a hint that several have after the last of
+        them; return if there are none."""
         if self:
-            raise InputError("\nerror: ".join(map(str, self)))
+            following = [*self[1:], None]
+            texts = [
+                each.message if after is not None and after.hint == each.hint else str(each)
+                for each, after in zip(self, following, strict=True)
+            ]
+            raise InputError("\nerror: ".join(texts))
 
 
 class RunError(SutError):

@@ -6,6 +6,7 @@ Every case is a whole run with a real fault. ``make chaos`` runs all and writes 
 
 from __future__ import annotations
 
+import io
 import resource
 import signal
 import subprocess
@@ -297,6 +298,16 @@ def test_a_progress_file_that_appears_later_is_used(tmp_path: Path) -> None:
     path.rmdir()
     progress.step("kept")
     assert [line.step for line in Reader(path).read()] == ["kept"]
+
+
+def test_each_new_step_is_named_on_a_terminal(tmp_path: Path) -> None:
+    told = io.StringIO()
+    progress = Progress(tmp_path / "progress.jsonl", told)
+    for step in ("starting the engines", "warming up", "warming up", "judging performance"):
+        progress.step(step)
+    assert told.getvalue() == (
+        "  starting\n  starting the engines\n  warming up\n  judging performance\n"
+    )
 
 
 def test_a_clock_that_is_not_set_has_no_step() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
+from cli import ROOT
 from cluster.cluster import STATES, Cluster
 
 IMAGE = "/opt/images/mlperf-sut-cpu.sif"
@@ -122,6 +127,20 @@ def last_state(cluster: Cluster) -> str:
 
 def node_state(cluster: Cluster, node: str) -> str:
     return cluster.run(f"sinfo -h -n {node} -o %T").stdout.strip()
+
+
+def test_what_a_script_builds_ends_with_its_command(tmp_path: Path) -> None:
+    script, pid = tmp_path / "script", tmp_path / "pid"
+    script.write_text(f"#!/bin/sh\nsleep 600 &\necho $! >{pid}\nwait\n")
+    script.chmod(0o755)
+    code = f"from cluster.cluster import _made_by; _made_by({str(script)!r})"
+    begin = f"import sys; from cluster.__main__ import unwinding\nwith unwinding():\n  {code}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    with subprocess.Popen([sys.executable, "-c", begin], env=environment) as command:
+        assert until(lambda: pid.is_file() and pid.read_text().endswith("\n"), True)
+        command.terminate()
+        assert command.wait(30) == 128 + signal.SIGTERM
+    assert until(lambda: psutil.pid_exists(int(pid.read_text())), False)
 
 
 def until(value: Callable[[], object], wanted: object, timeout_s: float = 30) -> bool:

@@ -134,6 +134,18 @@ def test_a_set_options_error_names_no_file(tmp_path: Path) -> None:
     assert run.stderr.count("hint: python -m sut.list keys") == 2
 
 
+def test_reports_every_set_option_that_has_an_error(tmp_path: Path) -> None:
+    sets = ["--set", "zzz=1", "--set", "engine.max_num_seqs=-1", "--set", "yyy=2"]
+    run = submit(tmp_path, "--config", "replay", *sets)
+    assert run.stderr == (
+        "error: --set zzz=1: unknown key\n"
+        "error: --set yyy=2: unknown key\n"
+        "hint: list the keys: python -m sut.list keys\n"
+        "error: --set engine.max_num_seqs=-1: -1 is not greater than 0\n"
+        "hint: python -m sut.list keys max_num_seqs\n"
+    )
+
+
 def test_a_set_options_error_shows_how_to_list_its_key(tmp_path: Path) -> None:
     run = submit(tmp_path, "--config", "replay", "--set", "target_qps=abc")
     assert run.stderr.endswith("hint: python -m sut.list keys target_qps\n")

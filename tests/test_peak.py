@@ -73,7 +73,7 @@ def test_the_budget_is_early_stoppings() -> None:
 def test_margins_are_of_the_peak() -> None:
     found = peak.find(attempt_with(7.7), 5.0)
     text = peak.margins(found, Limits(ttft_ms=200, tpot_ms=50))
-    assert "of 200 ms (50" in text and "TPOT p99 40 ms of 50 ms (20% unused)" in text
+    assert "of 200 ms, 50" in text and "TPOT p99 40 ms of 50 ms, 20% unused" in text
     assert peak.margins(peak.find(attempt_with(1e-9), 5.0), Limits(ttft_ms=1, tpot_ms=1)) == ""
 
 

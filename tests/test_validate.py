@@ -39,6 +39,7 @@ def test_reports_every_error_with_its_line(
         "error: mine.yaml:2: device: 'gpu' is not one of cpu, cuda (did you mean 'cuda'?)\n"
         "error: mine.yaml:4: slurm.partitoin: unknown key (did you mean 'partition'?)\n"
         "error: mine.yaml:5: slurm.load_min: 0 is not greater than 0\n"
+        "hint: its keys: python -m sut.list keys site\n"
     )
 
 

@@ -168,6 +168,13 @@ def test_usual_times_are_of_runs_that_were_alike(tmp_path: Path) -> None:
     assert usual.step_times(tmp_path / "none", plan) == {}
 
 
+def test_silence_is_told_where_no_time_is() -> None:
+    silent = run_state(silent_s=43.0, step="performance", phases=(phase_state("running", None),))
+    assert "no progress for 43 s" in plain(drawn(frame(silent)))
+    loading = run_state(silent_s=43.0, step="loading", stage="load", stage_s=43.0, step_s=43.0)
+    assert "no progress" not in plain(drawn(frame(loading)))
+
+
 def test_spins_while_it_loads_and_only_then() -> None:
     loading = run_state(step="loading", stage="load", stage_s=7.0, step_s=7.0, usual_s=34.0)
     running = run_state(step="performance", phases=(phase_state("running", "VALID"),))
@@ -502,6 +509,25 @@ def test_requeued_job_starts_again_from_zero(queued: RunDir, tmp_path: Path) -> 
     env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw[2-3]|{queued}")
     state = look(tmp_path, "4711", **env)
     assert state["state"] == "starting" and state["phases"][0]["state"] == "waiting"
+
+
+def test_the_next_trial_of_a_search_has_rates_of_its_own(queued: RunDir, tmp_path: Path) -> None:
+    def trial(t_s: float, elapsed_s: float, tokens: int) -> Line:
+        return Line(
+            t_s=t_s,
+            step="performance",
+            phase="performance",
+            elapsed_s=elapsed_s,
+            output_tokens=tokens,
+        )
+
+    begin = Line(t_s=0.0, step="starting", pid=1, host="jw2")
+    first = [trial(10.0, 1.0, 100), trial(39.0, 30.0, 3_000)]
+    append(queued, begin, *first, trial(41.0, 30.5, 3_050), trial(45.0, 2.0, 400))
+    env = slurm_prints(tmp_path, squeue=f"RUNNING|None|||jw[2-3]|{queued}")
+    assert look(tmp_path, "4711", **env)["phases"][0]["output_tokens_per_s"] == 200
+    append(queued, trial(47.0, 4.0, 700))
+    assert look(tmp_path, "4711", **env)["phases"][0]["output_tokens_per_s"] == 150
 
 
 def test_shows_the_node_that_slurm_chose(tmp_path: Path) -> None:

@@ -136,13 +136,14 @@ def _request(
     )
 
 
-def announced(job: Job) -> str:
-    """Where the run is, and how to follow it."""
+def announced(job: Job, name: str = "") -> str:
+    """Where the run is, and how to follow it; ``name`` is its own in a campaign."""
     job_id, run_dir = job.submitted.job_id, job.run_dir
     here = job.plan.slurm is None
     begun, run = ("started", run_dir) if here else (f"job {job_id} submitted", job_id)
+    run_of = f"run {name}, " if name else ""
     return (
-        f"{begun}: {job.plan.benchmark}, {job.plan.scenario}, {_where(job.plan)}\n"
+        f"{begun}: {run_of}{job.plan.benchmark}, {job.plan.scenario}, {_where(job.plan)}\n"
         f"  files   {run_dir}\n"
         f"  watch   python -m sut.watch {quoted(run)}\n"
         f"  cancel  python -m sut.cancel {quoted(run)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from sut.errors import InputError
+from sut.errors import Errors, InputError
 from sut.inputs import model, model_config
 from sut.launch import default_site
 from sut.launch.notices import NOBODY, Notices
@@ -48,8 +48,9 @@ class RunRequest(Struct, frozen=True, kw_only=True):
 def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     """The plan, the folder for its run directory, and who is notified. Raises InputError."""
     where = request.site or default_site.default()
-    of_campaign = [keys.full(change, request.scenario) for change in request.campaign_sets]
-    sets = of_campaign + [keys.full(change, request.scenario) for change in request.sets]
+    errors = Errors()
+    of_campaign = _full_keys(request.campaign_sets, request.scenario, errors)
+    sets = of_campaign + _full_keys(request.sets, request.scenario, errors)
     _check_repeated(request)
     if request.sweep:
         _check_swept(request, sets)
@@ -57,7 +58,11 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     if request.tune:
         _check_tuned(request, sets)
         sets.append(f"scenarios.{request.scenario}.target_qps={AUTO}")
-    benchmark, site = config.load(request.benchmark, where, sets)
+    try:
+        benchmark, site = config.load(request.benchmark, where, sets)
+    except InputError as error:
+        errors.append(error)
+    errors.raise_all()
     plan = resolve(
         benchmark,
         site,
@@ -82,6 +87,17 @@ def make_plan(request: RunRequest) -> tuple[Plan, Path, Notices]:
     _check_kept(request)
     kept = keeping(plan, request.keep_engine_min)
     return kept, _run_root(request, sets, site), _notices(request, site)
+
+
+def _full_keys(changes: Sequence[str], scenario: Scenario, errors: Errors) -> list[str]:
+    """The ``--set`` options with whole keys, without those that have an error."""
+    found = []
+    for change in changes:
+        try:
+            found.append(keys.full(change, scenario))
+        except InputError as error:
+            errors.append(error)
+    return found
 
 
 def _check_repeated(request: RunRequest) -> None:

@@ -215,7 +215,9 @@ def check(
             line, found = _line(tree, path)
             changed = _change_of(full, changes, in_file=found)
             where = changed or f"{file}:{line}" + _key(path)
-            hint = _hint(path, problem, known) if changed else _example(kind, problem)
+            hint = _in_file(kind, path, problem, known)
+            if changed:
+                hint = _hint(path, problem, known)
             errors.add((line, f"{where}: {problem}", hint))
     return Errors(InputError(text, hint=hint) for _, text, hint in sorted(errors))
 
@@ -227,11 +229,18 @@ def _hint(path: Sequence[str | int], problem: str, known: Set[str]) -> str:
     return " ".join(["python -m sut.list keys", *map(str, names[-1:])])
 
 
-def _example(kind: type[Struct], problem: str) -> str:
-    """A file that has the keys which are missing from one of this kind."""
+def _in_file(kind: type[Struct], path: Sequence[str | int], problem: str, known: Set[str]) -> str:
+    """What shows the keys of a file: one that has those which are missing, or a list."""
     example = _EXAMPLES.get(kind.__name__, "")
-    missing = problem.startswith(schema_errors.MISSING)
-    return f"an example with every required key: {example}" if missing and example else ""
+    if problem.startswith(schema_errors.MISSING) and example:
+        return f"an example with every required key: {example}"
+    match kind.__name__:
+        case "Site":
+            return "its keys: python -m sut.list keys site"
+        case "Campaign":
+            return "its keys: configs/schema/campaign.json"
+        case _:
+            return _hint(path, problem, known)
 
 
 def _change_of(path: Sequence[str | int], changes: Sequence[str], *, in_file: bool) -> str:

@@ -126,8 +126,8 @@ def margins(peak: Peak, limits: Limits) -> str:
     if at is None or at.ttft_p99_ms is None or at.tpot_p99_ms is None:
         return ""
     return "; ".join(
-        f"{name} p99 {quantity(measured, 'ms')} of {quantity(limit, 'ms')} "
-        f"({number(100 * (1 - measured / limit))}% unused)"
+        f"{name} p99 {quantity(measured, 'ms')} of {quantity(limit, 'ms')}, "
+        f"{number(100 * (1 - measured / limit))}% unused"
         for name, measured, limit in (
             ("TTFT", at.ttft_p99_ms, limits.ttft_ms),
             ("TPOT", at.tpot_p99_ms, limits.tpot_ms),

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
@@ -65,10 +65,11 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 class Progress:
     """Appends lines: at most one an interval, and one for each new step. A line that cannot be
-    written, as on a full disk, is lost: no run depends on it."""
+    written, as on a full disk, is lost: no run depends on it. ``told`` is a terminal to name each
+    step on."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = LineFile(path)
+    def __init__(self, path: Path, told: TextIO | None = None) -> None:
+        self._file, self._told = LineFile(path), told
         self._start = time.monotonic()
         self._last = ("", 0.0)
         self.stage = ""  # of the lines to come
@@ -139,8 +140,12 @@ class Progress:
         return round(time.monotonic() - self._start, 3)
 
     def _write(self, line: Line, *, always: bool = False) -> None:
-        if always or self.due(line.phase or line.step):
-            self._last = (line.phase or line.step, line.t_s)
+        step = line.phase or line.step
+        if self._told is not None and step != self._last[0]:
+            with contextlib.suppress(OSError):
+                print(f"  {step}", file=self._told, flush=True)
+        if always or self.due(step):
+            self._last = (step, line.t_s)
             line.stage = self.stage
             self._file.append(msgspec.json.encode(line))
 

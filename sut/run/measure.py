@@ -56,7 +56,7 @@ def measure(recorder: Recorder, allocation: Allocation, signals: Signals) -> Non
                     recorder.add(_judged(test, recorder, serving, samples, measured))
             if recorder.is_valid:
                 keeping.remember(nodes.kept, recorder.plan, recorder.load, run_dir.root.name)
-            recorder.begin_shutdown()
+            recorder.begin_shutdown(keeps=nodes.kept is not None)
         recorder.keep_engines(serving.engines)
 
 

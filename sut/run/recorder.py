@@ -114,8 +114,10 @@ class Recorder:
         return self._progress
 
     def report_progress(self) -> None:
-        """Begin the progress file."""
-        self._progress = Progress(self.run_dir.progress)
+        """Begin the progress file. Where nobody follows it, as with ``sut.job``, the steps are also
+        told on the terminal."""
+        told = sys.stderr if sys.stderr.isatty() else None
+        self._progress = Progress(self.run_dir.progress, told)
         self.auxiliary.add(auxiliary.PROGRESS, lambda: self.progress.outage)
 
     def keep_preflight(self, found: Preflight) -> None:
@@ -166,9 +168,9 @@ class Recorder:
             self._set_stage(self._open[-1] if self._open else "")
             self._add_step(name, begin)
 
-    def begin_shutdown(self) -> None:
-        """Announce that the engines are about to be stopped."""
-        self._announce(record.SHUTDOWN, "stopping the engines")
+    def begin_shutdown(self, *, keeps: bool) -> None:
+        """Announce that the engines are about to be stopped, or left to the next run."""
+        self._announce(record.SHUTDOWN, f"{'keeping' if keeps else 'stopping'} the engines")
 
     def _announce(self, stage: str, text: str) -> None:
         if self._progress is not None:

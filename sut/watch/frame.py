@@ -142,7 +142,8 @@ def _inside(state: RunState, text: str) -> str:
 
 
 def _can_progress(state: RunState) -> bool:
-    return state.state not in ("pending", "finished")
+    """Whether silence means something: a step that tells its time may have nothing else to tell."""
+    return state.state not in ("pending", "finished") and state.stage_s is None
 
 
 def _times(state: RunState) -> str:

@@ -130,7 +130,10 @@ class Observer:
             self._first = line
             self._lines.clear()
         if line.phase is not None:
-            self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES)).append(line)
+            window = self._lines.setdefault(line.phase, deque(maxlen=WINDOW_LINES))
+            if window and line.elapsed_s < window[-1].elapsed_s:  # a search's next trial
+                window.clear()
+            window.append(line)
         if self._last is None or line.pid is not None or line.stage != self._last.stage:
             self._stage_began_s = line.t_s
         if self._last is None or line.pid is not None or line.step != self._last.step:

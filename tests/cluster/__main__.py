@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import cluster
 from cluster.cluster import ADDRESSES, LOGIN, USER, Cluster, ClusterError
@@ -30,22 +33,29 @@ def parse() -> argparse.Namespace:
 
 
 def act(ours: Cluster, arguments: argparse.Namespace) -> int:
-    match arguments.action:
-        case "down":
-            ours.down()
-            return 0
-        case "prepare":
+    if arguments.action == "down":
+        ours.down()
+        return 0
+    with unwinding():
+        if arguments.action == "prepare":
             ours.prepare()
-            return 0
-        case "up":
+        else:
             ours.up()
-            return 0
+    match arguments.action:
         case "run":
-            ours.up()
             return ours.attach(arguments.command, arguments.node, arguments.user)
-        case _:
-            ours.up()
+        case "shell":
             return ours.shell(arguments.node, arguments.user)
+        case _:
+            return 0
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """SIGTERM also ends what is being built."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

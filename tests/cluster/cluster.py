@@ -324,11 +324,20 @@ class Cluster:
 
 
 def _made_by(script: str, *arguments: str) -> Path:
-    """The path printed by a script of this folder, which makes the file on first use."""
-    made = subprocess.run([HERE / script, *arguments], stdout=subprocess.PIPE, text=True)
-    if made.returncode != 0:
+    """The path printed by a script of this folder, which makes the file on first use. All that the
+    script started ends with this call, also if an exception ends it."""
+    command = [HERE / script, *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            path, _ = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
         raise ClusterError(f"{HERE / script} failed")
-    return Path(made.stdout.strip())
+    return Path(path.strip())
 
 
 def _remove_abandoned() -> None:
