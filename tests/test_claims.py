@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from cli import environment, until
 from jobs import LONG, Job, plan_for, write_plan
+from records import failed
 
 from sut.cluster import claims
 from sut.cluster.liveness import Process, this_process
@@ -20,6 +21,7 @@ from sut.errors import InputError, RunError
 from sut.launch import ending
 from sut.results import record
 from sut.rundir import RunDir
+from sut.watch.observer import Observer
 
 
 @pytest.fixture
@@ -63,6 +65,28 @@ def test_a_job_leaves_a_living_run_alone(tmp_path: Path) -> None:
         children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text()
         os.kill(int(children), signal.SIGTERM)
         assert first.wait(60) == 3
+
+
+def test_a_run_that_begins_again_is_not_shown_as_finished(tmp_path: Path) -> None:
+    run_dir = write_plan(plan_for(1), tmp_path / "run")
+    record.write(failed(record.Failure(code="truncated", message="wall limit")), run_dir)
+    later = run_dir.record.stat().st_mtime_ns + 10**9
+
+    def state(number: int, at_ns: int = later, **changes: object) -> str:
+        owned(run_dir, number, **changes)
+        os.utime(run_dir.claims / str(number), ns=(at_ns, at_ns))
+        return Observer(run_dir).look().state
+
+    this = this_process()
+    assert state(1) == "finished"  # another machine's: nothing is known of it
+    assert state(2, process=this) == "starting"
+    assert state(3, process=this, at_ns=later - 2 * 10**9) == "finished"
+    assert state(4, process=this, released=True) == "finished"
+    assert state(5, process=msgspec.structs.replace(this, started=1)) == "finished"
+    assert claims.begins(run_dir, active=True) is False
+    owned(run_dir, 6)
+    os.utime(run_dir.claims / "6", ns=(later, later))
+    assert claims.begins(run_dir, active=True) and not claims.begins(run_dir, active=False)
 
 
 def test_an_attempt_that_lost_its_directory_writes_nothing(tmp_path: Path) -> None:

@@ -89,6 +89,21 @@ def require_free(run_dir: RunDir, job_id: str, restart: int) -> None:
     _require_ended(_last(run_dir)[1], this, run_dir)
 
 
+def begins(run_dir: RunDir, *, active: bool) -> bool:
+    """Whether an attempt has owned ``run_dir`` since its record was written, and lives. ``active``:
+    its job runs, for an attempt on another machine."""
+    number, last = _last(run_dir)
+    try:
+        claimed = (run_dir.claims / str(number)).stat().st_mtime_ns
+        written = run_dir.record.stat().st_mtime_ns
+    except OSError:
+        return False
+    if last is None or last.released or claimed <= written:
+        return False
+    lives = last.process.lives()
+    return active if lives is None else lives
+
+
 def _require_ended(last: Owner | None, this: Owner, run_dir: RunDir) -> None:
     state = "" if last is None else _state(last, this, run_dir)
     if state:

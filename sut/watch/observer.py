@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from sut.cluster import liveness
+from sut.cluster import claims, liveness
 from sut.cluster.liveness import Liveness, Word
 from sut.errors import InputError
 from sut.launch import notices
@@ -191,7 +191,8 @@ class Observer:
             return "pending"
         final = result is not None and not result.interim
         if final and _newer(self.run.record, self.run.progress):
-            return "finished"
+            begins = claims.begins(self.run, active=live == "active")
+            return "starting" if begins else "finished"
         if live == "active" or self._is_here() is True:
             return "running" if self._lines else "starting"
         if live == "ended" or self._is_here() is False:
