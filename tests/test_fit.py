@@ -55,11 +55,14 @@ def check(
     size: fit.ModelSize = LLAMA,
     env: dict[str, str] | None = None,
     check_fit: bool = True,
+    num_nodes: int = 0,
 ) -> str:
+    """``num_nodes``: of the site; 0 where it has no list of them."""
     engine = engine_of(tp, extra_args, pp=pp, max_model_len=max_model_len, dtype=dtype)
-    site = Site(name="s", device=Device.CUDA, env=env or {}, check_fit=check_fit)
-    errors = Errors()
     node = SiteNode(name="n", gpus=1, gpu_memory_gib=gpu_memory_gib)
+    nodes = (node,) * num_nodes
+    site = Site(name="s", device=Device.CUDA, env=env or {}, check_fit=check_fit, nodes=nodes)
+    errors = Errors()
     others = Alternatives(size=size, engine=engine, site=site, nodes="", usable_cpus=())
     fit.check_model(size, engine, site, [node], errors, others.hint)
     return "\n".join(map(str, errors))
@@ -131,6 +134,9 @@ def test_what_is_unknown_is_not_checked() -> None:
 
 def test_the_hint_finds_the_ranks_that_fit() -> None:
     assert "--set engine.tensor_parallel_size=8;" in check(4)  # 2.0 GiB a GPU of 3.7; 4: 3.8
+    assert "--set engine.tensor_parallel_size=8;" in check(4, num_nodes=8)
+    few = check(4, num_nodes=7)
+    assert "it fits on 8 GPUs, and site s has 7: use GPUs with more memory" in few
     # Every rank keeps the whole latent vector: more ranks do not help.
     latent = KvCache(heads=0, values=576, layers=61)
     mla = msgspec.structs.replace(LLAMA, kv=latent, num_kv_heads=0, max_len=None)

@@ -101,7 +101,7 @@ def check_model(
             f"the model does not fit on {node.name or 'a node'}: it needs "
             f"{'at least ' * bool(need.unknown)}{need.gib:.1f} GiB per GPU "
             f"({_parts(need, engine)}), and vLLM uses {usable:.1f} of {node.gpu_memory_gib:g} GiB",
-            hint=f"{_more_gpus(size, engine, usable)}; or override this estimate: {OVERRIDE}",
+            hint=f"{_more_gpus(size, engine, site, usable)}; or override this estimate: {OVERRIDE}",
         )
 
 
@@ -179,13 +179,18 @@ def _parts(need: _Need, engine: Engine) -> str:
     return f"{' and '.join(parts)}, on {quantity(_ranks(engine), 'GPUs')}" if parts else ""
 
 
-def _more_gpus(size: ModelSize, engine: Engine, usable_gib: float) -> str:
+def _more_gpus(size: ModelSize, engine: Engine, site: Site, usable_gib: float) -> str:
     """How to spread the model so that it fits."""
+    otherwise = "use GPUs with more memory, or a shorter engine.max_model_len"
+    all_gpus = sum(node.gpus for node in site.nodes)
     for tp in divisors(size) or _USUAL_SPLITS:
         more = msgspec.structs.replace(engine, tensor_parallel_size=tp)
         if tp > engine.tensor_parallel_size and _need(size, more).gib <= usable_gib:
-            return f"use {quantity(_ranks(more), 'GPUs')}: --set engine.tensor_parallel_size={tp}"
-    return "use GPUs with more memory, or a shorter engine.max_model_len"
+            gpus = quantity(_ranks(more), "GPUs")
+            if site.nodes and _ranks(more) > all_gpus:
+                return f"it fits on {gpus}, and site {site.name} has {all_gpus}: {otherwise}"
+            return f"use {gpus}: --set engine.tensor_parallel_size={tp}"
+    return otherwise
 
 
 def _usable_gib(engine: Engine, node: SiteNode) -> float:
