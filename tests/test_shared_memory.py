@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -69,6 +70,17 @@ def test_a_killed_engine_leaves_none(tmp_path: Path, earlier: SharedMemory) -> N
     until(lambda: not process.lives())
     assert [each for each in made if each.exists()] == []
     assert (FOLDER / earlier.name).exists()
+
+
+def test_an_engine_that_something_else_killed_leaves_none(tmp_path: Path) -> None:
+    """All its processes at once, so nothing of it is left to be looked at."""
+    process, made = engine(tmp_path)
+    process.note_shared_memory()
+    os.killpg(process.pid, signal.SIGKILL)
+    until(lambda: not process.lives())
+    assert any(each.exists() for each in made)
+    process.stop(time.monotonic())
+    assert [each for each in made if each.exists()] == []
 
 
 def test_a_segment_that_another_process_uses_stays(tmp_path: Path) -> None:

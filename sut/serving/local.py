@@ -110,7 +110,10 @@ class LocalNode:
         return Report(report=self._check.report, doing=self._check.doing)
 
     def listening(self) -> PreflightCheck:
-        """The addresses that the run's processes on this node listen on."""
+        """The addresses that the run's processes on this node listen on, once the engines are
+        loaded."""
+        for engine in self._engines.values():
+            engine.note_shared_memory()
         warm = self.kept.granted if self.kept else None
         return listening.check(() if warm is None else warm.sessions)
 

@@ -234,6 +234,11 @@ class EngineProcess:
         """The exit status, negative for a signal, or None while it runs."""
         return self._process.poll()
 
+    def note_shared_memory(self) -> None:
+        """Call once it is loaded: what it shares then is removed also where something else kills
+        all its processes at once."""
+        self._shared_memory.look(self.pid)
+
     def terminate(self) -> None:
         """Send SIGTERM to its process group. Does not wait."""
         self._shared_memory.look(self.pid)  # of several processes, some may end without cleaning up
