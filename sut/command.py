@@ -212,6 +212,13 @@ def command_of_run(main: Callable[_P, int]) -> Callable[_P, int]:
     return _wrapped(main, output_is_result=False)
 
 
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
+
+
 def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P, int]:
     @functools.wraps(main)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
@@ -236,6 +243,12 @@ def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P,
             messages.report(f"error: cannot write to standard output: {error}")
             return EXIT_FAILED
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and not _has_folder():
+                messages.report(
+                    "error: the folder in which this command was started does not exist any more\n"
+                    "hint: change to another one: cd"
+                )
+                return EXIT_BAD_INPUT
             traceback.print_exc()
             messages.report(f"error: internal error: {error!r}")
             return EXIT_FAILED

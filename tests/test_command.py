@@ -365,6 +365,21 @@ def test_completes_every_command(tmp_path: Path) -> None:
     assert completions("sut ", tmp_path)[-len(COMMANDS) :] == list(COMMANDS)
 
 
+@pytest.mark.parametrize("command", ["submit --config replay --dry-run", "watch", "history"])
+def test_a_folder_that_was_removed_is_named(command: str, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    typed = f"rmdir {gone}; exec {sys.executable} -m sut {command}"
+    run = subprocess.run(
+        ["sh", "-c", typed], cwd=gone, env=environment(), capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (
+        2,
+        "error: the folder in which this command was started does not exist any more\n"
+        "hint: change to another one: cd\n",
+    )
+
+
 @pytest.mark.parametrize("delay_s", [0.03, 0.06, 0.1, 0.15, 0.2, 0.3])
 def test_ctrl_c_while_a_command_is_imported_is_silent(delay_s: float, tmp_path: Path) -> None:
     script = Path(sys.executable).parent / "sut"

@@ -108,6 +108,10 @@ def test_reports_every_error_at_once(tmp_path: Path) -> None:
         ("engine.max_num_seqs=yes", "true is not of type integer"),
         ("engine", "expected key=value"),
         ("engine..x=1", "expected key=value"),
+        ("engine.max_num_seqs=16.0", "16.0 is not of type integer"),
+        ("engine.max_num_seqs=1e30", "1e+30 is not of type integer"),
+        ("engine.max_num_seqs=1.5e1", "'1.5e1' is not of type integer"),
+        ("target_qps=1e400", "inf is not at most"),
         ("model.name.x=1", "name is a value"),
         ("engine.dtype={", "invalid YAML"),
         ("engine.max_model_len=100", "max_model_len 100 is less than"),
@@ -120,6 +124,16 @@ def test_refuses_an_invalid_set_option(tmp_path: Path, change: str, part: str) -
     assert part in run.stderr, run.stderr
     assert "Traceback" not in run.stderr and run.stderr.startswith("error: ")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_power_of_ten_is_a_number() -> None:
+    """Not in YAML 1.1, where it is text."""
+    benchmark: document.Document = {}
+    site: document.Document = {}
+    for change in ("a=1e3", "b=25e+2", "site.c=1E9", "d='1e3'", "e=0e1", "f=1e-3"):
+        document.apply(change, benchmark, site)
+    assert benchmark == {"a": 1000, "b": 2500, "d": "1e3", "e": "0e1", "f": "1e-3"}
+    assert site == {"c": 10**9} and all(isinstance(x, int) for x in (benchmark["a"], site["c"]))
 
 
 def test_a_set_options_error_names_no_file(tmp_path: Path) -> None:

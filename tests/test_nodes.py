@@ -63,7 +63,7 @@ def test_a_killed_node_ends_the_run(tmp_path: Path) -> None:
     failure = job.record.failure
     assert failure is not None and (failure.code, failure.node) == ("node_lost", "n1")
     assert job.record.status == "failed" and "lost node n1: " in failure.message
-    assert job.processes() == []
+    until(lambda: job.processes() == [], 5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

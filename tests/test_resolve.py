@@ -209,6 +209,7 @@ def test_reports_every_obstacle_at_once(tmp_path: Path) -> None:
         "max_model_len 100 is less than",
     ):
         assert part in text
+    assert "target_qps" not in text  # which nobody gave
 
 
 def test_synthetic_data_has_no_references() -> None:

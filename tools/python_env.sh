@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/helpers.sh
 source tools/helpers.sh
+# shellcheck source=tools/progress.sh
+source tools/progress.sh
 
 readonly venv=$1
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/mlperf-sut
@@ -66,8 +68,8 @@ make_env() {
     tail -n 20 "$log" >&2
     die "could not install the Python packages" "read the log: $log"
   fi
-  echo "    compiling"
-  compile_packages "$env/bin/python" "$env/lib"
+  echo "    compiling them (a minute)"
+  with_progress still compile_packages "$env/bin/python" "$env/lib"
   touch "$env/complete"
 }
 
@@ -79,7 +81,10 @@ readonly python key env=$cache/env-$key log=$cache/env-$key.log
 if [ ! -e "$env/complete" ]; then
   mkdir -p "$cache" || die "$cache is not writable" "set XDG_CACHE_HOME to another folder"
   exec {lock}>"$env.lock"
-  flock -n "$lock" || { echo "==> Waiting for another set-up of the same packages" && flock "$lock"; }
+  flock -n "$lock" || {
+    echo "==> Waiting for another set-up of the same packages ($log)"
+    with_progress still flock "$lock"
+  }
   [ -e "$env/complete" ] || make_env
   exec {lock}>&-
 fi

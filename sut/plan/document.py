@@ -25,6 +25,7 @@ MAX_DEPTH = 50
 MAX_NUMBER_CHARS = 100
 MAX_LINE_CHARS = 1_000  # that are searched for a hint
 
+_POWER = re.compile(r"[1-9][0-9]*[eE]\+?[0-9]+")  # a number, though not in YAML 1.1
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
 _HOSTLIST = re.compile(r"\{.*\bname: *([\w.-]+\[[\d,-]+\][\w.-]*)")
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
@@ -36,6 +37,13 @@ _EXAMPLES = {
     "Site": "configs/sites/template.yaml",
     "Campaign": "configs/campaigns/jw-validation.yaml",
 }
+# For JSON Schema 16.0 is an integer; for msgspec it is not.
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 _TOO_DEEP = "nested too deeply"
 _T = TypeVar("_T", bound=Struct)
 
@@ -114,6 +122,8 @@ class _Loader(yaml.SafeLoader):
                 if kind != "str" and len(node.value) > MAX_NUMBER_CHARS:
                     raise ValueError
             value = super().construct_object(node, deep)
+            if _POWER.fullmatch(str(node.value)) and kind == "float" and value < 2**63:
+                value = int(value)
             if isinstance(value, int) and not -(2**63) <= value < 2**64:
                 raise ValueError
         except (ValueError, KeyError, OverflowError):
@@ -130,6 +140,9 @@ class _Loader(yaml.SafeLoader):
                 raise _invalid(key, f"duplicate key '{key.value}'")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(f"{_TAG}float", _POWER, list("123456789"))
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
@@ -205,7 +218,7 @@ def check(
     ``root`` is the first key of those ``changes`` that apply to this document.
     """
     schema = msgspec.json.schema(kind)
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _Validator(schema)
     known = {key for each in schema["$defs"].values() for key in each.get("properties", {})}
     tree = yaml.compose(file.read_text(), yaml.SafeLoader) if file.is_file() else None
     errors = set()

@@ -170,7 +170,7 @@ def _settings(
             f"benchmark {benchmark.name} has no scenario {scenario}",
             hint=f"choose one of: {', '.join(benchmark.scenarios.known())} (--scenario)",
         )
-        return ScenarioSettings(target_qps=1.0)
+        return ScenarioSettings(target_qps=None if scenario is Scenario.SINGLE_STREAM else 1.0)
     over = benchmark.presets.of(preset).of(scenario)
     if over is None:
         known = ", ".join(p for p in Preset if benchmark.presets.of(p).of(scenario) is not None)
