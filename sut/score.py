@@ -22,7 +22,8 @@ from sut.results.phase_record import PhaseRecord
 from sut.results.record import Record
 from sut.rundir import RunDir, write_atomic
 
-CLONE = "git clone https://github.com/mlcommons/inference"
+CLONE = "MLCommons' programs: git clone https://github.com/mlcommons/inference"
+REFERENCES = "give the file with the expected answers (docs/benchmarks.md)"
 
 
 @command
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     phase, program = _phase(found, run_dir), _program(found, run_dir, options)
     log_dir = run_dir.loadgen(phase.name)
     words = [options.python, str(program), "--mlperf-log", str(log_dir / answers.FILE_NAME)]
-    words += ["--reference-data", str(_existing(options.references, "--references"))]
+    words += ["--reference-data", str(_existing(options.references, "--references", REFERENCES))]
     words += ["--tokenizer", str(options.tokenizer or model.locate(found.plan.model))]
     write_atomic(log_dir / accuracy.PROGRAM_OUTPUT, _output(words, program.parent))
     if phase.test.mode is Mode.TEST07:
@@ -76,16 +77,17 @@ def _program(found: Record, run_dir: RunDir, options: argparse.Namespace) -> Pat
         )
     if options.inference is None or options.references is None:
         raise InputError(
-            f"benchmark {found.plan.benchmark} is scored by MLCommons' {wanted}",
-            hint=f"{CLONE}, then python -m sut.score {quoted(run_dir.root)} --inference inference "
-            "--references FILE",
+            f"benchmark {found.plan.benchmark} is scored by a program, {wanted}",
+            hint=f"python -m sut.score {quoted(run_dir.root)} --inference DIR --references FILE, "
+            f"where DIR contains {wanted}; {CLONE}",
         )
-    return _existing(options.inference / wanted, "--inference")
+    where = f"give the folder that contains {wanted}; {CLONE}"
+    return _existing(options.inference / wanted, "--inference", where)
 
 
-def _existing(path: Path, option: str) -> Path:
+def _existing(path: Path, option: str, hint: str) -> Path:
     if not path.is_file():
-        raise InputError(f"{option}: no file {path}", hint=f"{CLONE}; its README names the data")
+        raise InputError(f"{option}: no file {path}", hint=hint)
     return path.resolve()
 
 

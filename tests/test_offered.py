@@ -254,6 +254,16 @@ def test_a_run_measures_its_load_and_reports_it(tmp_path: Path) -> None:
     assert "measure the load" in [step.name for step in record.timings]
 
 
+def test_few_steps_of_a_slow_engine_give_a_careful_load(tmp_path: Path) -> None:
+    """The test has limits on tokens, but there is too little to simulate from."""
+    slow = ("engine.replay.step_base_us=400000", "generation.max_tokens=2")
+    sets = (AUTO, *slow, "generation.min_tokens=1", "scenarios.server.min_query_count=2")
+    submit(tmp_path, "--config", "replay", "--preset", "quick", *set_arguments(sets))
+    load = latest(tmp_path).load
+    assert load is not None and load.service is None and load.peak is None
+    assert load.reason.endswith("with 8 at once; too few steps for a simulation"), load.reason
+
+
 def test_two_replicas_are_measured_together(tmp_path: Path) -> None:
     sets = [AUTO, *ROOM, "site.num_replicas=2", "site.cpu.cpus=[0, 1]"]
     run = submit(tmp_path, "--config", "replay", *set_arguments(sets))

@@ -125,10 +125,10 @@ def test_a_limit_that_no_load_meets_gives_less_than_one_sample_at_a_time() -> No
 
 
 def test_without_limits_a_fraction_of_the_full_batch_is_offered() -> None:
-    load = choose(FULL, SMALL, SERVICE, None)
+    load = choose(FULL, SMALL, SERVICE, None, has_limits=False)
     assert load.target_qps == pytest.approx(FRACTION * 16) and load.peak is None
 
 
 def test_too_few_steps_give_a_fraction_of_the_small_batch() -> None:
-    load = choose(FULL, SMALL, None, peak_at)
+    load = choose(FULL, SMALL, None, None)
     assert load.target_qps == pytest.approx(FRACTION * 4) and "too few steps" in load.reason

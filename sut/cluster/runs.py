@@ -77,6 +77,8 @@ def _not_found(name: str, root: Path) -> InputError:
             f"{name} is not a run directory: it has no plan.json",
             hint=f"list the runs: {listing}",
         )
+    if "/" in name:
+        return InputError(f"{name}: no such folder", hint=f"list the runs: {listing}")
     known = names(root)
     if not known:
         return InputError(

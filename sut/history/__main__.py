@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -35,7 +35,8 @@ FILTERS = (*IN_ALL_RUNS, "node", "plan", "since")
 # A run's verdict, or its status where it has none; then what sut/history/row.py finds wrong.
 _OF_RECORDS = ("VALID", "INVALID", *map(str.upper, get_args(Status)))
 VERDICTS = (*_OF_RECORDS, "UNFINISHED", "UNREADABLE", "ALTERED")
-SCENARIOS = [*map(str, Scenario), "preflight"]
+SCENARIOS = (*map(str, Scenario), "preflight")
+PRESETS = tuple(map(str, Preset))
 _AGO = re.compile(r"(\d+)([hdw])")
 _STATES: dict[liveness.State, Word] = {
     "submitting": "starting",
@@ -76,16 +77,16 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--benchmark", metavar="NAME", help="runs of this benchmark")
     parser.add_argument(
-        "--scenario", type=str.lower, choices=SCENARIOS, help="runs of this scenario"
+        "--scenario", type=_in_any_case(SCENARIOS), choices=SCENARIOS, help="runs of this scenario"
     )
     parser.add_argument(
         "--verdict",
-        type=str.upper,
+        type=_in_any_case(VERDICTS),
         choices=VERDICTS,
         help="runs with this verdict, or without one",
     )
     parser.add_argument(
-        "--preset", type=str.lower, choices=list(map(str, Preset)), help="runs of this preset"
+        "--preset", type=_in_any_case(PRESETS), choices=PRESETS, help="runs of this preset"
     )
     parser.add_argument("--node", metavar="NAME", help="runs with a replica on this node")
     parser.add_argument(
@@ -117,6 +118,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--html", action="store_true", help=f"write {PAGE} with all matching runs into the run root"
     )
     return parser.parse(argv)
+
+
+def _in_any_case(choices: Sequence[str]) -> Callable[[str], str]:
+    """The choice that a word is; a word that is none stays as it was typed."""
+    return lambda text: next((each for each in choices if each.lower() == text.lower()), text)
 
 
 def _rows(index: Index, options: argparse.Namespace, limit: int) -> Sequence[Row]:

@@ -64,16 +64,18 @@ def choose(
     find_peak: Callable[[float], Peak] | None,
     *,
     has_arrivals: bool = True,
+    has_limits: bool = True,
 ) -> OfferedLoad:
-    """The load to offer. ``find_peak`` simulates the run with every step so many times as long; it
-    is None for a test without limits on tokens, and ``service`` where too few steps were seen.
-    Without arrivals, in Offline, the load is only the rate that LoadGen expects."""
+    """The load to offer. ``find_peak`` simulates the run with every step so many times as long. It
+    is None without limits on tokens; ``service`` is None where too few steps were seen, and then
+    ``find_peak`` too. Without arrivals, in Offline, the load is only the rate that LoadGen expects.
+    """
     if not has_arrivals:
         return _fraction(1.0, full, f"with all {full.in_flight} places taken", full, small)
-    if find_peak is None:
+    if not has_limits:
         why = f"with all {full.in_flight} places taken; the test has no token limits"
         return _fraction(FRACTION, full, why, full, small)
-    if service is None:
+    if service is None or find_peak is None:
         why = f"with {small.in_flight} at once; too few steps for a simulation"
         return _fraction(FRACTION, small, why, full, small)
     slowdown = min(MOST_SLOWDOWN, SLOWDOWN * (1 + SPREADS * service.spread))

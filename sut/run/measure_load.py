@@ -69,8 +69,14 @@ def choose(
     if limits is not None and times is not None:
         progress.step("measuring the load: simulating the run")
         find = _finder(replicas.plan, limits, prompt_tokens, full, times)
-    has_arrivals = replicas.plan.scenario is not Scenario.OFFLINE
-    return offered.choose(full.batch, small.batch, times, find, has_arrivals=has_arrivals)
+    return offered.choose(
+        full.batch,
+        small.batch,
+        times,
+        find,
+        has_arrivals=replicas.plan.scenario is not Scenario.OFFLINE,
+        has_limits=limits is not None,
+    )
 
 
 def _finder(
