@@ -26,6 +26,9 @@ def test_reads_the_dispatchers_samples_to_the_microsecond(tmp_path: Path) -> Non
         dispatcher.reset_stats()
         dispatcher.generate(range(20), 1, 30.0)
         columns, stats = dispatcher.samples(), dispatcher.stats()
+    with pytest.raises(FileNotFoundError):  # the folder of a run that was removed
+        sample_log.write(tmp_path / "gone" / "samples.csv", columns)
+    assert not (tmp_path / "gone").exists()
     sample_log.write(tmp_path / "samples.csv", columns)
     log = read(tmp_path / "samples.csv")
     assert sorted(log.sample_index) == list(range(20))

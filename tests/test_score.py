@@ -247,7 +247,11 @@ def test_the_docs_own_benchmark_and_scorer_work(tmp_path: Path) -> None:
     sets = ["engine.kind=replay", "engine.replay.answers=references"]
     words = ("--config", "quiz.yaml", "--site", "mine.yaml", "--scenario", "server")
     run = submit(tmp_path, *words, "--mode", "accuracy", *set_arguments(sets))
-    assert run.returncode == 1 and "accuracy  not scored yet" in run.stdout, run.stdout + run.stderr
+    assert run.returncode == 1, run.stdout + run.stderr
+    command = re.search(
+        r"accuracy  not scored yet: python -m sut\.score (\S+) --inference", run.stdout
+    )
+    assert command and Path(command[1]).samefile(tmp_path / "runs" / "latest"), run.stdout
     for changed, expected in ((0, "100"), (5, "90"), (6, "88")):
         for question in questions[:changed]:
             question["output"] = wrong

@@ -23,7 +23,6 @@ from sut.units import exact, number, quantity
 NUM_STEPS = 3  # named with their times
 SHARE = 0.01  # of the total; shorter steps are not shown
 _HANG = " " * 12  # below the first line of a row
-_UNSCORED = "  accuracy  not scored yet: python -m sut.score"
 MANY_CPUS = 0.25  # from which other programs on the engines' machine matter
 
 
@@ -124,7 +123,7 @@ def summary(
         if phase in repeated:
             lines += [f"  test      {phase.name}: {phase.verdict.verdict}"]
         lines += _labelled("why", reasons([phase]))
-        lines += _figures(phase)
+        lines += _figures(phase, run_dir)
         lines += _labelled("busy", busy(record, phase))
         if phase.survivors:
             lines += [f"  degraded  {phase.survivors.text}"]
@@ -144,11 +143,14 @@ def summary(
     return "\n".join(layout.fold(lines, width, _HANG))
 
 
-def _figures(phase: PhaseRecord) -> list[str]:
+def _figures(phase: PhaseRecord, run_dir: RunDir) -> list[str]:
     """A phase's scores, its compliance, or its latencies and speed."""
-    if phase.accuracy is not None:
+    if phase.accuracy:
         scores = (f"{metric} {value:,.10g}" for metric, value in phase.accuracy.items())
-        return [f"  accuracy  {', '.join(scores)} (unverified)" if phase.accuracy else _UNSCORED]
+        return [f"  accuracy  {', '.join(scores)} (unverified)"]
+    if phase.accuracy is not None:
+        command = f"python -m sut.score {quoted(run_dir)} --inference DIR --references FILE"
+        return [f"  accuracy  not scored yet: {command}"]
     if phase.test06 is not None:
         passed = "passed" if phase.verdict.verdict == "VALID" else "not passed"
         return [f"  TEST06    {passed}, on {quantity(phase.test06.num_answers, 'answers')}"]

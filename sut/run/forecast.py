@@ -12,7 +12,7 @@ import random
 
 import msgspec
 
-from sut.errors import InputError
+from sut.errors import InputError, quoted
 from sut.plan import duration, mlperf_conf
 from sut.plan.benchmark import AUTO, Scenario
 from sut.plan.plan import Mode, Plan
@@ -74,6 +74,13 @@ def of_run(run_dir: RunDir, record: Record) -> Basis:
     if service is None and record.load is not None:
         service = record.load.service
     samples = sample_log.read(run_dir.samples("performance"))
+    measures = record.load is not None and record.plan.scenario is not Scenario.OFFLINE
+    if service is None and measures and samples is not None:
+        raise InputError(
+            f"the run saw too few of its engines' steps to simulate from ({run_dir})",
+            hint="measure again, with nothing else on the machine: python -m sut.submit --again "
+            f"{quoted(run_dir.root)}",
+        )
     if service is None or samples is None:
         what = "its engines' steps" if service is None else "a performance test"
         raise InputError(
