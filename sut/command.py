@@ -245,8 +245,7 @@ def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P,
         except Exception as error:
             if isinstance(error, FileNotFoundError) and not _has_folder():
                 messages.report(
-                    "error: the folder in which this command was started does not exist any more\n"
-                    "hint: change to another one: cd"
+                    "error: the current folder no longer exists\nhint: change to another one: cd"
                 )
                 return EXIT_BAD_INPUT
             traceback.print_exc()

@@ -75,8 +75,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     meant = OTHER_WORDS.get(word, "")
     close = [meant] if meant and (meant in choices or " " in meant) else []
     close = close or [each for each in choices if len(word) > 2 and each.startswith(word)]
-    if not close:  # by letters: the dashes are alike in all options
-        letters = {each.lstrip("-"): each for each in choices}
-        near = difflib.get_close_matches(word.lstrip("-"), letters, n=1, cutoff=0.7)
+    if not close:  # by letters, of any case: the dashes are alike in all options
+        letters = {each.lstrip("-").lower(): each for each in choices}
+        near = difflib.get_close_matches(word.lstrip("-").lower(), letters, n=1, cutoff=0.7)
         close = [letters[each] for each in near]
     return close[0] if close else ""

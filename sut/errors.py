@@ -54,8 +54,8 @@ class Errors(list[InputError]):
         self.append(InputError(message, hint=hint))
 
     def raise_all(self) -> None:
-        """Raise one InputError that lists all of them, a hint that several have after the last of
-        them; return if there are none."""
+        """Raise one InputError that lists all errors; return if there are none. Consecutive ones
+        with the same hint share it."""
         if self:
             following = [*self[1:], None]
             texts = [

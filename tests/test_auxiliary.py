@@ -300,12 +300,12 @@ def test_a_progress_file_that_appears_later_is_used(tmp_path: Path) -> None:
     assert [line.step for line in Reader(path).read()] == ["kept"]
 
 
-def test_each_new_step_is_named_on_a_terminal(tmp_path: Path) -> None:
-    told = io.StringIO()
-    progress = Progress(tmp_path / "progress.jsonl", told)
+def test_each_new_step_is_printed_on_a_terminal(tmp_path: Path) -> None:
+    terminal = io.StringIO()
+    progress = Progress(tmp_path / "progress.jsonl", terminal)
     for step in ("starting the engines", "warming up", "warming up", "judging performance"):
         progress.step(step)
-    assert told.getvalue() == (
+    assert terminal.getvalue() == (
         "  starting\n  starting the engines\n  warming up\n  judging performance\n"
     )
 

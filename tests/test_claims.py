@@ -73,7 +73,7 @@ def test_a_run_that_begins_again_is_not_shown_as_finished(tmp_path: Path) -> Non
     later = run_dir.record.stat().st_mtime_ns + 10**9
 
     def state(number: int, at_ns: int = later, **changes: object) -> str:
-        owned(run_dir, number, **changes)
+        owned(run_dir, number, **{"token": str(number), **changes})
         os.utime(run_dir.claims / str(number), ns=(at_ns, at_ns))
         return Observer(run_dir).look().state
 
@@ -83,9 +83,11 @@ def test_a_run_that_begins_again_is_not_shown_as_finished(tmp_path: Path) -> Non
     assert state(3, process=this, at_ns=later - 2 * 10**9) == "finished"
     assert state(4, process=this, released=True) == "finished"
     assert state(5, process=msgspec.structs.replace(this, started=1)) == "finished"
+    assert state(6, process=this, token="own", at_ns=later - 2 * 10**9) == "finished"
+    assert state(7, process=this, token="own") == "finished"  # renewed before it writes again
     assert claims.begins(run_dir, active=True) is False
-    owned(run_dir, 6)
-    os.utime(run_dir.claims / "6", ns=(later, later))
+    owned(run_dir, 8, token="another")
+    os.utime(run_dir.claims / "8", ns=(later, later))
     assert claims.begins(run_dir, active=True) and not claims.begins(run_dir, active=False)
 
 

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from cli import ROOT
 from cluster.cluster import STATES, Cluster
+
+from sut.cluster import liveness
 
 IMAGE = "/opt/images/mlperf-sut-cpu.sif"
 
@@ -137,10 +138,12 @@ def test_what_a_script_builds_ends_with_its_command(tmp_path: Path) -> None:
     begin = f"import sys; from cluster.__main__ import unwinding\nwith unwinding():\n  {code}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     with subprocess.Popen([sys.executable, "-c", begin], env=environment) as command:
-        assert until(lambda: pid.is_file() and pid.read_text().endswith("\n"), True)
-        command.terminate()
-        assert command.wait(30) == 128 + signal.SIGTERM
-    assert until(lambda: psutil.pid_exists(int(pid.read_text())), False)
+        try:
+            assert until(lambda: pid.is_file() and pid.read_text().endswith("\n"), True)
+        finally:
+            command.terminate()
+        assert command.wait(60) == 128 + signal.SIGTERM
+    assert until(lambda: liveness.is_running(int(pid.read_text())), False)
 
 
 def until(value: Callable[[], object], wanted: object, timeout_s: float = 30) -> bool:

@@ -375,8 +375,7 @@ def test_a_folder_that_was_removed_is_named(command: str, tmp_path: Path) -> Non
     )
     assert (run.returncode, run.stderr) == (
         2,
-        "error: the folder in which this command was started does not exist any more\n"
-        "hint: change to another one: cd\n",
+        "error: the current folder no longer exists\nhint: change to another one: cd\n",
     )
 
 

@@ -110,7 +110,7 @@ def test_reports_every_error_at_once(tmp_path: Path) -> None:
         ("engine..x=1", "expected key=value"),
         ("engine.max_num_seqs=16.0", "16.0 is not of type integer"),
         ("engine.max_num_seqs=1e30", "1e+30 is not of type integer"),
-        ("engine.max_num_seqs=1.5e1", "'1.5e1' is not of type integer"),
+        ("engine.max_num_seqs=1.25e1", "12.5 is not of type integer"),
         ("target_qps=1e400", "inf is not at most"),
         ("model.name.x=1", "name is a value"),
         ("engine.dtype={", "invalid YAML"),
@@ -130,9 +130,28 @@ def test_a_power_of_ten_is_a_number() -> None:
     """Not in YAML 1.1, where it is text."""
     benchmark: document.Document = {}
     site: document.Document = {}
-    for change in ("a=1e3", "b=25e+2", "site.c=1E9", "d='1e3'", "e=0e1", "f=1e-3"):
+    for change in (
+        "a=1e3",
+        "b=2.5e+3",
+        "site.c=1E9",
+        "d='1e3'",
+        "e=0e1",
+        "f=1e-3",
+        "g=9007199254740993e0",
+        "h=1e9999",
+        "i=1e3x",
+    ):
         document.apply(change, benchmark, site)
-    assert benchmark == {"a": 1000, "b": 2500, "d": "1e3", "e": "0e1", "f": "1e-3"}
+    assert benchmark == {
+        "a": 1000,
+        "b": 2500,
+        "d": "1e3",
+        "e": "0e1",
+        "f": 0.001,
+        "g": 9007199254740993,
+        "h": "1e9999",
+        "i": "1e3x",
+    }
     assert site == {"c": 10**9} and all(isinstance(x, int) for x in (benchmark["a"], site["c"]))
 
 

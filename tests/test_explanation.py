@@ -288,8 +288,9 @@ def test_samples_that_waited_were_too_many_before_the_first_was_complete(tmp_pat
     found = reason(judge(tmp_path, broken(SLOW_TTFT), samples=log, hopeless=known), "ttft_p99")
     assert found.crossed_s == 401.5
     assert (
-        "10,000 samples exceeded the limit. From 402 s on, with those that still waited, they were "
-        "too many for a run this long to pass; the first was complete at 403 s." in found.text
+        "10,000 samples exceeded the limit. From 402 s on, counting samples that still waited, too "
+        "many were over the limit for a run this long; the first one completed at 403 s."
+        in found.text
     )
 
 

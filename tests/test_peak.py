@@ -91,7 +91,7 @@ def peak_at(slowdown: float) -> Peak:
 
 
 def test_offers_what_is_valid_on_a_slower_machine() -> None:
-    load = choose(FULL, SMALL, SERVICE, peak_at)
+    load = choose(FULL, SMALL, SERVICE, peak_at, has_limits=True)
     assert load.target_qps == pytest.approx(18 / SLOWDOWN, rel=0.01)
     assert load.peak is not None and load.slowed is not None and load.slowdown == SLOWDOWN
     assert "of the simulated peak of 18 queries/s, which TTFT limits; VALID in" in load.text
@@ -100,24 +100,24 @@ def test_offers_what_is_valid_on_a_slower_machine() -> None:
 @pytest.mark.parametrize("spread", [0.02, 0.1, 5.0])
 def test_an_unsteady_machine_is_offered_less(spread: float) -> None:
     unsteady = msgspec.structs.replace(SERVICE, spread=spread)
-    load = choose(FULL, SMALL, unsteady, peak_at)
+    load = choose(FULL, SMALL, unsteady, peak_at, has_limits=True)
     assert load.slowdown == min(MOST_SLOWDOWN, SLOWDOWN * (1 + SPREADS * spread))
     assert load.target_qps == pytest.approx(18 / load.slowdown, rel=0.01)
 
 
 def test_never_offers_less_than_a_part_of_the_peak() -> None:
-    load = choose(FULL, SMALL, SERVICE, lambda s: peak_at(1.0 if s == 1 else 1e9))
+    load = choose(FULL, SMALL, SERVICE, lambda s: peak_at(1.0 if s == 1 else 1e9), has_limits=True)
     assert load.target_qps == pytest.approx(LEAST * 18, rel=0.01)
     assert "warning: INVALID in simulation if the engines become 1.75 times as slow" in load.reason
 
 
 def test_never_offers_more_than_the_peak() -> None:
-    load = choose(FULL, SMALL, SERVICE, lambda s: peak_at(1.0 if s == 1 else 0.5))
+    load = choose(FULL, SMALL, SERVICE, lambda s: peak_at(1.0 if s == 1 else 0.5), has_limits=True)
     assert load.target_qps == pytest.approx(18, rel=0.01)
 
 
 def test_a_limit_that_no_load_meets_gives_less_than_one_sample_at_a_time() -> None:
-    load = choose(FULL, SMALL, SERVICE, lambda _: peak_at(1e15))
+    load = choose(FULL, SMALL, SERVICE, lambda _: peak_at(1e15), has_limits=True)
     assert load.target_qps == pytest.approx(
         FRACTION * SMALL.samples_per_s / SMALL.in_flight, rel=0.01
     )
@@ -130,5 +130,5 @@ def test_without_limits_a_fraction_of_the_full_batch_is_offered() -> None:
 
 
 def test_too_few_steps_give_a_fraction_of_the_small_batch() -> None:
-    load = choose(FULL, SMALL, None, None)
+    load = choose(FULL, SMALL, None, None, has_limits=True)
     assert load.target_qps == pytest.approx(FRACTION * 4) and "too few steps" in load.reason

@@ -168,7 +168,7 @@ def test_usual_times_are_of_runs_that_were_alike(tmp_path: Path) -> None:
     assert usual.step_times(tmp_path / "none", plan) == {}
 
 
-def test_silence_is_told_where_no_time_is() -> None:
+def test_shows_silence_only_without_the_time_of_a_step() -> None:
     silent = run_state(silent_s=43.0, step="performance", phases=(phase_state("running", None),))
     assert "no progress for 43 s" in plain(drawn(frame(silent)))
     loading = run_state(silent_s=43.0, step="loading", stage="load", stage_s=43.0, step_s=43.0)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: tools/core.sh PYTHON
 #
-# Builds the C++ core in place, and beside it converts the demo's model for vLLM. Output of the
-# build: build/core.log.
+# Builds the C++ core in place and, in parallel, converts the demo's model for vLLM. Logs:
+# build/core.log and build/model.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/helpers.sh
@@ -27,7 +27,7 @@ steps() { # of ninja, from the last of its lines "[N/M] Building ..."
 echo "==> C++ core (about a minute the first time); the demo's model, converted for vLLM (20 s, once)"
 mkdir -p build
 in_background convert_model
-model=$started_last
+model=$!
 with_progress steps build_core || {
   tail -n 60 "$log" >&2
   die "the C++ core does not build" "read the log: $PWD/$log"

@@ -1,38 +1,36 @@
 # shellcheck shell=bash
-# Sourced by the scripts that set up a checkout.
+# Sourced by the scripts that set up a checkout. What runs in the background ends with the script.
 
-started=() # process groups that end with this shell
-trap end_started EXIT
+trap end_background EXIT
 
-end_started() {
+end_background() {
   local group
-  for group in "${started[@]}"; do
+  for group in $(jobs -pr); do
     kill -- "-$group" 2>/dev/null || true
   done
+  wait
 }
 
-in_background() { # COMMAND...: sets `started_last` to its process
-  set -m # in a process group of its own
-  "$@" &
+in_background() { # COMMAND...: in a process group of its own, which is $!
+  set -m
+  "$@" </dev/null &
   set +m
-  started_last=$!
-  started+=("$started_last")
 }
 
-with_progress() { # TELL COMMAND...: run COMMAND, and the command TELL every 20 seconds of it
-  local -r tell=$1
+with_progress() { # REPORT COMMAND...: run COMMAND; every 20 seconds of it, run REPORT
+  local -r report=$1
   shift
   in_background "$@"
-  local -r running=$started_last
-  local told=$SECONDS
+  local -r running=$!
+  local reported_s=$SECONDS
   while kill -0 "$running" 2>/dev/null; do
     sleep 0.1
-    if ((SECONDS - told >= 20)); then
-      told=$SECONDS
-      "$tell"
+    if ((SECONDS - reported_s >= 20)); then
+      reported_s=$SECONDS
+      "$report"
     fi
   done
   wait "$running"
 }
 
-still() { echo "    still at it"; }
+still() { echo "    still running"; }

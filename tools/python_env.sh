@@ -64,7 +64,9 @@ make_env() {
   local -r total=$(($(number_of_packages requirements/build.lock) +
     $(number_of_packages requirements/torch-cpu.lock) +
     $(number_of_packages requirements/{cpu,test}.lock)))
-  if ! install_packages | tee -a "$log" | progress "$total"; then
+  install_with_progress() { install_packages | tee -a "$log" | progress "$total"; }
+  in_background install_with_progress
+  if ! wait $!; then
     tail -n 20 "$log" >&2
     die "could not install the Python packages" "read the log: $log"
   fi

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 import msgspec
 
@@ -92,13 +93,15 @@ def require_free(run_dir: RunDir, job_id: str, restart: int) -> None:
 def begins(run_dir: RunDir, *, active: bool) -> bool:
     """Whether an attempt has owned ``run_dir`` since its record was written, and lives. ``active``:
     its job runs, for an attempt on another machine."""
-    number, last = _last(run_dir)
-    try:
-        claimed = (run_dir.claims / str(number)).stat().st_mtime_ns
-        written = run_dir.record.stat().st_mtime_ns
-    except OSError:
+    last = _last(run_dir)[1]
+    if last is None or last.released or not last.token:  # without a token it is being written
         return False
-    if last is None or last.released or claimed <= written:
+    try:
+        own = [path for path in run_dir.claims.iterdir() if _owner(path).token == last.token]
+        claimed = min(path.stat().st_mtime_ns for path in own)  # later ones are renewals
+        if claimed <= run_dir.record.stat().st_mtime_ns:
+            return False
+    except (OSError, ValueError):
         return False
     lives = last.process.lives()
     return active if lives is None else lives
@@ -143,12 +146,15 @@ def _last(run_dir: RunDir) -> tuple[int, Owner | None]:
         return 0, None
     if number == 0:
         return 0, None
+    return number, _owner(run_dir.claims / str(number))
+
+
+def _owner(claim: Path) -> Owner:
     try:
-        content = (run_dir.claims / str(number)).read_bytes()
-        return number, msgspec.json.decode(content, type=Owner)
+        return msgspec.json.decode(claim.read_bytes(), type=Owner)
     except (OSError, *UNDECODABLE):  # it is being written
         unknown = Process(host="(unknown)", pid=0, started=None)
-        return number, Owner(token="", job_id="", restart=0, process=unknown)
+        return Owner(token="", job_id="", restart=0, process=unknown)
 
 
 def _create(run_dir: RunDir, number: int, owner: Owner) -> bool:

@@ -121,7 +121,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _in_any_case(choices: Sequence[str]) -> Callable[[str], str]:
-    """The choice that a word is; a word that is none stays as it was typed."""
+    """A parser that ignores case. An unknown word stays as it is, for argparse's message."""
     return lambda text: next((each for each in choices if each.lower() == text.lower()), text)
 
 

@@ -137,7 +137,7 @@ def _request(
 
 
 def announced(job: Job, name: str = "") -> str:
-    """Where the run is, and how to follow it; ``name`` is its own in a campaign."""
+    """Where the run is, and how to follow it; ``name`` is the run's in its campaign."""
     job_id, run_dir = job.submitted.job_id, job.run_dir
     here = job.plan.slurm is None
     begun, run = ("started", run_dir) if here else (f"job {job_id} submitted", job_id)

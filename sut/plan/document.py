@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Sequence, Set
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,8 @@ MAX_DEPTH = 50
 MAX_NUMBER_CHARS = 100
 MAX_LINE_CHARS = 1_000  # that are searched for a hint
 
-_POWER = re.compile(r"[1-9][0-9]*[eE]\+?[0-9]+")  # a number, though not in YAML 1.1
+# A number in YAML 1.2, which is text in 1.1.
+_POWER = re.compile(r"[1-9][0-9]*([.][0-9]+)?[eE][-+]?[0-9]{1,3}$")
 _KEYS = re.compile(r'"([^"]*)"|([^."]+)')
 _HOSTLIST = re.compile(r"\{.*\bname: *([\w.-]+\[[\d,-]+\][\w.-]*)")
 _PATH = re.compile(r'("[^"]+"|[^."]+)([.]("[^"]+"|[^."]+))*')
@@ -36,6 +38,10 @@ _EXAMPLES = {
     "Benchmark": _EXAMPLE,
     "Site": "configs/sites/template.yaml",
     "Campaign": "configs/campaigns/jw-validation.yaml",
+}
+_KEYS_OF = {
+    "Site": "its keys: python -m sut.list keys site",
+    "Campaign": "its keys: configs/schema/campaign.json",
 }
 # For JSON Schema 16.0 is an integer; for msgspec it is not.
 _Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
@@ -122,8 +128,9 @@ class _Loader(yaml.SafeLoader):
                 if kind != "str" and len(node.value) > MAX_NUMBER_CHARS:
                     raise ValueError
             value = super().construct_object(node, deep)
-            if _POWER.fullmatch(str(node.value)) and kind == "float" and value < 2**63:
-                value = int(value)
+            if kind == "float" and _POWER.fullmatch(node.value) and value < 2**64:
+                exact = Decimal(node.value)
+                value = int(exact) if exact == exact.to_integral_value() else value
             if isinstance(value, int) and not -(2**63) <= value < 2**64:
                 raise ValueError
         except (ValueError, KeyError, OverflowError):
@@ -228,9 +235,8 @@ def check(
             line, found = _line(tree, path)
             changed = _change_of(full, changes, in_file=found)
             where = changed or f"{file}:{line}" + _key(path)
-            hint = _in_file(kind, path, problem, known)
-            if changed:
-                hint = _hint(path, problem, known)
+            of_key = _hint(path, problem, known)
+            hint = of_key if changed else _file_hint(kind, problem) or of_key
             errors.add((line, f"{where}: {problem}", hint))
     return Errors(InputError(text, hint=hint) for _, text, hint in sorted(errors))
 
@@ -242,18 +248,12 @@ def _hint(path: Sequence[str | int], problem: str, known: Set[str]) -> str:
     return " ".join(["python -m sut.list keys", *map(str, names[-1:])])
 
 
-def _in_file(kind: type[Struct], path: Sequence[str | int], problem: str, known: Set[str]) -> str:
-    """What shows the keys of a file: one that has those which are missing, or a list."""
-    example = _EXAMPLES.get(kind.__name__, "")
-    if problem.startswith(schema_errors.MISSING) and example:
-        return f"an example with every required key: {example}"
-    match kind.__name__:
-        case "Site":
-            return "its keys: python -m sut.list keys site"
-        case "Campaign":
-            return "its keys: configs/schema/campaign.json"
-        case _:
-            return _hint(path, problem, known)
+def _file_hint(kind: type[Struct], problem: str) -> str:
+    """An example for missing keys, else how to list the keys of a file of this kind; empty for a
+    benchmark's, whose keys are listed one by one."""
+    if problem.startswith(schema_errors.MISSING) and kind.__name__ in _EXAMPLES:
+        return f"an example with every required key: {_EXAMPLES[kind.__name__]}"
+    return _KEYS_OF.get(kind.__name__, "")
 
 
 def _change_of(path: Sequence[str | int], changes: Sequence[str], *, in_file: bool) -> str:

@@ -190,8 +190,8 @@ def _num_replicas(
         prefer = Change(nodes=math.ceil(size / max(1, common)))
     elif site.num_replicas is not None and site.num_replicas > fits:
         problem = (
-            f"site.num_replicas is {site.num_replicas}, but the run's {total} {what} are enough "
-            f"for {fits}, each of {size}"
+            f"site.num_replicas is {site.num_replicas}, but the run's {total} {what} have "
+            f"room for only {fits}, with {size} for each"
         )
     elif site.num_replicas is None and total % size != 0:
         problem = f"replicas of {size} ranks ({_RANKS}) leave {total % size} of {total} {what} idle"

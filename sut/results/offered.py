@@ -64,7 +64,7 @@ def choose(
     find_peak: Callable[[float], Peak] | None,
     *,
     has_arrivals: bool = True,
-    has_limits: bool = True,
+    has_limits: bool,
 ) -> OfferedLoad:
     """The load to offer. ``find_peak`` simulates the run with every step so many times as long. It
     is None without limits on tokens; ``service`` is None where too few steps were seen, and then

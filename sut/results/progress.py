@@ -65,11 +65,11 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 class Progress:
     """Appends lines: at most one an interval, and one for each new step. A line that cannot be
-    written, as on a full disk, is lost: no run depends on it. ``told`` is a terminal to name each
-    step on."""
+    written, as on a full disk, is lost: no run depends on it. ``terminal``: each new step is
+    also printed there."""
 
-    def __init__(self, path: Path, told: TextIO | None = None) -> None:
-        self._file, self._told = LineFile(path), told
+    def __init__(self, path: Path, terminal: TextIO | None = None) -> None:
+        self._file, self._terminal = LineFile(path), terminal
         self._start = time.monotonic()
         self._last = ("", 0.0)
         self.stage = ""  # of the lines to come
@@ -141,9 +141,9 @@ class Progress:
 
     def _write(self, line: Line, *, always: bool = False) -> None:
         step = line.phase or line.step
-        if self._told is not None and step != self._last[0]:
+        if self._terminal is not None and step != self._last[0]:
             with contextlib.suppress(OSError):
-                print(f"  {step}", file=self._told, flush=True)
+                print(f"  {step}", file=self._terminal, flush=True)
         if always or self.due(step):
             self._last = (step, line.t_s)
             line.stage = self.stage

@@ -123,8 +123,8 @@ def _when(crossed: Crossing, first_s: float) -> str:
     at = quantity(crossed.lost_s, "s")
     if crossed.lost_s < first_s:
         return (
-            f"{over}. From {at} on, with those that still waited, they were too many for a run "
-            f"this long to pass; the first was complete at {quantity(first_s, 's')}."
+            f"{over}. From {at} on, counting samples that still waited, too many were over the "
+            f"limit for a run this long; the first one completed at {quantity(first_s, 's')}."
         )
     return f"{over}, {first}; from {at} on there were too many to pass in a run this long."
 

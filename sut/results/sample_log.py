@@ -57,7 +57,7 @@ _IN_NS = [name.replace("_ms", "_ns") for name in SampleLog.__struct_fields__]
 
 def write(path: Path, samples: Mapping[str, Sequence[int]]) -> None:
     """Write what :meth:`sut._core.Dispatcher.samples` returned, atomically. Raises OSError, also
-    where the folder is gone: a run that was removed is not begun anew."""
+    if the folder was removed: it is not created again."""
     path.parent.stat()
     rows = zip(*(samples[name] for name in _IN_NS), strict=True)
     lines = [

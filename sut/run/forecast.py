@@ -74,10 +74,11 @@ def of_run(run_dir: RunDir, record: Record) -> Basis:
     if service is None and record.load is not None:
         service = record.load.service
     samples = sample_log.read(run_dir.samples("performance"))
-    measures = record.load is not None and record.plan.scenario is not Scenario.OFFLINE
-    if service is None and measures and samples is not None:
+    is_auto = record.load is not None and record.plan.scenario is not Scenario.OFFLINE
+    if service is None and is_auto and samples is not None:
+        _limits(record.plan)  # a test without limits is never simulated
         raise InputError(
-            f"the run saw too few of its engines' steps to simulate from ({run_dir})",
+            f"the run measured too few engine steps for a simulation ({run_dir})",
             hint="measure again, with nothing else on the machine: python -m sut.submit --again "
             f"{quoted(run_dir.root)}",
         )

@@ -114,10 +114,9 @@ class Recorder:
         return self._progress
 
     def report_progress(self) -> None:
-        """Begin the progress file. Where nobody follows it, as with ``sut.job``, the steps are also
-        told on the terminal."""
-        told = sys.stderr if sys.stderr.isatty() else None
-        self._progress = Progress(self.run_dir.progress, told)
+        """Begin the progress file. On a terminal, as of a typed ``sut.job``, print each step."""
+        terminal = sys.stderr if sys.stderr.isatty() else None
+        self._progress = Progress(self.run_dir.progress, terminal)
         self.auxiliary.add(auxiliary.PROGRESS, lambda: self.progress.outage)
 
     def keep_preflight(self, found: Preflight) -> None:

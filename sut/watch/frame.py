@@ -142,7 +142,7 @@ def _inside(state: RunState, text: str) -> str:
 
 
 def _can_progress(state: RunState) -> bool:
-    """Whether silence means something: a step that tells its time may have nothing else to tell."""
+    """Whether silence means no progress. A step that shows its time may write nothing for long."""
     return state.state not in ("pending", "finished") and state.stage_s is None
 
 

@@ -54,8 +54,10 @@ def act(ours: Cluster, arguments: argparse.Namespace) -> int:
 def unwinding() -> Iterator[None]:
     """SIGTERM also ends what is being built."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    yield
-    signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

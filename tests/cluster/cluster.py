@@ -25,6 +25,7 @@ from cluster import slurm
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+END_S = 10.0  # for a script to end by SIGTERM
 STATES = Path("/var/tmp")
 LOGIN = "login"
 ADDRESSES = {LOGIN: "10.77.0.1", "jw2": "10.77.0.2", "jw3": "10.77.0.3"}
@@ -338,7 +339,11 @@ def _made_by(script: str, *arguments: str) -> Path:
         try:
             path, _ = process.communicate()
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            for number in (signal.SIGTERM, signal.SIGKILL):  # its traps unmount what it mounted
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(END_S)
             raise
     if process.returncode != 0:
         raise ClusterError(f"{HERE / script} failed")
