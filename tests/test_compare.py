@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli import environment, fast, set_arguments, submit
+from cli import ROOM, environment, fast, set_arguments, submit
 from loadgen_logs import smallest_valid, ten_queries
 from records import PLAN, accuracy, completed, failed, performance
 
@@ -313,7 +313,7 @@ def test_refuses_an_unknown_run(tmp_path: Path) -> None:
 
 
 def test_compares_real_runs_and_hints_at_repeats(tmp_path: Path) -> None:
-    longer = [*fast(), *set_arguments(["scenarios.server.min_duration_ms=1500"])]
+    longer = [*fast(), *ROOM, *set_arguments(["scenarios.server.min_duration_ms=1500"])]
     slower = set_arguments(["engine.replay.step_base_us=1500"])
     for arguments in (longer, longer, [*longer, *slower]):
         assert submit(tmp_path, *arguments).returncode == 0

@@ -78,7 +78,7 @@ def test_two_nodes_of_one_a30_are_refused_with_what_would_fit(tmp_path: Path) ->
         run = dry_run(tmp_path, 2, 1, 24, *sets)
         assert run.returncode == 2, run.stdout
         assert "the model does not fit on g1: it needs" in run.stderr
-        assert "use 8 GPUs: --set engine.tensor_parallel_size=8" in run.stderr
+        assert "it fits on 8 GPUs, and site s has 2: use GPUs with more memory" in run.stderr
         assert "a replica needs 4 GPUs" in run.stderr
 
 
@@ -103,7 +103,7 @@ def test_gpt_oss_fits_four_a30_or_one_h100(tmp_path: Path) -> None:
     refused = dry_run(tmp_path, 2, 1, 24, "--nodes", "all", name=GPT_OSS)
     assert refused.returncode == 2
     assert "the model does not fit on g1: it needs 63.6 GiB per GPU" in refused.stderr
-    assert "use 4 GPUs: --set engine.tensor_parallel_size=4" in refused.stderr
+    assert "it fits on 4 GPUs, and site s has 2" in refused.stderr
     split = set_arguments(["engine.tensor_parallel_size=4"])
     a30 = dry_run(tmp_path, 4, 4, 24, "--nodes", "all", *split, name=GPT_OSS)
     assert_planned(a30)

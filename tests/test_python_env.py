@@ -45,5 +45,5 @@ def test_progress_reaches_its_total_once(tmp_path: Path) -> None:
     counts = [(int(n), int(of)) for n, of in re.findall(r"(\d+) of (\d+) packages", done.stdout)]
     assert counts and counts == sorted(set(counts)), done.stdout
     assert counts[0] == (25, counts[-1][0]) and len({of for _, of in counts}) == 1
-    assert done.stdout.splitlines()[-2:] == ["    installing", "    compiling"]
+    assert done.stdout.splitlines()[-2:] == ["    installing", "    compiling them (a minute)"]
     assert done.stdout.count("installing") == 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli import environment, fast, latest, set_arguments, submit
+from cli import ROOM, environment, fast, latest, set_arguments, submit
 
 from sut.machine import meters, nvml
 from sut.machine.environment import Environment
@@ -356,7 +356,7 @@ def test_record_and_report_contain_the_gpus_energy(fake_driver: Path, tmp_path: 
     env.pop("CUDA_VISIBLE_DEVICES", None)
     sets = ["scenarios.server.min_duration_ms=3000", "site.device=cuda", "site.num_replicas=2"]
     long = set_arguments(sets)
-    assert submit(tmp_path, *fast(), *long, env=env).returncode == 0
+    assert submit(tmp_path, *fast(), *ROOM, *long, env=env).returncode == 0
     (phase,) = latest(tmp_path).phases
     (node,) = phase.telemetry
     full, old = node.gpus  # the third GPU is not the run's
@@ -372,7 +372,7 @@ def test_record_and_report_contain_the_gpus_energy(fake_driver: Path, tmp_path: 
 
 def test_a_run_without_gpus_has_nobodys_energy(fake_driver: Path, tmp_path: Path) -> None:
     env = environment(LD_LIBRARY_PATH=str(fake_driver), CUDA_VISIBLE_DEVICES="0,1")
-    assert submit(tmp_path, *fast(), env=env).returncode == 0
+    assert submit(tmp_path, *fast(), *ROOM, env=env).returncode == 0
     (phase,) = latest(tmp_path).phases
     assert all(node.gpus == () and node.gpus_missing == "" for node in phase.telemetry)
 
@@ -382,7 +382,7 @@ def test_the_report_names_gpus_that_were_not_read(fake_driver: Path, tmp_path: P
     env["CUDA_VISIBLE_DEVICES"] = "MIG-22222222-2222-2222-2222-222222222222"
     # A reading a second: a shorter test may have none.
     sets = set_arguments(["site.device=cuda", "scenarios.server.min_duration_ms=3000"])
-    run = submit(tmp_path, *fast(), *sets, env=env)
+    run = submit(tmp_path, *fast(), *ROOM, *sets, env=env)
     assert run.returncode == 0, run.stdout + run.stderr
     (phase,) = latest(tmp_path).phases
     (node,) = phase.telemetry

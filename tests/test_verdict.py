@@ -494,7 +494,7 @@ def test_the_verdict_has_the_moment_that_the_run_found(
     for folder in (run_dir.root, run_dir.loadgen("performance")):
         assert print_verdict([str(folder)]) == 1
         out = " ".join(capsys.readouterr().out.split())
-        assert "From 0.123 s on, samples that still waited" in out
+        assert "From 0.123 s on, counting samples that still waited" in out
 
 
 def test_a_run_that_goes_on_has_no_verdict_yet(tmp_path: Path) -> None:
