@@ -185,8 +185,9 @@ def test_a_request_has_stop_ids_and_our_settings(plan: Plan, model_path: Path) -
 
 
 def test_a_server_run_with_a_model_is_valid(tmp_path: Path) -> None:
-    # A fifth of what two idle cores take: VALID beside other work too.
-    load = set_arguments(["scenarios.server.target_qps=10"])
+    # A fifth of what two idle cores take, and limits beyond what other work can cost.
+    limits = ("ttft_latency_ms=120000", "tpot_latency_ms=10000")
+    load = set_arguments([f"scenarios.server.{each}" for each in ("target_qps=10", *limits)])
     run = submit(tmp_path, "--scenario", "server", *load, timeout_s=500)
     assert run.returncode == 0, run.stdout + run.stderr
     record = latest(tmp_path)
