@@ -18,7 +18,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import msgspec
 
-from sut import correction, messages, output
+from sut import correction, home, messages, output
 from sut.errors import EXIT_BAD_INPUT, EXIT_FAILED, SutError
 from sut.output import OutputError
 from sut.rundir import RunDir
@@ -212,13 +212,6 @@ def command_of_run(main: Callable[_P, int]) -> Callable[_P, int]:
     return _wrapped(main, output_is_result=False)
 
 
-def _has_folder() -> bool:
-    try:
-        return bool(os.getcwd())
-    except FileNotFoundError:
-        return False
-
-
 def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P, int]:
     @functools.wraps(main)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
@@ -243,7 +236,7 @@ def _wrapped(main: Callable[_P, int], *, output_is_result: bool) -> Callable[_P,
             messages.report(f"error: cannot write to standard output: {error}")
             return EXIT_FAILED
         except Exception as error:
-            if isinstance(error, FileNotFoundError) and not _has_folder():
+            if isinstance(error, FileNotFoundError) and not home.current_folder_exists():
                 messages.report(
                     "error: the current folder no longer exists\nhint: change to another one: cd"
                 )

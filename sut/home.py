@@ -1,5 +1,5 @@
 """The user's home folder and name, which a user without a passwd entry need not have, and the
-container of this process."""
+container and current folder of this process."""
 
 from __future__ import annotations
 
@@ -35,3 +35,10 @@ def container_image() -> str | None:
     a container."""
     names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
     return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def current_folder_exists() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
